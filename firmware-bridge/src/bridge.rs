@@ -1,0 +1,164 @@
+//! The controller behind a serial line.
+
+use embedded_hal::digital::InputPin;
+use embedded_io::{Read, ReadReady, Write, WriteReady};
+
+use crate::PROTOCOL_VERSION;
+use crate::controller::Controller;
+use crate::frame::{Decoder, Header, MAX_REPLY_FRAME, encode};
+use crate::message::Message;
+use crate::output::JointOutput;
+
+/// Bytes read in one poll, at most: the bound of a poll's work on a flooded line.
+const READ_BUDGET: usize = 4096;
+
+/// Bytes of waiting frames.
+const TX_BYTES: usize = 2048;
+
+const _: () = assert!(TX_BYTES >= 2 * MAX_REPLY_FRAME);
+
+/// Serial line `S`, controller, decoder and the frames which wait to be sent.
+///
+/// It never waits for the line: a frame for which there is no room is dropped and counted.
+pub struct Bridge<S, J, E> {
+    serial: S,
+    controller: Controller<J, E>,
+    decoder: Decoder,
+    outbox: Outbox,
+    telemetry_due_us: u64,
+}
+
+impl<S, J, E> Bridge<S, J, E>
+where
+    S: Read + ReadReady + Write + WriteReady,
+    J: JointOutput,
+    E: InputPin,
+{
+    /// A controller on a line.
+    pub fn new(serial: S, controller: Controller<J, E>) -> Self {
+        Self {
+            serial,
+            controller,
+            decoder: Decoder::new(),
+            outbox: Outbox::new(),
+            telemetry_due_us: 0,
+        }
+    }
+
+    /// The controller.
+    pub fn controller(&self) -> &Controller<J, E> {
+        &self.controller
+    }
+
+    /// The controller, to reach its joints' driver.
+    pub fn controller_mut(&mut self) -> &mut Controller<J, E> {
+        &mut self.controller
+    }
+
+    /// Gives the line back.
+    pub fn into_serial(self) -> S {
+        self.serial
+    }
+
+    /// Speaks another protocol version, to test the other side.
+    #[cfg(feature = "sim")]
+    pub(crate) fn set_version(&mut self, version: u8) {
+        self.outbox.version = version;
+    }
+
+    /// One turn, to be called each [`tick_us`](crate::controller::Config::tick_us): takes what
+    /// has arrived, ticks the controller, sends telemetry when it is due, and answers.
+    ///
+    /// An error of the line ends only this turn's reading or writing.
+    pub fn poll(&mut self, now_us: u64) {
+        self.receive(now_us);
+        self.controller.tick(now_us);
+        // There is no one to tell before the first hello.
+        if self.controller.session() != 0 && now_us >= self.telemetry_due_us {
+            let period_us = u64::from(self.controller.config().telemetry_us);
+            self.telemetry_due_us = now_us.saturating_add(period_us);
+            let state = self
+                .controller
+                .state(&self.decoder.counters(), self.outbox.dropped);
+            self.outbox
+                .push(&Message::State(state), self.controller.session(), now_us);
+        }
+        let _ = self.outbox.drain(&mut self.serial);
+    }
+
+    fn receive(&mut self, now_us: u64) {
+        let mut budget = READ_BUDGET;
+        let mut bytes = [0; 64];
+        while budget > 0 && matches!(self.serial.read_ready(), Ok(true)) {
+            let count = match self.serial.read(&mut bytes) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            budget = budget.saturating_sub(count);
+            for byte in bytes.iter().take(count) {
+                let answer = match self.decoder.feed(*byte) {
+                    None => continue,
+                    Some(Ok(frame)) => self.controller.handle(&frame, now_us),
+                    Some(Err(error)) => self.controller.handle_error(&error),
+                };
+                if let Some(answer) = answer {
+                    self.outbox.push(&answer, self.controller.session(), now_us);
+                }
+            }
+        }
+    }
+}
+
+/// Whole frames which wait to be sent, in a fixed buffer that is emptied before it is reused.
+struct Outbox {
+    bytes: [u8; TX_BYTES],
+    sent: usize,
+    length: usize,
+    sequence: u32,
+    dropped: u32,
+    version: u8,
+}
+
+impl Outbox {
+    fn new() -> Self {
+        Self {
+            bytes: [0; TX_BYTES],
+            sent: 0,
+            length: 0,
+            sequence: 0,
+            dropped: 0,
+            version: PROTOCOL_VERSION,
+        }
+    }
+
+    fn push(&mut self, message: &Message<'_>, session: u32, now_us: u64) {
+        let header = Header {
+            version: self.version,
+            ..Header::new(self.sequence, session, now_us)
+        };
+        let room = self.bytes.get_mut(self.length..).unwrap_or(&mut []);
+        match encode(&header, message, room) {
+            Ok(count) => {
+                self.length = self.length.saturating_add(count);
+                self.sequence = self.sequence.wrapping_add(1);
+            }
+            Err(_) => self.dropped = self.dropped.wrapping_add(1),
+        }
+    }
+
+    fn drain<S: Write + WriteReady>(&mut self, serial: &mut S) -> Result<(), S::Error> {
+        while self.sent < self.length && serial.write_ready()? {
+            let waiting = self.bytes.get(self.sent..self.length).unwrap_or(&[]);
+            let count = serial.write(waiting)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.sent = self.sent.saturating_add(count);
+        }
+        if self.sent >= self.length {
+            self.sent = 0;
+            self.length = 0;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! The controller's answers to frames.
+
+use embedded_hal::digital::InputPin;
+
+use super::Controller;
+use crate::MAX_CHUNK_STEPS;
+use crate::frame::{Frame, FrameError, Header};
+use crate::message::{
+    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Reason, SCHEMA_HASH,
+    START_NOW,
+};
+use crate::output::JointOutput;
+
+impl<J: JointOutput, E: InputPin> Controller<J, E> {
+    /// Takes a good frame; the answer, if it has one.
+    pub fn handle(&mut self, frame: &Frame<'_>, now_us: u64) -> Option<Message<'static>> {
+        let Frame { header, message } = frame;
+        let mut ack = Ack {
+            sequence: header.sequence,
+            kind: message.kind(),
+            reason: Reason::Ok,
+            first_step: 0,
+            start_us: 0,
+        };
+        match message {
+            Message::Hello { .. } if header.session != 0 => {
+                return Some(Message::HelloReply(self.hello(header, now_us)));
+            }
+            Message::Hello { .. } => ack.reason = Reason::WrongSession,
+            Message::Stop => {
+                let _ = self.admit(header, now_us);
+                self.stop(Mode::Holding);
+            }
+            Message::Chunk(_)
+            | Message::Heartbeat
+            | Message::Arm
+            | Message::Disarm
+            | Message::ClearFault => ack.reason = self.admit(header, now_us),
+            // Its own words, on a line that echoes; to answer them would never end.
+            Message::HelloReply(_)
+            | Message::State(_)
+            | Message::Ack(_)
+            | Message::HeartbeatReply(_) => return None,
+        }
+        if ack.reason == Reason::Ok {
+            match message {
+                Message::Heartbeat => {
+                    return Some(Message::HeartbeatReply(HeartbeatReply {
+                        sequence: header.sequence,
+                        host_time_us: header.time_us,
+                        received_us: now_us,
+                    }));
+                }
+                Message::Chunk(chunk) => match self.accept(chunk, now_us) {
+                    Ok((start_us, first_step)) => {
+                        ack.start_us = start_us;
+                        ack.first_step = first_step;
+                    }
+                    Err(reason) => ack.reason = reason,
+                },
+                Message::Arm => ack.reason = self.arm(),
+                Message::Disarm => {
+                    self.stop(Mode::Disarmed);
+                    self.release_at_rest = true;
+                }
+                Message::ClearFault => ack.reason = self.clear_fault(),
+                _ => {}
+            }
+        }
+        Some(Message::Ack(ack))
+    }
+
+    /// The answer to a broken frame, where its header says whom to answer.
+    pub fn handle_error(&self, error: &FrameError) -> Option<Message<'static>> {
+        let (header, kind, reason) = match error {
+            FrameError::Version { header, .. } => (header, 0, Reason::WrongVersion),
+            FrameError::UnknownType { header, kind } if *kind < 0x80 => {
+                (header, *kind, Reason::UnknownType)
+            }
+            FrameError::Malformed { header, kind } if *kind < 0x80 => {
+                (header, *kind, Reason::Malformed)
+            }
+            _ => return None,
+        };
+        Some(Message::Ack(Ack {
+            sequence: header.sequence,
+            kind,
+            reason,
+            first_step: 0,
+            start_us: 0,
+        }))
+    }
+
+    fn hello(&mut self, header: &Header, now_us: u64) -> HelloReply {
+        if header.session != self.session {
+            self.session = header.session;
+            self.last_sequence = header.sequence;
+            self.heard_us = now_us;
+            self.stop(Mode::Disarmed);
+        } else {
+            let _ = self.admit(header, now_us);
+        }
+        HelloReply {
+            schema: SCHEMA_HASH,
+            buffer_depth: MAX_CHUNK_STEPS as u16,
+            tick_us: self.config.tick_us,
+            telemetry_us: self.config.telemetry_us,
+            deadman_us: self.config.deadman_us,
+            joints: self.config.joints,
+        }
+    }
+
+    /// Whether the frame is a new one of the session; if so, the host was heard.
+    fn admit(&mut self, header: &Header, now_us: u64) -> Reason {
+        if header.session != self.session || self.session == 0 {
+            return Reason::WrongSession;
+        }
+        let ahead = header.sequence.wrapping_sub(self.last_sequence);
+        if ahead == 0 || ahead > u32::MAX / 2 {
+            return Reason::Stale;
+        }
+        self.last_sequence = header.sequence;
+        self.heard_us = now_us;
+        Reason::Ok
+    }
+
+    fn accept(&mut self, chunk: &Chunk<'_>, now_us: u64) -> Result<(u64, u16), Reason> {
+        match self.mode {
+            Mode::Holding | Mode::Active => {}
+            Mode::Disarmed => return Err(Reason::NotArmed),
+            Mode::Stopping => return Err(Reason::Stopping),
+            Mode::Faulted(_) => return Err(Reason::Faulted),
+        }
+        let joints = self.config.joints.as_slice();
+        if chunk.joints != self.config.joints.len() {
+            return Err(Reason::WrongJointCount);
+        }
+        if chunk.steps == 0 || usize::from(chunk.steps) > MAX_CHUNK_STEPS || chunk.period_us == 0 {
+            return Err(Reason::BadShape);
+        }
+        if chunk.interpolation != Interpolation::Linear {
+            return Err(Reason::Unsupported);
+        }
+        for (value, joint) in chunk.positions.iter().zip(joints.iter().cycle()) {
+            let margin = (joint.max - joint.min) * self.config.reject_ranges;
+            if !value.is_finite() {
+                return Err(Reason::NonFinite);
+            }
+            if value < joint.min - margin || value > joint.max + margin {
+                return Err(Reason::OutOfLimits);
+            }
+        }
+        let start_us = if chunk.start_us == START_NOW {
+            now_us
+        } else {
+            chunk.start_us
+        };
+        if start_us > now_us.saturating_add(u64::from(self.config.ahead_us)) {
+            return Err(Reason::TooFarAhead);
+        }
+        let late_us = now_us.saturating_sub(start_us);
+        let first_step = late_us
+            .checked_div(u64::from(chunk.period_us))
+            .and_then(|step| u16::try_from(step).ok())
+            .filter(|step| *step < chunk.steps && late_us <= u64::from(chunk.validity_us))
+            .ok_or(Reason::Expired)?;
+        let clamped = self.next.store(chunk, start_us, joints);
+        self.clamps = self.clamps.wrapping_add(clamped);
+        Ok((start_us, first_step))
+    }
+
+    fn arm(&mut self) -> Reason {
+        match self.mode {
+            Mode::Holding | Mode::Active => return Reason::Ok,
+            Mode::Stopping => return Reason::Stopping,
+            Mode::Faulted(_) => return Reason::Faulted,
+            Mode::Disarmed => {}
+        }
+        self.measure();
+        if !self.measured_good {
+            return Reason::Faulted;
+        }
+        self.adopt_measured();
+        self.mode = Mode::Holding;
+        self.energised = true;
+        self.release_at_rest = false;
+        Reason::Ok
+    }
+
+    fn clear_fault(&mut self) -> Reason {
+        if !matches!(self.mode, Mode::Faulted(_)) {
+            return Reason::Ok;
+        }
+        if self.estop_open {
+            return Reason::Faulted;
+        }
+        if !self.is_at_rest() {
+            return Reason::Stopping;
+        }
+        self.mode = Mode::Disarmed;
+        Reason::Ok
+    }
+}

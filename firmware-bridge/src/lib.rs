@@ -1,0 +1,56 @@
+#![no_std]
+//! The wire between Fathom's host and the motor controller, and the controller itself.
+//!
+//! One crate is compiled on both sides, so that both sides read the same bytes the same way:
+//!
+//! * [`message`]: what can be said, and the byte layout of each message;
+//! * [`frame`]: `COBS(header, body, CRC-32) 0x00`, an encoder without a scratch buffer and an
+//!   incremental decoder which counts corrupt frames and resynchronises at the next `0x00`;
+//! * [`joint`]: joints, their units and limits;
+//! * [`controller`]: the controller's state machine, pure in time;
+//! * [`bridge`]: the controller behind a serial line of `embedded-io` traits;
+//! * [`output`]: what drives the joints, with a back-end over `embedded-hal` PWM;
+//! * `sim` (feature `sim`, needs `std`): the same controller behind a pseudo-terminal.
+//!
+//! Times are microseconds (`_us`); each side's clock is its own monotonic clock.
+//! Positions are in the joint's [`joint::Unit`].
+//!
+//! Invariants: no allocation, no `unsafe`, and no path that panics in what runs on the controller.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+#[cfg(feature = "sim")]
+extern crate std;
+
+mod body;
+pub mod bridge;
+pub mod controller;
+pub mod frame;
+pub mod joint;
+pub mod message;
+mod motion;
+pub mod output;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod wire;
+
+/// Version of the protocol: the first byte of each frame.
+///
+/// The header and the place of the CRC are the same in every version, so that a frame of another
+/// version is recognised as such.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// Most joints one controller drives.
+pub const MAX_JOINTS: usize = 16;
+
+/// Most steps of one action chunk.
+pub const MAX_CHUNK_STEPS: usize = 64;
+
+/// Longest joint name in bytes of UTF-8.
+pub const MAX_NAME: usize = 24;

@@ -1,0 +1,135 @@
+use std::path::PathBuf;
+
+/// What can be wrong with a model, a checkpoint or an observation.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not valid safetensors.
+    #[error("{}: not a complete safetensors file: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: safetensors::SafeTensorError,
+    },
+    /// A JSON file does not have the expected form.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why, with line and column.
+        source: serde_json::Error,
+    },
+    /// A configuration that no model can have.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// The checkpoint's tensors are not the model's; all that is wrong, in one list.
+    #[error("{}: {} tensor(s) do not fit the model:\n{}", path.display(), problems.len(), list(problems))]
+    Tensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// One entry a tensor.
+        problems: Vec<TensorProblem>,
+    },
+    /// The forward definition was given shapes that do not fit each other.
+    #[error("{op}: {detail}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// Expected and found.
+        detail: String,
+    },
+    /// An observation lacks a part or has it in the wrong form.
+    #[error("observation: {name}: expected {expected}, found {found}")]
+    Observation {
+        /// The part.
+        name: String,
+        /// Expected form.
+        expected: String,
+        /// Found form.
+        found: String,
+    },
+    /// The prompt cannot become tokens.
+    #[error("prompt: {0}")]
+    Prompt(String),
+    /// The normalisation statistics do not fit the model.
+    #[error("{}: {detail}", path.display())]
+    Statistics {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found.
+        detail: String,
+    },
+}
+
+/// A configuration field with a value that no model can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {expected}, found {found}")]
+pub struct ConfigError {
+    /// Path of the field.
+    pub field: String,
+    /// What it has to be.
+    pub expected: String,
+    /// What it is.
+    pub found: String,
+}
+
+/// One tensor that does not fit.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TensorProblem {
+    /// The model needs it; the checkpoint lacks it.
+    #[error("missing     {name} {shape:?}")]
+    Missing {
+        /// Name in the checkpoint.
+        name: String,
+        /// Needed shape.
+        shape: Vec<usize>,
+    },
+    /// The checkpoint has it; the model has no place for it.
+    #[error("unexpected  {name} {shape:?}")]
+    Unexpected {
+        /// Name in the checkpoint.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// It has another shape.
+    #[error("misshapen   {name}: expected {expected:?}, found {found:?}")]
+    Misshapen {
+        /// Name in the checkpoint.
+        name: String,
+        /// Needed shape.
+        expected: Vec<usize>,
+        /// Found shape.
+        found: Vec<usize>,
+    },
+    /// It has a number format that weights cannot have.
+    #[error("wrong dtype {name}: expected F32, F16 or BF16, found {found}")]
+    Dtype {
+        /// Name in the checkpoint.
+        name: String,
+        /// Found dtype.
+        found: String,
+    },
+    /// It contains NaN or infinity.
+    #[error("not finite  {name}: element {index} is {value}")]
+    NotFinite {
+        /// Name in the checkpoint.
+        name: String,
+        /// First such element, row-major.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+}
+
+fn list(problems: &[TensorProblem]) -> String {
+    problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
+}

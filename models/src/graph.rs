@@ -1,0 +1,138 @@
+//! What one inference does: tensors, operations on them in order, and the stage each operation belongs to.
+//!
+//! A graph is data. The forward definition writes it once through [`GraphBuilder`](crate::builder::GraphBuilder);
+//! [`reference`](crate::reference) runs it on the CPU twins, the runtime lowers it to GPU dispatches.
+
+use fathom_shaders::cpu::Layout;
+use fathom_shaders::params as p;
+
+use crate::params::ParamId;
+
+/// Index into [`Graph::tensors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId(pub u32);
+
+/// A `(rows, cols)` f32 view of a tensor; all in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// The tensor that holds it.
+    pub id: TensorId,
+    /// First element.
+    pub offset: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Elements from a row to the next.
+    pub stride: usize,
+}
+
+impl Tensor {
+    /// Rows `from .. from + count`.
+    pub fn slice(self, from: usize, count: usize) -> Tensor {
+        Tensor { offset: self.offset + from * self.stride, rows: count, ..self }
+    }
+}
+
+/// Where a tensor's words come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Storage {
+    /// Written by the operations.
+    Activation,
+    /// Written by the caller before each run.
+    Input,
+    /// The same in every run.
+    Constant(Vec<u32>),
+}
+
+/// A tensor of 32-bit words (f32, or u32 for images and tables).
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    /// For messages and taps.
+    pub name: String,
+    /// Size.
+    pub words: usize,
+    /// Where the words come from.
+    pub storage: Storage,
+}
+
+/// One operation: the kernel's parameters and its bindings.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "a variant is a kernel and its fields are the kernel's bindings, documented in the WGSL")]
+pub enum Op {
+    ImageUnpack { layout: Layout, params: p::ImageUnpack, bytes: TensorId, pixels: TensorId },
+    ResizePillow { params: p::ResizePillow, table: TensorId, source: TensorId, pixels: TensorId },
+    ResizeTorch { params: p::ResizeTorch, source: TensorId, square: TensorId },
+    ImagePad { params: p::ImagePad, source: TensorId, square: TensorId },
+    Patchify { params: p::Patchify, square: TensorId, patches: TensorId },
+    Linear {
+        params: p::Linear,
+        x: TensorId,
+        w: ParamId,
+        bias: Option<ParamId>,
+        layer_scale: Option<ParamId>,
+        other: Option<TensorId>,
+        y: TensorId,
+    },
+    RmsNorm { params: p::RmsNorm, x: TensorId, weight: ParamId, y: TensorId },
+    LayerNorm { params: p::LayerNorm, x: TensorId, weight: ParamId, bias: ParamId, y: TensorId },
+    Rope { params: p::Rope, table: TensorId, x: TensorId },
+    Attention { params: p::Attention, q: TensorId, k: TensorId, v: TensorId, out: TensorId },
+    Scale { params: p::Scale, x: TensorId, y: TensorId },
+    Euler { params: p::Euler, velocity: TensorId, x: TensorId },
+    Unpatchify { params: p::Unpatchify, tokens: TensorId, map: TensorId },
+}
+
+impl Op {
+    /// The tensors it reads, and the one it writes. One that is changed in place is only the latter.
+    pub fn tensors(&self) -> (Vec<TensorId>, TensorId) {
+        match *self {
+            Op::ImageUnpack { bytes, pixels, .. } => (vec![bytes], pixels),
+            Op::ResizePillow { table, source, pixels, .. } => (vec![table, source], pixels),
+            Op::ResizeTorch { source, square, .. } | Op::ImagePad { source, square, .. } => (vec![source], square),
+            Op::Patchify { square, patches, .. } => (vec![square], patches),
+            Op::Linear { x, other, y, .. } => (std::iter::once(x).chain(other).collect(), y),
+            Op::RmsNorm { x, y, .. } | Op::LayerNorm { x, y, .. } | Op::Scale { x, y, .. } => (vec![x], y),
+            Op::Rope { table, x, .. } => (vec![table], x),
+            Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
+            Op::Euler { velocity, x, .. } => (vec![velocity], x),
+            Op::Unpatchify { tokens, map, .. } => (vec![tokens], map),
+        }
+    }
+}
+
+/// A named tensor the caller may read after a run.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Its name, e.g. `vlm.layers.3.k`.
+    pub name: String,
+    /// The view.
+    pub tensor: Tensor,
+}
+
+/// One inference as data.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Every tensor.
+    pub tensors: Vec<TensorInfo>,
+    /// Names of the stages, in order.
+    pub stages: Vec<String>,
+    /// Stage (index into `stages`) and operation, in order.
+    pub ops: Vec<(u16, Op)>,
+    /// What the caller writes.
+    pub inputs: Vec<Named>,
+    /// What the caller reads.
+    pub outputs: Vec<Named>,
+}
+
+impl Graph {
+    /// The input of that name.
+    pub fn input(&self, name: &str) -> Option<Tensor> {
+        self.inputs.iter().find(|n| n.name == name).map(|n| n.tensor)
+    }
+
+    /// The output of that name.
+    pub fn output(&self, name: &str) -> Option<Tensor> {
+        self.outputs.iter().find(|n| n.name == name).map(|n| n.tensor)
+    }
+}

@@ -1,0 +1,23 @@
+//! What the DepthVLA and pi0 models are: configuration, parameters, checkpoints, and one forward definition that
+//! writes a [`graph::Graph`]. The graph runs on the CPU twins ([`reference`]) or, lowered by the runtime, on a GPU.
+//!
+//! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
+
+pub mod builder;
+pub mod config;
+pub mod depthvla;
+mod error;
+mod expert;
+pub mod families;
+pub mod flow;
+pub mod graph;
+pub mod image;
+pub mod normalize;
+pub mod observation;
+pub mod params;
+pub mod random;
+pub mod reference;
+pub mod vit;
+pub mod weights;
+
+pub use error::{ConfigError, ModelError, TensorProblem};

@@ -1,0 +1,120 @@
+//! Runs a [`Graph`] on the CPU twins: the whole model without a GPU, for tests and for bisecting a wrong result.
+
+use std::collections::BTreeMap;
+
+use fathom_shaders::cpu;
+
+use crate::error::ModelError;
+use crate::graph::{Graph, Op, Storage, Tensor, TensorId};
+use crate::params::ParamId;
+use crate::weights::{WeightFormat, Weights};
+
+/// A graph's tensors on the host.
+#[derive(Debug)]
+pub struct Reference<'a> {
+    graph: &'a Graph,
+    weights: &'a Weights,
+    tensors: Vec<Vec<u32>>,
+}
+
+impl<'a> Reference<'a> {
+    /// Allocates every tensor of `graph`.
+    pub fn new(graph: &'a Graph, weights: &'a Weights) -> Reference<'a> {
+        let tensors = graph
+            .tensors
+            .iter()
+            .map(|t| match &t.storage {
+                Storage::Constant(words) => words.clone(),
+                Storage::Activation | Storage::Input => vec![0; t.words],
+            })
+            .collect();
+        Reference { graph, weights, tensors }
+    }
+
+    /// Writes an input; bytes beyond the tensor are ignored.
+    pub fn write(&mut self, id: TensorId, bytes: &[u8]) {
+        let to: &mut [u8] = bytemuck::cast_slice_mut(&mut self.tensors[id.0 as usize]);
+        let count = bytes.len().min(to.len());
+        to[..count].copy_from_slice(&bytes[..count]);
+    }
+
+    /// Runs every operation.
+    ///
+    /// # Errors
+    /// A parameter that is not there.
+    pub fn run(&mut self) -> Result<(), ModelError> {
+        for (_, op) in &self.graph.ops {
+            let (_, written) = op.tensors();
+            let mut out = std::mem::take(&mut self.tensors[written.0 as usize]);
+            let done = self.step(op, &mut out);
+            self.tensors[written.0 as usize] = out;
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Values of a view, row by row.
+    pub fn read(&self, t: Tensor) -> Vec<f32> {
+        let all = self.f32(t.id);
+        (0..t.rows).flat_map(|r| all[t.offset + r * t.stride..][..t.cols].iter().copied()).collect()
+    }
+
+    /// Every output, by name.
+    pub fn outputs(&self) -> BTreeMap<String, Vec<f32>> {
+        self.graph.outputs.iter().map(|n| (n.name.clone(), self.read(n.tensor))).collect()
+    }
+
+    fn f32(&self, id: TensorId) -> &[f32] {
+        bytemuck::cast_slice(&self.tensors[id.0 as usize])
+    }
+
+    fn words(&self, id: TensorId) -> &[u32] {
+        &self.tensors[id.0 as usize]
+    }
+
+    fn step(&self, op: &Op, out: &mut [u32]) -> Result<(), ModelError> {
+        let host = |id: ParamId| self.weights.host(id);
+        match op {
+            Op::ImageUnpack { layout, params, bytes, .. } => cpu::image_unpack(*layout, params, self.words(*bytes), out),
+            Op::ResizePillow { params, table, source, .. } => {
+                cpu::resize_pillow(params, self.words(*table), self.words(*source), out);
+            }
+            Op::ResizeTorch { params, source, .. } => cpu::resize_torch(params, self.words(*source), floats(out)),
+            Op::ImagePad { params, source, .. } => cpu::image_pad(params, self.words(*source), floats(out)),
+            Op::Patchify { params, square, .. } => cpu::patchify(params, self.f32(*square), floats(out)),
+            Op::Linear { params, x, w, bias, layer_scale, other, .. } => {
+                let bias = bias.map(host).transpose()?.unwrap_or_default();
+                let layer_scale = layer_scale.map(host).transpose()?.unwrap_or_default();
+                let other = other.map(|o| self.f32(o)).unwrap_or_default();
+                let (format, bytes) = self.weights.bytes(*w)?;
+                let epilogue = cpu::Epilogue { bias: &bias, layer_scale: &layer_scale, other };
+                let x = self.f32(*x);
+                match format {
+                    WeightFormat::F32 => cpu::linear(params, x, cpu::Weights::F32(&collect(bytes)), epilogue, floats(out)),
+                    WeightFormat::F16 => cpu::linear(params, x, cpu::Weights::F16(&collect(bytes)), epilogue, floats(out)),
+                    WeightFormat::Bf16 => cpu::linear(params, x, cpu::Weights::Bf16(&collect(bytes)), epilogue, floats(out)),
+                }
+            }
+            Op::RmsNorm { params, x, weight, .. } => cpu::rms_norm(params, self.f32(*x), &host(*weight)?, floats(out)),
+            Op::LayerNorm { params, x, weight, bias, .. } => {
+                cpu::layer_norm(params, self.f32(*x), &host(*weight)?, &host(*bias)?, floats(out));
+            }
+            Op::Rope { params, table, .. } => cpu::rope(params, self.f32(*table), floats(out)),
+            Op::Attention { params, q, k, v, .. } => {
+                cpu::attention(params, self.f32(*q), self.f32(*k), self.f32(*v), floats(out));
+            }
+            Op::Scale { params, x, .. } => cpu::scale(params, self.f32(*x), floats(out)),
+            Op::Euler { params, velocity, .. } => cpu::euler(params, self.f32(*velocity), floats(out)),
+            Op::Unpatchify { params, tokens, .. } => cpu::unpatchify(params, self.f32(*tokens), floats(out)),
+        }
+        Ok(())
+    }
+}
+
+fn floats(words: &mut [u32]) -> &mut [f32] {
+    bytemuck::cast_slice_mut(words)
+}
+
+fn collect<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    bytemuck::pod_collect_to_vec(bytes)
+}

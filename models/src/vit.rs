@@ -1,0 +1,173 @@
+//! The two vision transformers: SigLIP (the VLM's eye) and DINOv2 (the depth branch's). They differ in names, GELU,
+//! layer scale and CLS token; the layer is the same.
+
+use crate::builder::{Activation, Epilogue, GraphBuilder, Keys};
+use crate::config::{PosInterpolation, Vit};
+use crate::graph::Tensor;
+use crate::params::{Linear, Norm, ParamId, ParamTable, Role};
+
+/// Parameters of one layer of width D.
+#[derive(Clone, Debug)]
+struct Layer {
+    norm1: Norm,
+    q: Linear,               // (D, D)
+    k: Linear,               // (D, D)
+    v: Linear,               // (D, D)
+    out: Linear,             // (D, D)
+    scale1: Option<ParamId>, // (D,)
+    norm2: Norm,
+    fc1: Linear,             // (mlp, D)
+    fc2: Linear,             // (D, mlp)
+    scale2: Option<ParamId>, // (D,)
+}
+
+/// Parameters of a tower.
+#[derive(Clone, Debug)]
+pub struct VitParams {
+    patch: Linear, // (D, 3 · patch²)
+    /// SigLIP `(patches, D)`; DINOv2 `(1, 1 + pos_grid², D)`.
+    pub positions: ParamId,
+    /// DINOv2 `(1, 1, D)`.
+    pub cls: Option<ParamId>,
+    layers: Vec<Layer>,
+    norm: Norm,
+}
+
+impl VitParams {
+    /// SigLIP under Hugging Face's names.
+    pub fn siglip(t: &mut ParamTable, c: &Vit) -> VitParams {
+        let root = "vision_tower.vision_model";
+        let d = c.width;
+        let patch = t.linear_shaped(&format!("{root}.embeddings.patch_embedding"), &[d, 3, c.patch, c.patch], true);
+        let positions = t.declare(format!("{root}.embeddings.position_embedding.weight"), &[c.patches(), d], Role::Host);
+        let layers = (0..c.layers)
+            .map(|i| {
+                let name = |part: &str| format!("{root}.encoder.layers.{i}.{part}");
+                Layer {
+                    norm1: t.layer_norm(&name("layer_norm1"), d),
+                    q: t.linear(&name("self_attn.q_proj"), d, d, true),
+                    k: t.linear(&name("self_attn.k_proj"), d, d, true),
+                    v: t.linear(&name("self_attn.v_proj"), d, d, true),
+                    out: t.linear(&name("self_attn.out_proj"), d, d, true),
+                    scale1: None,
+                    norm2: t.layer_norm(&name("layer_norm2"), d),
+                    fc1: t.linear(&name("mlp.fc1"), c.mlp, d, true),
+                    fc2: t.linear(&name("mlp.fc2"), d, c.mlp, true),
+                    scale2: None,
+                }
+            })
+            .collect();
+        VitParams { patch, positions, cls: None, layers, norm: t.layer_norm(&format!("{root}.post_layernorm"), d) }
+    }
+
+    /// DINOv2 under Hugging Face's names, below `root`; `pos_grid` is the side of the checkpoint's position grid.
+    pub fn dinov2(t: &mut ParamTable, root: &str, c: &Vit, pos_grid: usize) -> VitParams {
+        let d = c.width;
+        let cls = t.declare(format!("{root}.embeddings.cls_token"), &[1, 1, d], Role::Host);
+        t.declare(format!("{root}.embeddings.mask_token"), &[1, d], Role::Unused);
+        let positions = t.declare(format!("{root}.embeddings.position_embeddings"), &[1, 1 + pos_grid * pos_grid, d], Role::Host);
+        let patch = t.linear_shaped(&format!("{root}.embeddings.patch_embeddings.projection"), &[d, 3, c.patch, c.patch], true);
+        let layers = (0..c.layers)
+            .map(|i| {
+                let name = |part: &str| format!("{root}.encoder.layer.{i}.{part}");
+                Layer {
+                    norm1: t.layer_norm(&name("norm1"), d),
+                    q: t.linear(&name("attention.attention.query"), d, d, true),
+                    k: t.linear(&name("attention.attention.key"), d, d, true),
+                    v: t.linear(&name("attention.attention.value"), d, d, true),
+                    out: t.linear(&name("attention.output.dense"), d, d, true),
+                    scale1: Some(t.vector(name("layer_scale1.lambda1"), d)),
+                    norm2: t.layer_norm(&name("norm2"), d),
+                    fc1: t.linear(&name("mlp.fc1"), c.mlp, d, true),
+                    fc2: t.linear(&name("mlp.fc2"), d, c.mlp, true),
+                    scale2: Some(t.vector(name("layer_scale2.lambda1"), d)),
+                }
+            })
+            .collect();
+        VitParams { patch, positions, cls: Some(cls), layers, norm: t.layer_norm(&format!("{root}.layernorm"), d) }
+    }
+}
+
+/// Patches of each view `(patches, 3 · patch²)` to features `(views · patches, D)` after the final norm, without CLS.
+///
+/// `positions (patches, D)` is on the tower's own grid; `cls (1, D)` is the CLS token with its position added.
+/// Each view attends to itself only.
+pub(crate) fn encode(
+    g: &mut GraphBuilder,
+    w: &VitParams,
+    c: &Vit,
+    views: &[Tensor],
+    positions: Tensor,
+    cls: Option<Tensor>,
+) -> Tensor {
+    let (patches, d) = (c.patches(), c.width);
+    let extra = usize::from(cls.is_some());
+    let tokens = extra + patches;
+    let gelu = if cls.is_some() { Activation::GeluErf } else { Activation::GeluTanh };
+
+    let mut x = g.activation("tokens", views.len() * tokens, d);
+    for (view, patch) in views.iter().enumerate() {
+        if let Some(cls) = cls {
+            g.scale(cls, 1.0, Some(x.slice(view * tokens, 1)));
+        }
+        let into = Some(x.slice(view * tokens + extra, patches));
+        g.linear(*patch, &w.patch, Epilogue { add: Some(positions), into, ..Epilogue::default() });
+    }
+    for layer in &w.layers {
+        let h = g.layer_norm(x, layer.norm1, c.eps, None);
+        let q = g.linear(h, &layer.q, Epilogue::default());
+        let k = g.linear(h, &layer.k, Epilogue::default());
+        let v = g.linear(h, &layer.v, Epilogue::default());
+        let a = g.attention(q, k, v, Keys::blocks(tokens), d / c.heads, None);
+        x = g.linear(a, &layer.out, Epilogue { layer_scale: layer.scale1, add: Some(x), ..Epilogue::default() });
+        let h = g.layer_norm(x, layer.norm2, c.eps, None);
+        let h = g.linear(h, &layer.fc1, Epilogue { activation: gelu, ..Epilogue::default() });
+        x = g.linear(h, &layer.fc2, Epilogue { layer_scale: layer.scale2, add: Some(x), ..Epilogue::default() });
+    }
+    let out = g.activation("features", views.len() * patches, d);
+    for view in 0..views.len() {
+        let from = x.slice(view * tokens + extra, patches);
+        g.layer_norm(from, w.norm, c.eps, Some(out.slice(view * patches, patches)));
+    }
+    out
+}
+
+/// Position embeddings `(pos_grid², width)` on a `grid × grid`: bicubic (a = −0.75), `align_corners=False`, borders
+/// clamped, as torch's `interpolate`. Unchanged when the grids are equal.
+pub fn interpolate_positions(table: &[f32], pos_grid: usize, grid: usize, width: usize, mode: PosInterpolation) -> Vec<f32> {
+    if grid == pos_grid {
+        return table.to_vec();
+    }
+    let scale = match mode {
+        PosInterpolation::Size => pos_grid as f32 / grid as f32,
+        PosInterpolation::Offset => (1.0 / ((grid as f64 + 0.1) / pos_grid as f64)) as f32,
+    };
+    let taps: Vec<[(usize, f32); 4]> = (0..grid)
+        .map(|i| {
+            let at = scale * (i as f32 + 0.5) - 0.5;
+            let (first, t) = (at.floor(), at - at.floor());
+            let near = |x: f32| ((-0.75 + 2.0) * x - (-0.75 + 3.0)) * x * x + 1.0;
+            let far = |x: f32| ((-0.75 * x + 5.0 * 0.75) * x - 8.0 * 0.75) * x + 4.0 * 0.75;
+            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+            let mut tap = [(0, 0.0); 4];
+            for (j, (slot, weight)) in tap.iter_mut().zip(weights).enumerate() {
+                let index = (first as i64 - 1 + j as i64).clamp(0, pos_grid as i64 - 1);
+                *slot = (index as usize, weight);
+            }
+            tap
+        })
+        .collect();
+    let mut out = vec![0.0_f32; grid * grid * width];
+    for (cell, out) in out.chunks_exact_mut(width).enumerate() {
+        let (Some(rows), Some(cols)) = (taps.get(cell / grid), taps.get(cell % grid)) else { continue };
+        for (row, row_weight) in rows {
+            for (col, col_weight) in cols {
+                let source = table.chunks_exact(width).nth(row * pos_grid + col).unwrap_or_default();
+                for (o, v) in out.iter_mut().zip(source) {
+                    *o += row_weight * col_weight * v;
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,133 @@
+//! The bench scene as a camera.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::SceneError;
+use super::render::Renderer;
+use super::scene::Scene;
+use crate::camera::{Camera, CameraError, Image, PixelFormat, StampSource};
+use crate::clock::{Pace, monotonic_ns};
+
+/// Tells where the arm's joints are.
+pub trait JointSource: Send + Sync {
+    /// Writes the present positions in radians, in the order of the scene's joints.
+    ///
+    /// `into` holds the scene's initial positions; what is left alone stays so.
+    fn positions(&self, into: &mut [f32]);
+}
+
+impl<F: Fn(&mut [f32]) + Send + Sync> JointSource for F {
+    fn positions(&self, into: &mut [f32]) {
+        self(into);
+    }
+}
+
+/// An arm that does not move.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FixedJoints(
+    /// Positions in radians; joints beyond the last keep their initial position.
+    pub Vec<f32>,
+);
+
+impl JointSource for FixedJoints {
+    fn positions(&self, into: &mut [f32]) {
+        into.iter_mut()
+            .zip(&self.0)
+            .for_each(|(to, from)| *to = *from);
+    }
+}
+
+/// One of a scene's cameras, at a steady rate, of an arm that somebody else moves.
+///
+/// The joints are read at the instant of exposure, which the image's stamp is the time of;
+/// drawing comes after it, as read-out does in a camera. Late callers miss images.
+pub struct BenchCamera {
+    name: String,
+    renderer: Renderer,
+    joints: Arc<dyn JointSource>,
+    initial: Vec<f32>,
+    positions: Vec<f32>,
+    depth: Vec<f32>,
+    rate_hz: f32,
+    pace: Pace,
+}
+
+impl BenchCamera {
+    /// The camera named `camera` of the scene, at `rate_hz` images per second; at 0 there is an
+    /// image whenever one is asked for.
+    ///
+    /// # Errors
+    /// [`SceneError::Camera`].
+    pub fn new(
+        scene: Arc<Scene>,
+        camera: &str,
+        joints: Arc<dyn JointSource>,
+        rate_hz: f32,
+    ) -> Result<Self, SceneError> {
+        let index = scene.camera_index(camera)?;
+        let name = format!("camera \"{camera}\" of {}", scene.name());
+        let initial: Vec<f32> = scene.initial_positions().collect();
+        let renderer = Renderer::new(scene, index)?;
+        let (width, height) = renderer.size();
+        Ok(Self {
+            name,
+            renderer,
+            joints,
+            positions: initial.clone(),
+            initial,
+            depth: vec![f32::INFINITY; width as usize * height as usize],
+            rate_hz,
+            pace: Pace::new(rate_hz),
+        })
+    }
+
+    /// The joint positions of the latest image, in radians.
+    #[must_use]
+    pub fn positions(&self) -> &[f32] {
+        &self.positions
+    }
+}
+
+impl Camera for BenchCamera {
+    fn describe(&self) -> String {
+        let (width, height) = self.renderer.size();
+        let rate = if self.rate_hz > 0.0 {
+            format!("at {} Hz", self.rate_hz)
+        } else {
+            "whenever asked".to_owned()
+        };
+        format!(
+            "{}: RGB24 {width}×{height} with true depth, {rate}",
+            self.name
+        )
+    }
+
+    fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError> {
+        let Some(sequence) = self.pace.wait(timeout) else {
+            return Err(CameraError::Silent {
+                device: self.name.clone(),
+                timeout,
+            });
+        };
+        let (width, height) = self.renderer.size();
+        into.reshape(PixelFormat::Rgb24, width, height);
+        self.positions.copy_from_slice(&self.initial);
+        into.stamp_ns = monotonic_ns();
+        self.joints.positions(&mut self.positions);
+        self.renderer
+            .render(&self.positions, &mut into.data, &mut self.depth)
+            .map_err(|source| CameraError::Scene {
+                device: self.name.clone(),
+                source,
+            })?;
+        into.stamp = StampSource::Host;
+        into.dequeued_ns = monotonic_ns();
+        into.sequence = sequence;
+        Ok(())
+    }
+
+    fn true_depth(&self) -> Option<&[f32]> {
+        Some(&self.depth)
+    }
+}

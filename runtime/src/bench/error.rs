@@ -1,0 +1,76 @@
+//! What can be wrong with a bench scene.
+
+use thiserror::Error;
+
+/// A failure to read, place or draw a bench scene.
+#[derive(Debug, Error)]
+pub enum SceneError {
+    /// The scene file cannot be read.
+    #[error("{file}: cannot read the scene: {source}")]
+    Read {
+        /// The scene file.
+        file: String,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// The scene file is not TOML, or a key is missing, unknown or of the wrong type.
+    #[error("{file}: {source}")]
+    Parse {
+        /// The scene file.
+        file: String,
+        /// Line, column and key.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{file}: {key} is {found}; expected {expected}")]
+    Value {
+        /// The scene file.
+        file: String,
+        /// The key with its path, as `joints[2].limits_rad`.
+        key: String,
+        /// The value in the file.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// There is no camera of this name.
+    #[error("the scene has no camera \"{name}\"; its cameras are {known}")]
+    Camera {
+        /// The name asked for.
+        name: String,
+        /// The names of the scene's cameras.
+        known: String,
+    },
+    /// There are more or fewer joint positions than joints.
+    #[error("{found} joint positions for an arm of {expected} joints")]
+    JointCount {
+        /// Joints of the arm.
+        expected: usize,
+        /// Positions given.
+        found: usize,
+    },
+    /// A joint position is infinite or not a number.
+    #[error("the position of joint \"{joint}\" is {value} rad")]
+    JointPosition {
+        /// The joint's name.
+        joint: String,
+        /// Its position.
+        value: f32,
+    },
+    /// A pixel buffer has the wrong length.
+    #[error(
+        "the buffer for {what} has {found} elements; a {width}×{height} image needs {expected}"
+    )]
+    Buffer {
+        /// What the buffer is for.
+        what: &'static str,
+        /// Elements that the image needs.
+        expected: usize,
+        /// Elements that the buffer has.
+        found: usize,
+        /// Width of the camera's image in pixels.
+        width: u32,
+        /// Height of the camera's image in pixels.
+        height: u32,
+    },
+}

@@ -1,0 +1,309 @@
+//! A bench scene: arm, table, objects, light and cameras.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::error::SceneError;
+use super::file::SceneFile;
+use super::math::{Pose, Vec3};
+
+/// The scene file that is built in.
+const BUILT_IN: &str = include_str!("scene.toml");
+
+/// A solid in its own coordinate system, centred on the origin where nothing else is said.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Shape {
+    /// A box along the axes.
+    Box {
+        /// Whole edge lengths, in metres.
+        size: Vec3,
+    },
+    /// A cylinder along the z axis.
+    Cylinder {
+        /// Radius in metres.
+        radius: f32,
+        /// Whole height in metres.
+        height: f32,
+    },
+    /// A ball.
+    Sphere {
+        /// Radius in metres.
+        radius: f32,
+    },
+    /// A rod with round ends.
+    Capsule {
+        /// Middle of one end's ball, in metres.
+        from: Vec3,
+        /// Middle of the other end's ball, in metres.
+        to: Vec3,
+        /// Radius of rod and balls, in metres.
+        radius: f32,
+    },
+}
+
+/// A coloured solid of the arm.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The solid.
+    pub shape: Shape,
+    /// Where its origin lies in the system that it is part of, in metres.
+    #[serde(default)]
+    pub position: Vec3,
+    /// sRGB, each part from 0 to 1.
+    pub color: Vec3,
+}
+
+/// A rotary joint of the arm and the link behind it. Joints form a chain in the order of the file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joint {
+    /// Name, unique in the scene.
+    pub name: String,
+    /// Axis of rotation in the system of the link before; of length 1 once read.
+    pub axis: Vec3,
+    /// Where the joint's system lies in that of the link before, in metres.
+    pub origin: Vec3,
+    /// Least and greatest position, in radians.
+    pub limits_rad: [f32; 2],
+    /// Position at the start, in radians.
+    pub initial_rad: f32,
+    /// Greatest speed, in radians per second.
+    pub velocity_limit_rad_s: f32,
+    /// Solids of the link, in the joint's system.
+    #[serde(default)]
+    pub shapes: Vec<Part>,
+}
+
+/// The table, whose top is at z = 0, and the floor it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Middle of the top, x and y in metres.
+    pub center: [f32; 2],
+    /// Size of the top, x and y in metres.
+    pub size: [f32; 2],
+    /// Thickness of the top in metres.
+    pub thickness: f32,
+    /// sRGB.
+    pub color: Vec3,
+    /// sRGB of every other square of the top's pattern.
+    pub checker_color: Vec3,
+    /// Edge of a square of the pattern, in metres.
+    pub checker_size: f32,
+    /// Height of the floor, negative, in metres.
+    pub floor: f32,
+    /// sRGB.
+    pub floor_color: Vec3,
+}
+
+/// The lamp and the light from all around.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Light {
+    /// Where the lamp hangs, in metres.
+    pub position: Vec3,
+    /// The part of the light that comes from all around, 0 to 1.
+    pub ambient: f32,
+    /// sRGB of what is seen where nothing is.
+    pub sky_color: Vec3,
+}
+
+/// The point of the arm that does the work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tool {
+    /// Index of the joint that carries it.
+    pub joint: usize,
+    /// Where it lies in that joint's system, in metres.
+    pub offset: Vec3,
+}
+
+/// Something on the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Name in words, as "red block"; unique in the scene.
+    pub name: String,
+    /// The solid.
+    pub shape: Shape,
+    /// sRGB.
+    pub color: Vec3,
+    /// Where it lies in the world once the seed has placed it.
+    pub pose: Pose,
+}
+
+/// A camera of the scene.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SceneCamera {
+    /// Name, unique in the scene.
+    pub name: String,
+    /// Index of the joint whose system it moves with; `None` for the world.
+    pub mount: Option<usize>,
+    /// Its pose there: z along the line of sight, x right and y down in the image.
+    pub pose: Pose,
+    /// Vertical field of view in radians.
+    pub vertical_fov_rad: f32,
+    /// Width of its image in pixels.
+    pub width: u32,
+    /// Height of its image in pixels.
+    pub height: u32,
+}
+
+/// A scene that was read, checked and laid out by a seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    pub(super) name: String,
+    pub(super) table: Table,
+    pub(super) light: Light,
+    pub(super) base: Vec<Part>,
+    pub(super) joints: Vec<Joint>,
+    pub(super) tool: Tool,
+    pub(super) objects: Vec<Object>,
+    pub(super) cameras: Vec<SceneCamera>,
+}
+
+impl Scene {
+    /// The built-in scene, its objects placed by `seed`.
+    ///
+    /// # Errors
+    /// None in a release: a test reads the built-in file.
+    pub fn built_in(seed: u64) -> Result<Self, SceneError> {
+        Self::from_toml(BUILT_IN, "built-in scene", seed)
+    }
+
+    /// Reads the scene file at `path`, and places its objects by `seed`.
+    ///
+    /// # Errors
+    /// [`SceneError::Read`], and those of [`Scene::from_toml`].
+    pub fn load(path: &Path, seed: u64) -> Result<Self, SceneError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::from_toml(&text, &file, seed),
+            Err(source) => Err(SceneError::Read { file, source }),
+        }
+    }
+
+    /// Reads a scene from the text of a scene file; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// [`SceneError::Parse`] for unknown, missing or mistyped keys, [`SceneError::Value`] for
+    /// values that make no sense. Both name the key.
+    pub fn from_toml(text: &str, file: &str, seed: u64) -> Result<Self, SceneError> {
+        let parsed: SceneFile = toml::from_str(text).map_err(|source| SceneError::Parse {
+            file: file.to_owned(),
+            source: Box::new(source),
+        })?;
+        parsed.into_scene(file, seed)
+    }
+
+    /// The text of the built-in scene file, as a start for one's own.
+    #[must_use]
+    pub fn built_in_text() -> &'static str {
+        BUILT_IN
+    }
+
+    /// The scene's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The arm's joints from the foot to the hand.
+    #[must_use]
+    pub fn joints(&self) -> &[Joint] {
+        &self.joints
+    }
+
+    /// The solids of the arm's foot, in the world.
+    #[must_use]
+    pub fn base(&self) -> &[Part] {
+        &self.base
+    }
+
+    /// Positions of all joints at the start, in radians.
+    pub fn initial_positions(&self) -> impl Iterator<Item = f32> + '_ {
+        self.joints.iter().map(|joint| joint.initial_rad)
+    }
+
+    /// The point that does the work.
+    #[must_use]
+    pub fn tool(&self) -> Tool {
+        self.tool
+    }
+
+    /// What lies on the table.
+    #[must_use]
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// The cameras.
+    #[must_use]
+    pub fn cameras(&self) -> &[SceneCamera] {
+        &self.cameras
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The light.
+    #[must_use]
+    pub fn light(&self) -> &Light {
+        &self.light
+    }
+
+    /// Index of the camera of this name.
+    ///
+    /// # Errors
+    /// [`SceneError::Camera`], which lists the cameras that there are.
+    pub fn camera_index(&self, name: &str) -> Result<usize, SceneError> {
+        let index = self.cameras.iter().position(|camera| camera.name == name);
+        index.ok_or_else(|| self.unknown_camera(name))
+    }
+
+    pub(super) fn unknown_camera(&self, name: &str) -> SceneError {
+        let known: Vec<&str> = self
+            .cameras
+            .iter()
+            .map(|camera| camera.name.as_str())
+            .collect();
+        SceneError::Camera {
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
+    }
+
+    /// The object that a prompt such as "reach for the red block" is about: the one with the most
+    /// words of its name in the prompt. `None` when there is none, or when two have equally many.
+    #[must_use]
+    pub fn find(&self, prompt: &str) -> Option<&Object> {
+        let spoken = words(prompt);
+        let score = |object: &Object| {
+            words(&object.name)
+                .iter()
+                .filter(|word| spoken.contains(word))
+                .count()
+        };
+        let best = self
+            .objects
+            .iter()
+            .map(score)
+            .max()
+            .filter(|best| *best > 0)?;
+        let mut found = self.objects.iter().filter(|object| score(object) == best);
+        let object = found.next()?;
+        found.next().is_none().then_some(object)
+    }
+}
+
+/// The words of a text, in small letters.
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
+}

@@ -1,0 +1,224 @@
+//! Camera sources behind one trait: V4L2 devices, folders of pictures, the bench scene.
+//!
+//! A source writes the newest image into a caller's [`Image`], whose memory is reused. Downstream
+//! sees [`PixelFormat::Rgb24`], [`PixelFormat::Yuyv`] and [`PixelFormat::Nv12`] only: a source
+//! that gets Motion-JPEG decodes it first.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+mod error;
+mod folder;
+mod jpeg;
+mod picture;
+mod v4l;
+
+pub use error::CameraError;
+pub use folder::{FolderCamera, FolderConfig};
+pub use v4l::{V4lCamera, V4lConfig};
+
+/// How the pixels of an image lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelFormat {
+    /// Red, green, blue; 3 bytes a pixel.
+    Rgb24,
+    /// Y0 U Y1 V; 4 bytes for two pixels side by side, BT.601.
+    Yuyv,
+    /// A plane of Y, then a plane of U V pairs at half width and half height, BT.601.
+    Nv12,
+    /// One JPEG picture per image, as USB cameras send it.
+    Mjpeg,
+}
+
+impl PixelFormat {
+    /// All formats, in the order in which a camera is asked for them when none is configured.
+    pub const ALL: [Self; 4] = [Self::Yuyv, Self::Nv12, Self::Rgb24, Self::Mjpeg];
+
+    /// The four-character code of V4L2.
+    #[must_use]
+    pub fn fourcc(self) -> [u8; 4] {
+        match self {
+            Self::Rgb24 => *b"RGB3",
+            Self::Yuyv => *b"YUYV",
+            Self::Nv12 => *b"NV12",
+            Self::Mjpeg => *b"MJPG",
+        }
+    }
+
+    /// The format of a four-character code of V4L2, if it is one that Fathom reads.
+    #[must_use]
+    pub fn from_fourcc(code: [u8; 4]) -> Option<Self> {
+        match &code {
+            b"RGB3" => Some(Self::Rgb24),
+            b"YUYV" => Some(Self::Yuyv),
+            b"NV12" => Some(Self::Nv12),
+            b"MJPG" | b"JPEG" => Some(Self::Mjpeg),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a row of the first plane without padding; 0 for [`PixelFormat::Mjpeg`].
+    #[must_use]
+    pub fn row_bytes(self, width: u32) -> u32 {
+        match self {
+            Self::Rgb24 => width.saturating_mul(3),
+            // An odd last pixel still takes a whole pair.
+            Self::Yuyv => width.div_ceil(2).saturating_mul(4),
+            Self::Nv12 => width,
+            Self::Mjpeg => 0,
+        }
+    }
+
+    /// Bytes of a whole image with rows of `stride` bytes; 0 for [`PixelFormat::Mjpeg`].
+    ///
+    /// The last row counts in full, padding included.
+    #[must_use]
+    pub fn image_bytes(self, stride: u32, height: u32) -> usize {
+        let rows = match self {
+            Self::Rgb24 | Self::Yuyv => u64::from(height),
+            Self::Nv12 => u64::from(height) + u64::from(height.div_ceil(2)),
+            Self::Mjpeg => 0,
+        };
+        usize::try_from(u64::from(stride) * rows).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rgb24 => "RGB24",
+            Self::Yuyv => "YUYV",
+            Self::Nv12 => "NV12",
+            Self::Mjpeg => "MJPEG",
+        })
+    }
+}
+
+/// What an image's time stamp is the time of, and who took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum StampSource {
+    /// The driver's stamp on CLOCK_MONOTONIC, at the start of the exposure.
+    DriverStartOfExposure,
+    /// The driver's stamp on CLOCK_MONOTONIC, when the last byte had arrived.
+    DriverEndOfImage,
+    /// The driver's stamp is missing, of an unknown clock, or in the future: this is the time at
+    /// which the image was taken from the driver.
+    Dequeued,
+    /// The source runs in this process and took the time itself.
+    #[default]
+    Host,
+}
+
+impl fmt::Display for StampSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DriverStartOfExposure => "driver, start of exposure",
+            Self::DriverEndOfImage => "driver, end of image",
+            Self::Dequeued => "dequeued",
+            Self::Host => "host",
+        })
+    }
+}
+
+/// One image of a camera, with its memory reused from capture to capture.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Layout of `data`; never [`PixelFormat::Mjpeg`] after a capture.
+    pub format: PixelFormat,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Bytes from one row of the first plane to the next.
+    pub stride: u32,
+    /// The pixels: at least [`PixelFormat::image_bytes`]`(stride, height)` bytes.
+    pub data: Vec<u8>,
+    /// When the image was taken, in nanoseconds of CLOCK_MONOTONIC; `stamp` says what of it.
+    pub stamp_ns: u64,
+    /// What `stamp_ns` is the time of.
+    pub stamp: StampSource,
+    /// When the source had the image in its hands, in nanoseconds of CLOCK_MONOTONIC.
+    pub dequeued_ns: u64,
+    /// The source's count of images; a gap means lost or skipped images.
+    pub sequence: u64,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            format: PixelFormat::Rgb24,
+            width: 0,
+            height: 0,
+            stride: 0,
+            data: Vec::new(),
+            stamp_ns: 0,
+            stamp: StampSource::Host,
+            dequeued_ns: 0,
+            sequence: 0,
+        }
+    }
+}
+
+impl Image {
+    /// Takes on a geometry with unpadded rows and makes `data` exactly as long as it needs.
+    ///
+    /// Allocates only when the image becomes larger than it ever was.
+    pub fn reshape(&mut self, format: PixelFormat, width: u32, height: u32) {
+        self.format = format;
+        self.width = width;
+        self.height = height;
+        self.stride = format.row_bytes(width);
+        self.data.resize(format.image_bytes(self.stride, height), 0);
+    }
+
+    /// Checks that the image has pixels and that `data` holds all of them.
+    ///
+    /// # Errors
+    /// [`CameraError::EmptyImage`] for a width or height of 0; [`CameraError::Incomplete`] when
+    /// `data` or a row is too short. `device` names the source in them.
+    pub fn check(&self, device: &str) -> Result<(), CameraError> {
+        if self.width == 0 || self.height == 0 {
+            return Err(CameraError::EmptyImage {
+                device: device.to_owned(),
+                width: self.width,
+                height: self.height,
+            });
+        }
+        let row = self.format.row_bytes(self.width);
+        let expected = self.format.image_bytes(self.stride.max(row), self.height);
+        if self.stride < row || self.data.len() < expected {
+            return Err(CameraError::Incomplete {
+                device: device.to_owned(),
+                expected,
+                received: self.data.len(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A source of images.
+pub trait Camera: Send {
+    /// One line on what the source is and how it was set up, for the log.
+    fn describe(&self) -> String;
+
+    /// Writes the newest image into `into`, waiting at most `timeout` for one.
+    ///
+    /// Older images that piled up are skipped. After the first call of a size, the source
+    /// allocates nothing of its own (picture decoders may).
+    ///
+    /// # Errors
+    /// A [`CameraError`]; the source stays usable, and the next call tries again from where it
+    /// makes sense (a silent camera is restarted, an unplugged one is opened anew). `into` then
+    /// holds no meaningful image.
+    fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError>;
+
+    /// True depth of the latest image in metres along the optical axis, row-major
+    /// `(height, width)`, infinite where nothing is seen; `None` for sources that do not know it.
+    fn true_depth(&self) -> Option<&[f32]> {
+        None
+    }
+}

@@ -1,0 +1,106 @@
+//! PNG and JPEG files to RGB24.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use super::jpeg::decode_jpeg;
+use super::{CameraError, Image, PixelFormat};
+
+/// Reads pictures; keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct PictureReader {
+    /// The file's bytes.
+    file: Vec<u8>,
+    /// Decoded pixels of a PNG that is not plain RGB.
+    pixels: Vec<u8>,
+}
+
+impl PictureReader {
+    /// Whether the file's name ends like a picture's that can be read.
+    pub(super) fn reads(path: &Path) -> bool {
+        path.extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|e| {
+                ["png", "jpg", "jpeg"]
+                    .iter()
+                    .any(|known| e.eq_ignore_ascii_case(known))
+            })
+    }
+
+    /// Reads the file at `path` into the pixels of `into` as [`PixelFormat::Rgb24`].
+    ///
+    /// What the file is, is told by its first bytes, not by its name. Transparency is dropped,
+    /// grey becomes RGB, 16 bits become 8.
+    ///
+    /// # Errors
+    /// A [`CameraError`] that names the file.
+    pub(super) fn read(&mut self, path: &Path, into: &mut Image) -> Result<(), CameraError> {
+        let device = path.display().to_string();
+        let io = |doing| {
+            let device = device.clone();
+            move |source| CameraError::Io {
+                device,
+                doing,
+                source,
+            }
+        };
+        self.file.clear();
+        File::open(path)
+            .map_err(io("opening the picture"))?
+            .read_to_end(&mut self.file)
+            .map_err(io("reading the picture"))?;
+        match self.file.as_slice() {
+            [0x89, b'P', b'N', b'G', ..] => self.decode_png(&device, into),
+            [0xff, 0xd8, ..] => decode_jpeg(&self.file, &device, into),
+            _ => Err(CameraError::Decode {
+                device,
+                kind: "PNG or JPEG",
+                problem: "the file begins like neither".to_owned(),
+            }),
+        }
+    }
+
+    fn decode_png(&mut self, device: &str, into: &mut Image) -> Result<(), CameraError> {
+        let failed = |problem: String| CameraError::Decode {
+            device: device.to_owned(),
+            kind: "PNG",
+            problem,
+        };
+        // The size stands at fixed offsets: signature 8, length 4, "IHDR" 4, width 4, height 4.
+        if let Some([w0, w1, w2, w3, h0, h1, h2, h3]) = self.file.get(16..24) {
+            let width = u32::from_be_bytes([*w0, *w1, *w2, *w3]);
+            let height = u32::from_be_bytes([*h0, *h1, *h2, *h3]);
+            if width == 0 || height == 0 {
+                return Err(CameraError::EmptyImage {
+                    device: device.to_owned(),
+                    width,
+                    height,
+                });
+            }
+        }
+        let mut decoder = png::Decoder::new(Cursor::new(&self.file));
+        decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+        let mut reader = decoder
+            .read_info()
+            .map_err(|error| failed(error.to_string()))?;
+        let Some(bytes) = reader.output_buffer_size() else {
+            return Err(failed("it is too large".to_owned()));
+        };
+        self.pixels.resize(bytes, 0);
+        let info = reader
+            .next_frame(&mut self.pixels)
+            .map_err(|error| failed(error.to_string()))?;
+        into.reshape(PixelFormat::Rgb24, info.width, info.height);
+        let samples = info.color_type.samples();
+        let (pixels, _) = into.data.as_chunks_mut::<3>();
+        for (to, from) in pixels.iter_mut().zip(self.pixels.chunks_exact(samples)) {
+            *to = match from {
+                [grey] | [grey, _] => [*grey; 3],
+                [red, green, blue, ..] => [*red, *green, *blue],
+                [] => [0; 3],
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! From graph operations to dispatches: which kernel variant, which slots, how many workgroups.
+
+use bytemuck::{Pod, bytes_of};
+use fathom_models::graph::{Graph, Op, TensorId};
+use fathom_models::params::ParamId;
+use fathom_models::weights::WeightFormat;
+use fathom_shaders::cpu::Layout;
+use fathom_shaders::{Shader, params, variants};
+
+use super::arena::Plan;
+use super::resident::Resident;
+use super::EngineError;
+use crate::gpu::{BufferId, Commands, Dispatch, Slot};
+
+/// Up to this many rows a linear layer streams its weights (`linear_skinny`); above, it tiles them (`linear`).
+const SKINNY_ROWS: u32 = 32;
+/// Rows of a weight that passes the binding limit are split at multiples of this: then each part begins aligned.
+const SPLIT_ROWS: u64 = 128;
+
+/// Where everything lies that dispatches bind.
+pub(super) struct Places<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) plan: &'a Plan,
+    pub(super) buffer: BufferId,
+    pub(super) resident: &'a Resident,
+    pub(super) max_binding_bytes: u64,
+}
+
+impl Places<'_> {
+    /// The whole of a tensor.
+    pub(super) fn slot(&self, id: TensorId) -> Slot {
+        let index = id.0 as usize;
+        let offset = self.plan.offsets.get(index).copied().unwrap_or_default();
+        let words = self.graph.tensors.get(index).map_or(0, |t| t.words);
+        Slot { buffer: self.buffer, offset, bytes: words as u64 * 4 }
+    }
+
+    /// Lowers the whole graph.
+    pub(super) fn commands(&self, label: &str) -> Result<Commands, EngineError> {
+        let mut commands = Commands { label: label.to_owned(), stages: self.graph.stages.clone(), dispatches: Vec::new() };
+        for (stage, op) in &self.graph.ops {
+            self.lower(*stage, op, &mut commands.dispatches)?;
+        }
+        Ok(commands)
+    }
+
+    fn lower(&self, stage: u16, op: &Op, out: &mut Vec<Dispatch>) -> Result<(), EngineError> {
+        let vector = |id: ParamId| self.resident.get(id).map(|p| p.slot);
+        let mut push = |shader, params: Vec<u8>, slots, workgroups| {
+            out.push(Dispatch { shader, params, slots, workgroups, stage });
+        };
+        let t = |id: &TensorId| self.slot(*id);
+        let square = |side: u32| [side.div_ceil(8), side.div_ceil(8), 1];
+        match op {
+            Op::ImageUnpack { layout, params: p, bytes, pixels } => {
+                let shader = match layout {
+                    Layout::Rgb24 => &variants::IMAGE_UNPACK_RGB24,
+                    Layout::Yuyv => &variants::IMAGE_UNPACK_YUYV,
+                    Layout::Nv12 => &variants::IMAGE_UNPACK_NV12,
+                };
+                push(shader, raw(p), vec![t(bytes), t(pixels)], [p.width.div_ceil(8), p.height.div_ceil(8), 1]);
+            }
+            Op::ResizePillow { params: p, table, source, pixels } => {
+                let groups = [p.out_width.div_ceil(8), p.out_height.div_ceil(8), 1];
+                push(&variants::RESIZE_PILLOW, raw(p), vec![t(table), t(source), t(pixels)], groups);
+            }
+            Op::ResizeTorch { params: p, source, square: to } => {
+                push(&variants::RESIZE_TORCH, raw(p), vec![t(source), t(to)], square(p.side));
+            }
+            Op::ImagePad { params: p, source, square: to } => {
+                push(&variants::IMAGE_PAD, raw(p), vec![t(source), t(to)], square(p.side));
+            }
+            Op::Patchify { params: p, square, patches } => {
+                let grid = p.side / p.patch_side.max(1);
+                let groups = [(3 * p.patch_side * p.patch_side).div_ceil(64), grid * grid, 1];
+                push(&variants::PATCHIFY, raw(p), vec![t(square), t(patches)], groups);
+            }
+            Op::Linear { params: p, x, w, bias, layer_scale, other, y } => {
+                let slots = LinearSlots {
+                    x: t(x),
+                    bias: bias.map(vector).transpose()?,
+                    layer_scale: layer_scale.map(vector).transpose()?,
+                    // A factor or addend that is not there is bound to x, and not read.
+                    other: t(&other.unwrap_or(*x)),
+                    y: t(y),
+                };
+                self.linear(*p, *w, slots, &mut push)?;
+            }
+            Op::RmsNorm { params: p, x, weight, y } => {
+                push(&variants::RMS_NORM, raw(p), vec![t(x), vector(*weight)?, t(y)], [p.rows, 1, 1]);
+            }
+            Op::LayerNorm { params: p, x, weight, bias, y } => {
+                let slots = vec![t(x), vector(*weight)?, vector(*bias)?, t(y)];
+                push(&variants::LAYER_NORM, raw(p), slots, [p.rows, 1, 1]);
+            }
+            Op::Rope { params: p, table, x } => {
+                let groups = [(p.head_dim / 2 * p.heads).div_ceil(64), p.rows, 1];
+                push(&variants::ROPE, raw(p), vec![t(table), t(x)], groups);
+            }
+            Op::Attention { params: p, q, k, v, out: to } => {
+                push(&variants::ATTENTION, raw(p), vec![t(q), t(k), t(v), t(to)], [p.rows, p.heads, 1]);
+            }
+            Op::Scale { params: p, x, y } => {
+                push(&variants::SCALE, raw(p), vec![t(x), t(y)], [p.cols.div_ceil(64), p.rows, 1]);
+            }
+            Op::Euler { params: p, velocity, x } => {
+                push(&variants::EULER, raw(p), vec![t(velocity), t(x)], [p.count.div_ceil(64), 1, 1]);
+            }
+            Op::Unpatchify { params: p, tokens, map } => {
+                push(&variants::UNPATCHIFY, raw(p), vec![t(tokens), t(map)], square(p.side));
+            }
+        }
+        Ok(())
+    }
+
+    /// One dispatch, or several over ranges of columns where the weight passes the binding limit.
+    fn linear(
+        &self,
+        p: params::Linear,
+        w: ParamId,
+        slots: LinearSlots,
+        push: &mut impl FnMut(&'static Shader, Vec<u8>, Vec<Slot>, [u32; 3]),
+    ) -> Result<(), EngineError> {
+        let weight = self.resident.get(w)?;
+        let unused = self.resident.any()?;
+        let skinny = p.m <= SKINNY_ROWS;
+        let shader = match (skinny, weight.format) {
+            (false, WeightFormat::F32) => &variants::LINEAR_F32,
+            (false, WeightFormat::F16) => &variants::LINEAR_F16,
+            (false, WeightFormat::Bf16) => &variants::LINEAR_BF16,
+            (true, WeightFormat::F32) => &variants::LINEAR_SKINNY_F32,
+            (true, WeightFormat::F16) => &variants::LINEAR_SKINNY_F16,
+            (true, WeightFormat::Bf16) => &variants::LINEAR_SKINNY_BF16,
+        };
+        let row = u64::from(p.w_stride) * weight.format.bytes() as u64;
+        let fitting = (self.max_binding_bytes / row.max(1)) / SPLIT_ROWS * SPLIT_ROWS;
+        let rows = if weight.slot.bytes <= self.max_binding_bytes { u64::from(p.n) } else { fitting.max(SPLIT_ROWS) };
+        let mut first = 0;
+        while first < u64::from(p.n) {
+            let n = rows.min(u64::from(p.n) - first);
+            let part = |slot: Slot, unit: u64| Slot { offset: slot.offset + first * unit, bytes: n * unit, ..slot };
+            let shift = first as u32;
+            let params = params::Linear { n: n as u32, y_offset: p.y_offset + shift, other_offset: p.other_offset + shift, ..p };
+            let bound = vec![
+                slots.x,
+                part(weight.slot, row),
+                slots.bias.map_or(unused, |s| part(s, 4)),
+                slots.layer_scale.map_or(unused, |s| part(s, 4)),
+                slots.other,
+                slots.y,
+            ];
+            let groups = if skinny {
+                [params.n.div_ceil(8), p.m.div_ceil(16), 1]
+            } else {
+                [params.n.div_ceil(64), p.m.div_ceil(64), 1]
+            };
+            push(shader, raw(&params), bound, groups);
+            first += n;
+        }
+        Ok(())
+    }
+}
+
+struct LinearSlots {
+    x: Slot,
+    bias: Option<Slot>,
+    layer_scale: Option<Slot>,
+    other: Slot,
+    y: Slot,
+}
+
+fn raw<T: Pod>(params: &T) -> Vec<u8> {
+    bytes_of(params).to_vec()
+}

@@ -1,0 +1,123 @@
+//! A graph on the GPU: recorded once, replayed with new inputs.
+
+use fathom_models::graph::{Graph, Storage, TensorId};
+
+use super::EngineError;
+use super::arena::Plan;
+use super::lower::Places;
+use super::resident::Resident;
+use crate::gpu::{BufferId, Download, Gpu, GpuTimes, Recording, Slot, Upload};
+
+/// The buffer that programs keep their tensors in; made anew only for a program that needs more.
+#[derive(Debug, Default)]
+pub struct Arena {
+    held: Option<(BufferId, u64)>,
+}
+
+impl Arena {
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.held.map_or(0, |(_, bytes)| bytes)
+    }
+}
+
+/// What an inference gave: values of one of the graph's outputs, `(rows, cols)`.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its name.
+    pub name: String,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// Row-major.
+    pub values: Vec<f32>,
+}
+
+/// A graph on the GPU.
+#[derive(Debug)]
+pub struct Program {
+    recording: Recording,
+    /// Name and slot of each input.
+    inputs: Vec<(String, Slot)>,
+    /// Where each output begins.
+    slots: Vec<(BufferId, u64)>,
+    outputs: Vec<Output>,
+}
+
+impl Program {
+    /// Plans, records and checks `graph`. Programs of one arena overwrite each other's tensors.
+    ///
+    /// # Errors
+    /// [`EngineError::Gpu`] for what the adapter cannot hold, [`EngineError::Model`] for a parameter that is not resident.
+    pub fn prepare(gpu: &mut Gpu, arena: &mut Arena, resident: &Resident, graph: &Graph) -> Result<Program, EngineError> {
+        let plan = Plan::of(graph);
+        let buffer = match arena.held {
+            Some((buffer, bytes)) if bytes >= plan.bytes => buffer,
+            _ => arena.held.insert((gpu.create_buffer("arena", plan.bytes)?, plan.bytes)).0,
+        };
+        let max_binding_bytes = gpu.info().max_binding_bytes;
+        let places = Places { graph, plan: &plan, buffer, resident, max_binding_bytes };
+        let recording = gpu.prepare(&places.commands("inference")?)?;
+        upload_constants(gpu, graph, &places)?;
+        let inputs = graph.inputs.iter().map(|n| (n.name.clone(), places.slot(n.tensor.id))).collect();
+        let slots = graph
+            .outputs
+            .iter()
+            .map(|n| (buffer, places.slot(n.tensor.id).offset + n.tensor.offset as u64 * 4))
+            .collect();
+        let outputs = graph
+            .outputs
+            .iter()
+            .map(|n| {
+                let shape = [n.tensor.rows, n.tensor.cols];
+                Output { name: n.name.clone(), shape, values: vec![0.0; shape[0] * shape[1]] }
+            })
+            .collect();
+        Ok(Program { recording, inputs, slots, outputs })
+    }
+
+    /// Dispatches of a run.
+    pub fn dispatches(&self) -> usize {
+        self.recording.len()
+    }
+
+    /// What the last run gave.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// One run; `input` gives the bytes of each input by its name. With `profile`, a time for each dispatch, slower.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] for an input of another size than the graph's, [`EngineError::Gpu`].
+    pub fn run<'a>(&mut self, gpu: &mut Gpu, input: impl Fn(&str) -> &'a [u8], profile: bool) -> Result<GpuTimes, EngineError> {
+        let mut uploads = Vec::with_capacity(self.inputs.len());
+        for (name, slot) in &self.inputs {
+            let (bytes, expected) = (input(name), slot.bytes as usize);
+            if bytes.len().next_multiple_of(4) != expected {
+                return Err(EngineError::Input { name: name.clone(), expected, found: bytes.len() });
+            }
+            uploads.push(Upload { buffer: slot.buffer, offset: slot.offset, bytes });
+        }
+        let mut downloads: Vec<Download<'_>> = self
+            .slots
+            .iter()
+            .zip(&mut self.outputs)
+            .map(|((buffer, offset), o)| Download { buffer: *buffer, offset: *offset, into: bytemuck::cast_slice_mut(&mut o.values) })
+            .collect();
+        let recordings = [&self.recording];
+        Ok(match profile {
+            true => gpu.profile(&recordings, &uploads, &mut downloads)?,
+            false => gpu.submit(&recordings, &uploads, &mut downloads)?,
+        })
+    }
+}
+
+fn upload_constants(gpu: &mut Gpu, graph: &Graph, places: &Places<'_>) -> Result<(), EngineError> {
+    for (i, tensor) in graph.tensors.iter().enumerate() {
+        if let Storage::Constant(words) = &tensor.storage {
+            let slot = places.slot(TensorId(i as u32));
+            gpu.upload(slot.buffer, slot.offset, bytemuck::cast_slice(words))?;
+        }
+    }
+    Ok(gpu.flush()?)
+}

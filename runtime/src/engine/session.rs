@@ -1,0 +1,141 @@
+//! A model on a GPU, ready to be asked again and again.
+
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::families::Loaded;
+use fathom_models::observation::{Observation, finish_actions};
+
+use super::{Arena, EngineError, Output, Program, Resident};
+use crate::gpu::{Gpu, GpuTimes};
+
+/// What changes from one inference to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The camera's bytes of each view, in the model's order and the prepared form.
+    pub images: &'a [&'a [u8]],
+    /// The robot's own state.
+    pub state: &'a [f32],
+    /// `(horizon, action_dim)` of N(0, 1).
+    pub noise: &'a [f32],
+}
+
+/// A model on a GPU.
+#[derive(Debug)]
+pub struct Session {
+    gpu: Gpu,
+    loaded: Loaded,
+    resident: Resident,
+    arena: Arena,
+    program: Option<Program>,
+    /// Rows of the embedding table for the prompt.
+    text: Vec<f32>,
+    /// The state as the model takes it.
+    state: Vec<f32>,
+}
+
+impl Session {
+    /// Uploads the weights.
+    ///
+    /// # Errors
+    /// [`EngineError::Gpu`] when they do not fit or the device is lost.
+    pub fn open(mut gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
+        let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights)?;
+        let (arena, program) = (Arena::default(), None);
+        Ok(Session { gpu, loaded, resident, arena, program, text: Vec::new(), state: Vec::new() })
+    }
+
+    /// The model.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Bytes of weights, and of everything else, on the GPU.
+    pub fn gpu_bytes(&self) -> (u64, u64) {
+        (self.resident.bytes(), self.arena.bytes())
+    }
+
+    /// Dispatches of an inference.
+    pub fn dispatches(&self) -> usize {
+        self.program.as_ref().map_or(0, Program::dispatches)
+    }
+
+    /// Gives the GPU up, as a driver's reset would: for tests of what follows.
+    pub fn lose_gpu(&mut self, reason: &str) {
+        self.gpu.lose(reason);
+    }
+
+    /// Plans, records and checks the inference for images of this form and this prompt.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] for options that do not fit the model, [`EngineError::Gpu`] for what the adapter cannot hold.
+    pub fn prepare(&mut self, options: &ForwardOptions, tokens: &[i32]) -> Result<(), EngineError> {
+        let model = &self.loaded.model;
+        self.text = self.loaded.weights.rows(model.embed_tokens, model.config.vlm.width, tokens)?;
+        let graph = model.forward(&self.loaded.weights, options)?;
+        self.program = Some(Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?);
+        Ok(())
+    }
+
+    /// One inference. The outputs are those of [`Model::forward`](fathom_models::depthvla::Model::forward) and stay until
+    /// the next. With `profile`, a time for each dispatch, slower.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] and [`EngineError::Model`] for inputs that do not fit, [`EngineError::Gpu`].
+    pub fn infer(&mut self, inputs: &Inputs<'_>, profile: bool) -> Result<(&[Output], GpuTimes), EngineError> {
+        let program = self.program.as_mut().ok_or(EngineError::Unprepared)?;
+        let config = &self.loaded.model.config;
+        self.state.clear();
+        self.state.extend_from_slice(inputs.state);
+        self.loaded.normalization.state.normalize(&mut self.state);
+        self.state.resize(config.state_dim, 0.0);
+        let (text, state) = (&self.text, &self.state);
+        let image = |name: &str| {
+            let view = name.strip_prefix("image.")?;
+            let index = config.views.iter().position(|v| v == view)?;
+            inputs.images.get(index).copied()
+        };
+        let input = |name: &str| match name {
+            "text" => bytemuck::cast_slice(text),
+            "state" => bytemuck::cast_slice(state),
+            "noise" => bytemuck::cast_slice(inputs.noise),
+            _ => image(name).unwrap_or_default(),
+        };
+        let times = program.run(&mut self.gpu, input, profile)?;
+        Ok((program.outputs(), times))
+    }
+
+    /// Prepares for `observation`, infers once, and gives normalised actions, the robot's own actions, and all outputs.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare) and [`infer`](Self::infer); [`ModelError::Observation`](fathom_models::ModelError::Observation) for actions that are not finite.
+    pub fn infer_once(&mut self, observation: &Observation, taps: bool) -> Result<Once, EngineError> {
+        let options = ForwardOptions {
+            images: observation.images.iter().map(|(spec, _)| *spec).collect(),
+            prompt_tokens: observation.tokens.len(),
+            depth_map: true,
+            taps,
+        };
+        self.prepare(&options, &observation.tokens)?;
+        let images: Vec<&[u8]> = observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+        let inputs = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
+        let outputs = self.infer(&inputs, false)?.0.to_vec();
+        let raw = outputs.iter().find(|o| o.name == "actions").map(|o| o.values.clone()).unwrap_or_default();
+        let (normalized, actions) = finish_actions(&self.loaded, raw)?;
+        Ok(Once { normalized, actions, outputs })
+    }
+}
+
+/// What [`Session::infer_once`] gives.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// `(horizon, action_dim)`.
+    pub normalized: Vec<f32>,
+    /// `(horizon, robot's action_dim)`, un-normalised.
+    pub actions: Vec<f32>,
+    /// Every output of the graph.
+    pub outputs: Vec<Output>,
+}

@@ -1,0 +1,193 @@
+//! Which adapter to take, and what it can do.
+
+use std::fmt;
+
+use super::context::GpuOptions;
+use super::error::GpuError;
+
+/// What an adapter runs on, in order of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterKind {
+    /// A GPU with its own memory.
+    Discrete,
+    /// A GPU that shares the memory of the processor, as on Jetson.
+    Integrated,
+    /// A GPU that a hypervisor hands through.
+    Virtual,
+    /// The driver does not say.
+    Other,
+    /// The processor, behind a Vulkan interface.
+    Software,
+}
+
+impl From<wgpu::DeviceType> for AdapterKind {
+    fn from(kind: wgpu::DeviceType) -> Self {
+        match kind {
+            wgpu::DeviceType::DiscreteGpu => Self::Discrete,
+            wgpu::DeviceType::IntegratedGpu => Self::Integrated,
+            wgpu::DeviceType::VirtualGpu => Self::Virtual,
+            wgpu::DeviceType::Cpu => Self::Software,
+            wgpu::DeviceType::Other => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Virtual => "virtual",
+            Self::Other => "other",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// An adapter and what the device opened on it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterInfo {
+    /// Name of the adapter.
+    pub name: String,
+    /// Name and version of its driver.
+    pub driver: String,
+    /// The graphics interface, `vulkan`.
+    pub backend: &'static str,
+    /// What the adapter runs on.
+    pub kind: AdapterKind,
+    /// Whether shaders and buffers are bounds-checked on this device.
+    pub checked: bool,
+    /// Largest range that one slot may bind, in bytes; a multiple of 256.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, in bytes; a multiple of 256.
+    pub max_buffer_bytes: u64,
+    /// Alignment of a slot's offset, in bytes.
+    pub slot_alignment: u64,
+    /// Most workgroups of a dispatch in one dimension.
+    pub max_workgroups: u32,
+    /// Most storage bindings of a kernel.
+    pub max_storage_bindings: u32,
+    /// Memory that the invocations of a workgroup can share, in bytes.
+    pub workgroup_bytes: u32,
+    /// Whether submissions return GPU times: the adapter has timestamps and they were asked for.
+    pub timestamps: bool,
+    /// Whether shaders may use `f16`.
+    pub f16: bool,
+    /// Whether shaders may use subgroup operations.
+    pub subgroups: bool,
+    /// Smallest and largest number of invocations in a subgroup.
+    pub subgroup_size: [u32; 2],
+}
+
+impl AdapterInfo {
+    /// What `adapter` offers to a device with `features`, which has all limits of the adapter.
+    pub(super) fn new(adapter: &wgpu::Adapter, features: wgpu::Features, checked: bool) -> Self {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        Self {
+            kind: info.device_type.into(),
+            driver: format!("{} {}", info.driver, info.driver_info)
+                .trim()
+                .to_owned(),
+            name: info.name,
+            backend: info.backend.to_str(),
+            checked,
+            max_binding_bytes: limits.max_storage_buffer_binding_size & !255,
+            max_buffer_bytes: limits.max_buffer_size & !255,
+            slot_alignment: limits.min_storage_buffer_offset_alignment.into(),
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+        }
+    }
+}
+
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checked = if self.checked { ", checked" } else { "" };
+        write!(
+            f,
+            "{} ({}, {}, driver {}{checked})",
+            self.name, self.kind, self.backend, self.driver
+        )
+    }
+}
+
+/// Index of the adapter to take among `found` (name and kind): the first of the best kind among
+/// those whose name contains the one asked for.
+pub(super) fn choose(
+    found: &[(String, AdapterKind)],
+    options: &GpuOptions,
+) -> Result<usize, GpuError> {
+    if found.is_empty() {
+        return Err(GpuError::NoAdapter {
+            driver_files: std::env::var("VK_DRIVER_FILES").ok(),
+        });
+    }
+    let asked = options.adapter.as_deref().unwrap_or_default();
+    let fits = |name: &str| name.to_lowercase().contains(&asked.to_lowercase());
+    let best = found
+        .iter()
+        .enumerate()
+        .filter(|(_, (name, _))| fits(name))
+        .min_by_key(|(_, a)| a.1);
+    match best {
+        None => Err(GpuError::AdapterNotFound {
+            asked: asked.to_owned(),
+            found: found
+                .iter()
+                .map(|(name, kind)| format!("{name} ({kind})"))
+                .collect(),
+        }),
+        Some((_, (name, AdapterKind::Software))) if !options.allow_software => {
+            Err(GpuError::SoftwareRefused { name: name.clone() })
+        }
+        Some((index, _)) => Ok(index),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Vec<(String, AdapterKind)> {
+        [
+            ("llvmpipe", AdapterKind::Software),
+            ("NVIDIA Tegra Orin", AdapterKind::Integrated),
+            ("RTX", AdapterKind::Discrete),
+        ]
+        .map(|(name, kind)| (name.to_owned(), kind))
+        .into()
+    }
+
+    #[test]
+    fn hardware_is_preferred_also_where_software_is_allowed() {
+        let options = GpuOptions {
+            allow_software: true,
+            ..GpuOptions::default()
+        };
+        assert_eq!(choose(&found(), &options), Ok(2), "discrete first");
+        assert_eq!(choose(&found()[..2], &options), Ok(1), "then integrated");
+        assert_eq!(choose(&found()[..1], &options), Ok(0), "software last");
+    }
+
+    #[test]
+    fn a_name_picks_by_part_and_without_case() {
+        let named = |name: &str| GpuOptions {
+            adapter: Some(name.to_owned()),
+            ..GpuOptions::default()
+        };
+        assert_eq!(choose(&found(), &named("ORIN")), Ok(1));
+        let refused = GpuError::SoftwareRefused {
+            name: "llvmpipe".to_owned(),
+        };
+        assert_eq!(
+            choose(&found(), &named("llvm")),
+            Err(refused),
+            "a name is no permission"
+        );
+    }
+}

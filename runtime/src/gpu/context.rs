@@ -1,0 +1,209 @@
+//! Opening the GPU, and what all calls on it share.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wgpu::Features;
+
+use super::adapter::{AdapterInfo, AdapterKind, choose};
+use super::buffer::Staging;
+use super::device;
+use super::error::{Faults, GpuError};
+use super::kernel::Kernel;
+use super::times::Queries;
+
+/// How long a submission may take on hardware, unless [`GpuOptions::timeout`] says otherwise.
+const HARDWARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same on a software adapter, where a full-size model takes minutes.
+const SOFTWARE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Number of GPUs opened in this process.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
+/// Which adapter to open, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Part of the adapter's name, in any case; any adapter where absent.
+    pub adapter: Option<String>,
+    /// Whether a software adapter may be taken where no hardware fits.
+    pub allow_software: bool,
+    /// Whether shaders and buffers are bounds-checked: slower, for tests and for finding faults.
+    pub checked: bool,
+    /// Whether submissions return GPU times, where the adapter can.
+    pub timestamps: bool,
+    /// How long one submission may take; 10 s on hardware and 10 min in software where absent.
+    pub timeout: Option<Duration>,
+}
+
+/// How many wgpu objects were made since the GPU was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Buffers: for weights, activations and parameters, and for staging.
+    pub buffers: u64,
+    /// Bind groups.
+    pub bind_groups: u64,
+    /// Compute pipelines.
+    pub pipelines: u64,
+    /// Sets of timestamp queries.
+    pub query_sets: u64,
+}
+
+/// An open device, its buffers and its kernels.
+///
+/// All memory that was created on it is freed when it is dropped.
+#[derive(Debug)]
+pub struct Gpu {
+    pub(super) info: AdapterInfo,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) limits: wgpu::Limits,
+    pub(super) counts: Counts,
+    pub(super) buffers: Vec<(String, wgpu::Buffer)>,
+    pub(super) kernels: HashMap<&'static str, Kernel>,
+    pub(super) staging: Staging,
+    pub(super) queries: Queries,
+    /// Tells this GPU's recordings from those of another.
+    pub(super) id: u64,
+    faults: Arc<Faults>,
+    timeout: Duration,
+}
+
+impl Gpu {
+    /// Opens the adapter that `options` ask for.
+    ///
+    /// Only Vulkan adapters are looked at. Hardware is preferred, discrete before integrated.
+    ///
+    /// # Errors
+    /// [`GpuError::NoAdapter`], [`GpuError::AdapterNotFound`] and [`GpuError::SoftwareRefused`]
+    /// where no adapter fits, [`GpuError::Open`] where the driver gives no device.
+    pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::VULKAN,
+            flags: wgpu::InstanceFlags::empty(),
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+        let found: Vec<_> = adapters
+            .iter()
+            .map(|adapter| adapter.get_info())
+            .map(|info| (info.name, AdapterKind::from(info.device_type)))
+            .collect();
+        let adapter = adapters.swap_remove(choose(&found, options)?);
+
+        let mut features = Features::SHADER_F16 | Features::SUBGROUP;
+        features.set(Features::TIMESTAMP_QUERY, options.timestamps);
+        let features = features & adapter.features();
+        let (device, queue) = device::open(&adapter, features, options.checked)?;
+        let info = AdapterInfo::new(&adapter, features, options.checked);
+
+        // wgpu's own handler panics.
+        let faults = Arc::new(Faults::default());
+        let (uncaptured, lost) = (Arc::clone(&faults), Arc::clone(&faults));
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            uncaptured.record(e.to_string())
+        }));
+        device.set_device_lost_callback(move |reason, message| {
+            lost.lose(format!("{reason:?}: {message}"));
+        });
+
+        let software = info.kind == AdapterKind::Software;
+        let timeout = if software {
+            SOFTWARE_TIMEOUT
+        } else {
+            HARDWARE_TIMEOUT
+        };
+        Ok(Self {
+            limits: device.limits(),
+            queries: Queries::new(queue.get_timestamp_period()),
+            staging: Staging::default(),
+            counts: Counts::default(),
+            buffers: Vec::new(),
+            kernels: HashMap::new(),
+            timeout: options.timeout.unwrap_or(timeout),
+            info,
+            device,
+            queue,
+            faults,
+            id: OPENED.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    /// The adapter taken and what it can do.
+    #[must_use]
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// How many wgpu objects were made so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Gives the device up: every later call returns [`GpuError::DeviceLost`] with `reason`.
+    ///
+    /// For tests of what happens when a GPU fails, and for a caller that wants to start afresh.
+    pub fn lose(&mut self, reason: &str) {
+        self.faults.lose(reason.to_owned());
+        self.device.destroy();
+    }
+
+    /// The fault that wgpu reported since the last call, if any.
+    pub(super) fn check(&self) -> Result<(), GpuError> {
+        self.faults.check()
+    }
+
+    /// Runs `make`, and returns the first error that wgpu reports of it through `error`.
+    ///
+    /// Fails before running `make` where the device is lost already.
+    pub(super) fn scoped<T>(
+        &self,
+        make: impl FnOnce(&wgpu::Device) -> T,
+        error: impl FnOnce(wgpu::Error) -> GpuError,
+    ) -> Result<T, GpuError> {
+        self.check()?;
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make(&self.device);
+        let caught = [validation, internal, memory].map(|scope| pollster::block_on(scope.pop()));
+        self.check()?;
+        match caught.into_iter().flatten().next() {
+            Some(caught) => Err(error(caught)),
+            None => Ok(made),
+        }
+    }
+
+    /// Waits until `submission` is done and its mappings are called back.
+    pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), GpuError> {
+        let wait = wgpu::PollType::Wait {
+            submission_index: Some(submission),
+            timeout: Some(self.timeout),
+        };
+        // wgpu 30 panics in `poll` where the driver reports a lost device, after it has called
+        // the device-lost callback and released its locks.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));
+        self.check()?;
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(wgpu::PollError::Timeout)) => {
+                let waited = self.timeout;
+                self.faults
+                    .lose(format!("a submission did not finish within {waited:?}"));
+                Err(GpuError::Timeout { waited })
+            }
+            Ok(Err(e)) => Err(GpuError::Validation {
+                label: "wait".into(),
+                message: e.to_string(),
+            }),
+            Err(_) => {
+                let reason = "wgpu could not wait for the device".to_owned();
+                self.faults.lose(reason.clone());
+                Err(GpuError::DeviceLost { reason })
+            }
+        }
+    }
+}

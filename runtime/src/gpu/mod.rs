@@ -1,0 +1,32 @@
+//! The GPU layer: the only place in Fathom that knows wgpu.
+//!
+//! The rest of the runtime speaks in plain data: buffers are [`BufferId`]s, the work of one
+//! inference is a [`Commands`] list that [`Gpu::prepare`] checks once and turns into a
+//! [`Recording`], and [`Gpu::submit`] replays any sequence of recordings in one submission.
+//!
+//! Invariants:
+//! * Once a sequence of recordings was submitted, submitting it again creates no buffer, bind
+//!   group, pipeline or query set; [`Gpu::counts`] shows it.
+//! * Nothing here panics on a GPU fault. A lost device stays lost: every later call returns
+//!   [`GpuError::DeviceLost`].
+//! * By default the Vulkan device has robust buffer access off and shaders carry no bounds
+//!   checks, so every slot is checked against its buffer in `prepare`, and a kernel must stay
+//!   inside its slots. [`GpuOptions::checked`] turns all checks on.
+
+mod adapter;
+mod buffer;
+mod context;
+mod device;
+mod error;
+mod kernel;
+mod recording;
+mod submit;
+mod times;
+
+pub use adapter::{AdapterInfo, AdapterKind};
+pub use buffer::BufferId;
+pub use context::{Counts, Gpu, GpuOptions};
+pub use error::GpuError;
+pub use recording::{Commands, Dispatch, Recording, Slot};
+pub use submit::{Download, Upload};
+pub use times::{GpuTimes, KernelTime, StageTime};

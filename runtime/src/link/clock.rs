@@ -1,0 +1,89 @@
+//! Where the controller's clock is on the host's.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// How far two clocks may drift apart, in parts per million: two crystals, each 50 ppm off.
+const DRIFT_PPM: u64 = 100;
+
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn host_now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}
+
+/// The four times of a heartbeat and its reply, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// The heartbeat was made, host clock.
+    pub sent_us: u64,
+    /// The heartbeat was received, controller clock.
+    pub received_us: u64,
+    /// The reply was made, controller clock.
+    pub replied_us: u64,
+    /// The reply was received, host clock.
+    pub returned_us: u64,
+}
+
+/// The controller's clock minus the host's, with a bound of the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockOffset {
+    offset_us: i64,
+    error_us: u64,
+    at_us: u64,
+}
+
+impl ClockOffset {
+    /// The offset of one exchange; `None` when its times are not in order.
+    ///
+    /// The true offset is within the error whatever the two directions' delays are.
+    pub fn from_exchange(exchange: &Exchange) -> Option<Self> {
+        let round_us = exchange.returned_us.checked_sub(exchange.sent_us)?;
+        let inside_us = exchange.replied_us.checked_sub(exchange.received_us)?;
+        let outside_us = round_us.checked_sub(inside_us)?;
+        let there = signed_difference(exchange.received_us, exchange.sent_us)?;
+        let back = signed_difference(exchange.replied_us, exchange.returned_us)?;
+        Some(Self {
+            offset_us: there.checked_add(back)?.div_euclid(2),
+            // The halves and the clocks' microseconds round.
+            error_us: (outside_us / 2).saturating_add(2),
+            at_us: exchange.returned_us,
+        })
+    }
+
+    /// The better of this and a later one at the later one's time: the smaller error, with the
+    /// drift since it was measured.
+    pub fn best(self, later: Self) -> Self {
+        if later.error_us <= self.error_us(later.at_us) {
+            later
+        } else {
+            self
+        }
+    }
+
+    /// Bound of the error at host time `host_us`, in microseconds.
+    pub fn error_us(&self, host_us: u64) -> u64 {
+        let age_us = host_us.saturating_sub(self.at_us);
+        let drift_us = age_us.saturating_mul(DRIFT_PPM) / 1_000_000;
+        self.error_us.saturating_add(drift_us)
+    }
+
+    /// The host time, CLOCK_MONOTONIC in nanoseconds, of a controller time in microseconds.
+    pub fn to_host_ns(&self, controller_us: u64) -> u64 {
+        controller_us
+            .saturating_add_signed(self.offset_us.saturating_neg())
+            .saturating_mul(1_000)
+    }
+
+    /// The controller time in microseconds of a host time, CLOCK_MONOTONIC in nanoseconds.
+    pub fn to_controller_us(&self, host_ns: u64) -> u64 {
+        (host_ns / 1_000).saturating_add_signed(self.offset_us)
+    }
+}
+
+fn signed_difference(a: u64, b: u64) -> Option<i64> {
+    i64::try_from(i128::from(a) - i128::from(b)).ok()
+}

@@ -1,0 +1,130 @@
+//! What arrives: events, verdicts and the controller's clock.
+
+use std::time::{Duration, Instant};
+
+use firmware_bridge::message::{Ack, Reason};
+
+use super::clock::{ClockOffset, Exchange, host_now_ns};
+use super::line::{Body, Inbound};
+use super::{BACKLOG, Event, Link, LinkError};
+
+impl Link {
+    /// The next event, or `None`; never waits. Call it until it gives `None`.
+    pub fn poll(&mut self) -> Option<Event> {
+        if let Some(event) = self.waiting.pop_front() {
+            return Some(event);
+        }
+        while let Some(inbound) = self.line.try_recv() {
+            if let Some(event) = self.take(inbound) {
+                return Some(event);
+            }
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+        }
+        let silent_ns = host_now_ns().saturating_sub(self.last_heard_ns);
+        if !self.is_silent
+            && self.lost.is_none()
+            && self.controller.is_some()
+            && u128::from(silent_ns) > self.silence.as_nanos()
+        {
+            self.is_silent = true;
+            return Some(Event::Silent {
+                last_heard_ns: self.last_heard_ns,
+            });
+        }
+        None
+    }
+
+    /// Waits for the verdict on one frame, without heartbeats: `timeout` must be shorter than the
+    /// controller's deadman time where the joints move. Other events wait for [`Link::poll`].
+    ///
+    /// # Errors
+    /// [`LinkError::NoReply`], [`LinkError::Lost`].
+    pub fn wait_ack(&mut self, sequence: u32, timeout: Duration) -> Result<Ack, LinkError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let Some(inbound) = self.line.recv_until(deadline) else {
+                return Err(LinkError::NoReply {
+                    device: self.device.clone(),
+                    what: "a frame",
+                    waited: timeout,
+                });
+            };
+            let event = self.take(inbound);
+            match event {
+                Some(Event::Ack { ack, .. }) if ack.sequence == sequence => return Ok(ack),
+                Some(Event::Lost { kind }) => return Err(self.lost_error(kind)),
+                Some(event) => self.keep(event),
+                None => {}
+            }
+        }
+    }
+
+    pub(super) fn keep(&mut self, event: Event) {
+        if self.waiting.len() >= BACKLOG {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(event);
+    }
+
+    /// Takes a message into account; the event it makes.
+    pub(super) fn take(&mut self, inbound: Inbound) -> Option<Event> {
+        let (header, body, received_ns) = match inbound {
+            Inbound::Message {
+                header,
+                body,
+                received_ns,
+            } => (header, body, received_ns),
+            Inbound::Version { found } => return Some(Event::WrongVersion { found }),
+            Inbound::Closed { kind } => {
+                self.lost = Some(kind);
+                return Some(Event::Lost { kind });
+            }
+        };
+        let controller_us = header.time_us;
+        if let Body::Ack(Ack {
+            reason: Reason::WrongSession,
+            ..
+        }) = body
+            && self.controller.take().is_some()
+        {
+            return Some(Event::ControllerReset);
+        }
+        if header.session != self.session {
+            return None;
+        }
+        self.last_heard_ns = received_ns;
+        if std::mem::take(&mut self.is_silent) {
+            self.keep(Event::Heard);
+        }
+        match body {
+            Body::Ack(ack) => Some(Event::Ack {
+                ack,
+                controller_us,
+                received_ns,
+            }),
+            Body::State(state) => Some(Event::State {
+                state,
+                controller_us,
+                received_ns,
+            }),
+            Body::Heartbeat(reply) => {
+                let exchange = Exchange {
+                    sent_us: reply.host_time_us,
+                    received_us: reply.received_us,
+                    replied_us: controller_us,
+                    returned_us: received_ns / 1_000,
+                };
+                let fresh = ClockOffset::from_exchange(&exchange);
+                self.clock = match (self.clock, fresh) {
+                    (Some(known), Some(fresh)) => Some(known.best(fresh)),
+                    (known, fresh) => fresh.or(known),
+                };
+                None
+            }
+            // Answers to repeated hellos.
+            Body::Hello(_) => None,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! CPU twins: what each kernel computes, in plain loops over the same parameters and bindings in the same order.
+//! Written to be read beside the WGSL, not to be fast. Sums are in f32, in the order of the index.
+//!
+//! Slices are the whole bound tensors; offsets and strides of the parameters select the part, as in the kernel.
+//! A twin panics when the parameters reach beyond a slice: shapes are checked where operations are made.
+
+mod attention;
+mod euler;
+mod image_pad;
+mod image_unpack;
+mod layer_norm;
+mod linear;
+mod linear_skinny;
+mod patchify;
+mod resize_pillow;
+mod resize_torch;
+mod rms_norm;
+mod rope;
+mod scale;
+mod unpatchify;
+
+pub use attention::attention;
+pub use euler::euler;
+pub use image_pad::image_pad;
+pub use image_unpack::{Layout, image_unpack};
+pub use layer_norm::layer_norm;
+pub use linear::{Epilogue, Weights, linear};
+pub use linear_skinny::linear_skinny;
+pub use patchify::patchify;
+pub use resize_pillow::resize_pillow;
+pub use resize_torch::resize_torch;
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use scale::scale;
+pub use unpatchify::unpatchify;

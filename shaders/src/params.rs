@@ -1,0 +1,74 @@
+//! The kernels' parameters: the uniform structs of the WGSL, field by field. `tests/layout.rs` compares them with
+//! naga's reflection of every shader.
+
+use bytemuck::{Pod, Zeroable};
+
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+            #[allow(missing_docs, reason = "the WGSL struct of the same name documents each field")]
+            pub struct $name { $(pub $field: $type),* }
+        )*
+        /// `(struct, [(field, byte offset)], size)` of every parameter struct.
+        pub fn layouts() -> Vec<(&'static str, Vec<(&'static str, usize)>, usize)> {
+            vec![$((stringify!($name), vec![$((stringify!($field), std::mem::offset_of!($name, $field))),*], size_of::<$name>())),*]
+        }
+    };
+}
+
+params! {
+    /// `image_unpack.wgsl`
+    ImageUnpack { width: u32, height: u32, stride: u32 }
+    /// `resize_pillow.wgsl`
+    ResizePillow { in_width: u32, out_width: u32, out_height: u32, vertical: u32, taps: u32 }
+    /// `resize_torch.wgsl`
+    ResizeTorch { in_width: u32, in_height: u32, width: u32, height: u32, left: u32, top: u32, side: u32 }
+    /// `image_pad.wgsl`
+    ImagePad { width: u32, height: u32, left: u32, top: u32, side: u32 }
+    /// `patchify.wgsl`
+    Patchify {
+        side: u32, patch_side: u32, y_offset: u32,
+        mean_r: f32, mean_g: f32, mean_b: f32, std_r: f32, std_g: f32, std_b: f32,
+    }
+    /// `linear.wgsl` and `linear_skinny.wgsl`
+    Linear {
+        m: u32, n: u32, k: u32, x_offset: u32, x_stride: u32, w_offset: u32, w_stride: u32,
+        y_offset: u32, y_stride: u32, other_offset: u32, other_stride: u32, flags: u32, activation: u32,
+    }
+    /// `rms_norm.wgsl`
+    RmsNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
+    /// `layer_norm.wgsl`
+    LayerNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
+    /// `rope.wgsl`
+    Rope { rows: u32, heads: u32, head_dim: u32, x_offset: u32, x_stride: u32, table_offset: u32 }
+    /// `attention.wgsl`
+    Attention {
+        rows: u32, heads: u32, kv_heads: u32, head_dim: u32, q_offset: u32, q_stride: u32, k_offset: u32, v_offset: u32,
+        kv_stride: u32, out_offset: u32, out_stride: u32, key_start: u32, key_count: u32, q_block: u32, k_block: u32,
+        scale: f32, softcap: f32,
+    }
+    /// `scale.wgsl`
+    Scale { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, factor: f32 }
+    /// `euler.wgsl`
+    Euler { count: u32, dt: f32 }
+    /// `unpatchify.wgsl`
+    Unpatchify { side: u32, patch_side: u32, x_offset: u32, x_stride: u32, y_offset: u32, link: u32 }
+}
+
+/// Bits of [`Linear::flags`]; `prelude/epilogue.wgsl` applies them in this order.
+pub mod epilogue {
+    /// Add `bias[c]`.
+    pub const BIAS: u32 = 1;
+    /// Multiply by `layer_scale[c]`.
+    pub const LAYER_SCALE: u32 = 2;
+    /// Add `other[r, c]`, before the activation.
+    pub const ADD: u32 = 4;
+    /// Multiply by `other[r, c]`, after the activation.
+    pub const MULTIPLY: u32 = 8;
+}
+
+/// Largest head width `attention.wgsl` holds.
+pub const MAX_HEAD_DIM: usize = 256;

@@ -1,0 +1,29 @@
+//! The Rust parameter structs are those of the WGSL, field by field.
+
+use std::collections::BTreeMap;
+
+use fathom_shaders::{params, variants};
+
+#[test]
+fn parameters_match_the_wgsl_of_every_variant() {
+    let rust: BTreeMap<_, _> = params::layouts().into_iter().map(|(name, fields, size)| (name, (fields, size))).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for shader in variants::ALL {
+        let module = naga::front::wgsl::parse_str(shader.wgsl).expect("validated by build.rs");
+        let (_, uniform) = module
+            .global_variables
+            .iter()
+            .find(|(_, v)| v.space == naga::AddressSpace::Uniform)
+            .expect("binding 0 is the parameters");
+        let ty = &module.types[uniform.ty];
+        let name = ty.name.as_deref().expect("a named struct");
+        let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("{name} is not a struct") };
+        let wgsl: Vec<(&str, usize)> =
+            members.iter().map(|m| (m.name.as_deref().expect("named"), m.offset as usize)).collect();
+        let (fields, size) = rust.get(name).unwrap_or_else(|| panic!("{}: no Rust struct {name}", shader.name));
+        assert_eq!(&wgsl, fields, "{}: fields of {name}", shader.name);
+        assert_eq!(*span as usize, *size, "{}: size of {name}", shader.name);
+        seen.insert(name.to_owned());
+    }
+    assert_eq!(seen.len(), rust.len(), "every Rust parameter struct has a kernel");
+}

@@ -1,0 +1,143 @@
+"""The cases: one entry each. `config` of a `depthvla` case is the `config.json` that Fathom reads."""
+
+from math import sqrt
+
+CASES = [
+    {
+        # openpi's conventions throughout; two cameras of different shapes, both with depth.
+        "name": "depthvla_openpi",
+        "kind": "depthvla",
+        "seed": 1,
+        "qk_gain": 1.5,
+        "images": {"base": (44, 60), "wrist": (64, 48)},
+        "state": 6,
+        "prompt": 5,
+        "config": {
+            "model_type": "depthvla",
+            "views": ["base", "wrist"],
+            "resize": "pillow_bilinear",
+            "vocab": 64,
+            "max_tokens": 12,
+            "state_dim": 8,
+            "action_dim": 8,
+            "horizon": 8,
+            "layers": 3,
+            "attention": {"heads": 4, "kv_heads": 1, "head_dim": 16, "rope_theta": 10000.0, "softcap": None},
+            "rms_eps": 1e-6,
+            "vision": {"image_size": 56, "patch": 14, "width": 48, "layers": 2, "heads": 4, "mlp": 96, "eps": 1e-6},
+            "vlm": {"width": 64, "mlp": 128},
+            "action": {"width": 32, "mlp": 64},
+            "depth": {
+                "views": ["base", "wrist"],
+                "encoder": {
+                    "image_size": 56, "patch": 14, "width": 48, "layers": 2, "heads": 4, "mlp": 192, "eps": 1e-6
+                },
+                "pos_grid": 5,
+                "pos_interpolation": "size",
+                "expert": {"width": 48, "mlp": 96},
+                "in_proj": False,
+                "scale_input": 1.0,
+                "pos_base": 0,
+                "proprio_sees_depth": True,
+                "head": "log",
+            },
+            "state_token": True,
+            "embed": {"text": sqrt(64), "image": 1.0, "suffix": 1.0},
+            "time_embedding": {"kind": "openpi", "min_period": 0.004, "max_period": 4.0},
+            "flow": {"steps": 4, "direction": "noise_at_one", "clip": None},
+            "positions": {"mode": "global", "base": 0},
+            "action_head_layers": 1,
+        },
+    },
+    {
+        # open-pi-zero's and Galaxea's conventions, grouped-query attention, sizes that no tile divides.
+        "name": "depthvla_opz",
+        "kind": "depthvla",
+        "seed": 2,
+        "qk_gain": 1.8,
+        "images": {"front": (37, 50)},
+        "state": 7,
+        "prompt": 1,
+        "config": {
+            "model_type": "depthvla",
+            "views": ["front"],
+            "resize": "torch_bilinear",
+            "vocab": 32,
+            "max_tokens": 6,
+            "state_dim": 7,
+            "action_dim": 7,
+            "horizon": 5,
+            "layers": 3,
+            "attention": {"heads": 6, "kv_heads": 2, "head_dim": 12, "rope_theta": 10000.0, "softcap": 5.0},
+            "rms_eps": 1e-6,
+            "vision": {"image_size": 40, "patch": 8, "width": 40, "layers": 2, "heads": 4, "mlp": 72, "eps": 1e-6},
+            "vlm": {"width": 56, "mlp": 104},
+            "action": {"width": 36, "mlp": 68},
+            "depth": {
+                "views": ["front"],
+                "encoder": {
+                    "image_size": 42, "patch": 14, "width": 36, "layers": 2, "heads": 3, "mlp": 144, "eps": 1e-6
+                },
+                "pos_grid": 4,
+                "pos_interpolation": "offset",
+                "expert": {"width": 40, "mlp": 76},
+                "in_proj": True,
+                "scale_input": sqrt(40),
+                "pos_base": 1,
+                "proprio_sees_depth": False,
+                "head": "sigmoid",
+            },
+            "state_token": True,
+            "embed": {"text": sqrt(56), "image": 1.0, "suffix": sqrt(36)},
+            "time_embedding": {"kind": "open_pi_zero", "max_period": 100.0},
+            "flow": {"steps": 5, "direction": "noise_at_zero", "clip": 1.0},
+            "positions": {"mode": "per_mixture", "base": 1},
+            "action_head_layers": 2,
+        },
+    },
+    {
+        # lerobot's own PI0, shrunk; 8 heads are hard-coded there.
+        "name": "pi0_lerobot",
+        "kind": "lerobot_pi0",
+        "seed": 3,
+        "qk_gain": 1.5,
+        "images": {"top": (48, 64), "wrist": (70, 45)},
+        "state": 6,
+        "action": 7,
+        "prompt": 6,
+        "vocab": 64,
+        "vlm": {"width": 64, "mlp": 128},
+        "expert": {"width": 32, "mlp": 64},
+        "layers": 3,
+        "head_dim": 16,
+        "vision": {"image_size": 56, "width": 48, "layers": 2, "heads": 4, "mlp": 96},
+        "policy": {
+            "chunk_size": 8,
+            "n_action_steps": 8,
+            "max_state_dim": 8,
+            "max_action_dim": 8,
+            "num_inference_steps": 10,
+            "image_resolution": (56, 56),
+            "tokenizer_max_length": 12,
+        },
+    },
+    {
+        # (height, width, size) of each image.
+        "name": "resize",
+        "kind": "resize",
+        "seed": 4,
+        "images": [
+            (30, 40, 28),  # shrink by 40/28
+            (51, 37, 24),  # shrink, upright, odd padding
+            (16, 12, 32),  # enlarge
+            (9, 61, 32),  # extreme aspect: 4 rows
+            (61, 4, 20),  # extreme aspect: 1 column
+            (32, 32, 32),  # equal: passes unchanged
+            (1, 24, 32),  # one row, enlarged
+            (24, 1, 32),  # one column, enlarged
+            (1, 1, 16),  # one pixel
+            (36, 29, 28),  # 36 / (36 / 28) is below 28 in double precision: 27 rows
+            (29, 29, 56),  # the same when enlarging: 55 by 55
+        ],
+    },
+]

@@ -1,0 +1,81 @@
+//! What several of the project's tests need: the golden cases, and comparing with them.
+
+use std::path::PathBuf;
+
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::families::{self, Loaded};
+use fathom_models::observation::Observation;
+use fathom_models::weights::Checkpoint;
+
+/// The golden models.
+pub const CASES: [&str; 3] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot"];
+
+/// A golden case: the model, what it is given, and what the oracle got from it.
+#[derive(Debug)]
+pub struct Golden {
+    /// Directory's name.
+    pub name: &'static str,
+    /// The model.
+    pub loaded: Loaded,
+    /// What it is given.
+    pub observation: Observation,
+    /// The oracle's tensors.
+    pub expected: Checkpoint,
+}
+
+/// A path below `tests/`.
+pub fn path(below: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(below)
+}
+
+impl Golden {
+    /// Loads `tests/golden/{name}`.
+    #[allow(clippy::expect_used, reason = "for tests: a golden that does not load is a failed test")]
+    pub fn load(name: &'static str) -> Golden {
+        let dir = path("golden").join(name);
+        let loaded = families::load(&dir).expect("the golden model loads");
+        let observation = Observation::read(&dir.join("observation.safetensors"), &loaded, 0, |_| Ok(Vec::new()))
+            .expect("the golden observation loads");
+        let expected = Checkpoint::open(&dir.join("golden.safetensors")).expect("the golden tensors load");
+        Golden { name, loaded, observation, expected }
+    }
+
+    /// Everything on.
+    pub fn options(&self) -> ForwardOptions {
+        ForwardOptions {
+            images: self.observation.images.iter().map(|(spec, _)| *spec).collect(),
+            prompt_tokens: self.observation.tokens.len(),
+            depth_map: true,
+            taps: true,
+        }
+    }
+
+    /// Compares each of the oracle's stages with what `get` gives for its name: the largest error, relative to the
+    /// stage's largest magnitude, is at most 1e-4, and 1e-3 at the actions. Fails with a table of all stages.
+    #[allow(clippy::panic, reason = "for tests")]
+    pub fn compare(&self, get: impl Fn(&str) -> Option<Vec<f32>>) {
+        let mut report = String::new();
+        let mut wrong = 0;
+        for name in self.expected.names() {
+            let expected = self.expected.f32(name).unwrap_or_default();
+            let found = get(name);
+            let error = found.as_deref().map_or(f32::INFINITY, |f| relative_error(&expected, f));
+            let bound = if name.starts_with("actions") { 1e-3 } else { 1e-4 };
+            let holds = error <= bound;
+            wrong += usize::from(!holds);
+            report += &format!("{} {name:28} {error:9.2e} (at most {bound:.0e})\n", if holds { "  " } else { "! " });
+        }
+        println!("{}:\n{report}", self.name);
+        assert!(wrong == 0, "{}: {wrong} stages differ from the oracle\n{report}", self.name);
+    }
+}
+
+/// Largest difference over largest magnitude; infinite for unequal lengths or NaN.
+pub fn relative_error(expected: &[f32], found: &[f32]) -> f32 {
+    if expected.len() != found.len() || found.iter().any(|v| !v.is_finite()) {
+        return f32::INFINITY;
+    }
+    let magnitude = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let difference = expected.iter().zip(found).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+    if difference == 0.0 { 0.0 } else { difference / magnitude }
+}

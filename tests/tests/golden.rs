@@ -1,0 +1,61 @@
+//! The forward definition on the GPU gives what PyTorch gives, stage by stage, and nothing is made after warm-up.
+
+use fathom::engine::{Inputs, Session};
+use fathom::gpu::{Gpu, GpuOptions};
+use fathom_tests::Golden;
+
+fn open(golden: Golden, checked: bool) -> (Session, Golden) {
+    let options = GpuOptions { allow_software: true, checked, ..GpuOptions::default() };
+    let gpu = Gpu::open(&options).expect("an adapter: tools/test sets one up");
+    let again = Golden::load(golden.name);
+    (Session::open(gpu, golden.loaded).expect("the weights fit"), again)
+}
+
+fn run(name: &'static str) {
+    for checked in [false, true] {
+        let (mut session, golden) = open(Golden::load(name), checked);
+        let once = session.infer_once(&golden.observation, true).expect("it runs");
+        golden.compare(|name| match name {
+            "actions" => Some(once.actions.clone()),
+            "actions.normalized" => Some(once.normalized.clone()),
+            _ => once.outputs.iter().find(|o| o.name == name).map(|o| o.values.clone()),
+        });
+    }
+}
+
+#[test]
+fn depthvla_with_openpi_conventions() {
+    run("depthvla_openpi");
+}
+
+#[test]
+fn depthvla_with_open_pi_zero_conventions() {
+    run("depthvla_opz");
+}
+
+#[test]
+fn pi0_as_lerobot_saved_it() {
+    run("pi0_lerobot");
+}
+
+/// The arena shares memory, the depth map is left out and taps are off in the product: none of it changes the actions.
+/// And after the first inference nothing more is made on the GPU, and the same noise gives the same bits.
+#[test]
+fn an_inference_without_taps_gives_the_same_actions_and_creates_nothing() {
+    let (mut session, golden) = open(Golden::load("depthvla_openpi"), false);
+    let with_taps = session.infer_once(&golden.observation, true).expect("it runs");
+    let raw = with_taps.outputs.iter().find(|o| o.name == "actions").expect("actions").values.clone();
+    let mut options = golden.options();
+    (options.depth_map, options.taps) = (false, false);
+    session.prepare(&options, &golden.observation.tokens).expect("it prepares");
+    let images: Vec<&[u8]> = golden.observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    let inputs = Inputs { images: &images, state: &golden.observation.state, noise: &golden.observation.noise };
+    session.infer(&inputs, false).expect("warm-up");
+    let counts = session.gpu().counts();
+    for _ in 0..5 {
+        let (outputs, _) = session.infer(&inputs, false).expect("it runs");
+        assert_eq!(outputs.len(), 1, "only the actions");
+        assert!(outputs[0].values == raw, "bit-identical actions");
+    }
+    assert_eq!(session.gpu().counts(), counts, "no buffer, bind group, pipeline or query set after warm-up");
+}
