@@ -3,8 +3,7 @@
 use crate::MAX_CHUNK_STEPS;
 use crate::joint::{JointSpec, JointTable, JointVec, Name, Unit};
 use crate::message::{
-    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress,
-    Reason, State, kind,
+    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress, Reason, State, kind,
 };
 use crate::wire::{Full, Reader, Writer};
 
@@ -114,9 +113,7 @@ fn read_chunk<'a>(r: &mut Reader<'a>) -> Option<Chunk<'a>> {
     };
     let joints = r.u8()?;
     let steps = r.u16()?;
-    let bytes = usize::from(steps)
-        .checked_mul(usize::from(joints))?
-        .checked_mul(4)?;
+    let bytes = usize::from(steps).checked_mul(usize::from(joints))?.checked_mul(4)?;
     Some(Chunk {
         id,
         start_us,
@@ -147,13 +144,7 @@ fn write_hello_reply(reply: &HelloReply, w: &mut Writer<'_>) -> Result<(), Full>
         w.u8(u8::try_from(name.len()).map_err(|_| Full)?)?;
         w.bytes(name.as_bytes())?;
         w.u8(joint.unit as u8)?;
-        for limit in [
-            joint.min,
-            joint.max,
-            joint.velocity,
-            joint.acceleration,
-            joint.jump,
-        ] {
+        for limit in [joint.min, joint.max, joint.velocity, joint.acceleration, joint.jump] {
             w.f32(limit)?;
         }
     }
@@ -189,11 +180,7 @@ fn read_hello_reply(r: &mut Reader<'_>) -> Option<HelloReply> {
 fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     let (mode, fault) = state.mode.to_bytes();
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    let progress = state.progress.unwrap_or(Progress {
-        chunk: 0,
-        step: 0,
-        steps_left: 0,
-    });
+    let progress = state.progress.unwrap_or(Progress { chunk: 0, step: 0, steps_left: 0 });
     let joints = state.measured.as_slice().len();
     if state.commanded.as_slice().len() != joints {
         return Err(Full);
@@ -212,12 +199,7 @@ fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     w.u32(state.crc_errors)?;
     w.u32(state.frame_errors)?;
     w.u32(state.frames_dropped)?;
-    for value in state
-        .measured
-        .as_slice()
-        .iter()
-        .chain(state.commanded.as_slice())
-    {
+    for value in state.measured.as_slice().iter().chain(state.commanded.as_slice()) {
         w.f32(*value)?;
     }
     Ok(())
@@ -231,11 +213,7 @@ fn read_state(r: &mut Reader<'_>) -> Option<State> {
     }
     let joints = r.u8()?;
     let last_sequence = r.u32()?;
-    let progress = Progress {
-        chunk: r.u32()?,
-        step: r.u16()?,
-        steps_left: r.u16()?,
-    };
+    let progress = Progress { chunk: r.u32()?, step: r.u16()?, steps_left: r.u16()? };
     Some(State {
         mode,
         energised: flags & FLAG_ENERGISED != 0,

@@ -36,13 +36,7 @@ where
 {
     /// A controller on a line.
     pub fn new(serial: S, controller: Controller<J, E>) -> Self {
-        Self {
-            serial,
-            controller,
-            decoder: Decoder::new(),
-            outbox: Outbox::new(),
-            telemetry_due_us: 0,
-        }
+        Self { serial, controller, decoder: Decoder::new(), outbox: Outbox::new(), telemetry_due_us: 0 }
     }
 
     /// The controller.
@@ -77,11 +71,8 @@ where
         if self.controller.session() != 0 && now_us >= self.telemetry_due_us {
             let period_us = u64::from(self.controller.config().telemetry_us);
             self.telemetry_due_us = now_us.saturating_add(period_us);
-            let state = self
-                .controller
-                .state(&self.decoder.counters(), self.outbox.dropped);
-            self.outbox
-                .push(&Message::State(state), self.controller.session(), now_us);
+            let state = self.controller.state(&self.decoder.counters(), self.outbox.dropped);
+            self.outbox.push(&Message::State(state), self.controller.session(), now_us);
         }
         let _ = self.outbox.drain(&mut self.serial);
     }
@@ -121,21 +112,11 @@ struct Outbox {
 
 impl Outbox {
     fn new() -> Self {
-        Self {
-            bytes: [0; TX_BYTES],
-            sent: 0,
-            length: 0,
-            sequence: 0,
-            dropped: 0,
-            version: PROTOCOL_VERSION,
-        }
+        Self { bytes: [0; TX_BYTES], sent: 0, length: 0, sequence: 0, dropped: 0, version: PROTOCOL_VERSION }
     }
 
     fn push(&mut self, message: &Message<'_>, session: u32, now_us: u64) {
-        let header = Header {
-            version: self.version,
-            ..Header::new(self.sequence, session, now_us)
-        };
+        let header = Header { version: self.version, ..Header::new(self.sequence, session, now_us) };
         let room = self.bytes.get_mut(self.length..).unwrap_or(&mut []);
         match encode(&header, message, room) {
             Ok(count) => {

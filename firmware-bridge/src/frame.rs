@@ -23,8 +23,7 @@ pub const MAX_RAW: usize = HEADER + MAX_BODY + CRC_BYTES;
 pub const MAX_FRAME: usize = cobs::max_encoding_length(MAX_RAW) + 1;
 
 /// Longest frame on the wire that a controller sends.
-pub const MAX_REPLY_FRAME: usize =
-    cobs::max_encoding_length(HEADER + MAX_REPLY_BODY + CRC_BYTES) + 1;
+pub const MAX_REPLY_FRAME: usize = cobs::max_encoding_length(HEADER + MAX_REPLY_BODY + CRC_BYTES) + 1;
 
 const _: () = assert!(MAX_FRAME > MAX_RAW + MAX_RAW.div_ceil(254));
 
@@ -44,12 +43,7 @@ pub struct Header {
 impl Header {
     /// A header of this build's version.
     pub fn new(sequence: u32, session: u32, time_us: u64) -> Self {
-        Self {
-            version: PROTOCOL_VERSION,
-            sequence,
-            session,
-            time_us,
-        }
+        Self { version: PROTOCOL_VERSION, sequence, session, time_us }
     }
 }
 
@@ -78,11 +72,7 @@ impl core::error::Error for EncodeError {}
 ///
 /// # Errors
 /// [`EncodeError`]; `out` then holds no frame. [`MAX_FRAME`] bytes are always enough.
-pub fn encode(
-    header: &Header,
-    message: &Message<'_>,
-    out: &mut [u8],
-) -> Result<usize, EncodeError> {
+pub fn encode(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
     if let Message::Chunk(chunk) = message
         && !chunk_is_consistent(chunk)
     {
@@ -93,11 +83,7 @@ pub fn encode(
     Ok(length.saturating_add(1))
 }
 
-fn write(
-    header: &Header,
-    message: &Message<'_>,
-    out: &mut [u8],
-) -> Result<usize, crate::wire::Full> {
+fn write(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<usize, crate::wire::Full> {
     let mut w = Writer::new(out);
     w.u8(header.version)?;
     w.u8(message.kind())?;
@@ -166,16 +152,9 @@ pub struct Counters {
 impl Counters {
     /// All errors other than [`Counters::crc`].
     pub fn other_than_crc(&self) -> u32 {
-        [
-            self.cobs,
-            self.too_long,
-            self.too_short,
-            self.version,
-            self.unknown_type,
-            self.malformed,
-        ]
-        .into_iter()
-        .fold(0, u32::wrapping_add)
+        [self.cobs, self.too_long, self.too_short, self.version, self.unknown_type, self.malformed]
+            .into_iter()
+            .fold(0, u32::wrapping_add)
     }
 
     fn count(&mut self, error: &FrameError) {
@@ -206,13 +185,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder at the start of a frame.
     pub fn new() -> Self {
-        Self {
-            state: DecoderState::Idle,
-            raw: [0; MAX_RAW],
-            length: 0,
-            too_long: false,
-            counters: Counters::default(),
-        }
+        Self { state: DecoderState::Idle, raw: [0; MAX_RAW], length: 0, too_long: false, counters: Counters::default() }
     }
 
     /// The counts since the decoder was made.
@@ -274,21 +247,14 @@ impl fmt::Debug for Decoder {
 }
 
 fn parse(raw: &[u8]) -> Result<Frame<'_>, FrameError> {
-    let (content, crc) = raw
-        .split_last_chunk::<CRC_BYTES>()
-        .ok_or(FrameError::TooShort)?;
-    let (head, body) = content
-        .split_at_checked(HEADER)
-        .ok_or(FrameError::TooShort)?;
+    let (content, crc) = raw.split_last_chunk::<CRC_BYTES>().ok_or(FrameError::TooShort)?;
+    let (head, body) = content.split_at_checked(HEADER).ok_or(FrameError::TooShort)?;
     if crc32(content) != u32::from_le_bytes(*crc) {
         return Err(FrameError::Crc);
     }
     let (kind, header) = read_header(head).ok_or(FrameError::TooShort)?;
     if header.version != PROTOCOL_VERSION {
-        return Err(FrameError::Version {
-            found: header.version,
-            header,
-        });
+        return Err(FrameError::Version { found: header.version, header });
     }
     if !Message::is_known(kind) {
         return Err(FrameError::UnknownType { kind, header });
@@ -301,11 +267,6 @@ fn read_header(head: &[u8]) -> Option<(u8, Header)> {
     let mut r = Reader::new(head);
     let version = r.u8()?;
     let kind = r.u8()?;
-    let header = Header {
-        version,
-        sequence: r.u32()?,
-        session: r.u32()?,
-        time_us: r.u64()?,
-    };
+    let header = Header { version, sequence: r.u32()?, session: r.u32()?, time_us: r.u64()? };
     Some((kind, header))
 }

@@ -49,10 +49,7 @@ impl Name {
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        self.bytes
-            .get(..usize::from(self.len))
-            .and_then(|bytes| core::str::from_utf8(bytes).ok())
-            .unwrap_or("")
+        self.bytes.get(..usize::from(self.len)).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or("")
     }
 }
 
@@ -96,10 +93,7 @@ impl JointSpec {
     }
 
     const EMPTY: Self = Self {
-        name: Name {
-            bytes: [0; MAX_NAME],
-            len: 0,
-        },
+        name: Name { bytes: [0; MAX_NAME], len: 0 },
         unit: Unit::Radian,
         min: 0.0,
         max: 0.0,
@@ -122,9 +116,9 @@ impl fmt::Display for JointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooMany => write!(f, "more than {MAX_JOINTS} joints"),
-            Self::InvalidLimits => f.write_str(
-                "joint limits must be finite, min below max, and speed, acceleration and jump positive",
-            ),
+            Self::InvalidLimits => {
+                f.write_str("joint limits must be finite, min below max, and speed, acceleration and jump positive")
+            }
         }
     }
 }
@@ -141,10 +135,7 @@ pub struct JointTable {
 impl JointTable {
     /// A table without joints.
     pub const fn new() -> Self {
-        Self {
-            joints: [JointSpec::EMPTY; MAX_JOINTS],
-            len: 0,
-        }
+        Self { joints: [JointSpec::EMPTY; MAX_JOINTS], len: 0 }
     }
 
     /// Adds a joint at the end.
@@ -155,10 +146,7 @@ impl JointTable {
         if !joint.is_valid() {
             return Err(JointError::InvalidLimits);
         }
-        let place = self
-            .joints
-            .get_mut(usize::from(self.len))
-            .ok_or(JointError::TooMany)?;
+        let place = self.joints.get_mut(usize::from(self.len)).ok_or(JointError::TooMany)?;
         *place = joint;
         self.len = self.len.saturating_add(1);
         Ok(())
@@ -207,21 +195,11 @@ pub struct JointVec {
 
 impl JointVec {
     /// A vector without values.
-    pub const EMPTY: Self = Self {
-        values: [0.0; MAX_JOINTS],
-        len: 0,
-    };
+    pub const EMPTY: Self = Self { values: [0.0; MAX_JOINTS], len: 0 };
 
     /// `len` zeros, at most [`MAX_JOINTS`].
     pub fn zeros(len: u8) -> Self {
-        Self {
-            values: [0.0; MAX_JOINTS],
-            len: if usize::from(len) > MAX_JOINTS {
-                0
-            } else {
-                len
-            },
-        }
+        Self { values: [0.0; MAX_JOINTS], len: if usize::from(len) > MAX_JOINTS { 0 } else { len } }
     }
 
     /// A copy of `values`, or `None` when there are more than [`MAX_JOINTS`].
@@ -243,9 +221,7 @@ impl JointVec {
 
     /// The values in joint order.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        self.values
-            .get_mut(..usize::from(self.len))
-            .unwrap_or(&mut [])
+        self.values.get_mut(..usize::from(self.len)).unwrap_or(&mut [])
     }
 }
 

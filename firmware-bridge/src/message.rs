@@ -99,18 +99,13 @@ impl<'a> Positions<'a> {
             Self::Native(values) => (&[], values),
         };
         let (words, _) = bytes.as_chunks::<4>();
-        words
-            .iter()
-            .map(|word| f32::from_le_bytes(*word))
-            .chain(values.iter().copied())
+        words.iter().map(|word| f32::from_le_bytes(*word)).chain(values.iter().copied())
     }
 }
 
 impl PartialEq for Positions<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.iter()
-            .map(f32::to_bits)
-            .eq(other.iter().map(f32::to_bits))
+        self.iter().map(f32::to_bits).eq(other.iter().map(f32::to_bits))
     }
 }
 
@@ -179,14 +174,9 @@ pub enum Fault {
 
 impl Fault {
     pub(crate) fn from_u8(value: u8) -> Option<Self> {
-        [
-            Self::HostSilent,
-            Self::Estop,
-            Self::OutputFailed,
-            Self::MeasurementFailed,
-        ]
-        .into_iter()
-        .find(|fault| *fault as u8 == value)
+        [Self::HostSilent, Self::Estop, Self::OutputFailed, Self::MeasurementFailed]
+            .into_iter()
+            .find(|fault| *fault as u8 == value)
     }
 }
 
@@ -359,10 +349,7 @@ pub struct HeartbeatReply {
 
 /// All messages of both directions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is no allocator to box with"
-)]
+#[expect(clippy::large_enum_variant, reason = "there is no allocator to box with")]
 pub enum Message<'a> {
     /// Host: who is there? Opens the session of the frame's header.
     Hello {

@@ -81,11 +81,7 @@ impl StoredChunk {
 
         let from = self.pose(step)?;
         // The last step is held for its period.
-        let to = if steps_left > 0 {
-            self.pose(step.checked_add(1)?)?
-        } else {
-            from
-        };
+        let to = if steps_left > 0 { self.pose(step.checked_add(1)?)? } else { from };
         let mut target = JointVec::from_slice(from)?;
         let mut slope = target;
         let out = target.as_mut_slice().iter_mut().zip(slope.as_mut_slice());
@@ -93,15 +89,7 @@ impl StoredChunk {
             *slope = (to - from) / period_s;
             *target = from + (to - from) * share;
         }
-        Some(Sample {
-            progress: Progress {
-                chunk: self.id,
-                step,
-                steps_left,
-            },
-            target,
-            slope,
-        })
+        Some(Sample { progress: Progress { chunk: self.id, step, steps_left }, target, slope })
     }
 
     fn pose(&self, step: u16) -> Option<&[f32]> {
@@ -124,13 +112,7 @@ pub(crate) struct Setpoint {
 /// The command never moves away from the target nor past it; where that contradicts the limit of
 /// acceleration, it wins. Otherwise speed and acceleration stay within their limits, and the
 /// command slows down in time to arrive at the target's own velocity.
-pub(crate) fn follow(
-    at: Setpoint,
-    target: f32,
-    slope: f32,
-    joint: &JointSpec,
-    dt_s: f32,
-) -> (Setpoint, bool) {
+pub(crate) fn follow(at: Setpoint, target: f32, slope: f32, joint: &JointSpec, dt_s: f32) -> (Setpoint, bool) {
     let exact = (target - at.position) / dt_s;
     let excess = exact - slope;
     let arrival = arrival_speed(excess.abs() * dt_s, joint.acceleration, dt_s);
@@ -140,11 +122,7 @@ pub(crate) fn follow(
     let reached = at.velocity + within(limited - at.velocity, -gain, gain);
     let reached = within(reached, -joint.velocity, joint.velocity);
     let velocity = within(reached, exact.min(0.0), exact.max(0.0));
-    let position = if velocity == exact {
-        target
-    } else {
-        at.position + velocity * dt_s
-    };
+    let position = if velocity == exact { target } else { at.position + velocity * dt_s };
     (Setpoint { position, velocity }, limited != wanted)
 }
 
@@ -155,11 +133,7 @@ pub(crate) fn brake(at: Setpoint, joint: &JointSpec, dt_s: f32, deceleration: f3
     let position = at.position + velocity * dt_s;
     Setpoint {
         // An arm that was armed outside its limits is not pulled inside by a stop.
-        position: within(
-            position,
-            joint.min.min(at.position),
-            joint.max.max(at.position),
-        ),
+        position: within(position, joint.min.min(at.position), joint.max.max(at.position)),
         velocity,
     }
 }
@@ -223,10 +197,7 @@ mod tests {
     fn square_root_is_that_of_the_library() {
         for value in [1e-12_f32, 1e-3, 0.25, 1.0, 2.0, 1e6, 3.4e30] {
             let exact = f64::from(value).powf(0.5);
-            assert!(
-                (f64::from(sqrt(value)) - exact).abs() < exact * 1e-6,
-                "of {value}"
-            );
+            assert!((f64::from(sqrt(value)) - exact).abs() < exact * 1e-6, "of {value}");
         }
     }
 
@@ -239,16 +210,10 @@ mod tests {
         let mut ticks = 0;
         while at.position != 1.0 && ticks < 2000 {
             let (next, _) = follow(at, 1.0, 0.0, &joint(), dt_s);
-            assert!(
-                next.position <= 1.0 && next.position >= at.position,
-                "{next:?}"
-            );
+            assert!(next.position <= 1.0 && next.position >= at.position, "{next:?}");
             assert!(next.velocity <= 1.0 + 1e-6, "{next:?}");
             let acceleration = (next.velocity - at.velocity) / dt_s;
-            assert!(
-                acceleration.abs() < 4.0 * 1.05,
-                "{acceleration} at {next:?}"
-            );
+            assert!(acceleration.abs() < 4.0 * 1.05, "{acceleration} at {next:?}");
             at = next;
             ticks += 1;
         }
@@ -272,10 +237,7 @@ mod tests {
 
     #[test]
     fn a_brake_ends_in_its_time() {
-        let mut at = Setpoint {
-            position: 0.0,
-            velocity: 1.0,
-        };
+        let mut at = Setpoint { position: 0.0, velocity: 1.0 };
         let deceleration = deceleration(at.velocity, &joint(), 50_000);
         for tick in 0..26 {
             assert!(tick > 24 || at.velocity != 0.0, "at rest at tick {tick}");

@@ -72,12 +72,7 @@ pub struct PwmServos<P, const N: usize> {
 impl<P: SetDutyCycle, const N: usize> PwmServos<P, N> {
     /// Servos on `channels` whose PWM period is `period_us` microseconds, resting at `rest`.
     pub fn new(channels: [P; N], ranges: [PulseRange; N], period_us: f32, rest: [f32; N]) -> Self {
-        Self {
-            channels,
-            ranges,
-            period_us,
-            last: rest,
-        }
+        Self { channels, ranges, period_us, last: rest }
     }
 }
 
@@ -92,11 +87,7 @@ impl<P: SetDutyCycle, const N: usize> JointOutput for PwmServos<P, N> {
     }
 
     fn command(&mut self, positions: &[f32]) -> Result<(), Self::Error> {
-        let servos = self
-            .channels
-            .iter_mut()
-            .zip(&self.ranges)
-            .zip(&mut self.last);
+        let servos = self.channels.iter_mut().zip(&self.ranges).zip(&mut self.last);
         for (((channel, range), last), position) in servos.zip(positions) {
             let share = (position - range.low) / (range.high - range.low);
             let pulse_us = range.low_us + share * (range.high_us - range.low_us);

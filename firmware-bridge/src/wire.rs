@@ -72,10 +72,7 @@ pub(crate) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(out: &'a mut [u8]) -> Self {
-        Self {
-            cobs: CobsEncoder::new(out),
-            crc: CRC_TABLE.digest(),
-        }
+        Self { cobs: CobsEncoder::new(out), crc: CRC_TABLE.digest() }
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Full> {

@@ -77,6 +77,11 @@ fn int(v: usize) -> u32 {
     u32::try_from(v).unwrap_or(u32::MAX)
 }
 
+/// Whether a view is a tensor from its beginning, without gaps.
+fn whole(t: Tensor) -> bool {
+    t.offset == 0 && t.stride == t.cols
+}
+
 impl GraphBuilder {
     /// The finished graph.
     ///
@@ -106,6 +111,8 @@ impl GraphBuilder {
     }
 
     fn push(&mut self, op: Op) {
+        let (read, written) = op.tensors();
+        self.check("operation", !read.contains(&written), || format!("{op:?} reads the tensor that it writes"));
         let stage = self.graph.stages.len().saturating_sub(1) as u16;
         self.graph.ops.push((stage, op));
     }
@@ -228,11 +235,10 @@ impl GraphBuilder {
     }
 
     /// RoPE on `x (rows, heads · head_dim)` in place; row 0 has position `first`.
-    /// `table` is `(positions, head_dim)`: cos and sin of each pair.
+    /// `table` is whole, `(positions, head_dim)`: cos and sin of each pair.
     pub fn rope(&mut self, x: Tensor, table: Tensor, head_dim: usize, first: usize) {
-        self.check("rope", x.cols % head_dim == 0 && table.cols == head_dim && first + x.rows <= table.rows, || {
-            format!("x ({}, {}) from position {first}, table ({}, {})", x.rows, x.cols, table.rows, table.cols)
-        });
+        let fits = x.cols % head_dim == 0 && table.cols == head_dim && first + x.rows <= table.rows && whole(table);
+        self.check("rope", fits, || format!("x {x:?} from position {first}, table {table:?}"));
         let params = p::Rope {
             rows: int(x.rows),
             heads: int(x.cols / head_dim),
@@ -247,7 +253,7 @@ impl GraphBuilder {
     /// Attention of `q (rows, heads · head_dim)` to the keys `keys` of `k`, `v (_, kv_heads · head_dim)`.
     pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, keys: Keys, head_dim: usize, softcap: Option<f32>) -> Tensor {
         let out = self.activation("attention", q.rows, q.cols);
-        let blocks = (q.rows.max(1) - 1) / keys.q_block;
+        let blocks = (q.rows.max(1) - 1) / keys.q_block.max(1);
         let fits = head_dim <= MAX_HEAD_DIM
             && q.cols % head_dim == 0
             && k.cols % head_dim == 0
@@ -255,6 +261,7 @@ impl GraphBuilder {
             && q.cols % k.cols == 0
             && (k.rows, k.cols, k.stride) == (v.rows, v.cols, v.stride)
             && keys.count > 0
+            && keys.q_block > 0
             && keys.start + blocks * keys.k_block + keys.count <= k.rows;
         self.check("attention", fits, || format!("q {q:?}, k {k:?}, v {v:?}, {keys:?}, head_dim {head_dim} (at most {MAX_HEAD_DIM})"));
         let params = p::Attention {
@@ -299,7 +306,8 @@ impl GraphBuilder {
 
     /// `x += dt · velocity` in place; both whole tensors of one shape.
     pub fn euler(&mut self, x: Tensor, velocity: Tensor, dt: f32) {
-        self.check("euler", (x.rows, x.cols) == (velocity.rows, velocity.cols), || format!("x {x:?}, velocity {velocity:?}"));
+        let fits = (x.rows, x.cols) == (velocity.rows, velocity.cols) && whole(x) && whole(velocity);
+        self.check("euler", fits, || format!("x {x:?}, velocity {velocity:?}"));
         let params = p::Euler { count: int(x.rows * x.cols), dt };
         self.push(Op::Euler { params, velocity: velocity.id, x: x.id });
     }

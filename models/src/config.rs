@@ -242,6 +242,13 @@ pub enum Positions {
     },
 }
 
+/// Largest width, vocabulary or number of tokens. With it, and the two below, no product of sizes overflows.
+const MAX_SIZE: usize = 1 << 20;
+/// Largest square image, in pixels a side.
+const MAX_SIDE: usize = 1 << 13;
+/// Most layers, flow steps, and rows of a grid of patches.
+const MAX_REPEATS: usize = 1 << 10;
+
 impl ModelConfig {
     /// Checks that the sizes fit each other and what the kernels can hold.
     ///
@@ -266,13 +273,25 @@ impl ModelConfig {
             ("flow.steps", self.flow.steps),
         ];
         for (field, value) in positive {
-            expect(value > 0, field, "at least 1", value)?;
+            expect((1..=MAX_SIZE).contains(&value), field, format!("1 to {MAX_SIZE}"), value)?;
         }
+        for (field, value) in [("layers", self.layers), ("flow.steps", self.flow.steps)] {
+            expect(value <= MAX_REPEATS, field, format!("1 to {MAX_REPEATS}"), value)?;
+        }
+        for (field, value) in [("attention.softcap", a.softcap), ("flow.clip", self.flow.clip)] {
+            let value = value.unwrap_or(1.0);
+            expect(value > 0.0, field, "a number above 0, or null", value)?;
+        }
+        expect(a.rope_theta > 0.0, "attention.rope_theta", "a number above 0", a.rope_theta)?;
+        expect(self.rms_eps > 0.0, "rms_eps", "a number above 0", self.rms_eps)?;
+        let (least, most) = match self.time_embedding {
+            TimeEmbedding::Openpi { min_period, max_period } => (min_period, max_period),
+            TimeEmbedding::OpenPiZero { max_period } => (1.0, max_period),
+        };
+        let periods = 0.0 < least && least <= most;
+        expect(periods, "time_embedding", "periods above 0, the longest last", format!("{least} to {most}"))?;
         expect(!self.views.is_empty(), "views", "at least one view", "none")?;
-        let mut names = self.views.clone();
-        names.sort_unstable();
-        names.dedup();
-        expect(names.len() == self.views.len(), "views", "different names", format!("{:?}", self.views))?;
+        expect(distinct(&self.views), "views", "different names", format!("{:?}", self.views))?;
         expect(a.heads.is_multiple_of(a.kv_heads), "attention.kv_heads", format!("a divisor of {} heads", a.heads), a.kv_heads)?;
         let even = a.head_dim.is_multiple_of(2) && a.head_dim <= MAX_HEAD_DIM;
         expect(even, "attention.head_dim", format!("an even number, at most {MAX_HEAD_DIM}"), a.head_dim)?;
@@ -283,10 +302,12 @@ impl ModelConfig {
         self.vision.validate("vision")?;
         if let Some(d) = &self.depth {
             d.encoder.validate("depth.encoder")?;
-            expect(d.expert.width > 0 && d.expert.mlp > 0, "depth.expert", "sizes of at least 1", format!("{:?}", d.expert))?;
-            expect(d.pos_grid > 0, "depth.pos_grid", "at least 1", d.pos_grid)?;
-            let known = !d.views.is_empty() && d.views.iter().all(|v| self.views.contains(v));
-            expect(known, "depth.views", format!("some of {:?}", self.views), format!("{:?}", d.views))?;
+            for (field, value) in [("depth.expert.width", d.expert.width), ("depth.expert.mlp", d.expert.mlp)] {
+                expect((1..=MAX_SIZE).contains(&value), field, format!("1 to {MAX_SIZE}"), value)?;
+            }
+            expect((1..=MAX_REPEATS).contains(&d.pos_grid), "depth.pos_grid", format!("1 to {MAX_REPEATS}"), d.pos_grid)?;
+            let known = !d.views.is_empty() && d.views.iter().all(|v| self.views.contains(v)) && distinct(&d.views);
+            expect(known, "depth.views", format!("some of {:?}, each once", self.views), format!("{:?}", d.views))?;
             let same = d.in_proj || d.encoder.width == d.expert.width;
             expect(same, "depth.in_proj", "true where encoder and expert differ in width", d.in_proj)?;
         }
@@ -296,13 +317,23 @@ impl ModelConfig {
 
 impl Vit {
     fn validate(&self, field: &str) -> Result<(), ConfigError> {
-        let sized = [self.image_size, self.patch, self.width, self.heads, self.mlp].iter().all(|v| *v > 0);
-        expect(sized, field, "sizes of at least 1", format!("{self:?}"))?;
+        let sizes = [("width", self.width), ("heads", self.heads), ("mlp", self.mlp), ("patch", self.patch)];
+        for (name, value) in sizes {
+            expect((1..=MAX_SIZE).contains(&value), &format!("{field}.{name}"), format!("1 to {MAX_SIZE}"), value)?;
+        }
+        let (side, layers) = (self.image_size, self.layers);
+        expect((1..=MAX_SIDE).contains(&side), &format!("{field}.image_size"), format!("1 to {MAX_SIDE}"), side)?;
+        expect(layers <= MAX_REPEATS, &format!("{field}.layers"), format!("at most {MAX_REPEATS}"), layers)?;
+        expect(self.eps > 0.0, &format!("{field}.eps"), "a number above 0", self.eps)?;
         let whole = self.patch <= self.image_size;
         expect(whole, &format!("{field}.patch"), format!("at most {}", self.image_size), self.patch)?;
         let head = self.width.is_multiple_of(self.heads) && self.width / self.heads <= MAX_HEAD_DIM;
         expect(head, &format!("{field}.heads"), format!("a divisor of {} with heads of at most {MAX_HEAD_DIM}", self.width), self.heads)
     }
+}
+
+fn distinct(names: &[String]) -> bool {
+    names.iter().enumerate().all(|(i, name)| !names.iter().take(i).any(|n| n == name))
 }
 
 fn expect(holds: bool, field: &str, expected: impl Into<String>, found: impl ToString) -> Result<(), ConfigError> {

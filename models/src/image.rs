@@ -38,7 +38,7 @@ pub struct ImageSpec {
 impl ImageSpec {
     /// Tightly packed RGB.
     pub fn rgb(width: usize, height: usize) -> ImageSpec {
-        ImageSpec { layout: Layout::Rgb24, width, height, stride: 3 * width }
+        ImageSpec { layout: Layout::Rgb24, width, height, stride: width.saturating_mul(3) }
     }
 
     /// Bytes of an image.
@@ -52,20 +52,22 @@ impl ImageSpec {
     /// Checks that the sizes fit each other.
     ///
     /// # Errors
-    /// [`ModelError::Observation`] for `name` when a side is 0 or beyond 16384, or the stride is shorter than a row.
+    /// [`ModelError::Observation`] for `name` when a side is 0 or beyond 16384, or the stride is shorter than a row or beyond
+    /// 131072 (the kernels count bytes in 32 bits).
     pub fn check(&self, name: &str) -> Result<(), ModelError> {
+        let (side, longest) = (1..=16384, 131_072);
+        let even = self.width.clamp(1, 16384).next_multiple_of(2);
         let row = match self.layout {
-            Layout::Rgb24 => 3 * self.width,
-            Layout::Yuyv => 2 * self.width.next_multiple_of(2),
-            Layout::Nv12 => self.width.next_multiple_of(2),
+            Layout::Rgb24 => 3 * self.width.min(16384),
+            Layout::Yuyv => 2 * even,
+            Layout::Nv12 => even,
         };
-        let side = 1..=16384;
-        if side.contains(&self.width) && side.contains(&self.height) && self.stride >= row {
+        if side.contains(&self.width) && side.contains(&self.height) && (row..=longest).contains(&self.stride) {
             return Ok(());
         }
         Err(ModelError::Observation {
             name: name.to_owned(),
-            expected: format!("1 to 16384 pixels a side and rows of at least {row} bytes"),
+            expected: format!("1 to 16384 pixels a side and rows of {row} to {longest} bytes"),
             found: format!("{} × {} pixels, rows of {} bytes", self.width, self.height, self.stride),
         })
     }
@@ -96,6 +98,7 @@ fn pillow_table(input: usize, output: usize) -> (Vec<u32>, usize) {
     let scale = input as f64 / output as f64;
     let filter_scale = scale.max(1.0);
     let support = filter_scale; // the triangle's own support is 1
+    let inverse = 1.0 / filter_scale; // Pillow multiplies, which rounds otherwise than a division
     let taps = support.ceil() as usize * 2 + 1;
     let mut table = vec![0_u32; output * (taps + 2)];
     for (out, entry) in table.chunks_exact_mut(taps + 2).enumerate() {
@@ -103,7 +106,7 @@ fn pillow_table(input: usize, output: usize) -> (Vec<u32>, usize) {
         let first = (center - support + 0.5).max(0.0) as usize;
         let end = ((center + support + 0.5) as usize).min(input);
         let weights: Vec<f64> = (first..end)
-            .map(|i| (1.0 - ((i as f64 - center + 0.5) / filter_scale).abs()).max(0.0))
+            .map(|i| (1.0 - ((i as f64 - center + 0.5) * inverse).abs()).max(0.0))
             .collect();
         let sum: f64 = weights.iter().sum();
         if let [start, used, slots @ ..] = entry {
@@ -118,13 +121,14 @@ fn pillow_table(input: usize, output: usize) -> (Vec<u32>, usize) {
 }
 
 /// The camera's bytes as pixels.
-pub(crate) struct Pixels {
+#[derive(Clone, Copy, Debug)]
+pub struct Pixels {
     id: TensorId,
     spec: ImageSpec,
 }
 
 /// Declares the input `image.<view>` (the camera's bytes in words) and unpacks it.
-pub(crate) fn unpack(g: &mut GraphBuilder, view: &str, spec: ImageSpec) -> Pixels {
+pub fn unpack(g: &mut GraphBuilder, view: &str, spec: ImageSpec) -> Pixels {
     let bytes = g.words(&format!("image.{view}"), spec.bytes().div_ceil(4), Storage::Input);
     let id = g.words("pixels", spec.width * spec.height, Storage::Activation);
     let params = p::ImageUnpack { width: spec.width as u32, height: spec.height as u32, stride: spec.stride as u32 };
@@ -133,7 +137,7 @@ pub(crate) fn unpack(g: &mut GraphBuilder, view: &str, spec: ImageSpec) -> Pixel
 }
 
 /// Pixels to the square `(side · side, 3)` in 0..1.
-pub(crate) fn square(g: &mut GraphBuilder, pixels: &Pixels, resize: Resize, side: usize) -> Tensor {
+pub fn square(g: &mut GraphBuilder, pixels: &Pixels, resize: Resize, side: usize) -> Tensor {
     let square = g.activation("square", side * side, 3);
     let at = placement(&pixels.spec, side);
     let [in_width, in_height] = [pixels.spec.width as u32, pixels.spec.height as u32];
@@ -176,7 +180,7 @@ fn pillow_axis(g: &mut GraphBuilder, source: TensorId, from: &ImageSpec, to: (us
 }
 
 /// The square to normalised patches, into `into (patches, 3 · patch²)`.
-pub(crate) fn patchify(g: &mut GraphBuilder, square: Tensor, vit: &Vit, norm: Normalization, into: Tensor) {
+pub fn patchify(g: &mut GraphBuilder, square: Tensor, vit: &Vit, norm: Normalization, into: Tensor) {
     let params = p::Patchify {
         side: vit.image_size as u32,
         patch_side: vit.patch as u32,

@@ -17,6 +17,7 @@ pub mod observation;
 pub mod params;
 pub mod random;
 pub mod reference;
+pub mod tokenizer;
 pub mod vit;
 pub mod weights;
 

@@ -60,16 +60,8 @@ impl Observation {
     /// [`ModelError::Observation`].
     pub fn check(&self, loaded: &Loaded) -> Result<(), ModelError> {
         let config = &loaded.model.config;
-        if config.state_token && !loaded.state_dims.contains(&self.state.len()) {
-            let (least, most) = (loaded.state_dims.start(), loaded.state_dims.end());
-            let expected = if least == most { format!("{most} f32 values") } else { format!("{least} to {most} f32 values") };
-            return Err(refuse("state", expected, format!("{} values", self.state.len())));
-        }
-        for (name, values) in [("state", &self.state), ("noise", &self.noise)] {
-            if let Some((i, v)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-                return Err(refuse(name, "finite numbers".to_owned(), format!("{v} at element {i}")));
-            }
-        }
+        check_state(loaded, &self.state)?;
+        finite("noise", "finite numbers", &self.noise)?;
         if self.tokens.len() > config.max_tokens {
             let expected = format!("a prompt of at most {} tokens", config.max_tokens);
             return Err(refuse("tokens", expected, format!("{} tokens", self.tokens.len())));
@@ -86,16 +78,34 @@ impl Observation {
     }
 }
 
+/// Checks the length of the robot's own state, and that it is finite.
+///
+/// # Errors
+/// [`ModelError::Observation`].
+pub fn check_state(loaded: &Loaded, state: &[f32]) -> Result<(), ModelError> {
+    if loaded.model.config.state_token && !loaded.state_dims.contains(&state.len()) {
+        let (least, most) = (loaded.state_dims.start(), loaded.state_dims.end());
+        let range = if least == most { most.to_string() } else { format!("{least} to {most}") };
+        return Err(refuse("state", format!("{range} f32 values"), format!("{} values", state.len())));
+    }
+    finite("state", "finite numbers", state)
+}
+
+fn finite(name: &str, expected: &str, values: &[f32]) -> Result<(), ModelError> {
+    match values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+        Some((i, v)) => Err(refuse(name, expected.to_owned(), format!("{v} at element {i}"))),
+        None => Ok(()),
+    }
+}
+
 /// Normalised actions `(horizon, action_dim)` clipped where the configuration says so, and the robot's own actions
 /// `(horizon, robot's action_dim)`.
 ///
 /// # Errors
-/// [`ModelError::Observation`] when the model gave NaN or infinity.
+/// [`ModelError::Observation`] when the model gave NaN or infinity, or the statistics make it of what the model gave.
 pub fn finish_actions(loaded: &Loaded, mut normalized: Vec<f32>) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
     let config = &loaded.model.config;
-    if let Some((i, v)) = normalized.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-        return Err(refuse("actions", "finite numbers from the model".to_owned(), format!("{v} at element {i}")));
-    }
+    finite("actions", "finite numbers from the model", &normalized)?;
     if let Some(clip) = config.flow.clip {
         normalized.iter_mut().for_each(|v| *v = v.clamp(-clip, clip));
     }
@@ -105,6 +115,7 @@ pub fn finish_actions(loaded: &Loaded, mut normalized: Vec<f32>) -> Result<(Vec<
         loaded.normalization.action.unnormalize(&mut row);
         actions.extend(row);
     }
+    finite("actions", "finite numbers after the statistics were applied", &actions)?;
     Ok((normalized, actions))
 }
 

@@ -249,7 +249,8 @@ fn check(
     };
     let bytes = checkpoint.map.get(entry.range.clone()).unwrap_or_default();
     if let Some(index) = not_finite(format, bytes) {
-        let value = to_f32(format, bytes).get(index).copied().unwrap_or(f32::NAN);
+        let element = bytes.get(index * format.bytes()..(index + 1) * format.bytes()).unwrap_or_default();
+        let value = to_f32(format, element).first().copied().unwrap_or(f32::NAN);
         problems.push(TensorProblem::NotFinite { name, index, value });
         return None;
     }

@@ -50,15 +50,9 @@ impl Pace {
     /// A pace of `rate_hz` instants per second; zero, negative or non-finite: no waiting at all.
     #[must_use]
     pub fn new(rate_hz: f32) -> Self {
-        let period_ns = if rate_hz.is_finite() && rate_hz > 0.0 {
-            (NS_PER_S as f64 / f64::from(rate_hz)) as u64
-        } else {
-            0
-        };
-        Self {
-            period_ns,
-            last: None,
-        }
+        let period_ns =
+            if rate_hz.is_finite() && rate_hz > 0.0 { (NS_PER_S as f64 / f64::from(rate_hz)) as u64 } else { 0 };
+        Self { period_ns, last: None }
     }
 
     /// Waits for the next instant and returns its number, counted from 0.
@@ -73,10 +67,7 @@ impl Pace {
             Some((last_ns, number)) => {
                 let passed = now_ns.saturating_sub(last_ns) / self.period_ns;
                 let steps = passed.max(1);
-                (
-                    last_ns.saturating_add(steps.saturating_mul(self.period_ns)),
-                    number + steps,
-                )
+                (last_ns.saturating_add(steps.saturating_mul(self.period_ns)), number + steps)
             }
         };
         let limit_ns = now_ns.saturating_add(duration_ns(timeout));

@@ -3,6 +3,10 @@
 pub mod bench;
 pub mod camera;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod engine;
 pub mod gpu;
 pub mod link;
+pub mod picture;
+pub mod telemetry;

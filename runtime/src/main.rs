@@ -1,2 +1,54 @@
-//! placeholder
-fn main() {}
+//! `fathom`: the daemon and its tools for one model and one robot.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod commands;
+
+/// Runs a depth-aware vision-language-action model on the robot's own computer.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// How much is logged to standard error: error, warn, info, debug or trace.
+    #[arg(long, global = true, default_value = "info")]
+    log: tracing::Level,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Infer(commands::infer::Infer),
+    Run(commands::run::Run),
+    Init(commands::init::Init),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt().with_max_level(arguments.log).with_target(false).with_writer(std::io::stderr).init();
+    let done: Result<(), Box<dyn Error>> = match arguments.command {
+        Command::Infer(infer) => infer.run(),
+        Command::Run(run) => run.run(),
+        Command::Init(init) => init.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = error.source();
+            let mut said = error.to_string();
+            while let Some(inner) = cause {
+                // Errors that already contain their cause's text are not repeated.
+                let text = inner.to_string();
+                if !said.contains(&text) {
+                    eprintln!("  because: {text}");
+                }
+                said = text;
+                cause = inner.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

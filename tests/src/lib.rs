@@ -7,6 +7,9 @@ use fathom_models::families::{self, Loaded};
 use fathom_models::observation::Observation;
 use fathom_models::weights::Checkpoint;
 
+pub mod graphs;
+pub mod tensors;
+
 /// The golden models.
 pub const CASES: [&str; 3] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot"];
 

@@ -1,12 +1,7 @@
 //! The bench scene: what is drawn is where geometry says, and nothing else than the seed and the
 //! joints decides it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::f32::consts::FRAC_PI_2;
 use std::sync::Arc;
@@ -64,9 +59,7 @@ fn draw(scene: &Arc<Scene>, camera: &str, positions: Option<&[f32]>) -> (Vec<u8>
     let (width, height) = renderer.size();
     let mut rgb = vec![0; (width * height * 3) as usize];
     let mut depth = vec![0.0; (width * height) as usize];
-    renderer
-        .render(positions.unwrap_or(&initial), &mut rgb, &mut depth)
-        .unwrap();
+    renderer.render(positions.unwrap_or(&initial), &mut rgb, &mut depth).unwrap();
     (rgb, depth)
 }
 
@@ -78,19 +71,14 @@ fn close(found: Vec3, expected: Vec3) -> bool {
 fn depth_is_the_distance_along_the_optical_axis() {
     let scene = down();
     let view = scene.view(0, &[0.0]).unwrap();
-    assert!(
-        (view.focal - 50.5).abs() < 1e-4,
-        "a right angle sees as far as it is wide"
-    );
+    assert!((view.focal - 50.5).abs() < 1e-4, "a right angle sees as far as it is wide");
     let (rgb, depth) = draw(&scene, "above", None);
     let at = |x: usize, y: usize| depth[y * 101 + x];
     // The middle pixel's ray is the optical axis: 1 m less the ball's 0.2 m.
     assert!((at(50, 50) - 0.8).abs() < 1e-5, "{}", at(50, 50));
     // Image up is x, so image right is -y: the box's top, 0.7 m away, is left of the middle.
     let box_top = view.project(vec3(0.0, 0.3, 0.3)).unwrap();
-    assert!(
-        (box_top.x - (50.5 - 50.5 * 0.3 / 0.7)).abs() < 1e-3 && (box_top.y - 50.5).abs() < 1e-3
-    );
+    assert!((box_top.x - (50.5 - 50.5 * 0.3 / 0.7)).abs() < 1e-3 && (box_top.y - 50.5).abs() < 1e-3);
     let (x, y) = (box_top.x as usize, box_top.y as usize);
     assert!((at(x, y) - 0.7).abs() < 1e-5 && (box_top.depth - 0.7).abs() < 1e-5);
     let [red, green, blue] = [0, 1, 2].map(|part| rgb[(y * 101 + x) * 3 + part]);
@@ -117,10 +105,7 @@ fn a_slant_ray_meets_the_table_where_geometry_says() {
     let ray = view.ray(x as f32 + 0.5, y as f32 + 0.5);
     let expected = -view.pose.position.z / ray.z;
     let found = depth[y * 224 + x];
-    assert!(
-        (found - expected).abs() < 1e-4,
-        "{found} m, not {expected} m"
-    );
+    assert!((found - expected).abs() < 1e-4, "{found} m, not {expected} m");
 }
 
 #[test]
@@ -133,9 +118,7 @@ fn objects_appear_where_they_project_to() {
         for (name, part) in [("red block", 0), ("green cylinder", 1), ("blue block", 2)] {
             // The upper third of an object is seldom hidden.
             let object = scene.find(name).unwrap();
-            let seen = view
-                .project(object.pose.position + vec3(0.0, 0.0, 0.01))
-                .unwrap();
+            let seen = view.project(object.pose.position + vec3(0.0, 0.0, 0.01)).unwrap();
             let at = (seen.y as usize * 224 + seen.x as usize) * 3;
             let pixel = &rgb[at..at + 3];
             let strongest = (0..3).max_by_key(|part| pixel[*part]).unwrap();
@@ -144,10 +127,7 @@ fn objects_appear_where_they_project_to() {
                 let there = view.project(other.pose.position).unwrap();
                 there.depth < seen.depth && (there.x - seen.x).hypot(there.y - seen.y) < 30.0
             });
-            assert!(
-                hidden || strongest == part,
-                "seed {seed}, {name}: {pixel:?}"
-            );
+            assert!(hidden || strongest == part, "seed {seed}, {name}: {pixel:?}");
         }
     }
 }
@@ -157,11 +137,7 @@ fn the_same_seed_gives_the_same_bytes() {
     for camera in ["base", "wrist"] {
         let (rgb, depth) = draw(&built_in(7), camera, None);
         assert_eq!((rgb.clone(), depth), draw(&built_in(7), camera, None));
-        assert_ne!(
-            rgb,
-            draw(&built_in(8), camera, None).0,
-            "another seed, other places"
-        );
+        assert_ne!(rgb, draw(&built_in(8), camera, None).0, "another seed, other places");
     }
     let place = |seed| built_in(seed).objects()[0].pose.position;
     assert!((place(7) - place(8)).length() > 1e-3);
@@ -193,14 +169,8 @@ fn another_pose_of_the_arm_gives_another_image_and_depth() {
         for joint in 0..positions.len() {
             positions[joint] += 0.2;
             let after = draw(&scene, camera, Some(&positions));
-            assert_ne!(
-                before.0, after.0,
-                "joint {joint} moved, {camera} saw nothing"
-            );
-            assert_ne!(
-                before.1, after.1,
-                "joint {joint} moved, {camera} saw nothing"
-            );
+            assert_ne!(before.0, after.0, "joint {joint} moved, {camera} saw nothing");
+            assert_ne!(before.1, after.1, "joint {joint} moved, {camera} saw nothing");
             positions[joint] -= 0.2;
         }
     }
@@ -213,67 +183,30 @@ fn the_tool_is_where_the_joints_put_it() {
     // Straight up: the joints' origins and the tool's offset add up.
     assert!(close(tool([0.0; 6]), vec3(0.0, 0.0, 0.522)));
     // The shoulder, 0.12 m above the table, laid forwards; then the whole turned to the left.
-    assert!(close(
-        tool([0.0, FRAC_PI_2, 0.0, 0.0, 0.0, 0.0]),
-        vec3(0.402, 0.0, 0.12)
-    ));
-    assert!(close(
-        tool([FRAC_PI_2, FRAC_PI_2, 0.0, 0.0, 0.0, 0.0]),
-        vec3(0.0, 0.402, 0.12)
-    ));
+    assert!(close(tool([0.0, FRAC_PI_2, 0.0, 0.0, 0.0, 0.0]), vec3(0.402, 0.0, 0.12)));
+    assert!(close(tool([FRAC_PI_2, FRAC_PI_2, 0.0, 0.0, 0.0, 0.0]), vec3(0.0, 0.402, 0.12)));
     // Upper arm up (0.15 m), elbow forwards: 0.14 + 0.04 + 0.072 m from 0.27 m above the table.
-    assert!(close(
-        tool([0.0, 0.0, FRAC_PI_2, 0.0, 1.0, 0.5]),
-        vec3(0.252, 0.0, 0.27)
-    ));
+    assert!(close(tool([0.0, 0.0, FRAC_PI_2, 0.0, 1.0, 0.5]), vec3(0.252, 0.0, 0.27)));
     let mut links = Vec::new();
-    scene
-        .link_poses(&[0.0, 0.0, FRAC_PI_2, 0.0, 0.0, 0.0], &mut links)
-        .unwrap();
+    scene.link_poses(&[0.0, 0.0, FRAC_PI_2, 0.0, 0.0, 0.0], &mut links).unwrap();
     assert_eq!(links.len(), 6);
     assert!(close(links[3].position, vec3(0.14, 0.0, 0.27)));
-    assert!(close(
-        links[3].apply(vec3(0.0, 0.0, 1.0)),
-        vec3(1.14, 0.0, 0.27)
-    ));
+    assert!(close(links[3].apply(vec3(0.0, 0.0, 1.0)), vec3(1.14, 0.0, 0.27)));
 }
 
 #[test]
 fn joints_that_make_no_sense_are_errors() {
     let scene = built_in(0);
     let error = scene.end_effector(&[0.0; 5]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "5 joint positions for an arm of 6 joints"
-    );
-    let error = scene
-        .end_effector(&[0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0])
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the position of joint \"elbow_flex\" is NaN rad"
-    );
+    assert_eq!(error.to_string(), "5 joint positions for an arm of 6 joints");
+    let error = scene.end_effector(&[0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0]).unwrap_err();
+    assert_eq!(error.to_string(), "the position of joint \"elbow_flex\" is NaN rad");
     let error = scene.camera_index("ceiling").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the scene has no camera \"ceiling\"; its cameras are base, wrist"
-    );
+    assert_eq!(error.to_string(), "the scene has no camera \"ceiling\"; its cameras are base, wrist");
     assert!(Renderer::new(Arc::clone(&scene), 2).is_err());
     let mut renderer = Renderer::new(scene, 0).unwrap();
-    let error = renderer
-        .render(&[0.0; 6], &mut [0; 3], &mut [])
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            SceneError::Buffer {
-                what: "pixels",
-                found: 3,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = renderer.render(&[0.0; 6], &mut [0; 3], &mut []).unwrap_err();
+    assert!(matches!(error, SceneError::Buffer { what: "pixels", found: 3, .. }), "{error}");
 }
 
 #[test]
@@ -293,132 +226,44 @@ fn prompts_name_objects() {
 fn bad_scene_files_are_errors_that_name_the_key() {
     let cases = [
         ("name = \"down\"", "name = \"down\"\ncolour = 1", "colour"),
-        (
-            "ambient = 0.5",
-            "ambient = 1.5",
-            "light.ambient is 1.5; expected 0 to 1",
-        ),
+        ("ambient = 0.5", "ambient = 1.5", "light.ambient is 1.5; expected 0 to 1"),
         ("ambient = 0.5, ", "", "ambient"),
-        (
-            "thickness = 0.1",
-            "thickness = -0.1",
-            "table.thickness is -0.1",
-        ),
-        (
-            "checker_size = 0.1",
-            "checker_size = 0.0",
-            "table.checker_size",
-        ),
+        ("thickness = 0.1", "thickness = -0.1", "table.thickness is -0.1"),
+        ("checker_size = 0.1", "checker_size = 0.0", "table.checker_size"),
         ("floor = -0.5", "floor = 0.5", "table.floor is 0.5"),
         (
             "initial_rad = 0.0",
             "initial_rad = 2.5",
             "joints[0].initial_rad is 2.5; expected a position within limits_rad, -2 to 2",
         ),
-        (
-            "limits_rad = [-2.0, 2.0]",
-            "limits_rad = [2.0, -2.0]",
-            "joints[0].limits_rad",
-        ),
-        (
-            "limits_rad = [-2.0, 2.0]",
-            "limits_rad = [2.0]",
-            "limits_rad",
-        ),
-        (
-            "axis = [0.0, 0.0, 2.0]",
-            "axis = [0.0, 0.0, 0.0]",
-            "joints[0].axis",
-        ),
-        (
-            "velocity_limit_rad_s = 1.0",
-            "velocity_limit_rad_s = inf",
-            "joints[0].velocity_limit_rad_s",
-        ),
-        (
-            "offset = [0.1, 0.0, 0.0]",
-            "offset = [nan, 0.0, 0.0]",
-            "tool.offset",
-        ),
-        (
-            "joint = \"turn\"",
-            "joint = \"hand\"",
-            "tool.joint is \"hand\"; expected the name of a joint: turn",
-        ),
-        (
-            "radius = 0.1",
-            "radius = 0.0",
-            "objects[0].shape.sphere.radius is 0.0",
-        ),
+        ("limits_rad = [-2.0, 2.0]", "limits_rad = [2.0, -2.0]", "joints[0].limits_rad"),
+        ("limits_rad = [-2.0, 2.0]", "limits_rad = [2.0]", "limits_rad"),
+        ("axis = [0.0, 0.0, 2.0]", "axis = [0.0, 0.0, 0.0]", "joints[0].axis"),
+        ("velocity_limit_rad_s = 1.0", "velocity_limit_rad_s = inf", "joints[0].velocity_limit_rad_s"),
+        ("offset = [0.1, 0.0, 0.0]", "offset = [nan, 0.0, 0.0]", "tool.offset"),
+        ("joint = \"turn\"", "joint = \"hand\"", "tool.joint is \"hand\"; expected the name of a joint: turn"),
+        ("radius = 0.1", "radius = 0.0", "objects[0].shape.sphere.radius is 0.0"),
         ("sphere =", "cone =", "cone"),
-        (
-            "color = [1.0, 0.0, 0.0]",
-            "color = [255.0, 0.0, 0.0]",
-            "objects[1].color",
-        ),
-        (
-            "name = \"red box\"",
-            "name = \"white ball\"",
-            "objects[1].name is \"white ball\"",
-        ),
-        (
-            "position = [0.3, 0.0]",
-            "position = [0.3, 1.1]",
-            "objects[2].position[1] is 1.1",
-        ),
-        (
-            "position = [0.3, 0.0]",
-            "position = [0.3, 0.0], random = [0.8, 0.0]",
-            "objects[2].position[0]",
-        ),
-        (
-            "position = [0.3, 0.0]",
-            "position = [0.3, 0.0], random = [-0.1, 0.0]",
-            "objects[2].random[0]",
-        ),
-        (
-            "look_at = [0.0, 0.0, 0.0]",
-            "look_at = [0.0, 0.0, 1.0]",
-            "cameras[0].look_at",
-        ),
-        (
-            "up = [1.0, 0.0, 0.0]",
-            "up = [0.0, 0.0, 1.0]",
-            "cameras[0].look_at",
-        ),
-        (
-            "vertical_fov_rad = 1.5707964",
-            "vertical_fov_rad = 4.0",
-            "cameras[0].vertical_fov_rad",
-        ),
-        (
-            "width = 101",
-            "width = 0",
-            "cameras[0].width is 0; expected 1 to 4096 pixels",
-        ),
-        (
-            "height = 101",
-            "height = 101\nmount = \"hand\"",
-            "cameras[0].mount is \"hand\"",
-        ),
+        ("color = [1.0, 0.0, 0.0]", "color = [255.0, 0.0, 0.0]", "objects[1].color"),
+        ("name = \"red box\"", "name = \"white ball\"", "objects[1].name is \"white ball\""),
+        ("position = [0.3, 0.0]", "position = [0.3, 1.1]", "objects[2].position[1] is 1.1"),
+        ("position = [0.3, 0.0]", "position = [0.3, 0.0], random = [0.8, 0.0]", "objects[2].position[0]"),
+        ("position = [0.3, 0.0]", "position = [0.3, 0.0], random = [-0.1, 0.0]", "objects[2].random[0]"),
+        ("look_at = [0.0, 0.0, 0.0]", "look_at = [0.0, 0.0, 1.0]", "cameras[0].look_at"),
+        ("up = [1.0, 0.0, 0.0]", "up = [0.0, 0.0, 1.0]", "cameras[0].look_at"),
+        ("vertical_fov_rad = 1.5707964", "vertical_fov_rad = 4.0", "cameras[0].vertical_fov_rad"),
+        ("width = 101", "width = 0", "cameras[0].width is 0; expected 1 to 4096 pixels"),
+        ("height = 101", "height = 101\nmount = \"hand\"", "cameras[0].mount is \"hand\""),
         ("height = 101", "height = 101\nfps = 3", "fps"),
     ];
     for (right, wrong, expected) in cases {
         assert!(DOWN.contains(right), "{right}");
         let error = Scene::from_toml(&DOWN.replacen(right, wrong, 1), "lab.toml", 0).unwrap_err();
         let message = error.to_string();
-        assert!(
-            message.starts_with("lab.toml: ") && message.contains(expected),
-            "{wrong}: {message}"
-        );
+        assert!(message.starts_with("lab.toml: ") && message.contains(expected), "{wrong}: {message}");
     }
     let error = Scene::load(std::path::Path::new("nowhere/lab.toml"), 0).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("nowhere/lab.toml: cannot read"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("nowhere/lab.toml: cannot read"), "{error}");
 }
 
 #[test]
@@ -439,10 +284,7 @@ fn the_bench_camera_sees_the_joints_move_without_allocating() {
     let mut image = Image::default();
     camera.capture(&mut image, SECOND).unwrap();
     image.check("bench").unwrap();
-    assert_eq!(
-        (image.format, image.width, image.height),
-        (PixelFormat::Rgb24, 224, 224)
-    );
+    assert_eq!((image.format, image.width, image.height), (PixelFormat::Rgb24, 224, 224));
     assert_eq!((image.stamp, image.sequence), (StampSource::Host, 0));
     assert!(image.stamp_ns <= image.dequeued_ns);
     let (before, depth) = (image.data.clone(), camera.true_depth().unwrap().to_vec());
@@ -453,10 +295,7 @@ fn the_bench_camera_sees_the_joints_move_without_allocating() {
     assert_eq!(camera.positions()[0], 0.8);
     assert_ne!(image.data, before);
     assert_ne!(camera.true_depth().unwrap(), depth);
-    let expected: Vec<f32> = [0.8]
-        .into_iter()
-        .chain(scene.initial_positions().skip(1))
-        .collect();
+    let expected: Vec<f32> = [0.8].into_iter().chain(scene.initial_positions().skip(1)).collect();
     assert_eq!(draw(&scene, "base", Some(&expected)).0, image.data);
 }
 
@@ -478,8 +317,5 @@ fn the_bench_camera_keeps_its_rate_and_refuses_nonsense() {
     let broken = Arc::new(FixedJoints(vec![f32::INFINITY]));
     let mut camera = BenchCamera::new(scene, "wrist", broken, 0.0).unwrap();
     let error = camera.capture(&mut image, SECOND).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "camera \"wrist\" of bench: the position of joint \"shoulder_pan\" is inf rad"
-    );
+    assert_eq!(error.to_string(), "camera \"wrist\" of bench: the position of joint \"shoulder_pan\" is inf rad");
 }

@@ -1,18 +1,11 @@
 //! Replay of folders of pictures, and what an image must be.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
 use std::time::Duration;
 
-use fathom::camera::{
-    Camera, CameraError, FolderCamera, FolderConfig, Image, PixelFormat, StampSource,
-};
+use fathom::camera::{Camera, CameraError, FolderCamera, FolderConfig, Image, PixelFormat, StampSource};
 
 #[path = "camera/picture.rs"]
 mod picture;
@@ -25,19 +18,11 @@ const SECOND: Duration = Duration::from_secs(1);
 fn write_png(path: &Path, width: u32, height: u32, color: png::ColorType, data: &[u8]) {
     let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), width, height);
     encoder.set_color(color);
-    encoder
-        .write_header()
-        .unwrap()
-        .write_image_data(data)
-        .unwrap();
+    encoder.write_header().unwrap().write_image_data(data).unwrap();
 }
 
 fn folder(path: &Path, repeat: bool) -> FolderCamera {
-    let config = FolderConfig {
-        folder: path.to_owned(),
-        rate_hz: 0.0,
-        repeat,
-    };
+    let config = FolderConfig { folder: path.to_owned(), rate_hz: 0.0, repeat };
     FolderCamera::open(&config).unwrap()
 }
 
@@ -45,62 +30,24 @@ fn folder(path: &Path, repeat: bool) -> FolderCamera {
 fn a_folder_is_replayed_in_the_order_of_its_numbers() {
     let pictures = tempfile::tempdir().unwrap();
     let at = |name: &str| pictures.path().join(name);
-    write_png(
-        &at("image-10.png"),
-        2,
-        1,
-        png::ColorType::Rgb,
-        &[1, 2, 3, 4, 5, 6],
-    );
+    write_png(&at("image-10.png"), 2, 1, png::ColorType::Rgb, &[1, 2, 3, 4, 5, 6]);
     write_png(&at("image-9.PNG"), 1, 2, png::ColorType::Grayscale, &[7, 8]);
-    write_png(
-        &at("image-11.png"),
-        1,
-        1,
-        png::ColorType::Rgba,
-        &[9, 10, 11, 128],
-    );
-    write_png(
-        &at("image-12.png"),
-        1,
-        1,
-        png::ColorType::GrayscaleAlpha,
-        &[12, 0],
-    );
+    write_png(&at("image-11.png"), 1, 1, png::ColorType::Rgba, &[9, 10, 11, 128]);
+    write_png(&at("image-12.png"), 1, 1, png::ColorType::GrayscaleAlpha, &[12, 0]);
     std::fs::copy(shim_folder().join("picture.jpg"), at("image-100.jpg")).unwrap();
     std::fs::write(at("notes.txt"), "not a picture").unwrap();
     let mut camera = folder(pictures.path(), true);
-    let names: Vec<_> = camera
-        .pictures()
-        .iter()
-        .map(|path| path.file_name().unwrap())
-        .collect();
-    let expected = [
-        "image-9.PNG",
-        "image-10.png",
-        "image-11.png",
-        "image-12.png",
-        "image-100.jpg",
-    ];
+    let names: Vec<_> = camera.pictures().iter().map(|path| path.file_name().unwrap()).collect();
+    let expected = ["image-9.PNG", "image-10.png", "image-11.png", "image-12.png", "image-100.jpg"];
     assert_eq!(names, expected);
     let mut image = Image::default();
-    let expected: [(u32, u32, &[u8]); 4] = [
-        (1, 2, &[7, 7, 7, 8, 8, 8]),
-        (2, 1, &[1, 2, 3, 4, 5, 6]),
-        (1, 1, &[9, 10, 11]),
-        (1, 1, &[12, 12, 12]),
-    ];
+    let expected: [(u32, u32, &[u8]); 4] =
+        [(1, 2, &[7, 7, 7, 8, 8, 8]), (2, 1, &[1, 2, 3, 4, 5, 6]), (1, 1, &[9, 10, 11]), (1, 1, &[12, 12, 12])];
     for round in 0..2 {
         for (index, (width, height, data)) in expected.into_iter().enumerate() {
             camera.capture(&mut image, SECOND).unwrap();
-            assert_eq!(
-                (image.width, image.height, image.stride),
-                (width, height, width * 3)
-            );
-            assert_eq!(
-                (image.format, image.data.as_slice()),
-                (PixelFormat::Rgb24, data)
-            );
+            assert_eq!((image.width, image.height, image.stride), (width, height, width * 3));
+            assert_eq!((image.format, image.data.as_slice()), (PixelFormat::Rgb24, data));
             assert_eq!(image.sequence, round * 5 + index as u64);
             assert_eq!(image.stamp, StampSource::Host);
             assert!(image.stamp_ns <= image.dequeued_ns);
@@ -115,35 +62,19 @@ fn a_folder_is_replayed_in_the_order_of_its_numbers() {
 fn a_replay_ends_or_keeps_its_rate() {
     let pictures = tempfile::tempdir().unwrap();
     for name in ["1.png", "2.png"] {
-        write_png(
-            &pictures.path().join(name),
-            1,
-            1,
-            png::ColorType::Grayscale,
-            &[0],
-        );
+        write_png(&pictures.path().join(name), 1, 1, png::ColorType::Grayscale, &[0]);
     }
     let mut image = Image::default();
     let mut once = folder(pictures.path(), false);
     once.capture(&mut image, SECOND).unwrap();
     once.capture(&mut image, SECOND).unwrap();
     let error = once.capture(&mut image, SECOND).unwrap_err();
-    assert!(
-        matches!(error, CameraError::Ended { pictures: 2, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, CameraError::Ended { pictures: 2, .. }), "{error}");
 
     let folder = pictures.path().to_owned();
-    let mut paced = FolderCamera::open(&FolderConfig {
-        folder,
-        rate_hz: 5.0,
-        repeat: true,
-    })
-    .unwrap();
+    let mut paced = FolderCamera::open(&FolderConfig { folder, rate_hz: 5.0, repeat: true }).unwrap();
     paced.capture(&mut image, SECOND).unwrap();
-    let error = paced
-        .capture(&mut image, Duration::from_millis(5))
-        .unwrap_err();
+    let error = paced.capture(&mut image, Duration::from_millis(5)).unwrap_err();
     assert!(matches!(error, CameraError::Silent { .. }), "{error}");
     std::thread::sleep(Duration::from_millis(450));
     paced.capture(&mut image, SECOND).unwrap();
@@ -154,21 +85,12 @@ fn a_replay_ends_or_keeps_its_rate() {
 fn bad_folders_and_pictures_are_errors_that_name_them() {
     let pictures = tempfile::tempdir().unwrap();
     let open = |path: &Path| {
-        let config = FolderConfig {
-            folder: path.to_owned(),
-            rate_hz: 0.0,
-            repeat: true,
-        };
+        let config = FolderConfig { folder: path.to_owned(), rate_hz: 0.0, repeat: true };
         FolderCamera::open(&config).map(|_| ()).unwrap_err()
     };
     let error = open(pictures.path());
     assert!(matches!(error, CameraError::NoPictures { .. }), "{error}");
-    assert!(
-        error
-            .to_string()
-            .contains(pictures.path().to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(pictures.path().to_str().unwrap()), "{error}");
     let error = open(&pictures.path().join("nowhere"));
     assert!(matches!(error, CameraError::Absent { .. }), "{error}");
 
@@ -181,11 +103,7 @@ fn bad_folders_and_pictures_are_errors_that_name_them() {
     let mut damaged = png.clone();
     damaged[50] ^= 0xff;
     let mut flat = jpeg.clone();
-    let size = flat
-        .windows(2)
-        .position(|marker| marker == [0xff, 0xc0])
-        .unwrap()
-        + 5;
+    let size = flat.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap() + 5;
     flat[size..size + 4].fill(0);
     let bad: [(&str, &[u8]); 7] = [
         ("0-empty.png", &empty),
@@ -212,11 +130,7 @@ fn bad_folders_and_pictures_are_errors_that_name_them() {
         }
     }
     camera.capture(&mut image, SECOND).unwrap();
-    assert_eq!(
-        image.data,
-        [1, 2, 3],
-        "the replay goes on after bad pictures"
-    );
+    assert_eq!(image.data, [1, 2, 3], "the replay goes on after bad pictures");
 }
 
 #[test]
@@ -229,12 +143,5 @@ fn an_image_without_its_pixels_does_not_pass() {
     image.check("view").unwrap();
     image.data.pop();
     let error = image.check("view").unwrap_err();
-    assert!(matches!(
-        error,
-        CameraError::Incomplete {
-            expected: 25,
-            received: 24,
-            ..
-        }
-    ));
+    assert!(matches!(error, CameraError::Incomplete { expected: 25, received: 24, .. }));
 }

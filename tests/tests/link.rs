@@ -1,15 +1,9 @@
 //! Host and controller over a real pseudo-terminal, and the host's end alone.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test's helpers fail the test as its body does"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test as its body does")]
 
 use std::time::{Duration, Instant};
 
-use fathom::link::{
-    ActionChunk, ClockOffset, Event, Exchange, Link, LinkError, Start, host_now_ns,
-};
+use fathom::link::{ActionChunk, ClockOffset, Event, Exchange, Link, LinkError, Start, host_now_ns};
 use firmware_bridge::message::{Fault, Mode, Reason};
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 
@@ -37,27 +31,19 @@ fn armed(sim: &Sim) -> Link {
     let mut link = open(sim);
     link.hello(&NAMES, WAIT).expect("the same joints");
     let sequence = link.arm().expect("sent");
-    assert_eq!(
-        link.wait_ack(sequence, WAIT).expect("acked").reason,
-        Reason::Ok
-    );
+    assert_eq!(link.wait_ack(sequence, WAIT).expect("acked").reason, Reason::Ok);
     link
 }
 
 fn chunk(positions: &[f32]) -> ActionChunk<'_> {
-    ActionChunk {
-        id: 4,
-        start: Start::Now,
-        period_us: 50_000,
-        validity_us: 5_000_000,
-        positions,
-    }
+    ActionChunk { id: 4, start: Start::Now, period_us: 50_000, validity_us: 5_000_000, positions }
 }
 
 /// Heartbeats and polls until `want` gives something.
 fn until<T>(link: &mut Link, beat: bool, mut want: impl FnMut(&Event) -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT;
     let mut beat_at = Instant::now();
+    let mut last = None;
     while Instant::now() < deadline {
         if beat && Instant::now() >= beat_at {
             match link.heartbeat() {
@@ -71,10 +57,11 @@ fn until<T>(link: &mut Link, beat: bool, mut want: impl FnMut(&Event) -> Option<
             if let Some(found) = want(&event) {
                 return found;
             }
+            last = Some(event);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("no such event");
+    panic!("no such event, the last is {last:?}, {:?}", link.counters());
 }
 
 /// The verdict on a request, repeated while the joints ramp to rest.
@@ -100,26 +87,16 @@ fn a_chunk_moves_the_simulated_joints() {
     let ack = link.wait_ack(refused, WAIT).expect("acked");
     assert_eq!(ack.reason, Reason::NotArmed);
     let sequence = link.arm().expect("sent");
-    assert_eq!(
-        link.wait_ack(sequence, WAIT).expect("acked").reason,
-        Reason::Ok
-    );
+    assert_eq!(link.wait_ack(sequence, WAIT).expect("acked").reason, Reason::Ok);
     assert_eq!(sim.positions(), [0.0, 0.5, 0.0], "to arm moves nothing");
 
     let sent_ns = host_now_ns();
-    let path: Vec<f32> = (1..=40)
-        .map(|step| step.min(20))
-        .flat_map(|step| [0.01 * step as f32, 0.5, -0.02 * step as f32])
-        .collect();
-    let plan = ActionChunk {
-        start: Start::HostNs(sent_ns + 200_000_000),
-        ..chunk(&path)
-    };
+    let path: Vec<f32> =
+        (1..=40).map(|step| step.min(20)).flat_map(|step| [0.01 * step as f32, 0.5, -0.02 * step as f32]).collect();
+    let plan = ActionChunk { start: Start::HostNs(sent_ns + 200_000_000), ..chunk(&path) };
     let sequence = link.send_chunk(&plan).expect("sent");
     let (start_us, received_ns) = until(&mut link, true, |event| match event {
-        Event::Ack {
-            ack, received_ns, ..
-        } if ack.sequence == sequence => {
+        Event::Ack { ack, received_ns, .. } if ack.sequence == sequence => {
             assert_eq!((ack.reason, ack.first_step), (Reason::Ok, 0));
             Some((ack.start_us, *received_ns))
         }
@@ -152,33 +129,21 @@ fn a_chunk_moves_the_simulated_joints() {
 
 #[test]
 fn a_silent_host_and_a_silent_controller_are_noticed() {
-    let sim = Sim::start(SimConfig {
-        deadman_us: 150_000,
-        ..config()
-    })
-    .expect("a pty");
+    let sim = Sim::start(SimConfig { deadman_us: 150_000, ..config() }).expect("a pty");
     let mut link = armed(&sim);
     link.send_chunk(&chunk(&[1.0; 3].repeat(60))).expect("sent");
     until(&mut link, false, |event| match event {
-        Event::State { state, .. } => {
-            (state.mode == Mode::Faulted(Fault::HostSilent)).then_some(())
-        }
+        Event::State { state, .. } => (state.mode == Mode::Faulted(Fault::HostSilent)).then_some(()),
         _ => None,
     });
     assert_eq!(settled(&mut link, Link::clear_fault), Reason::Ok);
 
     sim.freeze(true);
-    until(&mut link, true, |event| {
-        matches!(event, Event::Silent { .. }).then_some(())
-    });
+    until(&mut link, true, |event| matches!(event, Event::Silent { .. }).then_some(()));
     sim.freeze(false);
-    until(&mut link, true, |event| {
-        matches!(event, Event::Heard).then_some(())
-    });
+    until(&mut link, true, |event| matches!(event, Event::Heard).then_some(()));
     sim.reset();
-    until(&mut link, true, |event| {
-        matches!(event, Event::ControllerReset).then_some(())
-    });
+    until(&mut link, true, |event| matches!(event, Event::ControllerReset).then_some(()));
     link.hello(&NAMES, WAIT).expect("it is back");
 }
 
@@ -187,9 +152,7 @@ fn an_unplugged_controller_is_a_lost_link() {
     let mut sim = Sim::start(config()).expect("a pty");
     let mut link = armed(&sim);
     sim.unplug();
-    until(&mut link, false, |event| {
-        matches!(event, Event::Lost { .. }).then_some(())
-    });
+    until(&mut link, false, |event| matches!(event, Event::Lost { .. }).then_some(()));
     assert!(matches!(link.heartbeat(), Err(LinkError::Lost { .. })));
     let device = link.device().to_owned();
     drop(link);
@@ -199,69 +162,25 @@ fn an_unplugged_controller_is_a_lost_link() {
 
 #[test]
 fn another_protocol_version_is_a_typed_error() {
-    let sim = Sim::start(SimConfig {
-        version: 2,
-        ..config()
-    })
-    .expect("a pty");
+    let sim = Sim::start(SimConfig { version: 2, ..config() }).expect("a pty");
     let error = open(&sim).hello(&NAMES, WAIT).expect_err("version 2");
-    assert!(
-        matches!(
-            error,
-            LinkError::ProtocolVersion {
-                expected: 1,
-                found: 2,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, LinkError::ProtocolVersion { expected: 1, found: 2, .. }), "{error}");
 }
 
 #[test]
 fn other_joints_are_typed_errors() {
     let sim = Sim::start(config()).expect("a pty");
     let mut link = open(&sim);
-    let error = link
-        .hello(&["base", "elbow"], WAIT)
-        .expect_err("two joints");
-    assert!(matches!(
-        error,
-        LinkError::JointCount {
-            expected: 2,
-            found: 3,
-            ..
-        }
-    ));
-    let error = link
-        .hello(&["base", "wrist", "elbow"], WAIT)
-        .expect_err("order");
+    let error = link.hello(&["base", "elbow"], WAIT).expect_err("two joints");
+    assert!(matches!(error, LinkError::JointCount { expected: 2, found: 3, .. }));
+    let error = link.hello(&["base", "wrist", "elbow"], WAIT).expect_err("order");
     assert!(matches!(error, LinkError::JointNames { .. }), "{error}");
-    assert!(matches!(
-        link.send_chunk(&chunk(&[0.0; 3])),
-        Err(LinkError::NoHello { .. })
-    ));
+    assert!(matches!(link.send_chunk(&chunk(&[0.0; 3])), Err(LinkError::NoHello { .. })));
     link.hello(&NAMES, WAIT).expect("the same joints");
     let error = link.send_chunk(&chunk(&[0.0; 4])).expect_err("four values");
-    assert!(matches!(
-        error,
-        LinkError::ChunkShape {
-            values: 4,
-            joints: 3,
-            ..
-        }
-    ));
-    let error = link
-        .send_chunk(&chunk(&[0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0]))
-        .expect_err("NaN");
-    assert!(matches!(
-        error,
-        LinkError::NonFinite {
-            step: 1,
-            joint: 1,
-            ..
-        }
-    ));
+    assert!(matches!(error, LinkError::ChunkShape { values: 4, joints: 3, .. }));
+    let error = link.send_chunk(&chunk(&[0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0])).expect_err("NaN");
+    assert!(matches!(error, LinkError::NonFinite { step: 1, joint: 1, .. }));
 }
 
 #[test]
@@ -282,31 +201,18 @@ fn devices_that_do_not_open_are_typed_errors() {
 #[test]
 fn a_clock_offset_is_within_its_error() {
     // Controller 5 s behind; 300 us there, 100 us inside, 700 us back.
-    let exchange = Exchange {
-        sent_us: 10_000_000,
-        received_us: 5_000_300,
-        replied_us: 5_000_400,
-        returned_us: 10_001_100,
-    };
+    let exchange =
+        Exchange { sent_us: 10_000_000, received_us: 5_000_300, replied_us: 5_000_400, returned_us: 10_001_100 };
     let clock = ClockOffset::from_exchange(&exchange).expect("in order");
     let error_us = clock.error_us(exchange.returned_us);
     assert!((500..510).contains(&error_us));
     let told_us = clock.to_controller_us(20_000_000_000);
     assert!(told_us.abs_diff(15_000_000) <= error_us);
     assert_eq!(clock.to_host_ns(told_us), 20_000_000_000);
-    assert!(
-        clock.error_us(exchange.returned_us + 10_000_000) >= error_us + 1000,
-        "it ages"
-    );
-    let worse = Exchange {
-        returned_us: 10_003_000,
-        ..exchange
-    };
+    assert!(clock.error_us(exchange.returned_us + 10_000_000) >= error_us + 1000, "it ages");
+    let worse = Exchange { returned_us: 10_003_000, ..exchange };
     let worse = ClockOffset::from_exchange(&worse).expect("in order");
     assert_eq!(clock.best(worse), clock);
-    let disorder = Exchange {
-        returned_us: 9_000_000,
-        ..exchange
-    };
+    let disorder = Exchange { returned_us: 9_000_000, ..exchange };
     assert_eq!(ClockOffset::from_exchange(&disorder), None);
 }

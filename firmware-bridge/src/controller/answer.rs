@@ -6,8 +6,7 @@ use super::Controller;
 use crate::MAX_CHUNK_STEPS;
 use crate::frame::{Frame, FrameError, Header};
 use crate::message::{
-    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Reason, SCHEMA_HASH,
-    START_NOW,
+    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Reason, SCHEMA_HASH, START_NOW,
 };
 use crate::output::JointOutput;
 
@@ -15,13 +14,8 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
     /// Takes a good frame; the answer, if it has one.
     pub fn handle(&mut self, frame: &Frame<'_>, now_us: u64) -> Option<Message<'static>> {
         let Frame { header, message } = frame;
-        let mut ack = Ack {
-            sequence: header.sequence,
-            kind: message.kind(),
-            reason: Reason::Ok,
-            first_step: 0,
-            start_us: 0,
-        };
+        let mut ack =
+            Ack { sequence: header.sequence, kind: message.kind(), reason: Reason::Ok, first_step: 0, start_us: 0 };
         match message {
             Message::Hello { .. } if header.session != 0 => {
                 return Some(Message::HelloReply(self.hello(header, now_us)));
@@ -31,16 +25,11 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
                 let _ = self.admit(header, now_us);
                 self.stop(Mode::Holding);
             }
-            Message::Chunk(_)
-            | Message::Heartbeat
-            | Message::Arm
-            | Message::Disarm
-            | Message::ClearFault => ack.reason = self.admit(header, now_us),
+            Message::Chunk(_) | Message::Heartbeat | Message::Arm | Message::Disarm | Message::ClearFault => {
+                ack.reason = self.admit(header, now_us)
+            }
             // Its own words, on a line that echoes; to answer them would never end.
-            Message::HelloReply(_)
-            | Message::State(_)
-            | Message::Ack(_)
-            | Message::HeartbeatReply(_) => return None,
+            Message::HelloReply(_) | Message::State(_) | Message::Ack(_) | Message::HeartbeatReply(_) => return None,
         }
         if ack.reason == Reason::Ok {
             match message {
@@ -74,21 +63,11 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
     pub fn handle_error(&self, error: &FrameError) -> Option<Message<'static>> {
         let (header, kind, reason) = match error {
             FrameError::Version { header, .. } => (header, 0, Reason::WrongVersion),
-            FrameError::UnknownType { header, kind } if *kind < 0x80 => {
-                (header, *kind, Reason::UnknownType)
-            }
-            FrameError::Malformed { header, kind } if *kind < 0x80 => {
-                (header, *kind, Reason::Malformed)
-            }
+            FrameError::UnknownType { header, kind } if *kind < 0x80 => (header, *kind, Reason::UnknownType),
+            FrameError::Malformed { header, kind } if *kind < 0x80 => (header, *kind, Reason::Malformed),
             _ => return None,
         };
-        Some(Message::Ack(Ack {
-            sequence: header.sequence,
-            kind,
-            reason,
-            first_step: 0,
-            start_us: 0,
-        }))
+        Some(Message::Ack(Ack { sequence: header.sequence, kind, reason, first_step: 0, start_us: 0 }))
     }
 
     fn hello(&mut self, header: &Header, now_us: u64) -> HelloReply {
@@ -150,11 +129,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
                 return Err(Reason::OutOfLimits);
             }
         }
-        let start_us = if chunk.start_us == START_NOW {
-            now_us
-        } else {
-            chunk.start_us
-        };
+        let start_us = if chunk.start_us == START_NOW { now_us } else { chunk.start_us };
         if start_us > now_us.saturating_add(u64::from(self.config.ahead_us)) {
             return Err(Reason::TooFarAhead);
         }

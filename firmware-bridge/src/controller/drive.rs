@@ -11,8 +11,8 @@ use crate::output::JointOutput;
 impl<J: JointOutput, E: InputPin> Controller<J, E> {
     pub(super) fn measure(&mut self) {
         let mut fresh = self.measured;
-        self.measured_good = self.output.measure(fresh.as_mut_slice()).is_ok()
-            && fresh.as_slice().iter().all(|value| value.is_finite());
+        self.measured_good =
+            self.output.measure(fresh.as_mut_slice()).is_ok() && fresh.as_slice().iter().all(|value| value.is_finite());
         if self.measured_good {
             self.measured = fresh;
         }
@@ -20,10 +20,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
 
     pub(super) fn adopt_measured(&mut self) {
         for (at, measured) in self.setpoints.iter_mut().zip(self.measured.as_slice()) {
-            *at = Setpoint {
-                position: *measured,
-                velocity: 0.0,
-            };
+            *at = Setpoint { position: *measured, velocity: 0.0 };
         }
     }
 
@@ -44,11 +41,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             core::mem::swap(&mut self.current, &mut self.next);
             self.next.clear();
         }
-        let sample = if self.is_armed() {
-            self.current.sample(now_us)
-        } else {
-            None
-        };
+        let sample = if self.is_armed() { self.current.sample(now_us) } else { None };
         self.progress = sample.map(|sample| sample.progress);
         if sample.is_some() {
             self.mode = Mode::Active;
@@ -61,17 +54,11 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         if !self.energised {
             self.adopt_measured();
         } else {
-            let (target, slope) = sample.map_or((JointVec::EMPTY, JointVec::EMPTY), |sample| {
-                (sample.target, sample.slope)
-            });
+            let (target, slope) =
+                sample.map_or((JointVec::EMPTY, JointVec::EMPTY), |sample| (sample.target, sample.slope));
             let mut path = target.as_slice().iter().zip(slope.as_slice());
             let mut commanded = JointVec::zeros(self.config.joints.len());
-            let joints = self
-                .config
-                .joints
-                .as_slice()
-                .iter()
-                .zip(self.measured.as_slice());
+            let joints = self.config.joints.as_slice().iter().zip(self.measured.as_slice());
             let setpoints = self.setpoints.iter_mut().zip(&self.decelerations);
             let all = joints.zip(setpoints).zip(commanded.as_mut_slice());
             for (((joint, measured), (at, deceleration)), commanded) in all {
@@ -103,21 +90,12 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
 }
 
 /// Keeps a setpoint within the joint's jump of the measured pose; whether it had to.
-fn keep_near(
-    next: &mut Setpoint,
-    at: Setpoint,
-    measured: f32,
-    joint: &JointSpec,
-    dt_s: f32,
-) -> bool {
+fn keep_near(next: &mut Setpoint, at: Setpoint, measured: f32, joint: &JointSpec, dt_s: f32) -> bool {
     let near = within(next.position, measured - joint.jump, measured + joint.jump);
     if near == next.position {
         return false;
     }
     let velocity = (near - at.position) / dt_s;
-    *next = Setpoint {
-        position: near,
-        velocity: within(velocity, -joint.velocity, joint.velocity),
-    };
+    *next = Setpoint { position: near, velocity: within(velocity, -joint.velocity, joint.velocity) };
     true
 }

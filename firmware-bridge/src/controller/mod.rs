@@ -170,9 +170,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
     /// A tick that comes late moves the joints at most as far as four ticks in time would.
     pub fn tick(&mut self, now_us: u64) {
         let tick_us = u64::from(self.config.tick_us.max(1));
-        let since_us = self
-            .last_tick_us
-            .map_or(tick_us, |last| now_us.saturating_sub(last));
+        let since_us = self.last_tick_us.map_or(tick_us, |last| now_us.saturating_sub(last));
         if since_us == 0 {
             return;
         }
@@ -233,18 +231,14 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
 
     fn is_at_rest(&self) -> bool {
         let joints = self.config.joints.as_slice().iter();
-        joints
-            .zip(&self.setpoints)
-            .all(|(_, at)| at.velocity == 0.0)
+        joints.zip(&self.setpoints).all(|(_, at)| at.velocity == 0.0)
     }
 
     /// Whether the ramp to rest must begin for the joints to be at rest when the time is over.
     fn silence_ends(&self, now_us: u64) -> bool {
         let joints = self.config.joints.as_slice().iter().zip(&self.setpoints);
-        let ramp_us = joints
-            .map(|(joint, at)| ramp_time_us(at.velocity, joint, self.config.ramp_us))
-            .max()
-            .unwrap_or(0);
+        let ramp_us =
+            joints.map(|(joint, at)| ramp_time_us(at.velocity, joint, self.config.ramp_us)).max().unwrap_or(0);
         let silent_us = now_us.saturating_sub(self.heard_us);
         silent_us.saturating_add(u64::from(ramp_us)) >= u64::from(self.config.deadman_us)
     }

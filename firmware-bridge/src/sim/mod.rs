@@ -107,9 +107,7 @@ impl SimConfig {
     fn controller(&self) -> Result<Config, SimError> {
         let mut joints = JointTable::new();
         for joint in &self.joints {
-            joints
-                .push(joint.spec()?)
-                .map_err(|source| SimError::Joint(joint.name.clone(), source))?;
+            joints.push(joint.spec()?).map_err(|source| SimError::Joint(joint.name.clone(), source))?;
         }
         Ok(Config {
             tick_us: self.tick_us.max(1),
@@ -211,15 +209,8 @@ impl Sim {
             config: controller,
             version: config.version,
         };
-        let thread = thread::Builder::new()
-            .name("sim-controller".into())
-            .spawn(move || worker.run(pty))?;
-        Ok(Self {
-            path,
-            joints: Joints { plant },
-            switches,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("sim-controller".into()).spawn(move || worker.run(pty))?;
+        Ok(Self { path, joints: Joints { plant }, switches, thread: Some(thread) })
     }
 
     /// The device to open.
@@ -297,9 +288,7 @@ impl Worker {
         let tick = Duration::from_micros(u64::from(self.config.tick_us));
         let mut due = Instant::now();
         let mut last = due;
-        while !self.switches.exit.load(Ordering::Relaxed)
-            && !self.switches.reset.swap(false, Ordering::Relaxed)
-        {
+        while !self.switches.exit.load(Ordering::Relaxed) && !self.switches.reset.swap(false, Ordering::Relaxed) {
             let now = Instant::now();
             lock(&self.plant).step(now.saturating_duration_since(last).as_secs_f32());
             last = now;

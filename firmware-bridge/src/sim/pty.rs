@@ -56,7 +56,7 @@ impl Pty {
                 Ok(count) => {
                     self.waiting.drain(..count);
                 }
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
                 Err(_) => return Err(ErrorKind::Other),
             }
         }
@@ -74,7 +74,7 @@ impl ReadReady for Pty {
             let mut bytes = [0; 1024];
             match rustix::io::read(&self.master, &mut bytes) {
                 Ok(count) => self.received.extend(bytes.iter().take(count)),
-                Err(Errno::AGAIN) => {}
+                Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => return Err(ErrorKind::Other),
             }
         }

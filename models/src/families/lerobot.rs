@@ -191,6 +191,13 @@ pub(super) fn describe(
         action_head_layers: 1,
     };
     let normalization = Normalization::lerobot(dir)?;
+    let lengths = [("state", normalization.state_len(), state_dim), ("action", normalization.action_len(), action_dim)];
+    for (what, found, expected) in lengths {
+        if found.is_some_and(|n| n != expected) {
+            let detail = format!("{what}: expected {expected} values as in config.json, found {}", found.unwrap_or(0));
+            return Err(ModelError::Statistics { path: dir.to_owned(), detail });
+        }
+    }
     Ok(Described { family: Family::LerobotPi0, config, normalization, state_dims: state_dim..=state_dim, action_dim })
 }
 

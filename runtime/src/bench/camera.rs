@@ -32,9 +32,7 @@ pub struct FixedJoints(
 
 impl JointSource for FixedJoints {
     fn positions(&self, into: &mut [f32]) {
-        into.iter_mut()
-            .zip(&self.0)
-            .for_each(|(to, from)| *to = *from);
+        into.iter_mut().zip(&self.0).for_each(|(to, from)| *to = *from);
     }
 }
 
@@ -92,23 +90,13 @@ impl BenchCamera {
 impl Camera for BenchCamera {
     fn describe(&self) -> String {
         let (width, height) = self.renderer.size();
-        let rate = if self.rate_hz > 0.0 {
-            format!("at {} Hz", self.rate_hz)
-        } else {
-            "whenever asked".to_owned()
-        };
-        format!(
-            "{}: RGB24 {width}×{height} with true depth, {rate}",
-            self.name
-        )
+        let rate = if self.rate_hz > 0.0 { format!("at {} Hz", self.rate_hz) } else { "whenever asked".to_owned() };
+        format!("{}: RGB24 {width}×{height} with true depth, {rate}", self.name)
     }
 
     fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError> {
         let Some(sequence) = self.pace.wait(timeout) else {
-            return Err(CameraError::Silent {
-                device: self.name.clone(),
-                timeout,
-            });
+            return Err(CameraError::Silent { device: self.name.clone(), timeout });
         };
         let (width, height) = self.renderer.size();
         into.reshape(PixelFormat::Rgb24, width, height);
@@ -117,10 +105,7 @@ impl Camera for BenchCamera {
         self.joints.positions(&mut self.positions);
         self.renderer
             .render(&self.positions, &mut into.data, &mut self.depth)
-            .map_err(|source| CameraError::Scene {
-                device: self.name.clone(),
-                source,
-            })?;
+            .map_err(|source| CameraError::Scene { device: self.name.clone(), source })?;
         into.stamp = StampSource::Host;
         into.dequeued_ns = monotonic_ns();
         into.sequence = sequence;

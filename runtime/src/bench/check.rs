@@ -26,18 +26,8 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn that(
-        &self,
-        right: bool,
-        key: &str,
-        found: impl Debug,
-        expected: &str,
-    ) -> Result<(), SceneError> {
-        if right {
-            Ok(())
-        } else {
-            Err(self.wrong(key, &found, expected))
-        }
+    pub(super) fn that(&self, right: bool, key: &str, found: impl Debug, expected: &str) -> Result<(), SceneError> {
+        if right { Ok(()) } else { Err(self.wrong(key, &found, expected)) }
     }
 
     pub(super) fn finite(&self, key: &str, v: Vec3) -> Result<(), SceneError> {
@@ -50,27 +40,16 @@ impl Check<'_> {
     }
 
     fn color(&self, key: &str, color: Vec3) -> Result<(), SceneError> {
-        let right = [color.x, color.y, color.z]
-            .iter()
-            .all(|part| (0.0..=1.0).contains(part));
+        let right = [color.x, color.y, color.z].iter().all(|part| (0.0..=1.0).contains(part));
         self.that(right, key, color, "red, green and blue, each from 0 to 1")
     }
 
-    pub(super) fn names<'n>(
-        &self,
-        key: &str,
-        names: impl Iterator<Item = &'n str>,
-    ) -> Result<(), SceneError> {
+    pub(super) fn names<'n>(&self, key: &str, names: impl Iterator<Item = &'n str>) -> Result<(), SceneError> {
         let mut seen = Vec::new();
         for (index, name) in names.enumerate() {
             let key = format!("{key}[{index}].name");
             self.that(!name.trim().is_empty(), &key, name, "a name")?;
-            self.that(
-                !seen.contains(&name),
-                &key,
-                name,
-                "a name that no other one has",
-            )?;
+            self.that(!seen.contains(&name), &key, name, "a name that no other one has")?;
             seen.push(name);
         }
         Ok(())
@@ -80,12 +59,7 @@ impl Check<'_> {
         match *shape {
             Shape::Box { size } => {
                 let right = size.is_finite() && size.x > 0.0 && size.y > 0.0 && size.z > 0.0;
-                self.that(
-                    right,
-                    &format!("{key}.box.size"),
-                    size,
-                    "three lengths above 0",
-                )
+                self.that(right, &format!("{key}.box.size"), size, "three lengths above 0")
             }
             Shape::Cylinder { radius, height } => {
                 self.length(&format!("{key}.cylinder.radius"), radius)?;
@@ -135,74 +109,35 @@ impl Check<'_> {
         let [low, high] = joint.limits_rad;
         let limits = low.is_finite() && high.is_finite() && low < high;
         let expected = "the least position, then the greatest";
-        self.that(
-            limits,
-            &format!("{key}.limits_rad"),
-            joint.limits_rad,
-            expected,
-        )?;
+        self.that(limits, &format!("{key}.limits_rad"), joint.limits_rad, expected)?;
         let inside = (low..=high).contains(&joint.initial_rad);
         let expected = format!("a position within limits_rad, {low} to {high}");
-        self.that(
-            inside,
-            &format!("{key}.initial_rad"),
-            joint.initial_rad,
-            &expected,
-        )?;
+        self.that(inside, &format!("{key}.initial_rad"), joint.initial_rad, &expected)?;
         let speed = joint.velocity_limit_rad_s;
         let right = speed.is_finite() && speed > 0.0;
-        self.that(
-            right,
-            &format!("{key}.velocity_limit_rad_s"),
-            speed,
-            "a speed above 0",
-        )?;
+        self.that(right, &format!("{key}.velocity_limit_rad_s"), speed, "a speed above 0")?;
         for (index, part) in joint.shapes.iter().enumerate() {
             self.part(&format!("{key}.shapes[{index}]"), part)?;
         }
         Ok(())
     }
 
-    pub(super) fn object(
-        &self,
-        key: &str,
-        entry: &ObjectEntry,
-        table: &Table,
-    ) -> Result<(), SceneError> {
+    pub(super) fn object(&self, key: &str, entry: &ObjectEntry, table: &Table) -> Result<(), SceneError> {
         self.shape(&format!("{key}.shape"), &entry.shape)?;
         self.color(&format!("{key}.color"), entry.color)?;
-        for (axis, ((at, random), (center, size))) in entry
-            .position
-            .iter()
-            .zip(entry.random)
-            .zip(table.center.iter().zip(table.size))
-            .enumerate()
+        for (axis, ((at, random), (center, size))) in
+            entry.position.iter().zip(entry.random).zip(table.center.iter().zip(table.size)).enumerate()
         {
             let right = random.is_finite() && random >= 0.0;
-            self.that(
-                right,
-                &format!("{key}.random[{axis}]"),
-                random,
-                "0 or a length, in metres",
-            )?;
+            self.that(right, &format!("{key}.random[{axis}]"), random, "0 or a length, in metres")?;
             let right = (at - center).abs() + random <= size / 2.0;
             let expected = "a place which, moved by `random`, is still on the table";
             self.that(right, &format!("{key}.position[{axis}]"), *at, expected)?;
         }
-        self.that(
-            entry.yaw_rad.is_finite(),
-            &format!("{key}.yaw_rad"),
-            entry.yaw_rad,
-            "an angle",
-        )?;
+        self.that(entry.yaw_rad.is_finite(), &format!("{key}.yaw_rad"), entry.yaw_rad, "an angle")?;
         let right = (0.0..=TAU).contains(&entry.random_yaw_rad);
         let key = format!("{key}.random_yaw_rad");
-        self.that(
-            right,
-            &key,
-            entry.random_yaw_rad,
-            "0 to one turn, in radians",
-        )
+        self.that(right, &key, entry.random_yaw_rad, "0 to one turn, in radians")
     }
 
     pub(super) fn camera(
@@ -211,26 +146,13 @@ impl Check<'_> {
         entry: &CameraEntry,
         mount: Option<usize>,
     ) -> Result<SceneCamera, SceneError> {
-        let CameraEntry {
-            position,
-            look_at,
-            up,
-            vertical_fov_rad,
-            width,
-            height,
-            ..
-        } = *entry;
+        let CameraEntry { position, look_at, up, vertical_fov_rad, width, height, .. } = *entry;
         self.finite(&format!("{key}.position"), position)?;
         self.finite(&format!("{key}.look_at"), look_at)?;
         self.finite(&format!("{key}.up"), up)?;
         let right = vertical_fov_rad > 0.0 && vertical_fov_rad < PI;
         let expected = "an angle above 0 and below half a turn, in radians";
-        self.that(
-            right,
-            &format!("{key}.vertical_fov_rad"),
-            vertical_fov_rad,
-            expected,
-        )?;
+        self.that(right, &format!("{key}.vertical_fov_rad"), vertical_fov_rad, expected)?;
         for (side, pixels) in [("width", width), ("height", height)] {
             let right = (1..=MAX_PIXELS).contains(&pixels);
             let expected = format!("1 to {MAX_PIXELS} pixels");
@@ -241,13 +163,6 @@ impl Check<'_> {
             .ok_or_else(|| self.wrong(&format!("{key}.look_at"), &look_at, expected))?;
         let pose = Pose { rotation, position };
         let name = entry.name.clone();
-        Ok(SceneCamera {
-            name,
-            mount,
-            pose,
-            vertical_fov_rad,
-            width,
-            height,
-        })
+        Ok(SceneCamera { name, mount, pose, vertical_fov_rad, width, height })
     }
 }

@@ -58,9 +58,7 @@ pub enum SceneError {
         value: f32,
     },
     /// A pixel buffer has the wrong length.
-    #[error(
-        "the buffer for {what} has {found} elements; a {width}×{height} image needs {expected}"
-    )]
+    #[error("the buffer for {what} has {found} elements; a {width}×{height} image needs {expected}")]
     Buffer {
         /// What the buffer is for.
         what: &'static str,

@@ -77,45 +77,22 @@ impl SceneFile {
         for (index, part) in self.base.iter().enumerate() {
             check.part(&format!("base[{index}]"), part)?;
         }
-        check.that(
-            !self.joints.is_empty(),
-            "joints",
-            "empty",
-            "at least one joint",
-        )?;
-        check.names(
-            "joints",
-            self.joints.iter().map(|joint| joint.name.as_str()),
-        )?;
+        check.that(!self.joints.is_empty(), "joints", "empty", "at least one joint")?;
+        check.names("joints", self.joints.iter().map(|joint| joint.name.as_str()))?;
         for (index, joint) in self.joints.iter_mut().enumerate() {
             check.joint(&format!("joints[{index}]"), joint)?;
             joint.axis = joint.axis.normalized();
         }
         let joint_index = |key: &str, name: &str| {
-            let names: Vec<&str> = self
-                .joints
-                .iter()
-                .map(|joint| joint.name.as_str())
-                .collect();
+            let names: Vec<&str> = self.joints.iter().map(|joint| joint.name.as_str()).collect();
             let expected = format!("the name of a joint: {}", names.join(", "));
             let index = names.iter().position(|known| *known == name);
             index.ok_or_else(|| check.wrong(key, &name, &expected))
         };
-        let tool = Tool {
-            joint: joint_index("tool.joint", &self.tool.joint)?,
-            offset: self.tool.offset,
-        };
+        let tool = Tool { joint: joint_index("tool.joint", &self.tool.joint)?, offset: self.tool.offset };
         check.finite("tool.offset", tool.offset)?;
-        check.that(
-            !self.cameras.is_empty(),
-            "cameras",
-            "empty",
-            "at least one camera",
-        )?;
-        check.names(
-            "cameras",
-            self.cameras.iter().map(|camera| camera.name.as_str()),
-        )?;
+        check.that(!self.cameras.is_empty(), "cameras", "empty", "at least one camera")?;
+        check.names("cameras", self.cameras.iter().map(|camera| camera.name.as_str()))?;
         let mut cameras = Vec::with_capacity(self.cameras.len());
         for (index, entry) in self.cameras.iter().enumerate() {
             let key = format!("cameras[{index}]");
@@ -125,31 +102,12 @@ impl SceneFile {
             };
             cameras.push(check.camera(&key, entry, mount)?);
         }
-        check.names(
-            "objects",
-            self.objects.iter().map(|object| object.name.as_str()),
-        )?;
+        check.names("objects", self.objects.iter().map(|object| object.name.as_str()))?;
         for (index, entry) in self.objects.iter().enumerate() {
             check.object(&format!("objects[{index}]"), entry, &self.table)?;
         }
         let objects = lay_out(&self.objects, seed);
-        let Self {
-            name,
-            table,
-            light,
-            base,
-            joints,
-            ..
-        } = self;
-        Ok(Scene {
-            name,
-            table,
-            light,
-            base,
-            joints,
-            tool,
-            objects,
-            cameras,
-        })
+        let Self { name, table, light, base, joints, .. } = self;
+        Ok(Scene { name, table, light, base, joints, tool, objects, cameras })
     }
 }

@@ -65,10 +65,7 @@ impl Scene {
         let mut pose = Pose::IDENTITY;
         for (joint, position) in self.joints().iter().zip(positions) {
             let rotation = Rotation::about(joint.axis, *position);
-            pose = pose.then(Pose {
-                rotation,
-                position: joint.origin,
-            });
+            pose = pose.then(Pose { rotation, position: joint.origin });
             into.push(pose);
         }
         Ok(())
@@ -80,9 +77,7 @@ impl Scene {
     /// [`SceneError::JointCount`] and [`SceneError::JointPosition`].
     pub fn end_effector(&self, positions: &[f32]) -> Result<Vec3, SceneError> {
         let tool = self.tool();
-        Ok(self
-            .link_pose(Some(tool.joint), positions)?
-            .apply(tool.offset))
+        Ok(self.link_pose(Some(tool.joint), positions)?.apply(tool.offset))
     }
 
     /// The camera of index `camera`, with the joints at `positions` (radians).
@@ -95,12 +90,7 @@ impl Scene {
         };
         let pose = self.link_pose(camera.mount, positions)?.then(camera.pose);
         let focal = camera.height as f32 / 2.0 / (camera.vertical_fov_rad / 2.0).tan();
-        Ok(View {
-            pose,
-            focal,
-            width: camera.width,
-            height: camera.height,
-        })
+        Ok(View { pose, focal, width: camera.width, height: camera.height })
     }
 
     /// Pose of the link behind joint `joint`, or of the world.
@@ -110,31 +100,17 @@ impl Scene {
         let chain = self.joints().iter().zip(positions).take(links);
         Ok(chain.fold(Pose::IDENTITY, |pose, (joint, position)| {
             let rotation = Rotation::about(joint.axis, *position);
-            pose.then(Pose {
-                rotation,
-                position: joint.origin,
-            })
+            pose.then(Pose { rotation, position: joint.origin })
         }))
     }
 
     fn check_positions(&self, positions: &[f32]) -> Result<(), SceneError> {
         let expected = self.joints().len();
         if positions.len() != expected {
-            return Err(SceneError::JointCount {
-                expected,
-                found: positions.len(),
-            });
+            return Err(SceneError::JointCount { expected, found: positions.len() });
         }
-        match self
-            .joints()
-            .iter()
-            .zip(positions)
-            .find(|(_, position)| !position.is_finite())
-        {
-            Some((joint, value)) => Err(SceneError::JointPosition {
-                joint: joint.name.clone(),
-                value: *value,
-            }),
+        match self.joints().iter().zip(positions).find(|(_, position)| !position.is_finite()) {
+            Some((joint, value)) => Err(SceneError::JointPosition { joint: joint.name.clone(), value: *value }),
             None => Ok(()),
         }
     }

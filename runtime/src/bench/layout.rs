@@ -32,19 +32,9 @@ pub(super) fn lay_out(entries: &[ObjectEntry], seed: u64) -> Vec<Object> {
             position = place();
         }
         let yaw_rad = entry.yaw_rad + entry.random_yaw_rad * random.sign();
-        let pose = Pose {
-            rotation: Rotation::about(Vec3::UP, yaw_rad),
-            position,
-        };
-        let ObjectEntry {
-            name, shape, color, ..
-        } = entry;
-        objects.push(Object {
-            name: name.clone(),
-            shape: *shape,
-            color: *color,
-            pose,
-        });
+        let pose = Pose { rotation: Rotation::about(Vec3::UP, yaw_rad), position };
+        let ObjectEntry { name, shape, color, .. } = entry;
+        objects.push(Object { name: name.clone(), shape: *shape, color: *color, pose });
     }
     objects
 }

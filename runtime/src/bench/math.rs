@@ -54,11 +54,7 @@ impl Vec3 {
     #[must_use]
     pub fn normalized(self) -> Self {
         let length = self.length();
-        if length > 0.0 {
-            self * (1.0 / length)
-        } else {
-            self
-        }
+        if length > 0.0 { self * (1.0 / length) } else { self }
     }
 
     /// Product of each component with its fellow.
@@ -127,22 +123,14 @@ pub struct Rotation {
 
 impl Rotation {
     /// No rotation.
-    pub const IDENTITY: Self = Self {
-        x: vec3(1.0, 0.0, 0.0),
-        y: vec3(0.0, 1.0, 0.0),
-        z: vec3(0.0, 0.0, 1.0),
-    };
+    pub const IDENTITY: Self = Self { x: vec3(1.0, 0.0, 0.0), y: vec3(0.0, 1.0, 0.0), z: vec3(0.0, 0.0, 1.0) };
 
     /// Turn by `angle_rad` about `axis` (of length 1), right-handed.
     #[must_use]
     pub fn about(axis: Vec3, angle_rad: f32) -> Self {
         let (sin, cos) = angle_rad.sin_cos();
         let turn = |v: Vec3| v * cos + axis.cross(v) * sin + axis * (axis.dot(v) * (1.0 - cos));
-        Self {
-            x: turn(Self::IDENTITY.x),
-            y: turn(Self::IDENTITY.y),
-            z: turn(Self::IDENTITY.z),
-        }
+        Self { x: turn(Self::IDENTITY.x), y: turn(Self::IDENTITY.y), z: turn(Self::IDENTITY.z) }
     }
 
     /// The rotation whose z axis points along `forward` and whose y axis points as far against
@@ -157,11 +145,7 @@ impl Rotation {
             return None;
         }
         let x = right.normalized();
-        Some(Self {
-            x,
-            y: z.cross(x),
-            z,
-        })
+        Some(Self { x, y: z.cross(x), z })
     }
 
     /// The vector `v` of the turned system in the outer one.
@@ -179,11 +163,7 @@ impl Rotation {
     /// First `inner`, then this rotation.
     #[must_use]
     pub fn after(self, inner: Self) -> Self {
-        Self {
-            x: self.apply(inner.x),
-            y: self.apply(inner.y),
-            z: self.apply(inner.z),
-        }
+        Self { x: self.apply(inner.x), y: self.apply(inner.y), z: self.apply(inner.z) }
     }
 }
 
@@ -198,10 +178,7 @@ pub struct Pose {
 
 impl Pose {
     /// The outer coordinate system itself.
-    pub const IDENTITY: Self = Self {
-        rotation: Rotation::IDENTITY,
-        position: Vec3::ZERO,
-    };
+    pub const IDENTITY: Self = Self { rotation: Rotation::IDENTITY, position: Vec3::ZERO };
 
     /// The point `p` of this system in the outer one.
     #[must_use]
@@ -218,10 +195,7 @@ impl Pose {
     /// The pose `inner`, given in this system, in the outer one.
     #[must_use]
     pub fn then(self, inner: Self) -> Self {
-        Self {
-            rotation: self.rotation.after(inner.rotation),
-            position: self.apply(inner.position),
-        }
+        Self { rotation: self.rotation.after(inner.rotation), position: self.apply(inner.position) }
     }
 }
 
@@ -237,24 +211,15 @@ mod tests {
     fn a_quarter_turn_about_z_takes_x_to_y() {
         let turn = Rotation::about(Vec3::UP, std::f32::consts::FRAC_PI_2);
         assert!(close(turn.apply(vec3(1.0, 0.0, 0.0)), vec3(0.0, 1.0, 0.0)));
-        assert!(close(
-            turn.unapply(vec3(0.0, 1.0, 0.0)),
-            vec3(1.0, 0.0, 0.0)
-        ));
-        assert!(close(
-            turn.after(turn).apply(vec3(1.0, 2.0, 3.0)),
-            vec3(-1.0, -2.0, 3.0)
-        ));
+        assert!(close(turn.unapply(vec3(0.0, 1.0, 0.0)), vec3(1.0, 0.0, 0.0)));
+        assert!(close(turn.after(turn).apply(vec3(1.0, 2.0, 3.0)), vec3(-1.0, -2.0, 3.0)));
     }
 
     #[test]
     fn a_camera_looks_along_z_with_y_down() {
         let camera = Rotation::looking(vec3(1.0, 0.0, 0.0), Vec3::UP).unwrap();
         assert!(close(camera.z, vec3(1.0, 0.0, 0.0)));
-        assert!(
-            close(camera.x, vec3(0.0, -1.0, 0.0)),
-            "right of forwards is -y"
-        );
+        assert!(close(camera.x, vec3(0.0, -1.0, 0.0)), "right of forwards is -y");
         assert!(close(camera.y, vec3(0.0, 0.0, -1.0)));
         assert_eq!(Rotation::looking(Vec3::UP, Vec3::UP), None);
     }

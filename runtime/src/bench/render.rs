@@ -13,12 +13,7 @@ use super::trace::{Drawn, Paint, Tracer, linear, srgb_table};
 /// each) are drawn again with more rays.
 const EDGE: u32 = 20;
 /// The rays of such a pixel, within the pixel: a turned square, as graphics cards use.
-const SAMPLES: [(f32, f32); 4] = [
-    (0.375, 0.125),
-    (0.875, 0.375),
-    (0.125, 0.625),
-    (0.625, 0.875),
-];
+const SAMPLES: [(f32, f32); 4] = [(0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875)];
 
 /// Draws a scene as one of its cameras sees it. Keeps its memory from image to image.
 #[derive(Debug)]
@@ -68,26 +63,12 @@ impl Renderer {
     ///
     /// # Errors
     /// [`SceneError::JointCount`], [`SceneError::JointPosition`], [`SceneError::Buffer`].
-    pub fn render(
-        &mut self,
-        positions: &[f32],
-        rgb: &mut [u8],
-        depth: &mut [f32],
-    ) -> Result<(), SceneError> {
+    pub fn render(&mut self, positions: &[f32], rgb: &mut [u8], depth: &mut [f32]) -> Result<(), SceneError> {
         let (width, height) = (self.width, self.height);
         let count = pixels(width, height);
-        for (what, expected, found) in [
-            ("pixels", count * 3, rgb.len()),
-            ("depth", count, depth.len()),
-        ] {
+        for (what, expected, found) in [("pixels", count * 3, rgb.len()), ("depth", count, depth.len())] {
             if found != expected {
-                return Err(SceneError::Buffer {
-                    what,
-                    expected,
-                    found,
-                    width,
-                    height,
-                });
+                return Err(SceneError::Buffer { what, expected, found, width, height });
             }
         }
         let view = self.scene.view(self.camera, positions)?;
@@ -103,9 +84,7 @@ impl Renderer {
             }
         }
         mark_edges(rgb, row_length, &mut self.edges);
-        let rows = rgb
-            .chunks_mut(row_length)
-            .zip(self.edges.chunks(row_length));
+        let rows = rgb.chunks_mut(row_length).zip(self.edges.chunks(row_length));
         for (y, (rgb, edges)) in (0..height).zip(rows) {
             for (x, (rgb, edge)) in (0..width).zip(rgb.iter_mut().zip(edges)) {
                 if *edge {
@@ -113,9 +92,7 @@ impl Renderer {
                     for (dx, dy) in SAMPLES {
                         let direction = view.ray(x as f32 + dx, y as f32 + dy);
                         let (sample, _) = tracer.trace(x, y, direction);
-                        sum.iter_mut()
-                            .zip(sample)
-                            .for_each(|(sum, part)| *sum += u32::from(part));
+                        sum.iter_mut().zip(sample).for_each(|(sum, part)| *sum += u32::from(part));
                     }
                     *rgb = sum.map(|sum| u8::try_from(sum / 4).unwrap_or(u8::MAX));
                 }
@@ -133,38 +110,20 @@ impl Renderer {
             let solid = Solid::new(shape, pose);
             let [columns, rows] = extent(&solid, view);
             // What is out of sight stays, for its shadow.
-            drawn.push(Drawn {
-                solid,
-                paint,
-                columns,
-                rows,
-            });
+            drawn.push(Drawn { solid, paint, columns, rows });
         };
-        let shifted = |position: Vec3| Pose {
-            rotation: Rotation::IDENTITY,
-            position,
-        };
+        let shifted = |position: Vec3| Pose { rotation: Rotation::IDENTITY, position };
         let table = self.scene.table();
         let ([x, y], [width, length]) = (table.center, table.size);
         let corner = vec3(x - width / 2.0, y - length / 2.0, 0.0);
         let colors = [linear(table.color), linear(table.checker_color)];
         add(
-            &Shape::Box {
-                size: vec3(width, length, table.thickness),
-            },
+            &Shape::Box { size: vec3(width, length, table.thickness) },
             shifted(vec3(x, y, -table.thickness / 2.0)),
-            Paint::Checker {
-                colors,
-                corner,
-                size: table.checker_size,
-            },
+            Paint::Checker { colors, corner, size: table.checker_size },
         );
         for part in self.scene.base() {
-            add(
-                &part.shape,
-                shifted(part.position),
-                Paint::Plain(linear(part.color)),
-            );
+            add(&part.shape, shifted(part.position), Paint::Plain(linear(part.color)));
         }
         for (joint, link) in self.scene.joints().iter().zip(&self.links) {
             for part in &joint.shapes {
@@ -173,11 +132,7 @@ impl Renderer {
             }
         }
         for object in self.scene.objects() {
-            add(
-                &object.shape,
-                object.pose,
-                Paint::Plain(linear(object.color)),
-            );
+            add(&object.shape, object.pose, Paint::Plain(linear(object.color)));
         }
         Ok(())
     }
@@ -190,11 +145,7 @@ fn extent(solid: &Solid, view: &View) -> [[u32; 2]; 2] {
     let range = |across: f32, size: u32| -> [u32; 2] {
         // Around the camera, or cutting the plane through it: anywhere.
         if local.z <= radius {
-            return if local.z <= -radius {
-                [0, 0]
-            } else {
-                [0, size]
-            };
+            return if local.z <= -radius { [0, 0] } else { [0, size] };
         }
         // The tangents of the ball's circle in the plane of this axis and the optical one.
         let reach = radius * (across * across + local.z * local.z - radius * radius).sqrt();

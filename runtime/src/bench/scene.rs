@@ -190,10 +190,8 @@ impl Scene {
     /// [`SceneError::Parse`] for unknown, missing or mistyped keys, [`SceneError::Value`] for
     /// values that make no sense. Both name the key.
     pub fn from_toml(text: &str, file: &str, seed: u64) -> Result<Self, SceneError> {
-        let parsed: SceneFile = toml::from_str(text).map_err(|source| SceneError::Parse {
-            file: file.to_owned(),
-            source: Box::new(source),
-        })?;
+        let parsed: SceneFile = toml::from_str(text)
+            .map_err(|source| SceneError::Parse { file: file.to_owned(), source: Box::new(source) })?;
         parsed.into_scene(file, seed)
     }
 
@@ -266,15 +264,8 @@ impl Scene {
     }
 
     pub(super) fn unknown_camera(&self, name: &str) -> SceneError {
-        let known: Vec<&str> = self
-            .cameras
-            .iter()
-            .map(|camera| camera.name.as_str())
-            .collect();
-        SceneError::Camera {
-            name: name.to_owned(),
-            known: known.join(", "),
-        }
+        let known: Vec<&str> = self.cameras.iter().map(|camera| camera.name.as_str()).collect();
+        SceneError::Camera { name: name.to_owned(), known: known.join(", ") }
     }
 
     /// The object that a prompt such as "reach for the red block" is about: the one with the most
@@ -282,18 +273,8 @@ impl Scene {
     #[must_use]
     pub fn find(&self, prompt: &str) -> Option<&Object> {
         let spoken = words(prompt);
-        let score = |object: &Object| {
-            words(&object.name)
-                .iter()
-                .filter(|word| spoken.contains(word))
-                .count()
-        };
-        let best = self
-            .objects
-            .iter()
-            .map(score)
-            .max()
-            .filter(|best| *best > 0)?;
+        let score = |object: &Object| words(&object.name).iter().filter(|word| spoken.contains(word)).count();
+        let best = self.objects.iter().map(score).max().filter(|best| *best > 0)?;
         let mut found = self.objects.iter().filter(|object| score(object) == best);
         let object = found.next()?;
         found.next().is_none().then_some(object)
@@ -302,8 +283,5 @@ impl Scene {
 
 /// The words of a text, in small letters.
 fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect()
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }

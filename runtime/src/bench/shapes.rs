@@ -60,21 +60,10 @@ impl Solid {
                 let half = (to - from).length() / 2.0;
                 let along = to - from;
                 // Any direction across the rod will do.
-                let across = if along.x.abs() < along.y.abs() {
-                    vec3(1.0, 0.0, 0.0)
-                } else {
-                    vec3(0.0, 1.0, 0.0)
-                };
+                let across = if along.x.abs() < along.y.abs() { vec3(1.0, 0.0, 0.0) } else { vec3(0.0, 1.0, 0.0) };
                 let rotation = Rotation::looking(along, across).unwrap_or(Rotation::IDENTITY);
-                let inner = Pose {
-                    rotation,
-                    position: from.lerp(to, 0.5),
-                };
-                (
-                    Kind::Capsule { radius, half },
-                    pose.then(inner),
-                    half + radius,
-                )
+                let inner = Pose { rotation, position: from.lerp(to, 0.5) };
+                (Kind::Capsule { radius, half }, pose.then(inner), half + radius)
             }
         };
         Self { kind, pose, bound }
@@ -96,8 +85,7 @@ impl Solid {
         if miss2 > self.bound * self.bound * length2 {
             return None;
         }
-        self.hit_inside(ray, to_center)
-            .filter(|hit| hit.t > near && hit.t < far)
+        self.hit_inside(ray, to_center).filter(|hit| hit.t > near && hit.t < far)
     }
 
     fn hit_inside(&self, ray: &Ray, to_center: Vec3) -> Option<Hit> {
@@ -111,10 +99,7 @@ impl Solid {
             Kind::Sphere { radius } => hit_sphere(&local, Vec3::ZERO, radius),
             Kind::Capsule { radius, half } => hit_capsule(&local, radius, half),
         }?;
-        Some(Hit {
-            t: hit.t,
-            normal: self.pose.rotation.apply(hit.normal),
-        })
+        Some(Hit { t: hit.t, normal: self.pose.rotation.apply(hit.normal) })
     }
 }
 
@@ -154,26 +139,15 @@ fn first_root(a: f32, b: f32, c: f32) -> Option<f32> {
 fn hit_sphere(ray: &Ray, center: Vec3, radius: f32) -> Option<Hit> {
     let origin = ray.origin - center;
     let direction = ray.direction;
-    let t = first_root(
-        direction.dot(direction),
-        origin.dot(direction),
-        origin.dot(origin) - radius * radius,
-    )?;
-    Some(Hit {
-        t,
-        normal: (origin + direction * t) * (1.0 / radius),
-    })
+    let t = first_root(direction.dot(direction), origin.dot(direction), origin.dot(origin) - radius * radius)?;
+    Some(Hit { t, normal: (origin + direction * t) * (1.0 / radius) })
 }
 
 /// Where the ray enters the endless cylinder about the z axis.
 fn hit_tube(ray: &Ray, radius: f32) -> Option<f32> {
     let flat = |v: Vec3| vec3(v.x, v.y, 0.0);
     let (origin, direction) = (flat(ray.origin), flat(ray.direction));
-    first_root(
-        direction.dot(direction),
-        origin.dot(direction),
-        origin.dot(origin) - radius * radius,
-    )
+    first_root(direction.dot(direction), origin.dot(direction), origin.dot(origin) - radius * radius)
 }
 
 fn side_normal(point: Vec3, radius: f32) -> Vec3 {
@@ -184,10 +158,7 @@ fn hit_cylinder(ray: &Ray, radius: f32, half: f32) -> Option<Hit> {
     if let Some(t) = hit_tube(ray, radius) {
         let point = ray.at(t);
         if point.z.abs() <= half {
-            return Some(Hit {
-                t,
-                normal: side_normal(point, radius),
-            });
+            return Some(Hit { t, normal: side_normal(point, radius) });
         }
     }
     // The end that faces the ray's origin.
@@ -195,26 +166,18 @@ fn hit_cylinder(ray: &Ray, radius: f32, half: f32) -> Option<Hit> {
     let t = (end - ray.origin.z) / ray.direction.z;
     let point = ray.at(t);
     let inside = t.is_finite() && point.x * point.x + point.y * point.y <= radius * radius;
-    inside.then_some(Hit {
-        t,
-        normal: vec3(0.0, 0.0, end.signum()),
-    })
+    inside.then_some(Hit { t, normal: vec3(0.0, 0.0, end.signum()) })
 }
 
 fn hit_capsule(ray: &Ray, radius: f32, half: f32) -> Option<Hit> {
     if let Some(t) = hit_tube(ray, radius) {
         let point = ray.at(t);
         if point.z.abs() <= half {
-            return Some(Hit {
-                t,
-                normal: side_normal(point, radius),
-            });
+            return Some(Hit { t, normal: side_normal(point, radius) });
         }
     }
     let ends = [vec3(0.0, 0.0, half), vec3(0.0, 0.0, -half)];
-    let hits = ends
-        .into_iter()
-        .filter_map(|end| hit_sphere(ray, end, radius));
+    let hits = ends.into_iter().filter_map(|end| hit_sphere(ray, end, radius));
     hits.min_by(|a, b| a.t.total_cmp(&b.t))
 }
 
@@ -231,72 +194,32 @@ mod tests {
         let down = vec3(0.0, 0.0, -2.0);
         let above = vec3(0.01, 0.02, 1.0);
         let cases = [
+            (Shape::Box { size: vec3(0.2, 0.2, 0.4) }, (1.0 - 0.2) / 2.0),
+            (Shape::Cylinder { radius: 0.1, height: 0.6 }, (1.0 - 0.3) / 2.0),
+            (Shape::Sphere { radius: 0.3 }, (1.0 - (0.09_f32 - 0.0005).sqrt()) / 2.0),
             (
-                Shape::Box {
-                    size: vec3(0.2, 0.2, 0.4),
-                },
-                (1.0 - 0.2) / 2.0,
-            ),
-            (
-                Shape::Cylinder {
-                    radius: 0.1,
-                    height: 0.6,
-                },
-                (1.0 - 0.3) / 2.0,
-            ),
-            (
-                Shape::Sphere { radius: 0.3 },
-                (1.0 - (0.09_f32 - 0.0005).sqrt()) / 2.0,
-            ),
-            (
-                Shape::Capsule {
-                    from: vec3(-0.5, 0.0, 0.0),
-                    to: vec3(0.5, 0.0, 0.0),
-                    radius: 0.1,
-                },
+                Shape::Capsule { from: vec3(-0.5, 0.0, 0.0), to: vec3(0.5, 0.0, 0.0), radius: 0.1 },
                 (1.0 - (0.01_f32 - 0.0004).sqrt()) / 2.0,
             ),
         ];
         for (shape, expected) in cases {
             let hit = hit(shape, above, down).unwrap();
-            assert!(
-                (hit.t - expected).abs() < 1e-6,
-                "{shape:?}: {} not {expected}",
-                hit.t
-            );
-            assert!(
-                hit.normal.z > 0.9 && (hit.normal.length() - 1.0).abs() < 1e-5,
-                "{shape:?}"
-            );
+            assert!((hit.t - expected).abs() < 1e-6, "{shape:?}: {} not {expected}", hit.t);
+            assert!(hit.normal.z > 0.9 && (hit.normal.length() - 1.0).abs() < 1e-5, "{shape:?}");
         }
     }
 
     #[test]
     fn rays_beside_and_behind_miss() {
         let shapes = [
-            Shape::Box {
-                size: vec3(0.2, 0.2, 0.2),
-            },
-            Shape::Cylinder {
-                radius: 0.1,
-                height: 0.2,
-            },
+            Shape::Box { size: vec3(0.2, 0.2, 0.2) },
+            Shape::Cylinder { radius: 0.1, height: 0.2 },
             Shape::Sphere { radius: 0.1 },
-            Shape::Capsule {
-                from: vec3(0.0, 0.0, -0.1),
-                to: vec3(0.0, 0.0, 0.1),
-                radius: 0.1,
-            },
+            Shape::Capsule { from: vec3(0.0, 0.0, -0.1), to: vec3(0.0, 0.0, 0.1), radius: 0.1 },
         ];
         for shape in shapes {
-            assert!(
-                hit(shape, vec3(0.11, 0.0, 1.0), vec3(0.0, 0.0, -1.0)).is_none(),
-                "{shape:?}"
-            );
-            assert!(
-                hit(shape, vec3(0.0, 0.0, 1.0), vec3(0.0, 0.0, 1.0)).is_none(),
-                "{shape:?}"
-            );
+            assert!(hit(shape, vec3(0.11, 0.0, 1.0), vec3(0.0, 0.0, -1.0)).is_none(), "{shape:?}");
+            assert!(hit(shape, vec3(0.0, 0.0, 1.0), vec3(0.0, 0.0, 1.0)).is_none(), "{shape:?}");
         }
     }
 }

@@ -64,10 +64,7 @@ impl<'a> Tracer<'a> {
 
     /// Colour and depth of what the ray through the pixel `(x, y)` meets.
     pub(super) fn trace(&self, x: u32, y: u32, direction: Vec3) -> ([u8; 3], f32) {
-        let ray = Ray {
-            origin: self.eye,
-            direction,
-        };
+        let ray = Ray { origin: self.eye, direction };
         let mut nearest = f32::INFINITY;
         let mut seen = None;
         for drawn in self.drawn {
@@ -83,20 +80,14 @@ impl<'a> Tracer<'a> {
         let floor = (self.floor - ray.origin.z) / direction.z;
         if floor > 0.0 && floor < nearest {
             nearest = floor;
-            let hit = Hit {
-                t: floor,
-                normal: Vec3::UP,
-            };
+            let hit = Hit { t: floor, normal: Vec3::UP };
             seen = Some((hit, Paint::Floor(self.floor_color)));
         }
         let light = match seen {
             Some((hit, paint)) => self.shade(&ray, &hit, paint),
             None => self.sky,
         };
-        (
-            [light.x, light.y, light.z].map(|part| self.byte(part)),
-            nearest,
-        )
+        ([light.x, light.y, light.z].map(|part| self.byte(part)), nearest)
     }
 
     /// Linear light from a hit towards the eye.
@@ -108,11 +99,7 @@ impl<'a> Tracer<'a> {
         let lit = facing > 0.0 && !self.shadowed(point + hit.normal * SHADOW_OFFSET);
         let color = match paint {
             Paint::Plain(color) | Paint::Floor(color) => color,
-            Paint::Checker {
-                colors: [one, other],
-                corner,
-                size,
-            } => {
+            Paint::Checker { colors: [one, other], corner, size } => {
                 let from = (point - corner) * (1.0 / size);
                 let odd = (from.x.floor() as i32 ^ from.y.floor() as i32) & 1 == 1;
                 if odd { other } else { one }
@@ -120,11 +107,7 @@ impl<'a> Tracer<'a> {
         };
         // More of the light from all around comes from above.
         let around = self.ambient * (0.75 + 0.25 * hit.normal.z);
-        let direct = if lit {
-            (1.0 - self.ambient) * facing * 1.25
-        } else {
-            0.0
-        };
+        let direct = if lit { (1.0 - self.ambient) * facing * 1.25 } else { 0.0 };
         let mut light = color * (around + direct);
         if lit && matches!(paint, Paint::Plain(_)) {
             let half = (toward - ray.direction.normalized()).normalized();
@@ -139,10 +122,7 @@ impl<'a> Tracer<'a> {
     }
 
     fn shadowed(&self, point: Vec3) -> bool {
-        let ray = Ray {
-            origin: point,
-            direction: self.lamp - point,
-        };
+        let ray = Ray { origin: point, direction: self.lamp - point };
         // The table, which comes first, hides nothing above it from a lamp above it.
         let above = point.z > 0.0 && self.lamp.z > 0.0;
         let mut between = self.drawn.iter().skip(usize::from(above));
@@ -152,21 +132,14 @@ impl<'a> Tracer<'a> {
     fn byte(&self, light: f32) -> u8 {
         // A float turned into an integer is cut to the range, and NaN is 0.
         let step = (light * (SRGB_STEPS - 1) as f32 + 0.5) as usize;
-        self.srgb
-            .get(step.min(SRGB_STEPS - 1))
-            .copied()
-            .unwrap_or(u8::MAX)
+        self.srgb.get(step.min(SRGB_STEPS - 1)).copied().unwrap_or(u8::MAX)
     }
 }
 
 /// Linear light of an sRGB colour.
 pub(super) fn linear(color: Vec3) -> Vec3 {
     let part = |part: f32| {
-        if part <= 0.040_45 {
-            part / 12.92
-        } else {
-            ((part + 0.055) / 1.055).powf(2.4)
-        }
+        if part <= 0.040_45 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
     };
     vec3(part(color.x), part(color.y), part(color.z))
 }
@@ -174,17 +147,11 @@ pub(super) fn linear(color: Vec3) -> Vec3 {
 /// The table that [`Tracer`] looks sRGB bytes up in.
 pub(super) fn srgb_table() -> Vec<u8> {
     let last = (SRGB_STEPS - 1) as f32;
-    (0..SRGB_STEPS)
-        .map(|step| srgb(step as f32 / last))
-        .collect()
+    (0..SRGB_STEPS).map(|step| srgb(step as f32 / last)).collect()
 }
 
 /// sRGB byte of linear light.
 fn srgb(light: f32) -> u8 {
-    let part = if light <= 0.003_130_8 {
-        light * 12.92
-    } else {
-        1.055 * light.powf(1.0 / 2.4) - 0.055
-    };
+    let part = if light <= 0.003_130_8 { light * 12.92 } else { 1.055 * light.powf(1.0 / 2.4) - 0.055 };
     (part * 255.0 + 0.5) as u8
 }

@@ -46,14 +46,8 @@ impl FolderCamera {
     pub fn open(config: &FolderConfig) -> Result<Self, CameraError> {
         let name = config.folder.display().to_string();
         let failed = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::NotFound => CameraError::Absent {
-                device: name.clone(),
-            },
-            _ => CameraError::Io {
-                device: name.clone(),
-                doing: "listing the folder",
-                source,
-            },
+            std::io::ErrorKind::NotFound => CameraError::Absent { device: name.clone() },
+            _ => CameraError::Io { device: name.clone(), doing: "listing the folder", source },
         };
         let mut pictures = Vec::new();
         for entry in std::fs::read_dir(&config.folder).map_err(failed)? {
@@ -63,9 +57,7 @@ impl FolderCamera {
             }
         }
         if pictures.is_empty() {
-            return Err(CameraError::NoPictures {
-                folder: config.folder.clone(),
-            });
+            return Err(CameraError::NoPictures { folder: config.folder.clone() });
         }
         pictures.sort_by_cached_key(|path| sort_key(path));
         Ok(Self {
@@ -90,37 +82,21 @@ impl Camera for FolderCamera {
         let count = self.pictures.len();
         let end = if self.repeat { "repeated" } else { "once" };
         if self.rate_hz > 0.0 {
-            format!(
-                "replay of {}: {count} pictures at {} Hz, {end}",
-                self.name, self.rate_hz
-            )
+            format!("replay of {}: {count} pictures at {} Hz, {end}", self.name, self.rate_hz)
         } else {
-            format!(
-                "replay of {}: {count} pictures, one for each capture, {end}",
-                self.name
-            )
+            format!("replay of {}: {count} pictures, one for each capture, {end}", self.name)
         }
     }
 
     fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError> {
         let Some(sequence) = self.pace.wait(timeout) else {
-            return Err(CameraError::Silent {
-                device: self.name.clone(),
-                timeout,
-            });
+            return Err(CameraError::Silent { device: self.name.clone(), timeout });
         };
         let count = self.pictures.len();
         let number = usize::try_from(sequence).unwrap_or(usize::MAX);
-        let index = if self.repeat {
-            number % count.max(1)
-        } else {
-            number
-        };
+        let index = if self.repeat { number % count.max(1) } else { number };
         let Some(path) = self.pictures.get(index) else {
-            return Err(CameraError::Ended {
-                device: self.name.clone(),
-                pictures: count,
-            });
+            return Err(CameraError::Ended { device: self.name.clone(), pictures: count });
         };
         let stamp_ns = monotonic_ns();
         self.reader.read(path, into)?;
@@ -141,17 +117,12 @@ enum NamePart {
 
 /// The name cut into numbers and text, and the name itself, which decides between `1` and `01`.
 fn sort_key(path: &Path) -> (Vec<NamePart>, PathBuf) {
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy())
-        .unwrap_or_default();
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let mut parts = Vec::new();
     let mut rest = name.as_ref();
     while let Some(first) = rest.chars().next() {
         let number = first.is_ascii_digit();
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() != number)
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| c.is_ascii_digit() != number).unwrap_or(rest.len());
         let (part, after) = rest.split_at(end);
         parts.push(match part.parse() {
             Ok(value) if number => NamePart::Number(value),

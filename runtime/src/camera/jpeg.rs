@@ -12,9 +12,8 @@ use super::{CameraError, Image, PixelFormat};
 
 /// Start of image followed by an `AVI1` segment, which tells the decoder to take the Huffman
 /// tables of JPEG's annex K.3 wherever the picture brings none.
-const START_WITH_DEFAULT_TABLES: [u8; 20] = [
-    0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, b'A', b'V', b'I', b'1', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-];
+const START_WITH_DEFAULT_TABLES: [u8; 20] =
+    [0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, b'A', b'V', b'I', b'1', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Decodes a JPEG picture into the pixels of `into` as [`PixelFormat::Rgb24`]; stamps and
 /// sequence are left alone. Grey pictures become grey RGB.
@@ -23,21 +22,11 @@ const START_WITH_DEFAULT_TABLES: [u8; 20] = [
 /// [`CameraError::Decode`] and [`CameraError::EmptyImage`], with `device` as the name.
 pub(super) fn decode_jpeg(data: &[u8], device: &str, into: &mut Image) -> Result<(), CameraError> {
     let problem = |error: &DecodeErrors| match error {
-        DecodeErrors::ZeroError => CameraError::EmptyImage {
-            device: device.to_owned(),
-            width: 0,
-            height: 0,
-        },
-        other => CameraError::Decode {
-            device: device.to_owned(),
-            kind: "JPEG",
-            problem: format!("{other:?}"),
-        },
+        DecodeErrors::ZeroError => CameraError::EmptyImage { device: device.to_owned(), width: 0, height: 0 },
+        other => CameraError::Decode { device: device.to_owned(), kind: "JPEG", problem: format!("{other:?}") },
     };
     // Cut-off pictures are errors, not half-grey images.
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_out_colorspace(ColorSpace::RGB);
     let data = with_huffman_tables(data);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(data.as_ref()), options);
     decoder.decode_headers().map_err(|error| problem(&error))?;
@@ -45,16 +34,10 @@ pub(super) fn decode_jpeg(data: &[u8], device: &str, into: &mut Image) -> Result
     let width = u32::try_from(width).unwrap_or(0);
     let height = u32::try_from(height).unwrap_or(0);
     if width == 0 || height == 0 {
-        return Err(CameraError::EmptyImage {
-            device: device.to_owned(),
-            width,
-            height,
-        });
+        return Err(CameraError::EmptyImage { device: device.to_owned(), width, height });
     }
     into.reshape(PixelFormat::Rgb24, width, height);
-    decoder
-        .decode_into(&mut into.data)
-        .map_err(|error| problem(&error))
+    decoder.decode_into(&mut into.data).map_err(|error| problem(&error))
 }
 
 /// The picture itself when it brings Huffman tables, else a copy which asks for the default ones.
@@ -62,9 +45,7 @@ pub(super) fn decode_jpeg(data: &[u8], device: &str, into: &mut Image) -> Result
 /// Motion-JPEG allows to leave the tables out, and many USB cameras do.
 fn with_huffman_tables(data: &[u8]) -> Cow<'_, [u8]> {
     match (data, has_huffman_tables(data)) {
-        ([0xff, 0xd8, rest @ ..], false) => {
-            Cow::Owned([START_WITH_DEFAULT_TABLES.as_slice(), rest].concat())
-        }
+        ([0xff, 0xd8, rest @ ..], false) => Cow::Owned([START_WITH_DEFAULT_TABLES.as_slice(), rest].concat()),
         _ => Cow::Borrowed(data),
     }
 }

@@ -181,20 +181,12 @@ impl Image {
     /// `data` or a row is too short. `device` names the source in them.
     pub fn check(&self, device: &str) -> Result<(), CameraError> {
         if self.width == 0 || self.height == 0 {
-            return Err(CameraError::EmptyImage {
-                device: device.to_owned(),
-                width: self.width,
-                height: self.height,
-            });
+            return Err(CameraError::EmptyImage { device: device.to_owned(), width: self.width, height: self.height });
         }
         let row = self.format.row_bytes(self.width);
         let expected = self.format.image_bytes(self.stride.max(row), self.height);
         if self.stride < row || self.data.len() < expected {
-            return Err(CameraError::Incomplete {
-                device: device.to_owned(),
-                expected,
-                received: self.data.len(),
-            });
+            return Err(CameraError::Incomplete { device: device.to_owned(), expected, received: self.data.len() });
         }
         Ok(())
     }

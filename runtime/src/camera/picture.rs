@@ -21,11 +21,7 @@ impl PictureReader {
     pub(super) fn reads(path: &Path) -> bool {
         path.extension()
             .and_then(|extension| extension.to_str())
-            .is_some_and(|e| {
-                ["png", "jpg", "jpeg"]
-                    .iter()
-                    .any(|known| e.eq_ignore_ascii_case(known))
-            })
+            .is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|known| e.eq_ignore_ascii_case(known)))
     }
 
     /// Reads the file at `path` into the pixels of `into` as [`PixelFormat::Rgb24`].
@@ -39,11 +35,7 @@ impl PictureReader {
         let device = path.display().to_string();
         let io = |doing| {
             let device = device.clone();
-            move |source| CameraError::Io {
-                device,
-                doing,
-                source,
-            }
+            move |source| CameraError::Io { device, doing, source }
         };
         self.file.clear();
         File::open(path)
@@ -62,35 +54,23 @@ impl PictureReader {
     }
 
     fn decode_png(&mut self, device: &str, into: &mut Image) -> Result<(), CameraError> {
-        let failed = |problem: String| CameraError::Decode {
-            device: device.to_owned(),
-            kind: "PNG",
-            problem,
-        };
+        let failed = |problem: String| CameraError::Decode { device: device.to_owned(), kind: "PNG", problem };
         // The size stands at fixed offsets: signature 8, length 4, "IHDR" 4, width 4, height 4.
         if let Some([w0, w1, w2, w3, h0, h1, h2, h3]) = self.file.get(16..24) {
             let width = u32::from_be_bytes([*w0, *w1, *w2, *w3]);
             let height = u32::from_be_bytes([*h0, *h1, *h2, *h3]);
             if width == 0 || height == 0 {
-                return Err(CameraError::EmptyImage {
-                    device: device.to_owned(),
-                    width,
-                    height,
-                });
+                return Err(CameraError::EmptyImage { device: device.to_owned(), width, height });
             }
         }
         let mut decoder = png::Decoder::new(Cursor::new(&self.file));
         decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
-        let mut reader = decoder
-            .read_info()
-            .map_err(|error| failed(error.to_string()))?;
+        let mut reader = decoder.read_info().map_err(|error| failed(error.to_string()))?;
         let Some(bytes) = reader.output_buffer_size() else {
             return Err(failed("it is too large".to_owned()));
         };
         self.pixels.resize(bytes, 0);
-        let info = reader
-            .next_frame(&mut self.pixels)
-            .map_err(|error| failed(error.to_string()))?;
+        let info = reader.next_frame(&mut self.pixels).map_err(|error| failed(error.to_string()))?;
         into.reshape(PixelFormat::Rgb24, info.width, info.height);
         let samples = info.color_type.samples();
         let (pixels, _) = into.data.as_chunks_mut::<3>();

@@ -8,7 +8,7 @@ mod session;
 
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
-pub use session::{Inputs, Once, Session};
+pub use session::{Inputs, Once, Session, log_model};
 
 use fathom_models::ModelError;
 

@@ -85,10 +85,10 @@ impl Resident {
         })
     }
 
-    /// A slot that a kernel may bind and not read.
+    /// A slot that a kernel may bind and not read: small, since the parameter may pass the binding limit.
     pub(super) fn any(&self) -> Result<Slot, EngineError> {
         let first = self.placed.iter().flatten().next();
         let detail = "no weights on the GPU".to_owned();
-        first.map(|p| p.slot).ok_or(EngineError::Model(ModelError::Shape { op: "weights", detail }))
+        first.map(|p| Slot { bytes: p.slot.bytes.min(ALIGN), ..p.slot }).ok_or(EngineError::Model(ModelError::Shape { op: "weights", detail }))
     }
 }

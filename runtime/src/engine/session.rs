@@ -2,7 +2,7 @@
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::Loaded;
-use fathom_models::observation::{Observation, finish_actions};
+use fathom_models::observation::{Observation, check_state, finish_actions};
 
 use super::{Arena, EngineError, Output, Program, Resident};
 use crate::gpu::{Gpu, GpuTimes};
@@ -74,6 +74,7 @@ impl Session {
     /// [`EngineError::Model`] for options that do not fit the model, [`EngineError::Gpu`] for what the adapter cannot hold.
     pub fn prepare(&mut self, options: &ForwardOptions, tokens: &[i32]) -> Result<(), EngineError> {
         let model = &self.loaded.model;
+        self.program = None; // until all of it succeeded
         self.text = self.loaded.weights.rows(model.embed_tokens, model.config.vlm.width, tokens)?;
         let graph = model.forward(&self.loaded.weights, options)?;
         self.program = Some(Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?);
@@ -87,6 +88,7 @@ impl Session {
     /// [`EngineError::Input`] and [`EngineError::Model`] for inputs that do not fit, [`EngineError::Gpu`].
     pub fn infer(&mut self, inputs: &Inputs<'_>, profile: bool) -> Result<(&[Output], GpuTimes), EngineError> {
         let program = self.program.as_mut().ok_or(EngineError::Unprepared)?;
+        check_state(&self.loaded, inputs.state)?;
         let config = &self.loaded.model.config;
         self.state.clear();
         self.state.extend_from_slice(inputs.state);
@@ -138,4 +140,22 @@ pub struct Once {
     pub actions: Vec<f32>,
     /// Every output of the graph.
     pub outputs: Vec<Output>,
+}
+
+/// Says what a model is, and that it has no statistics where it has none.
+pub fn log_model(loaded: &Loaded) {
+    let parameters: usize = loaded.model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
+    let config = &loaded.model.config;
+    tracing::info!(
+        family = ?loaded.family,
+        parameters,
+        depth = config.depth.is_some(),
+        views = ?config.views,
+        horizon = config.horizon,
+        "model"
+    );
+    match &loaded.normalization.source {
+        Some(path) => tracing::info!(file = %path.display(), "normalisation statistics"),
+        None => tracing::warn!("no normalisation statistics in the model's directory: identity is used"),
+    }
 }

@@ -151,6 +151,13 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// Binds at most `bytes` at once from here on, where the adapter allows more.
+    ///
+    /// For tests of how weights are split that need no gigabytes.
+    pub fn limit_bindings(&mut self, bytes: u64) {
+        self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
+    }
+
     /// The fault that wgpu reported since the last call, if any.
     pub(super) fn check(&self) -> Result<(), GpuError> {
         self.faults.check()

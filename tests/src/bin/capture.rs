@@ -45,12 +45,7 @@ impl Request {
         for argument in arguments {
             let wrong = || format!("{argument}: not understood");
             let (name, value) = argument.split_once('=').ok_or_else(wrong)?;
-            let ms = || {
-                value
-                    .parse()
-                    .map(Duration::from_millis)
-                    .map_err(|_| wrong())
-            };
+            let ms = || value.parse().map(Duration::from_millis).map_err(|_| wrong());
             match name {
                 "device" => request.config.device = PathBuf::from(value),
                 "width" => request.config.width = value.parse().map_err(|_| wrong())?,

@@ -61,11 +61,7 @@ fn a_line_that_flips_bits_is_survived() {
             positions: Positions::Native(&positions),
         });
         // Also frames short enough that some arrive whole.
-        let message = if sequence.is_multiple_of(2) {
-            message
-        } else {
-            Message::Heartbeat
-        };
+        let message = if sequence.is_multiple_of(2) { message } else { Message::Heartbeat };
         let header = Header::new(sequence, 9, u64::from(sequence));
         let length = encode(&header, &message, &mut wire).expect("fits");
         let bytes = &mut wire[..length];
@@ -79,20 +75,12 @@ fn a_line_that_flips_bits_is_survived() {
     }
     let counters = decoder.counters();
     // A whole frame is lost only behind one whose end was hit.
-    assert!(
-        accepted <= whole && accepted * 10 > whole * 8,
-        "{accepted} of {whole}"
-    );
+    assert!(accepted <= whole && accepted * 10 > whole * 8, "{accepted} of {whole}");
     assert_eq!(counters.frames, accepted);
-    assert!(
-        counters.crc + counters.other_than_crc() > 5_000,
-        "{counters:?}"
-    );
+    assert!(counters.crc + counters.other_than_crc() > 5_000, "{counters:?}");
     let _ = decoder.feed(0);
     let length = encode(&Header::new(1, 9, 0), &Message::Stop, &mut wire).expect("fits");
-    let last = wire[..length]
-        .iter()
-        .filter(|byte| matches!(decoder.feed(**byte), Some(Ok(_))));
+    let last = wire[..length].iter().filter(|byte| matches!(decoder.feed(**byte), Some(Ok(_))));
     assert_eq!(last.count(), 1);
 }
 
@@ -139,28 +127,13 @@ impl Write for NoisyEnd {
 fn a_noisy_link_recovers() {
     let sim = Sim::start(config()).expect("a pty");
     let noisy = Arc::new(AtomicBool::new(false));
-    let port = File::options()
-        .read(true)
-        .write(true)
-        .open(sim.path())
-        .expect("a pty");
-    let writer = NoisyEnd {
-        port: port.try_clone().expect("a clone"),
-        noise: Noise(1),
-        noisy: Arc::clone(&noisy),
-    };
-    let reader = NoisyEnd {
-        port,
-        noise: Noise(2),
-        noisy: Arc::clone(&noisy),
-    };
+    let port = File::options().read(true).write(true).open(sim.path()).expect("a pty");
+    let writer = NoisyEnd { port: port.try_clone().expect("a clone"), noise: Noise(1), noisy: Arc::clone(&noisy) };
+    let reader = NoisyEnd { port, noise: Noise(2), noisy: Arc::clone(&noisy) };
     let mut link = Link::over("noisy", reader, writer).expect("threads");
     link.hello(&NAMES, WAIT).expect("the same joints");
     let sequence = link.arm().expect("sent");
-    assert_eq!(
-        link.wait_ack(sequence, WAIT).expect("acked").reason,
-        Reason::Ok
-    );
+    assert_eq!(link.wait_ack(sequence, WAIT).expect("acked").reason, Reason::Ok);
 
     noisy.store(true, Ordering::Relaxed);
     let mut chunks = Vec::new();
@@ -174,10 +147,7 @@ fn a_noisy_link_recovers() {
         }
         std::thread::sleep(Duration::from_millis(1));
         let at = sim.positions();
-        assert!(
-            (-0.01..0.11).contains(&at[0]) && at[2].abs() < 0.01,
-            "{at:?}"
-        );
+        assert!((-0.01..0.11).contains(&at[0]) && at[2].abs() < 0.01, "{at:?}");
         while let Some(event) = link.poll() {
             match event {
                 Event::Ack { ack, .. } => assert!(chunks.contains(&ack.sequence), "{ack:?}"),
@@ -193,8 +163,7 @@ fn a_noisy_link_recovers() {
     link.hello(&NAMES, WAIT).expect("the link recovers");
     assert_eq!(settled(&mut link, Link::clear_fault), Reason::Ok);
     assert_eq!(settled(&mut link, Link::arm), Reason::Ok);
-    link.send_chunk(&chunk(&[-0.3, 0.5, 0.0].repeat(60)))
-        .expect("sent");
+    link.send_chunk(&chunk(&[-0.3, 0.5, 0.0].repeat(60))).expect("sent");
     until(&mut link, true, |event| match event {
         Event::State { state, .. } => {
             assert!(state.crc_errors > 0, "{state:?}");

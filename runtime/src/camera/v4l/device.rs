@@ -50,10 +50,7 @@ pub(super) enum Wait {
     /// The stream had to be stopped for a passing reason: try again.
     Restarted,
     /// A call failed; the stream is stopped.
-    Failed {
-        doing: &'static str,
-        source: io::Error,
-    },
+    Failed { doing: &'static str, source: io::Error },
 }
 
 /// An open device.
@@ -70,45 +67,26 @@ impl Device {
     /// Opens the device and settles format, size and rate.
     pub(super) fn open(config: &V4lConfig, name: &str) -> Result<Self, CameraError> {
         let failed = |doing| move |source| failure(name, doing, source);
-        let device = guarded(|| ::v4l::Device::with_path(&config.device))
-            .map_err(failed("opening the camera"))?;
-        let caps =
-            guarded(|| device.query_caps()).map_err(|source| match source.raw_os_error() {
-                // Not a video device at all.
-                Some(code) if code == Errno::NOTTY.raw_os_error() => CameraError::NotCapture {
-                    device: name.to_owned(),
-                    card: "not a camera".to_owned(),
-                },
-                _ => failure(name, "asking what the device is", source),
-            })?;
-        if !caps
-            .capabilities
-            .contains(Capability::VIDEO_CAPTURE | Capability::STREAMING)
-        {
-            return Err(CameraError::NotCapture {
-                device: name.to_owned(),
-                card: caps.card,
-            });
+        let device = guarded(|| ::v4l::Device::with_path(&config.device)).map_err(failed("opening the camera"))?;
+        let caps = guarded(|| device.query_caps()).map_err(|source| match source.raw_os_error() {
+            // Not a video device at all.
+            Some(code) if code == Errno::NOTTY.raw_os_error() => {
+                CameraError::NotCapture { device: name.to_owned(), card: "not a camera".to_owned() }
+            }
+            _ => failure(name, "asking what the device is", source),
+        })?;
+        if !caps.capabilities.contains(Capability::VIDEO_CAPTURE | Capability::STREAMING) {
+            return Err(CameraError::NotCapture { device: name.to_owned(), card: caps.card });
         }
-        let wrong = || CameraError::Format {
-            device: name.to_owned(),
-            asked: asked(config),
-            offered: offered(&device),
-        };
+        let wrong = || CameraError::Format { device: name.to_owned(), asked: asked(config), offered: offered(&device) };
         let code = choose(&fourccs(&device), config.format).ok_or_else(wrong)?;
         // `Format::new` leaves stride and size at zero, so that the driver computes them.
         let format = Format::new(config.width, config.height, FourCC::new(&code));
         let got = guarded(|| device.set_format(&format)).map_err(failed("setting the format"))?;
-        let format = PixelFormat::from_fourcc(got.fourcc.repr)
-            .filter(|_| got.fourcc.repr == code)
-            .ok_or_else(wrong)?;
+        let format = PixelFormat::from_fourcc(got.fourcc.repr).filter(|_| got.fourcc.repr == code).ok_or_else(wrong)?;
         let (width, height) = (got.width, got.height);
         if width == 0 || height == 0 {
-            return Err(CameraError::EmptyImage {
-                device: name.to_owned(),
-                width,
-                height,
-            });
+            return Err(CameraError::EmptyImage { device: name.to_owned(), width, height });
         }
         let params = match config.rate_hz {
             Some(rate) if rate > 0 => device.set_params(&Parameters::with_fps(rate)),
@@ -122,20 +100,8 @@ impl Device {
             .map(|interval| interval.denominator as f32 / interval.numerator as f32);
         // Some drivers leave the stride at zero where it follows from the width.
         let stride = got.stride.max(format.row_bytes(width));
-        let geometry = Geometry {
-            format,
-            width,
-            height,
-            stride,
-            card: caps.card,
-            rate,
-        };
-        Ok(Self {
-            handle: device.handle(),
-            device: Some(device),
-            geometry,
-            stream: None,
-        })
+        let geometry = Geometry { format, width, height, stride, card: caps.card, rate };
+        Ok(Self { handle: device.handle(), device: Some(device), geometry, stream: None })
     }
 
     pub(super) fn geometry(&self) -> &Geometry {
@@ -143,26 +109,20 @@ impl Device {
     }
 
     /// Hands the newest image's buffer to `take`, waiting until `deadline_ns` (CLOCK_MONOTONIC).
-    pub(super) fn newest<R>(
-        &mut self,
-        deadline_ns: u64,
-        take: impl FnOnce(&[u8], &Metadata) -> R,
-    ) -> Result<R, Wait> {
+    pub(super) fn newest<R>(&mut self, deadline_ns: u64, take: impl FnOnce(&[u8], &Metadata) -> R) -> Result<R, Wait> {
         let result = match &mut self.stream {
             Some(stream) => newest_of(stream, &self.handle, deadline_ns, take),
-            None => self
-                .map_buffers()
-                .and_then(|stream| next(stream, deadline_ns))
-                .map(|(buffer, meta)| take(buffer, meta)),
+            None => {
+                self.map_buffers().and_then(|stream| next(stream, deadline_ns)).map(|(buffer, meta)| take(buffer, meta))
+            }
         };
         match result {
             Ok(taken) => Ok(taken),
             // Without STREAMOFF the crate would queue a queued buffer for ever (EINVAL).
             Err(wait) => Err(match self.stop() {
-                Err(source) if !matches!(wait, Wait::Failed { .. }) => Wait::Failed {
-                    doing: "stopping the stream",
-                    source,
-                },
+                Err(source) if !matches!(wait, Wait::Failed { .. }) => {
+                    Wait::Failed { doing: "stopping the stream", source }
+                }
                 _ => wait,
             }),
         }
@@ -175,10 +135,7 @@ impl Device {
             .as_ref()
             .ok_or_else(gone)
             .and_then(|device| MmapStream::with_buffers(device, Type::VideoCapture, BUFFERS))
-            .map_err(|source| Wait::Failed {
-                doing: "mapping the buffers",
-                source,
-            })?;
+            .map_err(|source| Wait::Failed { doing: "mapping the buffers", source })?;
         Ok(self.stream.insert(stream))
     }
 
@@ -247,21 +204,13 @@ fn newest_of<R>(
 
 /// Gives the held buffer back to the driver and takes the next filled one; starts the stream
 /// where it does not run.
-fn next<'a>(
-    stream: &'a mut MmapStream<'static>,
-    deadline_ns: u64,
-) -> Result<(&'a [u8], &'a Metadata), Wait> {
+fn next<'a>(stream: &'a mut MmapStream<'static>, deadline_ns: u64) -> Result<(&'a [u8], &'a Metadata), Wait> {
     // Without a time-out the crate waits for ever.
-    stream.set_timeout(Duration::from_millis(u64::from(
-        remaining_ms(deadline_ns).unsigned_abs(),
-    )));
+    stream.set_timeout(Duration::from_millis(u64::from(remaining_ms(deadline_ns).unsigned_abs())));
     CaptureStream::next(stream).map_err(|source| match source.kind() {
         io::ErrorKind::TimedOut => Wait::TimedOut,
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Wait::Restarted,
-        _ => Wait::Failed {
-            doing: "taking an image",
-            source,
-        },
+        _ => Wait::Failed { doing: "taking an image", source },
     })
 }
 
@@ -273,10 +222,7 @@ fn ready(handle: &Handle, deadline_ns: u64) -> Result<bool, Wait> {
             Ok(ready) => return Ok(ready > 0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(source) => {
-                return Err(Wait::Failed {
-                    doing: "waiting for an image",
-                    source,
-                });
+                return Err(Wait::Failed { doing: "waiting for an image", source });
             }
         }
     }
@@ -284,21 +230,15 @@ fn ready(handle: &Handle, deadline_ns: u64) -> Result<bool, Wait> {
 
 /// Milliseconds from the present to `deadline_ns`, rounded up; 0 when it has passed.
 fn remaining_ms(deadline_ns: u64) -> i32 {
-    let ms = deadline_ns
-        .saturating_sub(monotonic_ns())
-        .div_ceil(1_000_000);
+    let ms = deadline_ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000);
     i32::try_from(ms).unwrap_or(i32::MAX)
 }
 
 /// Runs a call of the `v4l` crate, which panics on answers of a driver that it has no name for
 /// (colour spaces, descriptions that are not UTF-8).
 fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the v4l crate cannot read the answer",
-        ))
-    })
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "the v4l crate cannot read the answer")))
 }
 
 /// The codes of the formats that the device offers, in its order.
@@ -309,17 +249,8 @@ fn fourccs(device: &::v4l::Device) -> Vec<[u8; 4]> {
 
 /// The code to ask for: of the wanted format, or of the best one that Fathom reads.
 fn choose(offered: &[[u8; 4]], wanted: Option<PixelFormat>) -> Option<[u8; 4]> {
-    let formats = PixelFormat::ALL
-        .into_iter()
-        .filter(|f| wanted.is_none_or(|wanted| wanted == *f));
-    formats
-        .filter_map(|f| {
-            offered
-                .iter()
-                .find(|code| PixelFormat::from_fourcc(**code) == Some(f))
-        })
-        .copied()
-        .next()
+    let formats = PixelFormat::ALL.into_iter().filter(|f| wanted.is_none_or(|wanted| wanted == *f));
+    formats.filter_map(|f| offered.iter().find(|code| PixelFormat::from_fourcc(**code) == Some(f))).copied().next()
 }
 
 /// The format asked for, in words.
@@ -345,22 +276,13 @@ fn offered(device: &::v4l::Device) -> String {
                 .iter()
                 .map(|size| match &size.size {
                     FrameSizeEnum::Discrete(size) => format!("{}×{}", size.width, size.height),
-                    FrameSizeEnum::Stepwise(size) => format!(
-                        "{}×{} to {}×{}",
-                        size.min_width, size.min_height, size.max_width, size.max_height
-                    ),
+                    FrameSizeEnum::Stepwise(size) => {
+                        format!("{}×{} to {}×{}", size.min_width, size.min_height, size.max_width, size.max_height)
+                    }
                 })
                 .collect();
-            if sizes.is_empty() {
-                name
-            } else {
-                format!("{name} ({})", sizes.join(", "))
-            }
+            if sizes.is_empty() { name } else { format!("{name} ({})", sizes.join(", ")) }
         })
         .collect();
-    if list.is_empty() {
-        "no format".to_owned()
-    } else {
-        list.join(", ")
-    }
+    if list.is_empty() { "no format".to_owned() } else { list.join(", ") }
 }

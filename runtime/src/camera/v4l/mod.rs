@@ -65,13 +65,7 @@ impl V4lCamera {
         let name = config.device.display().to_string();
         let device = Device::open(&config, &name)?;
         let geometry = device.geometry().clone();
-        Ok(Self {
-            config,
-            name,
-            device: Some(device),
-            geometry,
-            sequence: SequenceCounter::default(),
-        })
+        Ok(Self { config, name, device: Some(device), geometry, sequence: SequenceCounter::default() })
     }
 
     /// Moves one buffer's content into the pixels of `into`.
@@ -90,21 +84,13 @@ impl V4lCamera {
         if geometry.format == PixelFormat::Mjpeg {
             return decode_jpeg(used, name, into);
         }
-        let expected = geometry
-            .format
-            .image_bytes(geometry.stride, geometry.height);
+        let expected = geometry.format.image_bytes(geometry.stride, geometry.height);
         // The padding after the last row need not be there.
-        let padding = geometry
-            .stride
-            .saturating_sub(geometry.format.row_bytes(geometry.width));
+        let padding = geometry.stride.saturating_sub(geometry.format.row_bytes(geometry.width));
         let least = expected.saturating_sub(usize::try_from(padding).unwrap_or(0));
         if used.len() < least {
             let device = name.to_owned();
-            return Err(CameraError::Incomplete {
-                device,
-                expected: least,
-                received: used.len(),
-            });
+            return Err(CameraError::Incomplete { device, expected: least, received: used.len() });
         }
         into.format = geometry.format;
         into.width = geometry.width;
@@ -121,27 +107,15 @@ impl V4lCamera {
 
 impl Camera for V4lCamera {
     fn describe(&self) -> String {
-        let Geometry {
-            format,
-            width,
-            height,
-            stride,
-            card,
-            rate,
-        } = &self.geometry;
+        let Geometry { format, width, height, stride, card, rate } = &self.geometry;
         let (asked_width, asked_height) = (self.config.width, self.config.height);
         let asked = if (*width, *height) == (asked_width, asked_height) {
             String::new()
         } else {
             format!(" (asked for {asked_width}×{asked_height})")
         };
-        let rate = rate
-            .map(|rate| format!(" at {rate:.4} Hz"))
-            .unwrap_or_default();
-        format!(
-            "{} ({card}): {format} {width}×{height}{asked}, stride {stride}{rate}",
-            self.name
-        )
+        let rate = rate.map(|rate| format!(" at {rate:.4} Hz")).unwrap_or_default();
+        format!("{} ({card}): {format} {width}×{height}{asked}, stride {stride}{rate}", self.name)
     }
 
     fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError> {
@@ -161,15 +135,9 @@ impl Camera for V4lCamera {
             let taken = device.newest(deadline_ns, |buffer, meta| {
                 let dequeued_ns = monotonic_ns();
                 if meta.flags.contains(Flags::ERROR) {
-                    let expected = geometry
-                        .format
-                        .image_bytes(geometry.stride, geometry.height);
+                    let expected = geometry.format.image_bytes(geometry.stride, geometry.height);
                     let device = name.clone();
-                    return Err(CameraError::Incomplete {
-                        device,
-                        expected,
-                        received: 0,
-                    });
+                    return Err(CameraError::Incomplete { device, expected, received: 0 });
                 }
                 Self::take(name, geometry, buffer, meta, into)?;
                 into.dequeued_ns = dequeued_ns;
@@ -183,10 +151,7 @@ impl Camera for V4lCamera {
                 Err(Wait::Restarted) if monotonic_ns() < deadline_ns => self.sequence.restart(),
                 Err(Wait::Restarted | Wait::TimedOut) => {
                     self.sequence.restart();
-                    let silent = CameraError::Silent {
-                        device: self.name.clone(),
-                        timeout,
-                    };
+                    let silent = CameraError::Silent { device: self.name.clone(), timeout };
                     return Err(unusable.unwrap_or(silent));
                 }
                 Err(Wait::Failed { doing, source }) => {
@@ -210,11 +175,7 @@ fn failure(name: &str, doing: &'static str, source: io::Error) -> CameraError {
     match Errno::from_io_error(&source) {
         Some(Errno::NODEV | Errno::NXIO | Errno::NOENT) => CameraError::Absent { device },
         Some(Errno::BUSY) => CameraError::Busy { device },
-        _ => CameraError::Io {
-            device,
-            doing,
-            source,
-        },
+        _ => CameraError::Io { device, doing, source },
     }
 }
 
@@ -222,9 +183,7 @@ fn failure(name: &str, doing: &'static str, source: io::Error) -> CameraError {
 fn stamp(meta: &Metadata, dequeued_ns: u64) -> (u64, StampSource) {
     let seconds = u64::try_from(meta.timestamp.sec).unwrap_or(0);
     let micros = u64::try_from(meta.timestamp.usec).unwrap_or(0);
-    let stamp_ns = seconds
-        .saturating_mul(NS_PER_S)
-        .saturating_add(micros.saturating_mul(1000));
+    let stamp_ns = seconds.saturating_mul(NS_PER_S).saturating_add(micros.saturating_mul(1000));
     let flags = meta.flags.bits();
     let monotonic = flags & Flags::TIMESTAMP_MASK.bits() == Flags::TIMESTAMP_MONOTONIC.bits();
     if !monotonic || stamp_ns == 0 || stamp_ns > dequeued_ns {
@@ -287,17 +246,9 @@ mod tests {
         let soe = 0x2000 | 0x1_0000;
         let start = StampSource::DriverStartOfExposure;
         assert_eq!(stamp(&meta(soe, 8, 5), now_ns), (8_000_005_000, start));
-        assert_eq!(
-            stamp(&meta(0x2000, 8, 5), now_ns),
-            (8_000_005_000, StampSource::DriverEndOfImage)
-        );
+        assert_eq!(stamp(&meta(0x2000, 8, 5), now_ns), (8_000_005_000, StampSource::DriverEndOfImage));
         let fallback = (now_ns, StampSource::Dequeued);
-        for unusable in [
-            meta(0, 8, 5),
-            meta(0x4000, 8, 5),
-            meta(soe, 0, 0),
-            meta(soe, 9, 1),
-        ] {
+        for unusable in [meta(0, 8, 5), meta(0x4000, 8, 5), meta(soe, 0, 0), meta(soe, 9, 1)] {
             assert_eq!(stamp(&unusable, now_ns), fallback);
         }
         assert_eq!(stamp(&meta(soe, -1, -1), now_ns), fallback);

@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use fathom::engine::{Session, log_model};
+use fathom::gpu::{Gpu, GpuOptions};
+use fathom_models::families;
+use fathom_models::observation::Observation;
+use fathom_models::tokenizer::Tokenizer;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+/// One inference: an observation in, actions out.
+#[derive(Args)]
+pub(crate) struct Infer {
+    /// Directory of the checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// safetensors file with `image.<view>` (u8), `state` (f32), `tokens` (i32, or `prompt` in the metadata), and
+    /// optionally `noise` (f32).
+    #[arg(long)]
+    observation: PathBuf,
+    /// safetensors file to write: `actions`, `actions.normalized`, `depth.<view>`.
+    #[arg(long)]
+    output: PathBuf,
+    /// Write every stage's tensors, too.
+    #[arg(long)]
+    taps: bool,
+    /// Seed of the noise, where the observation has none.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Allow a software driver.
+    #[arg(long)]
+    software: bool,
+    /// Part of the adapter's name.
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Let shaders and driver check their bounds.
+    #[arg(long)]
+    checked: bool,
+}
+
+impl Infer {
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        let loaded = families::load(&self.model)?;
+        log_model(&loaded);
+        let tokenize = |prompt: &str| Tokenizer::open(&self.model)?.prompt(prompt);
+        let observation = Observation::read(&self.observation, &loaded, self.seed, tokenize)?;
+        let options = GpuOptions {
+            adapter: self.adapter,
+            allow_software: self.software,
+            checked: self.checked,
+            ..GpuOptions::default()
+        };
+        let gpu = Gpu::open(&options)?;
+        tracing::info!(adapter = %gpu.info(), "GPU");
+        let config = loaded.model.config.clone();
+        let action_dim = loaded.action_dim;
+        let mut session = Session::open(gpu, loaded)?;
+        let once = session.infer_once(&observation, self.taps)?;
+
+        let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+        for output in once.outputs {
+            if output.name != "actions" {
+                tensors.insert(output.name, (output.shape.to_vec(), output.values));
+            }
+        }
+        tensors.insert("actions".to_owned(), (vec![config.horizon, action_dim], once.actions));
+        tensors.insert("actions.normalized".to_owned(), (vec![config.horizon, config.action_dim], once.normalized));
+        let views = tensors
+            .iter()
+            .map(|(name, (shape, values))| {
+                Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values))?))
+            })
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        // Whole or not at all: a reader never sees half a file.
+        let part = self.output.with_extension("part");
+        safetensors::serialize_to_file(views, None, &part)
+            .map_err(|e| format!("{}: {e}", self.output.display()))?;
+        std::fs::rename(&part, &self.output).map_err(|e| format!("{}: {e}", self.output.display()))?;
+        tracing::info!(file = %self.output.display(), tensors = tensors.len(), "written");
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! The subcommands: arguments in, library calls, text out.
+
+pub(crate) mod infer;
+pub(crate) mod init;
+pub(crate) mod run;

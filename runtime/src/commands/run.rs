@@ -1,0 +1,57 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use fathom::config::RobotConfig;
+use fathom::control::{Robot, RunOptions};
+
+/// The control loop: capture, infer, send, until a signal comes.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The robot's configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// End after this many seconds.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Write a PNG of what the cameras saw, the arm's path and the depth map when the run ends.
+    #[arg(long)]
+    picture: Option<PathBuf>,
+    /// Write the stage table as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Allow a software driver; also `gpu.software = true` in the configuration.
+    #[arg(long)]
+    software: bool,
+    /// Do all but arm and send.
+    #[arg(long)]
+    dry_run: bool,
+    /// Clear a fault that the controller latched before.
+    #[arg(long)]
+    clear_fault: bool,
+}
+
+impl Run {
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        let mut config = RobotConfig::load(&self.config)?;
+        config.gpu.software |= self.software;
+        config.control.dry_run |= self.dry_run;
+        config.model.depth_map |= self.picture.is_some();
+        let robot = Robot::open(config)?;
+        let options = RunOptions { seconds: self.seconds, picture: self.picture, clear_fault: self.clear_fault };
+        let outcome = robot.run(&options)?;
+        println!("{}\n\n{}\n", outcome.header, outcome.table);
+        println!("chunks: {} obeyed, {} refused", outcome.chunks, outcome.refused);
+        if let Some(ns) = outcome.first_action_ns {
+            println!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
+        }
+        if let Some(path) = outcome.picture {
+            println!("picture: {} (cameras with the arm's path, depth map, true depth)", path.display());
+        }
+        if let Some(path) = self.json {
+            let json = serde_json::json!({ "header": outcome.header, "stages": outcome.table.stages() });
+            std::fs::write(&path, format!("{json:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        Ok(())
+    }
+}

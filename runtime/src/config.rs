@@ -1,0 +1,222 @@
+//! `robot.toml`: what the daemon needs to know of a robot. Unknown keys are errors; paths are relative to the file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::camera::{FolderConfig, V4lConfig};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RobotConfig {
+    /// The model and what it is asked to do.
+    pub model: ModelSection,
+    /// The GPU.
+    #[serde(default)]
+    pub gpu: GpuSection,
+    /// The control loop.
+    #[serde(default)]
+    pub control: ControlSection,
+    /// The line to the motor controller.
+    pub link: LinkSection,
+    /// The bench scene, which stands in for the arm and its cameras.
+    #[serde(default)]
+    pub bench: BenchSection,
+    /// One entry a camera.
+    #[serde(rename = "camera")]
+    pub cameras: Vec<CameraSection>,
+}
+
+/// The model and what it is asked to do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Directory of the checkpoint.
+    pub path: PathBuf,
+    /// What the robot is to do; needs `tokenizer.json` in the directory. Or `tokens`.
+    pub prompt: Option<String>,
+    /// The prompt's tokens.
+    pub tokens: Option<Vec<i32>>,
+    /// Seed of the noise; each inference takes the next.
+    #[serde(default)]
+    pub seed: u64,
+    /// Whether to compute the depth map with each inference.
+    #[serde(default)]
+    pub depth_map: bool,
+}
+
+/// The GPU.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuSection {
+    /// Part of the adapter's name; any hardware adapter if not given.
+    pub adapter: Option<String>,
+    /// Whether a software driver will do.
+    pub software: bool,
+    /// Whether shaders check their bounds.
+    pub checked: bool,
+}
+
+/// The control loop.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlSection {
+    /// Steps of an action chunk per second.
+    pub action_rate_hz: f64,
+    /// Control ticks per second.
+    pub tick_rate_hz: f64,
+    /// The loop holds when an image is older than this when it is asked for, in milliseconds.
+    pub max_image_age_ms: u64,
+    /// Do all but arm and send.
+    pub dry_run: bool,
+}
+
+impl Default for ControlSection {
+    fn default() -> ControlSection {
+        ControlSection { action_rate_hz: 15.0, tick_rate_hz: 100.0, max_image_age_ms: 500, dry_run: false }
+    }
+}
+
+/// The line to the motor controller.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSection {
+    /// The serial device, or `simulated`: the controller's own code on this computer, moving the bench scene's arm.
+    pub device: String,
+    /// Bits per second.
+    #[serde(default = "default_baud")]
+    pub baud: u32,
+    /// The controller's joints in its order, which is that of the model's actions; the scene's if it is simulated.
+    #[serde(default)]
+    pub joints: Vec<String>,
+}
+
+impl LinkSection {
+    /// Whether the controller runs on this computer.
+    pub fn is_simulated(&self) -> bool {
+        self.device == SIMULATED
+    }
+}
+
+/// The link's device that means the simulated controller.
+const SIMULATED: &str = "simulated";
+
+fn default_baud() -> u32 {
+    1_000_000
+}
+
+/// The bench scene.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BenchSection {
+    /// Scene file; the built-in scene if not given.
+    pub scene: Option<PathBuf>,
+    /// Places the objects.
+    pub seed: u64,
+}
+
+/// One camera.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraSection {
+    /// Which of the model's views it is.
+    pub view: String,
+    /// Where its images come from.
+    pub source: CameraSource,
+}
+
+/// Where images come from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum CameraSource {
+    /// A V4L2 device.
+    V4l(V4lConfig),
+    /// Pictures of a folder.
+    Folder(FolderConfig),
+    /// A camera of the bench scene.
+    Bench(BenchCameraConfig),
+}
+
+/// A camera of the bench scene.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchCameraConfig {
+    /// Its name in the scene; the view's name if not given.
+    pub camera: Option<String>,
+    /// Images per second.
+    pub rate_hz: f32,
+}
+
+/// What can be wrong with `robot.toml`.
+#[derive(Debug, thiserror::Error)]
+pub enum RobotConfigError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the message has line and column.
+    #[error("{}: {source}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("{}: {field}: expected {expected}, found {found}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        field: &'static str,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+}
+
+impl RobotConfig {
+    /// Reads and checks a file, and makes its paths absolute or relative to the working directory.
+    ///
+    /// # Errors
+    /// [`RobotConfigError`].
+    pub fn load(path: &Path) -> Result<RobotConfig, RobotConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| RobotConfigError::Io { path: path.to_owned(), source })?;
+        let mut config: RobotConfig = toml::from_str(&text)
+            .map_err(|source| RobotConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
+        let refuse = |field, expected: &str, found: String| {
+            Err(RobotConfigError::Value { path: path.to_owned(), field, expected: expected.to_owned(), found })
+        };
+        let c = &config.control;
+        if !(0.1..=1000.0).contains(&c.action_rate_hz) {
+            return refuse("control.action_rate_hz", "0.1 to 1000", c.action_rate_hz.to_string());
+        }
+        if !(20.0..=1000.0).contains(&c.tick_rate_hz) {
+            return refuse("control.tick_rate_hz", "20 to 1000 (heartbeats go out in its ticks)", c.tick_rate_hz.to_string());
+        }
+        if config.model.prompt.is_some() == config.model.tokens.is_some() {
+            return refuse("model", "either prompt or tokens", if config.model.prompt.is_some() { "both" } else { "neither" }.to_owned());
+        }
+        if !config.link.is_simulated() && config.link.joints.is_empty() {
+            return refuse("link.joints", "the names of the controller's joints", "none".to_owned());
+        }
+        let base = path.parent().unwrap_or(Path::new(""));
+        config.model.path = base.join(&config.model.path);
+        if let Some(scene) = &mut config.bench.scene {
+            *scene = base.join(&*scene);
+        }
+        for camera in &mut config.cameras {
+            if let CameraSource::Folder(FolderConfig { folder, .. }) = &mut camera.source {
+                *folder = base.join(&*folder);
+            }
+        }
+        Ok(config)
+    }
+}

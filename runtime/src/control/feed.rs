@@ -1,0 +1,121 @@
+//! A camera on its own thread: always holds the newest image, never blocks the loop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::camera::{Camera, CameraError, Image};
+
+/// How long a camera may be silent before that is an error.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after an error, so that a camera that is gone does not take a core.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+struct Latest {
+    image: Image,
+    depth: Vec<f32>,
+    count: u64,
+    error: Option<CameraError>,
+}
+
+/// A running camera.
+#[derive(Debug)]
+pub(super) struct Feed {
+    shared: Arc<(Mutex<Latest>, Condvar)>,
+    exit: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
+    // The holder only swaps and copies: what it left is whole.
+    latest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feed {
+    /// Starts capturing.
+    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>) -> std::io::Result<Feed> {
+        let shared = Arc::new((Mutex::new(Latest::default()), Condvar::new()));
+        let exit = Arc::new(AtomicBool::new(false));
+        let (theirs, stop) = (Arc::clone(&shared), Arc::clone(&exit));
+        let view = view.to_owned();
+        let thread = thread::Builder::new().name(format!("camera {view}")).spawn(move || {
+            let mut image = Image::default();
+            let mut failing = false;
+            while !stop.load(Ordering::Relaxed) {
+                match camera.capture(&mut image, TIMEOUT) {
+                    Ok(()) => {
+                        let mut latest = lock(&theirs.0);
+                        std::mem::swap(&mut latest.image, &mut image);
+                        if let Some(depth) = camera.true_depth() {
+                            latest.depth.clear();
+                            latest.depth.extend_from_slice(depth);
+                        }
+                        latest.count += 1;
+                        latest.error = None;
+                        drop(latest);
+                        theirs.1.notify_all();
+                        if failing {
+                            tracing::info!(view, "images again");
+                        }
+                        failing = false;
+                    }
+                    Err(error) => {
+                        if !failing {
+                            tracing::warn!(view, %error, "no image");
+                        }
+                        failing = true;
+                        lock(&theirs.0).error = Some(error);
+                        theirs.1.notify_all();
+                        thread::sleep(PAUSE);
+                    }
+                }
+            }
+        })?;
+        Ok(Feed { shared, exit, thread: Some(thread) })
+    }
+
+    /// Waits for the first image.
+    pub(super) fn first(&self, into: &mut Image, timeout: Duration) -> Result<(), Option<CameraError>> {
+        let (latest, changed) = &*self.shared;
+        let waiting = |l: &mut Latest| l.count == 0 && l.error.is_none();
+        let guard = changed.wait_timeout_while(lock(latest), timeout, waiting);
+        let mut latest = guard.unwrap_or_else(PoisonError::into_inner).0;
+        if latest.count == 0 {
+            return Err(latest.error.take());
+        }
+        into.clone_from(&latest.image);
+        Ok(())
+    }
+
+    /// Copies the newest image into `into`, whose memory is reused.
+    pub(super) fn newest(&self, into: &mut Image) {
+        let latest = lock(&self.shared.0);
+        let mut data = std::mem::take(&mut into.data);
+        data.clear();
+        data.extend_from_slice(&latest.image.data);
+        let Image { format, width, height, stride, stamp_ns, stamp, dequeued_ns, sequence, .. } = latest.image;
+        *into = Image { format, width, height, stride, data, stamp_ns, stamp, dequeued_ns, sequence };
+    }
+
+    /// When the newest image was taken, CLOCK_MONOTONIC.
+    pub(super) fn stamp_ns(&self) -> u64 {
+        lock(&self.shared.0).image.stamp_ns
+    }
+
+    /// True depth of the newest image in metres, where the source knows it.
+    pub(super) fn depth(&self) -> Vec<f32> {
+        lock(&self.shared.0).depth.clone()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.exit.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends within one capture's time-out; a panic in a camera was already printed.
+            let _ = thread.join();
+        }
+    }
+}

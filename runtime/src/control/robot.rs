@@ -1,0 +1,240 @@
+//! Opens what `robot.toml` names: cameras, link, model; checks that they fit each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fathom_models::ModelError;
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::families;
+use fathom_models::image::ImageSpec;
+use fathom_models::tokenizer::Tokenizer;
+use fathom_shaders::cpu::Layout;
+use firmware_bridge::joint::Unit;
+use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
+
+use super::feed::Feed;
+use crate::bench::{BenchCamera, Scene, SceneError};
+use crate::camera::{Camera, CameraError, FolderCamera, Image, PixelFormat, V4lCamera};
+use crate::config::{CameraSource, RobotConfig, RobotConfigError};
+use crate::engine::{EngineError, Session, log_model};
+use crate::gpu::{Gpu, GpuError, GpuOptions};
+use crate::link::{Link, LinkError};
+
+/// How long a camera may take for its first image, and a controller for its hello.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// What can fail in a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// `robot.toml`.
+    #[error(transparent)]
+    Config(#[from] RobotConfigError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The model on the GPU.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A camera.
+    #[error("camera of view {view}: {source}")]
+    Camera {
+        /// The view.
+        view: String,
+        /// Why.
+        source: CameraError,
+    },
+    /// A camera gave no image in time.
+    #[error("camera of view {view}: no image within {seconds} s")]
+    NoImage {
+        /// The view.
+        view: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The cameras are not the model's views.
+    #[error("cameras: expected one for each of the model's views {expected:?}, found {found:?}")]
+    Views {
+        /// The model's views.
+        expected: Vec<String>,
+        /// Views in `robot.toml`.
+        found: Vec<String>,
+    },
+    /// The bench scene.
+    #[error(transparent)]
+    Scene(#[from] SceneError),
+    /// The simulated controller.
+    #[error(transparent)]
+    Sim(#[from] SimError),
+    /// The line to the controller.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Model and controller do not fit each other.
+    #[error("{what}: the model has {model}, the controller {controller} joints")]
+    Joints {
+        /// Actions or state.
+        what: &'static str,
+        /// The model's.
+        model: String,
+        /// The controller's.
+        controller: usize,
+    },
+    /// The loop ended in a fault.
+    #[error("the loop ended in {state}: {detail}")]
+    Fault {
+        /// The state.
+        state: super::core::State,
+        /// What was seen.
+        detail: String,
+    },
+    /// A thread could not be started, or a signal handler not set.
+    #[error("system: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Everything open and checked, nothing moving.
+#[derive(Debug)]
+pub struct Robot {
+    pub(super) config: RobotConfig,
+    /// One a view, in the model's order.
+    pub(super) feeds: Vec<Feed>,
+    pub(super) views: Vec<String>,
+    pub(super) link: Link,
+    pub(super) session: Session,
+    /// The arm's scene and its joints, where it is the bench's.
+    pub(super) bench: Option<(Arc<Scene>, Joints)>,
+    /// Kept running as long as the robot.
+    pub(super) sim: Option<Sim>,
+}
+
+impl Robot {
+    /// Opens model and GPU, controller, cameras, in this order, and prepares the inference.
+    ///
+    /// # Errors
+    /// The first [`RunError`].
+    pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
+        let loaded = families::load(&config.model.path)?;
+        log_model(&loaded);
+        let tokens = match (&config.model.tokens, &config.model.prompt) {
+            (Some(tokens), _) => tokens.clone(),
+            (None, Some(prompt)) => Tokenizer::open(&config.model.path)?.prompt(prompt)?,
+            (None, None) => Vec::new(),
+        };
+        let views = loaded.model.config.views.clone();
+        let found: Vec<String> = config.cameras.iter().map(|c| c.view.clone()).collect();
+        let fits = found.len() == views.len() && views.iter().all(|v| found.contains(v));
+        if !fits {
+            return Err(RunError::Views { expected: views, found });
+        }
+        let options = GpuOptions {
+            adapter: config.gpu.adapter.clone(),
+            allow_software: config.gpu.software,
+            checked: config.gpu.checked,
+            timestamps: true,
+            timeout: None,
+        };
+        let gpu = Gpu::open(&options)?;
+        tracing::info!(adapter = %gpu.info(), "GPU");
+
+        let scene = match &config.bench.scene {
+            Some(path) => Scene::load(path, config.bench.seed)?,
+            None => Scene::built_in(config.bench.seed)?,
+        };
+        let scene = Arc::new(scene);
+        let sim = if config.link.is_simulated() { Some(Sim::start(sim_config(&scene))?) } else { None };
+        let device = sim.as_ref().map_or(config.link.device.clone(), |s| s.path().display().to_string());
+        let mut link = Link::open(&device, config.link.baud)?;
+        let names: Vec<String> = match config.link.is_simulated() {
+            true => scene.joints().iter().map(|j| j.name.clone()).collect(),
+            false => config.link.joints.clone(),
+        };
+        let joints = link.hello(&names, FIRST)?.joints.len().into();
+        tracing::info!(device, joints, "controller");
+        let dims = &loaded.state_dims;
+        if loaded.action_dim != joints {
+            let model = format!("{} actions", loaded.action_dim);
+            return Err(RunError::Joints { what: "actions", model, controller: joints });
+        }
+        if !dims.contains(&joints) {
+            let model = format!("a state of {} to {} values", dims.start(), dims.end());
+            return Err(RunError::Joints { what: "state", model, controller: joints });
+        }
+
+        let joints = sim.as_ref().map(Sim::joints);
+        let mut feeds = Vec::new();
+        let mut images = Vec::new();
+        for view in &views {
+            let Some(section) = config.cameras.iter().find(|c| c.view == *view) else { continue };
+            let camera = open_camera(section, &scene, joints.as_ref())?;
+            tracing::info!(view, camera = camera.describe(), "camera");
+            let feed = Feed::start(view, camera)?;
+            let mut image = Image::default();
+            feed.first(&mut image, FIRST).map_err(|error| match error {
+                Some(source) => RunError::Camera { view: view.clone(), source },
+                None => RunError::NoImage { view: view.clone(), seconds: FIRST.as_secs() },
+            })?;
+            images.push(image_spec(&image));
+            feeds.push(feed);
+        }
+
+        let mut session = Session::open(gpu, loaded)?;
+        let forward = ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: config.model.depth_map, taps: false };
+        session.prepare(&forward, &tokens)?;
+        let (weights, arena) = session.gpu_bytes();
+        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        tracing::info!(dispatches = session.dispatches(), weights = mib(weights), arena = mib(arena), "inference prepared");
+        let bench = joints.map(|joints| (scene, joints));
+        Ok(Robot { config, feeds, views, link, session, bench, sim })
+    }
+}
+
+/// An image's form, for the model.
+fn image_spec(image: &Image) -> ImageSpec {
+    let layout = match image.format {
+        // A source decodes Motion-JPEG before it hands the image on.
+        PixelFormat::Rgb24 | PixelFormat::Mjpeg => Layout::Rgb24,
+        PixelFormat::Yuyv => Layout::Yuyv,
+        PixelFormat::Nv12 => Layout::Nv12,
+    };
+    ImageSpec { layout, width: image.width as usize, height: image.height as usize, stride: image.stride as usize }
+}
+
+fn open_camera(
+    section: &crate::config::CameraSection,
+    scene: &Arc<Scene>,
+    joints: Option<&Joints>,
+) -> Result<Box<dyn Camera>, RunError> {
+    let failed = |source| RunError::Camera { view: section.view.clone(), source };
+    Ok(match &section.source {
+        CameraSource::V4l(config) => Box::new(V4lCamera::open(config.clone()).map_err(failed)?),
+        CameraSource::Folder(config) => Box::new(FolderCamera::open(config).map_err(failed)?),
+        CameraSource::Bench(config) => {
+            let name = config.camera.as_deref().unwrap_or(&section.view);
+            let joints = joints.cloned();
+            let source = move |into: &mut [f32]| {
+                if let Some(joints) = &joints {
+                    joints.read(into);
+                }
+            };
+            Box::new(BenchCamera::new(Arc::clone(scene), name, Arc::new(source), config.rate_hz)?)
+        }
+    })
+}
+
+/// The scene's arm as the simulated controller has it.
+fn sim_config(scene: &Scene) -> SimConfig {
+    let joints = scene.joints().iter().map(|j| SimJoint {
+        name: j.name.clone(),
+        unit: Unit::Radian,
+        min: j.limits_rad[0],
+        max: j.limits_rad[1],
+        velocity: j.velocity_limit_rad_s,
+        acceleration: j.velocity_limit_rad_s * 8.0,
+        // Command and arm are apart by lag × speed; this is well beyond it.
+        jump: 0.5,
+        initial: j.initial_rad,
+    });
+    SimConfig::new(joints.collect())
+}

@@ -1,0 +1,461 @@
+//! The loop itself: one control thread with a steady tick; cameras and inference have threads of their own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use firmware_bridge::joint::JointTable;
+use firmware_bridge::message::{Mode, Reason};
+
+use super::core::{Command, Event, State, next};
+use super::robot::{Robot, RunError};
+use super::worker::{Reply, Request, Worker};
+use crate::bench::math::Vec3;
+use crate::camera::Image;
+use crate::clock::{monotonic_ns, sleep_until_ns};
+use crate::link::{ActionChunk, Event as LinkEvent, Start};
+use crate::picture::{self, Panel};
+use crate::telemetry::{Header, Notify, StageTable};
+
+/// Heartbeats go out this often: three times within the controller's shortest deadman time of 150 ms.
+const HEARTBEAT_NS: u64 = 40_000_000;
+/// Time from the order to stop to closing the line, in which the controller ramps to rest.
+const STOP_NS: u64 = 400_000_000;
+/// The arm's path is noted this often.
+const PATH_NS: u64 = 50_000_000;
+
+/// What a run is to do besides.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// End after this long; else at a signal.
+    pub seconds: Option<f64>,
+    /// Where to put a picture of the run.
+    pub picture: Option<PathBuf>,
+    /// Clear a fault that the controller latched before.
+    pub clear_fault: bool,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was measured on what.
+    pub header: Header,
+    /// Where the time went.
+    pub table: StageTable,
+    /// Chunks that the controller obeyed.
+    pub chunks: u64,
+    /// Chunks that it refused.
+    pub refused: u64,
+    /// From opening the loop to the first obeyed chunk.
+    pub first_action_ns: Option<u64>,
+    /// The picture's file.
+    pub picture: Option<PathBuf>,
+}
+
+/// A chunk on its way to the controller.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sequence: u32,
+    /// Exposure of the oldest image.
+    stamp_ns: u64,
+    sent_ns: u64,
+}
+
+struct Loop {
+    robot: RobotParts,
+    state: State,
+    detail: String,
+    table: StageTable,
+    notify: Notify,
+    worker: Worker,
+    spare: Option<Request>,
+    measured: Vec<f32>,
+    limits: JointTable,
+    arming: Option<u32>,
+    sent: Option<Sent>,
+    last_chunk_ns: Option<u64>,
+    chunks: u64,
+    refused: u64,
+    started_ns: u64,
+    first_action_ns: Option<u64>,
+    next_seed: u64,
+    depth: Vec<(String, usize, Vec<f32>)>,
+    path: Vec<Vec3>,
+}
+
+/// [`Robot`] without its session, which the worker has.
+struct RobotParts {
+    config: crate::config::RobotConfig,
+    feeds: Vec<super::feed::Feed>,
+    views: Vec<String>,
+    link: crate::link::Link,
+    bench: Option<(Arc<crate::bench::Scene>, firmware_bridge::sim::Joints)>,
+}
+
+impl Robot {
+    /// Runs until the time is over, a signal comes, or a fault.
+    ///
+    /// # Errors
+    /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
+    pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let Robot { config, feeds, views, mut link, session, bench, sim } = self;
+        let c = &session.loaded().model.config;
+        let model = format!("{} ({} views, horizon {})", config.model.path.display(), views.len(), c.horizon);
+        let header = Header::new(session.gpu().info(), model, session.dispatches());
+        let limits = link.controller().map(|hello| hello.joints).unwrap_or_default();
+        if options.clear_fault {
+            link.clear_fault()?;
+        }
+        let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
+        let next_seed = config.model.seed;
+        let worker = Worker::start(session)?;
+        let mut run = Loop {
+            robot: RobotParts { config, feeds, views, link, bench },
+            state: State::Boot,
+            detail: String::new(),
+            table: StageTable::default(),
+            notify: Notify::new(),
+            worker,
+            spare: Some(Request::default()),
+            measured,
+            limits,
+            arming: None,
+            sent: None,
+            last_chunk_ns: None,
+            chunks: 0,
+            refused: 0,
+            started_ns: monotonic_ns(),
+            first_action_ns: None,
+            next_seed,
+            depth: Vec::new(),
+            path: Vec::new(),
+        };
+        run.ticks(options, &stop)?;
+        let picture = options.picture.as_ref().map(|path| run.picture(path)).transpose()?;
+        let Loop { state, detail, table, chunks, refused, first_action_ns, robot, worker, .. } = run;
+        drop((robot, worker, sim));
+        match state {
+            State::Fault(_) => Err(RunError::Fault { state, detail }),
+            _ => Ok(Outcome { header, table, chunks, refused, first_action_ns, picture }),
+        }
+    }
+}
+
+impl Loop {
+    fn ticks(&mut self, options: &RunOptions, stop: &AtomicBool) -> Result<(), RunError> {
+        let period_ns = (1e9 / self.robot.config.control.tick_rate_hz) as u64;
+        let end_ns = options.seconds.map(|s| self.started_ns + (s * 1e9) as u64);
+        let (mut due_ns, mut beat_ns, mut path_ns) = (self.started_ns, 0, 0);
+        self.happened(Event::Opened)?;
+        while !matches!(self.state, State::Stop | State::Fault(_)) {
+            let now = monotonic_ns();
+            self.table.record("control tick: lateness", now.saturating_sub(due_ns));
+            if stop.load(Ordering::Relaxed) || end_ns.is_some_and(|end| now >= end) {
+                self.happened(Event::StopAsked)?;
+                continue;
+            }
+            if now.saturating_sub(beat_ns) >= HEARTBEAT_NS {
+                beat_ns = now;
+                self.sent_or_lost(|link| link.heartbeat())?;
+            }
+            self.listen()?;
+            if self.state == State::Ready && self.arming.is_none() {
+                self.arming = self.sent_or_lost(|link| link.arm())?;
+            }
+            self.look(now)?;
+            self.think()?;
+            if now.saturating_sub(path_ns) >= PATH_NS {
+                path_ns = now;
+                self.note_path();
+            }
+            self.notify.tick();
+            due_ns += period_ns;
+            if due_ns < monotonic_ns().saturating_sub(period_ns) {
+                // More than a tick late: do not run after what is lost.
+                due_ns = monotonic_ns();
+            }
+            sleep_until_ns(due_ns);
+        }
+        self.notify.stopping();
+        // The controller ramps to rest before the line closes.
+        let rest = monotonic_ns() + STOP_NS;
+        while monotonic_ns() < rest && !matches!(self.state, State::Fault(super::core::Fault::Link)) {
+            self.sent_or_lost(|link| link.heartbeat())?;
+            sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
+            self.listen()?;
+        }
+        // The device may be gone; the controller's deadman stops it then.
+        let _ = self.robot.link.disarm();
+        sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
+        Ok(())
+    }
+
+    /// Goes to the next state and does what belongs to it.
+    fn happened(&mut self, event: Event) -> Result<(), RunError> {
+        let (state, command) = next(self.state, event);
+        if state != self.state {
+            tracing::info!(from = %self.state, to = %state, ?event, detail = self.detail, "state");
+            self.state = state;
+        }
+        match command {
+            Command::None => {}
+            Command::WarmUp => self.ask(monotonic_ns()),
+            Command::Arm => {
+                self.notify.ready("warm");
+                if self.robot.config.control.dry_run {
+                    return self.happened(Event::Armed);
+                }
+                // The next tick sends it, and again while the line does not take it.
+                self.arming = None;
+            }
+            Command::SendStop => {
+                self.sent_or_lost(|link| link.stop())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, event: Event, detail: String) -> Result<(), RunError> {
+        self.detail = detail;
+        self.happened(event)
+    }
+
+    /// Sends something. A line that is gone is an event, not an error; one that does not keep up is asked again in a
+    /// later tick, and the controller's deadman decides when that is too late.
+    fn sent_or_lost(
+        &mut self,
+        send: impl FnOnce(&mut crate::link::Link) -> Result<u32, crate::link::LinkError>,
+    ) -> Result<Option<u32>, RunError> {
+        match send(&mut self.robot.link) {
+            Ok(sequence) => Ok(Some(sequence)),
+            Err(error @ crate::link::LinkError::Backlog { .. }) => {
+                tracing::warn!(%error, "not sent");
+                Ok(None)
+            }
+            Err(error) => {
+                self.failed(Event::LinkLost, error.to_string())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Hears what the controller says.
+    fn listen(&mut self) -> Result<(), RunError> {
+        while let Some(event) = self.robot.link.poll() {
+            match event {
+                LinkEvent::Ack { ack, controller_us, received_ns } => self.acked(&ack, controller_us, received_ns)?,
+                LinkEvent::State { state, .. } => {
+                    self.measured.clear();
+                    self.measured.extend_from_slice(state.measured.as_slice());
+                    if let Mode::Faulted(fault) = state.mode
+                        && self.state != State::Warm
+                    {
+                        let detail = format!("the controller latched {fault:?}; --clear-fault clears it");
+                        self.failed(Event::ControllerFault, detail)?;
+                    }
+                }
+                LinkEvent::Silent { .. } => self.happened(Event::LinkSilent)?,
+                LinkEvent::Heard => self.happened(Event::LinkHeard)?,
+                LinkEvent::ControllerReset => {
+                    self.failed(Event::LinkLost, "the controller restarted".to_owned())?;
+                }
+                LinkEvent::WrongVersion { found } => {
+                    let detail = format!("the controller speaks protocol version {found}");
+                    self.failed(Event::LinkLost, detail)?;
+                }
+                LinkEvent::Lost { kind } => {
+                    let detail = format!("{}: {kind}", self.robot.link.device());
+                    self.failed(Event::LinkLost, detail)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn acked(
+        &mut self,
+        ack: &firmware_bridge::message::Ack,
+        controller_us: u64,
+        received_ns: u64,
+    ) -> Result<(), RunError> {
+        if self.arming.take_if(|sequence| *sequence == ack.sequence).is_some() {
+            return match ack.reason {
+                Reason::Ok => self.happened(Event::Armed),
+                reason => {
+                    let hint = if reason == Reason::Faulted { "; --clear-fault clears a latched fault" } else { "" };
+                    self.failed(Event::ControllerFault, format!("the controller refused to be armed: {reason:?}{hint}"))
+                }
+            };
+        }
+        let Some(sent) = self.sent.take_if(|sent| sent.sequence == ack.sequence) else { return Ok(()) };
+        if ack.reason != Reason::Ok {
+            self.refused += 1;
+            tracing::warn!(reason = ?ack.reason, "the controller refused a chunk");
+            if matches!(ack.reason, Reason::NotArmed | Reason::Faulted) {
+                self.failed(Event::ControllerFault, format!("the controller refused a chunk: {:?}", ack.reason))?;
+            }
+            return Ok(());
+        }
+        self.chunks += 1;
+        self.first_action_ns.get_or_insert(received_ns.saturating_sub(self.started_ns));
+        self.table.record("controller acknowledgement", received_ns.saturating_sub(sent.sent_ns));
+        self.table.record("= exposure to acknowledgement", received_ns.saturating_sub(sent.stamp_ns));
+        // The controller follows the chunk from the tick in which it made the verdict.
+        if let Some(clock) = self.robot.link.clock() {
+            let applied_ns = clock.to_host_ns(controller_us);
+            self.table.record("= observation age at actuation", applied_ns.saturating_sub(sent.stamp_ns));
+        }
+        Ok(())
+    }
+
+    /// Checks the images' ages, and asks the model when it is free.
+    fn look(&mut self, now: u64) -> Result<(), RunError> {
+        if !matches!(self.state, State::Active | State::Hold(_)) {
+            return Ok(());
+        }
+        let most_ns = self.robot.config.control.max_image_age_ms * 1_000_000;
+        let oldest = self.robot.feeds.iter().map(super::feed::Feed::stamp_ns).min().unwrap_or(0);
+        let fresh = now.saturating_sub(oldest) <= most_ns;
+        self.happened(if fresh { Event::ImagesFresh } else { Event::ImagesStale })?;
+        if self.state == State::Active {
+            self.ask(now);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, now: u64) {
+        let Some(mut request) = self.spare.take() else { return };
+        request.images.resize_with(self.robot.feeds.len(), Image::default);
+        for (feed, image) in self.robot.feeds.iter().zip(&mut request.images) {
+            feed.newest(image);
+        }
+        request.state.clone_from(&self.measured);
+        request.seed = self.next_seed;
+        request.asked_ns = now;
+        self.next_seed += 1;
+        // A worker that is gone shows in the next poll.
+        self.worker.ask(request);
+    }
+
+    /// Takes the model's reply, if there is one.
+    fn think(&mut self) -> Result<(), RunError> {
+        match self.worker.poll() {
+            Ok(None) => Ok(()),
+            Ok(Some(Ok(reply))) => self.replied(reply),
+            Ok(Some(Err(error))) => self.failed(Event::InferenceFailed, error.to_string()),
+            Err(()) => self.failed(Event::InferenceFailed, "the inference thread ended".to_owned()),
+        }
+    }
+
+    fn replied(&mut self, mut reply: Reply) -> Result<(), RunError> {
+        let warming = self.state == State::Warm;
+        if self.state == State::Active && !self.robot.config.control.dry_run {
+            self.send_chunk(&mut reply)?;
+        }
+        if !warming {
+            self.record(&reply);
+        }
+        self.depth = std::mem::take(&mut reply.depth);
+        self.spare = Some(reply.request);
+        if warming { self.happened(Event::Warmed) } else { Ok(()) }
+    }
+
+    fn send_chunk(&mut self, reply: &mut Reply) -> Result<(), RunError> {
+        let began = monotonic_ns();
+        let limits = self.limits.as_slice();
+        for (value, joint) in reply.actions.iter_mut().zip(limits.iter().cycle()) {
+            *value = value.clamp(joint.min, joint.max);
+        }
+        let steps = reply.actions.len() / limits.len().max(1);
+        let period_us = (1e6 / self.robot.config.control.action_rate_hz) as u32;
+        let stamp_ns = reply.request.images.iter().map(|i| i.stamp_ns).min().unwrap_or(began);
+        let chunk = ActionChunk {
+            id: self.chunks as u32 + self.refused as u32 + 1,
+            // Step 0 belongs to the instant that the images show; the controller leaves out what is over.
+            start: Start::HostNs(stamp_ns),
+            period_us,
+            validity_us: period_us.saturating_mul(steps as u32),
+            positions: &reply.actions,
+        };
+        let limited = monotonic_ns();
+        if let Some(sequence) = self.sent_or_lost(|link| link.send_chunk(&chunk))? {
+            let sent_ns = monotonic_ns();
+            self.table.record("un-normalise and limits", limited - began + reply.finished_ns - reply.inferred_ns);
+            self.table.record("serial write", sent_ns - limited);
+            if let Some(last) = self.last_chunk_ns.replace(sent_ns) {
+                self.table.record("= from chunk to chunk", sent_ns - last);
+            }
+            self.sent = Some(Sent { sequence, stamp_ns, sent_ns });
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, reply: &Reply) {
+        let request = &reply.request;
+        let Some(oldest) = request.images.iter().min_by_key(|i| i.stamp_ns) else { return };
+        let t = &mut self.table;
+        t.record("exposure to dequeue", oldest.dequeued_ns.saturating_sub(oldest.stamp_ns));
+        t.record("dequeue to request", request.asked_ns.saturating_sub(oldest.dequeued_ns));
+        t.record("request to inference", reply.started_ns.saturating_sub(request.asked_ns));
+        let inference_ns = reply.inferred_ns.saturating_sub(reply.started_ns);
+        let mut on_gpu = 0;
+        let mut flow = 0;
+        for stage in &reply.gpu.stages {
+            on_gpu += stage.ns;
+            if stage.stage.starts_with("flow step") || &*stage.stage == "time" {
+                flow += stage.ns;
+            } else {
+                t.record(&stage.stage, stage.ns);
+            }
+        }
+        if !reply.gpu.stages.is_empty() {
+            t.record("flow steps", flow);
+        }
+        t.record("upload, readback, driver", inference_ns.saturating_sub(on_gpu));
+        t.record("= inference", inference_ns);
+        t.record("inference to control tick", monotonic_ns().saturating_sub(reply.finished_ns));
+    }
+
+    fn note_path(&mut self) {
+        if let Some((scene, _)) = &self.robot.bench
+            && let Ok(point) = scene.end_effector(&self.measured)
+        {
+            self.path.push(point);
+        }
+    }
+
+    /// One picture of what the cameras saw, the arm's path over it, and the depth map.
+    fn picture(&self, path: &std::path::Path) -> Result<PathBuf, RunError> {
+        let mut panels = Vec::new();
+        let mut image = Image::default();
+        for (i, (view, feed)) in self.robot.views.iter().zip(&self.robot.feeds).enumerate() {
+            feed.newest(&mut image);
+            let mut panel = Panel::of_image(&image);
+            let camera = self.robot.bench.as_ref().and_then(|(scene, _)| {
+                let index = scene.camera_index(view).ok()?;
+                scene.view(index, &self.measured).ok()
+            });
+            // The path is drawn where the camera stands still.
+            if let Some(camera) = camera.filter(|_| i == 0) {
+                let points = self.path.iter().map(|p| camera.project(*p).map(|at| (at.x, at.y)));
+                panel.draw_path(points);
+            }
+            panels.push(panel);
+        }
+        for (_, side, values) in &self.depth {
+            panels.push(Panel::of_depth(values, *side, *side));
+        }
+        // The bench scene knows the truth.
+        let truth = self.robot.feeds.first().map(super::feed::Feed::depth).unwrap_or_default();
+        if !truth.is_empty() && !self.depth.is_empty() {
+            let width = truth.len().isqrt();
+            panels.push(Panel::of_depth(&truth, width, truth.len() / width.max(1)));
+        }
+        picture::write(path, &panels)?;
+        Ok(path.to_owned())
+    }
+}

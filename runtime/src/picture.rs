@@ -1,0 +1,152 @@
+//! Pictures of a run: camera images, depth maps in colours, and a path drawn over them, side by side in one PNG.
+
+use std::io;
+use std::path::Path;
+
+use fathom_shaders::cpu::{self, Layout};
+use fathom_shaders::params::ImageUnpack;
+
+use crate::camera::{Image, PixelFormat};
+
+/// Side of a panel in the picture, in pixels.
+const PANEL: usize = 448;
+/// Between panels, in pixels.
+const GAP: usize = 8;
+
+/// A square of colours, `(PANEL, PANEL)` RGB.
+#[derive(Debug)]
+pub struct Panel {
+    pixels: Vec<[u8; 3]>,
+    /// Panel pixels per source pixel, and where the source begins.
+    scale: f32,
+    left: f32,
+    top: f32,
+}
+
+impl Panel {
+    fn new(width: usize, height: usize, colour: impl Fn(usize, usize) -> [u8; 3]) -> Panel {
+        let scale = PANEL as f32 / width.max(height).max(1) as f32;
+        let left = (PANEL as f32 - width as f32 * scale) / 2.0;
+        let top = (PANEL as f32 - height as f32 * scale) / 2.0;
+        let pixel = |i: usize| {
+            let x = ((i % PANEL) as f32 + 0.5 - left) / scale;
+            let y = ((i / PANEL) as f32 + 0.5 - top) / scale;
+            let inside = (0.0..width as f32).contains(&x) && (0.0..height as f32).contains(&y);
+            if inside { colour(x as usize, y as usize) } else { [24, 24, 28] }
+        };
+        Panel { pixels: (0..PANEL * PANEL).map(pixel).collect(), scale, left, top }
+    }
+
+    /// A camera's image.
+    pub fn of_image(image: &Image) -> Panel {
+        let (width, height) = (image.width as usize, image.height as usize);
+        let layout = match image.format {
+            PixelFormat::Yuyv => Layout::Yuyv,
+            PixelFormat::Nv12 => Layout::Nv12,
+            PixelFormat::Rgb24 | PixelFormat::Mjpeg => Layout::Rgb24,
+        };
+        let mut bytes = vec![0_u32; image.data.len().div_ceil(4)];
+        if let Some(to) = bytemuck::cast_slice_mut::<u32, u8>(&mut bytes).get_mut(..image.data.len()) {
+            to.copy_from_slice(&image.data);
+        }
+        let mut pixels = vec![0; width * height];
+        if image.check("picture").is_ok() {
+            let params = ImageUnpack { width: image.width, height: image.height, stride: image.stride };
+            cpu::image_unpack(layout, &params, &bytes, &mut pixels);
+        }
+        Panel::new(width, height, |x, y| {
+            let [r, g, b, _] = pixels.get(y * width + x).copied().unwrap_or_default().to_le_bytes();
+            [r, g, b]
+        })
+    }
+
+    /// A depth map `(height, width)`: near is yellow, far is blue, between the 2nd and 98th of its 100 parts.
+    pub fn of_depth(values: &[f32], width: usize, height: usize) -> Panel {
+        let mut sorted: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        sorted.sort_by(f32::total_cmp);
+        let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0);
+        let (near, far) = (at(2), at(98));
+        Panel::new(width, height, |x, y| {
+            let depth = values.get(y * width + x).copied().unwrap_or(far);
+            viridis(1.0 - (depth - near) / (far - near).max(f32::MIN_POSITIVE))
+        })
+    }
+
+    /// A line through points in the source's pixels; a point out of sight breaks it. Its end is marked.
+    pub fn draw_path(&mut self, points: impl Iterator<Item = Option<(f32, f32)>>) {
+        let mut last: Option<(f32, f32)> = None;
+        for point in points {
+            let point = point.map(|(x, y)| (x * self.scale + self.left, y * self.scale + self.top));
+            if let (Some(from), Some(to)) = (last, point) {
+                let steps = ((to.0 - from.0).abs().max((to.1 - from.1).abs()) * 2.0).ceil().clamp(1.0, 4096.0);
+                for step in 0..=steps as usize {
+                    let share = step as f32 / steps;
+                    self.dot(from.0 + (to.0 - from.0) * share, from.1 + (to.1 - from.1) * share, 1.2, [255, 64, 200]);
+                }
+            }
+            last = point.or(last);
+        }
+        if let Some((x, y)) = last {
+            self.dot(x, y, 5.0, [255, 255, 255]);
+            self.dot(x, y, 3.5, [255, 64, 200]);
+        }
+    }
+
+    fn dot(&mut self, x: f32, y: f32, radius: f32, colour: [u8; 3]) {
+        let range = |at: f32| {
+            let first = (at - radius).floor().max(0.0) as usize;
+            first..((at + radius).ceil().max(0.0) as usize + 1).min(PANEL)
+        };
+        for row in range(y) {
+            for column in range(x) {
+                let (dx, dy) = (column as f32 + 0.5 - x, row as f32 + 0.5 - y);
+                if dx * dx + dy * dy <= radius * radius
+                    && let Some(pixel) = self.pixels.get_mut(row * PANEL + column)
+                {
+                    *pixel = colour;
+                }
+            }
+        }
+    }
+}
+
+/// matplotlib's viridis, 0 to 1, between eight of its colours.
+fn viridis(share: f32) -> [u8; 3] {
+    const COLOURS: [[f32; 3]; 8] = [
+        [68.0, 1.0, 84.0],
+        [70.0, 50.0, 127.0],
+        [54.0, 92.0, 141.0],
+        [39.0, 127.0, 142.0],
+        [31.0, 161.0, 135.0],
+        [74.0, 194.0, 109.0],
+        [159.0, 218.0, 58.0],
+        [253.0, 231.0, 37.0],
+    ];
+    let at = if share.is_finite() { share.clamp(0.0, 1.0) * (COLOURS.len() - 1) as f32 } else { 0.0 };
+    let first = (at as usize).min(COLOURS.len() - 2);
+    let part = at - first as f32;
+    std::array::from_fn(|i| (COLOURS[first][i] * (1.0 - part) + COLOURS[first + 1][i] * part) as u8)
+}
+
+/// Writes the panels side by side.
+///
+/// # Errors
+/// Whatever the file system says; the error names the file.
+pub fn write(path: &Path, panels: &[Panel]) -> io::Result<()> {
+    let width = panels.len().max(1) * (PANEL + GAP) - GAP;
+    let mut rows = Vec::with_capacity(width * PANEL * 3);
+    for row in 0..PANEL {
+        for (i, panel) in panels.iter().enumerate() {
+            if i > 0 {
+                rows.extend([255; GAP * 3]);
+            }
+            rows.extend(panel.pixels.iter().skip(row * PANEL).take(PANEL).flatten());
+        }
+    }
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let file = std::fs::File::create(path).map_err(named)?;
+    let mut encoder = png::Encoder::new(io::BufWriter::new(file), width as u32, PANEL as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().map_err(|e| named(e.into()))?;
+    writer.write_image_data(&rows).map_err(|e| named(e.into()))
+}

@@ -1,0 +1,65 @@
+//! Safetensors files that tests make and alter.
+
+#![allow(clippy::expect_used, reason = "for tests: a file that cannot be made is a failed test")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fathom_models::weights::WeightFormat;
+use safetensors::tensor::TensorView;
+pub use safetensors::{Dtype, SafeTensors};
+
+/// A tensor's dtype, shape and bytes.
+pub type Tensor = (Dtype, Vec<usize>, Vec<u8>);
+
+/// A file's tensors by name.
+#[derive(Clone, Debug, Default)]
+pub struct Tensors(pub BTreeMap<String, Tensor>);
+
+impl Tensors {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Tensors {
+        let bytes = std::fs::read(path).expect("the file is there");
+        let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let owned = |v: &TensorView<'_>| (v.dtype(), v.shape().to_vec(), v.data().to_vec());
+        Tensors(file.iter().map(|(name, view)| (name.to_owned(), owned(&view))).collect())
+    }
+
+    /// Writes a file.
+    pub fn write(&self, path: &Path) {
+        let view =
+            |(dtype, shape, bytes)| TensorView::new(dtype, shape, bytes).expect("as many bytes as the shape says");
+        let views = self.0.iter().map(|(name, (dtype, shape, bytes))| (name, view((*dtype, shape.clone(), bytes))));
+        safetensors::serialize_to_file(views, None, path).expect("the file is written");
+    }
+
+    /// Puts `values` in a weight's format.
+    pub fn put(&mut self, name: &str, format: WeightFormat, shape: &[usize], values: &[f32]) {
+        let (dtype, bytes): (_, Vec<u8>) = match format {
+            WeightFormat::F32 => (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            WeightFormat::F16 => {
+                (Dtype::F16, values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect())
+            }
+            WeightFormat::Bf16 => {
+                (Dtype::BF16, values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect())
+            }
+        };
+        self.0.insert(name.to_owned(), (dtype, shape.to_vec(), bytes));
+    }
+
+    /// Gives a tensor another name.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let tensor = self.0.remove(from).expect("a tensor of that name");
+        self.0.insert(to.to_owned(), tensor);
+    }
+}
+
+/// Copies the files of `tests/golden/{case}` to a folder of their own.
+pub fn copy_golden(case: &str) -> tempfile::TempDir {
+    let to = tempfile::tempdir().expect("a temporary folder");
+    for file in std::fs::read_dir(crate::path("golden").join(case)).expect("the golden case") {
+        let from = file.expect("an entry").path();
+        std::fs::copy(&from, to.path().join(from.file_name().expect("a name"))).expect("the file is copied");
+    }
+    to
+}

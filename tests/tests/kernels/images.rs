@@ -1,0 +1,71 @@
+//! Graphs for the kernels at the two ends, which see pixels.
+
+use fathom_models::builder::GraphBuilder;
+use fathom_models::config::{Resize, Vit};
+use fathom_models::graph::Graph;
+use fathom_models::image::{self, ImageSpec};
+use fathom_shaders::cpu::Layout;
+use fathom_tests::graphs::expose;
+
+/// Odd and even sides, down to one pixel, in rows of the least length and of longer ones.
+pub fn unpack(layout: Layout) -> Graph {
+    let mut g = GraphBuilder::default();
+    g.stage("unpack");
+    for (width, height) in [(1, 1), (2, 2), (3, 3), (17, 9), (33, 6), (8, 1), (1, 17)] {
+        let row = match layout {
+            Layout::Rgb24 => 3 * width,
+            Layout::Yuyv => 2 * width + 2 * (width % 2),
+            Layout::Nv12 => width + width % 2,
+        };
+        for stride in [row, row + 1, row + 6] {
+            let spec = ImageSpec { layout, width, height, stride };
+            spec.check("image").expect("a possible image");
+            image::unpack(&mut g, &format!("{width}x{height} in {stride}"), spec);
+        }
+    }
+    let mut graph = g.finish().expect("the shapes fit");
+    expose(&mut graph, "pixels");
+    graph
+}
+
+/// Larger, smaller, wide, tall, unchanged, one pixel, and so thin that a side would vanish.
+pub fn squares(resize: Resize, output: &str) -> Graph {
+    let mut g = GraphBuilder::default();
+    g.stage("resize");
+    let sizes =
+        [(40, 30, 17), (9, 17, 33), (17, 9, 17), (16, 16, 16), (1, 1, 8), (65, 3, 16), (3, 65, 16), (100, 1, 8)];
+    for (i, (width, height, side)) in sizes.into_iter().enumerate() {
+        let pixels = image::unpack(&mut g, &i.to_string(), ImageSpec::rgb(width, height));
+        image::square(&mut g, &pixels, resize, side);
+    }
+    let mut graph = g.finish().expect("the shapes fit");
+    expose(&mut graph, output);
+    graph
+}
+
+/// Patches that fill the square and patches that leave a rest, into a part of a tensor.
+pub fn patchify() -> Graph {
+    let mut g = GraphBuilder::default();
+    g.stage("patchify");
+    for (image_size, patch) in [(28, 14), (30, 7), (9, 1), (33, 16), (5, 5)] {
+        let vit = Vit { image_size, patch, width: 1, layers: 1, heads: 1, mlp: 1, eps: 1e-6 };
+        let square = g.input(&format!("square {image_size}"), image_size * image_size, 3);
+        let whole = g.input(&format!("patches {image_size}"), vit.patches() + 2, vit.patch_dim());
+        let norm = if patch % 2 == 0 { image::IMAGENET } else { image::SIGLIP };
+        image::patchify(&mut g, square, &vit, norm, whole.slice(1, vit.patches()));
+        g.output(format!("{image_size} / {patch}"), whole);
+    }
+    g.finish().expect("the shapes fit")
+}
+
+/// Every link from a token to a depth, from a part of a tensor.
+pub fn unpatchify() -> Graph {
+    let mut g = GraphBuilder::default();
+    g.stage("unpatchify");
+    for (i, (grid, patch)) in [(1, 1), (2, 14), (3, 5), (9, 1), (5, 7), (4, 2)].into_iter().enumerate() {
+        let tokens = g.input(&format!("tokens {i}"), grid * grid + 3, patch * patch);
+        let map = g.unpatchify(tokens.slice(2, grid * grid), patch, i as u32 % 3);
+        g.output(format!("{grid} · {patch}, link {}", i % 3), map);
+    }
+    g.finish().expect("the shapes fit")
+}

@@ -1,0 +1,87 @@
+//! Every variant of every kernel computes on the GPU what its CPU twin computes, at sizes that no tile divides, with
+//! bounds checks and without.
+
+mod images;
+mod split;
+mod transformer;
+
+use fathom_models::graph::Graph;
+use fathom_models::weights::WeightFormat;
+use fathom_shaders::variants;
+use fathom_tests::graphs::{Parameters, Rig, on_twins, open_gpu, random_inputs};
+use fathom_tests::relative_error;
+
+/// What exercises the variant `name`, and the largest error that is allowed, relative to an output's largest
+/// magnitude. 0 means equal to the bit.
+fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
+    // Integers, and a single product, which every adapter rounds correctly.
+    const EXACT: f32 = 0.0;
+    // A few operations: an adapter may fuse a product and a sum, and divide to 2.5 ulp.
+    const ROUNDED: f32 = 1e-6;
+    // Sums in another order than the twin's, and exp, tanh and inverseSqrt, which every adapter approximates.
+    const SUMMED: f32 = 1e-5;
+    let (graph, tolerance) = match name {
+        "image_unpack_rgb24" => (images::unpack(fathom_shaders::cpu::Layout::Rgb24), EXACT),
+        "image_unpack_yuyv" => (images::unpack(fathom_shaders::cpu::Layout::Yuyv), EXACT),
+        "image_unpack_nv12" => (images::unpack(fathom_shaders::cpu::Layout::Nv12), EXACT),
+        "resize_pillow" => (images::squares(fathom_models::config::Resize::PillowBilinear, "resized"), EXACT),
+        "image_pad" => (images::squares(fathom_models::config::Resize::PillowBilinear, "square"), ROUNDED),
+        "resize_torch" => (images::squares(fathom_models::config::Resize::TorchBilinear, "square"), ROUNDED),
+        "patchify" => (images::patchify(), ROUNDED),
+        "unpatchify" => (images::unpatchify(), SUMMED),
+        "linear_f32" => (transformer::linear(p, WeightFormat::F32, &[33, 64, 65]), SUMMED),
+        "linear_f16" => (transformer::linear(p, WeightFormat::F16, &[33, 64, 65]), SUMMED),
+        "linear_bf16" => (transformer::linear(p, WeightFormat::Bf16, &[33, 64, 65]), SUMMED),
+        "linear_skinny_f32" => (transformer::linear(p, WeightFormat::F32, &[1, 3, 17, 32]), SUMMED),
+        "linear_skinny_f16" => (transformer::linear(p, WeightFormat::F16, &[1, 3, 17, 32]), SUMMED),
+        "linear_skinny_bf16" => (transformer::linear(p, WeightFormat::Bf16, &[1, 3, 17, 32]), SUMMED),
+        "rms_norm" => (transformer::rms_norm(p), SUMMED),
+        "layer_norm" => (transformer::layer_norm(p), SUMMED),
+        "rope" => (transformer::rope(), ROUNDED),
+        "attention" => (transformer::attention(), SUMMED),
+        "scale" => (transformer::scale(), EXACT),
+        "euler" => (transformer::euler(), ROUNDED),
+        _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
+    };
+    (graph, tolerance)
+}
+
+fn every_variant_agrees(checked: bool) {
+    let mut parameters = Parameters::default();
+    let cases: Vec<_> = variants::ALL.iter().map(|shader| (shader.name, case(shader.name, &mut parameters))).collect();
+    let weights = parameters.weights();
+    let mut rig = Rig::new(open_gpu(checked), &parameters.table, &weights);
+    let mut wrong = String::new();
+    for (name, (graph, tolerance)) in cases {
+        assert!(!graph.outputs.is_empty(), "{name}: nothing to compare");
+        let inputs = random_inputs(&graph);
+        let expected = on_twins(&graph, &weights, &inputs);
+        let (found, times) = rig.run(&graph, &inputs);
+        let ran = times.kernels.iter().any(|k| k.kernel == name);
+        assert!(ran || !rig.gpu.info().timestamps, "{name}: its case does not run it");
+        let mut worst = 0.0_f32;
+        for (output, expected) in &expected {
+            let found = &found[output];
+            let same = expected.iter().map(|v| v.to_bits()).eq(found.iter().map(|v| v.to_bits()));
+            let error = if same { 0.0 } else { relative_error(expected, found).max(f32::MIN_POSITIVE) };
+            // Rounding of a large logit is a relative error of its exponential.
+            let bound = if output.starts_with("large") { 100.0 * tolerance } else { tolerance };
+            if error > bound {
+                wrong += &format!("{name}, {output}: error {error:.2e}, at most {bound:.0e}\n");
+            }
+            worst = worst.max(error);
+        }
+        println!("{name:20} {:3} outputs, largest error {worst:.2e}", expected.len());
+    }
+    assert!(wrong.is_empty(), "the GPU and the CPU twins differ:\n{wrong}");
+}
+
+#[test]
+fn every_variant_agrees_with_its_twin() {
+    every_variant_agrees(false);
+}
+
+#[test]
+fn every_variant_agrees_with_its_twin_under_bounds_checks() {
+    every_variant_agrees(true);
+}

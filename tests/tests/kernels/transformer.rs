@@ -1,0 +1,143 @@
+//! Graphs for the kernels between an image and an action.
+
+use fathom_models::builder::{Activation, Epilogue, GraphBuilder, Keys};
+use fathom_models::graph::{Graph, Tensor};
+use fathom_models::weights::WeightFormat;
+use fathom_tests::graphs::Parameters;
+
+const SIZES: [usize; 5] = [1, 3, 17, 33, 65];
+
+fn graph(write: impl FnOnce(&mut GraphBuilder)) -> Graph {
+    let mut g = GraphBuilder::default();
+    g.stage("kernel");
+    write(&mut g);
+    g.finish().expect("the shapes fit")
+}
+
+/// An input `(rows, cols)`, and the tensor that it lies in: itself, or one that is larger on all sides.
+fn view(g: &mut GraphBuilder, name: &str, rows: usize, cols: usize, inside: bool) -> (Tensor, Tensor) {
+    if !inside {
+        let whole = g.input(name, rows, cols);
+        return (whole, whole);
+    }
+    let whole = g.input(name, rows + 2, cols + 3);
+    (Tensor { offset: whole.stride + 2, rows, cols, ..whole }, whole)
+}
+
+/// All shapes of these `rows` and [`SIZES`], and all combinations of what the epilogue can do; by turns in whole
+/// tensors and inside larger ones, whose other elements must stay as they are, and with a part of the weight's inputs.
+pub fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph {
+    let activations = [Activation::Identity, Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
+    graph(|g| {
+        for i in 0..80.max(25 * rows.len()) {
+            let (m, rest) = (rows[i % rows.len()], i / rows.len());
+            let (n, k) = (SIZES[rest % 5], SIZES[rest / 5 % 5]);
+            let (bias, scaled, other, activation) = (i % 2, i / 2 % 2, i / 4 % 5, i / 20 % 4);
+            let inside = i % 3 == 1;
+            let from_input = if i % 8 == 5 { 5 } else { 0 };
+            let left_out = if i % 8 == 2 { 5 } else { 0 };
+            let layer = p.linear(n, from_input + k + left_out, format);
+            let (x, _) = view(g, &format!("x {i}"), m, k, inside);
+            let (into, whole) = view(g, &format!("y {i}"), m, n, inside);
+            let other_rows = if other % 2 == 1 { m } else { 1 };
+            let beside = (other > 0).then(|| view(g, &format!("other {i}"), other_rows, n, inside).0);
+            let epilogue = Epilogue {
+                layer_scale: (scaled == 1).then(|| p.vector(n, format)),
+                add: beside.filter(|_| other <= 2),
+                activation: activations[activation],
+                multiply: beside.filter(|_| other > 2),
+                into: Some(into),
+                from_input,
+                without_bias: bias == 0,
+            };
+            g.linear(x, &layer, epilogue);
+            g.output(format!("({m}, {k}) · ({n}, {k})ᵀ, {i}"), whole);
+        }
+    })
+}
+
+pub fn rms_norm(p: &mut Parameters) -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 1), (3, 3), (17, 17), (1, 64), (3, 65), (17, 300)].into_iter().enumerate() {
+            let format = [WeightFormat::F32, WeightFormat::Bf16][i % 2];
+            let (x, _) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
+            let y = g.rms_norm(x, p.vector(cols, format), 1e-6);
+            g.output(format!("({rows}, {cols})"), y);
+        }
+    })
+}
+
+pub fn layer_norm(p: &mut Parameters) -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 3), (3, 17), (17, 64), (1, 65), (3, 300)].into_iter().enumerate() {
+            let (x, _) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
+            let (into, whole) = view(g, &format!("y {i}"), rows, cols, i % 2 == 1);
+            g.layer_norm(x, p.norm(cols, WeightFormat::F16), 1e-6, Some(into));
+            g.output(format!("({rows}, {cols})"), whole);
+        }
+    })
+}
+
+pub fn rope() -> Graph {
+    graph(|g| {
+        for (i, (rows, heads, head_dim)) in [(1, 1, 2), (3, 6, 72), (17, 2, 256), (65, 1, 6)].into_iter().enumerate() {
+            let table = g.input(&format!("table {i}"), rows + 5, head_dim);
+            let (x, whole) = view(g, &format!("x {i}"), rows, heads * head_dim, i % 2 == 1);
+            g.rope(x, table, head_dim, 5);
+            g.output(format!("{heads} heads of {head_dim}, {rows} rows"), whole);
+        }
+    })
+}
+
+/// Head widths, grouped queries, chunks of keys, soft cap, views, and rows whose keys are blocks.
+pub fn attention() -> Graph {
+    graph(|g| {
+        let mut add = |name: String, rows: usize, cols: usize, kv: usize, keys: Keys, dim: usize, inside: bool, cap| {
+            let blocks = (rows - 1) / keys.q_block;
+            let tokens = keys.start + blocks * keys.k_block + keys.count + usize::from(inside);
+            let (q, _) = view(g, &format!("{name} q"), rows, cols, inside);
+            let (k, _) = view(g, &format!("{name} k"), tokens, kv, inside);
+            let (v, _) = view(g, &format!("{name} v"), tokens, kv, inside);
+            let out = g.attention(q, k, v, keys, dim, cap);
+            g.output(name, out);
+        };
+        for (i, count) in [1, 63, 64, 65, 130].into_iter().enumerate() {
+            for (j, dim) in [1, 16, 72, 256].into_iter().enumerate() {
+                for (heads, kv_heads) in [(1, 1), (6, 2), (8, 1)] {
+                    let turn = i + j + heads;
+                    let name = format!("{count} keys, {heads}:{kv_heads} heads of {dim}");
+                    let keys = Keys::range(turn % 3, count);
+                    let cap = (turn % 2 == 0).then_some(0.5);
+                    add(name, 1 + turn % 3, heads * dim, kv_heads * dim, keys, dim, turn % 4 < 2, cap);
+                }
+            }
+        }
+        add("blocks".to_owned(), 51, 144, 144, Keys::blocks(17), 72, false, None);
+        let offset = Keys { start: 2, count: 5, q_block: 3, k_block: 4 };
+        add("overlapping blocks".to_owned(), 7, 96, 32, offset, 16, true, None);
+        add("large logits".to_owned(), 3, 72, 72, Keys::range(0, 130), 72, false, None);
+        add("large logits, capped".to_owned(), 3, 72, 72, Keys::range(0, 130), 72, false, Some(50.0));
+    })
+}
+
+pub fn scale() -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 1), (3, 65), (17, 64), (2, 300)].into_iter().enumerate() {
+            let (x, _) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
+            let (into, whole) = view(g, &format!("y {i}"), rows, cols, i % 2 == 1);
+            g.scale(x, 0.3, Some(into));
+            g.output(format!("({rows}, {cols})"), whole);
+        }
+    })
+}
+
+pub fn euler() -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 1), (5, 13), (3, 100)].into_iter().enumerate() {
+            let x = g.input(&format!("x {i}"), rows, cols);
+            let velocity = g.input(&format!("velocity {i}"), rows, cols);
+            g.euler(x, velocity, -0.1);
+            g.output(format!("({rows}, {cols})"), x);
+        }
+    })
+}
