@@ -46,8 +46,12 @@ fn run() -> Result<(), String> {
         .map_err(|e| e.to_string())?;
         names.push(constant);
     }
-    writeln!(generated, "/// Every variant of every kernel.\npub const ALL: &[&Shader] = &[{}];", names.iter().map(|n| format!("&{n}")).collect::<Vec<_>>().join(", "))
-        .map_err(|e| e.to_string())?;
+    writeln!(
+        generated,
+        "/// Every variant of every kernel.\npub const ALL: &[&Shader] = &[{}];",
+        names.iter().map(|n| format!("&{n}")).collect::<Vec<_>>().join(", ")
+    )
+    .map_err(|e| e.to_string())?;
     let out = env::var("OUT_DIR").map_err(|e| e.to_string())?;
     fs::write(Path::new(&out).join("shaders.rs"), generated).map_err(|e| e.to_string())
 }
@@ -78,7 +82,9 @@ fn bindings(name: &str, module: &naga::Module) -> Result<String, String> {
         let Some(binding) = variable.binding else { continue };
         let kind = match variable.space {
             naga::AddressSpace::Uniform => "BindingKind::Uniform",
-            naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => "BindingKind::ReadWrite",
+            naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
+                "BindingKind::ReadWrite"
+            }
             naga::AddressSpace::Storage { .. } => "BindingKind::Read",
             _ => return Err(format!("{name}: binding {} is neither uniform nor storage", binding.binding)),
         };

@@ -1,9 +1,5 @@
 //! The controller's behaviour under a virtual clock.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test's helpers fail the test as its body does"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test as its body does")]
 
 use firmware_bridge::message::{Chunk, Fault, Interpolation, Message, Mode, Reason};
 
@@ -45,21 +41,11 @@ fn a_chunk_is_interpolated_then_held() {
 #[test]
 fn a_newer_chunk_supersedes_from_its_start() {
     let mut bench = Bench::armed();
-    assert_eq!(
-        bench.chunk(&[0.0, 0.0, 0.1, 0.0, 0.2, 0.0, 0.3, 0.0]),
-        Reason::Ok
-    );
+    assert_eq!(bench.chunk(&[0.0, 0.0, 0.1, 0.0, 0.2, 0.0, 0.3, 0.0]), Reason::Ok);
     bench.run(2 * MS);
-    let later = Chunk {
-        id: 2,
-        start_us: bench.now_us + 10 * MS,
-        ..plan(&[-0.1, 0.0, -0.1, 0.0])
-    };
+    let later = Chunk { id: 2, start_us: bench.now_us + 10 * MS, ..plan(&[-0.1, 0.0, -0.1, 0.0]) };
     let ack = bench.ack(&Message::Chunk(later));
-    assert_eq!(
-        (ack.reason, ack.start_us),
-        (Reason::Ok, bench.now_us + 10 * MS)
-    );
+    assert_eq!((ack.reason, ack.start_us), (Reason::Ok, bench.now_us + 10 * MS));
     bench.run(8 * MS);
     assert_near(bench.base(), 0.1);
     bench.run(2 * MS);
@@ -67,15 +53,9 @@ fn a_newer_chunk_supersedes_from_its_start() {
     assert_eq!(bench.state().progress.map(|at| at.chunk), Some(2));
 
     // One that began in the past is joined where it should be by now.
-    let late = Chunk {
-        start_us: bench.now_us - 15 * MS,
-        ..plan(&[9.0, 0.0, 0.2, 0.0, 0.3, 0.0])
-    };
+    let late = Chunk { start_us: bench.now_us - 15 * MS, ..plan(&[9.0, 0.0, 0.2, 0.0, 0.3, 0.0]) };
     assert_eq!(bench.send(&Message::Chunk(late)), Reason::OutOfLimits);
-    let late = Chunk {
-        start_us: bench.now_us - 15 * MS,
-        ..plan(&[0.9, 0.0, 0.2, 0.0, 0.3, 0.0])
-    };
+    let late = Chunk { start_us: bench.now_us - 15 * MS, ..plan(&[0.9, 0.0, 0.2, 0.0, 0.3, 0.0]) };
     assert_eq!(bench.ack(&Message::Chunk(late)).first_step, 1);
     bench.run(2 * MS);
     assert_near(bench.base(), 0.27);
@@ -84,18 +64,12 @@ fn a_newer_chunk_supersedes_from_its_start() {
 #[test]
 fn validity_ends_a_chunk() {
     let mut bench = Bench::armed();
-    let short = Chunk {
-        validity_us: 5_000,
-        ..plan(&[0.0, 0.0, 0.1, 0.0, 0.4, 0.0])
-    };
+    let short = Chunk { validity_us: 5_000, ..plan(&[0.0, 0.0, 0.1, 0.0, 0.4, 0.0]) };
     assert_eq!(bench.send(&Message::Chunk(short)), Reason::Ok);
     bench.run(100 * MS);
     assert_eq!(bench.state().mode, Mode::Holding);
     assert!(bench.base() < 0.05, "{}", bench.base());
-    let old = Chunk {
-        start_us: bench.now_us - 6_000,
-        ..short
-    };
+    let old = Chunk { start_us: bench.now_us - 6_000, ..short };
     assert_eq!(bench.send(&Message::Chunk(old)), Reason::Expired);
 }
 
@@ -132,21 +106,13 @@ fn old_frames_and_other_sessions_are_not_obeyed() {
     assert_eq!(bench.chunk(&[0.5, 0.5]), Reason::Stale);
     bench.session = 78;
     assert_eq!(bench.chunk(&[0.5, 0.5]), Reason::WrongSession);
-    assert_eq!(
-        bench.send(&Message::Stop),
-        Reason::Ok,
-        "a stop is always obeyed"
-    );
+    assert_eq!(bench.send(&Message::Stop), Reason::Ok, "a stop is always obeyed");
     bench.run(10 * MS);
     assert_eq!(bench.state().mode, Mode::Holding);
 
     bench.hello();
     bench.run(10 * MS);
-    assert_eq!(
-        bench.state().mode,
-        Mode::Disarmed,
-        "another host takes over disarmed"
-    );
+    assert_eq!(bench.state().mode, Mode::Disarmed, "another host takes over disarmed");
     assert!(bench.state().energised, "and the pose is held");
     bench.sequence = u32::MAX - 1;
     bench.session = 79;
@@ -187,9 +153,7 @@ fn a_command_stays_near_the_measured_pose() {
 fn a_silent_host_stops_the_joints() {
     let mut bench = Bench::new(2.0, 40.0);
     assert_eq!(bench.send(&Message::Arm), Reason::Ok);
-    let path: Vec<f32> = (0..64)
-        .flat_map(|step| [0.015 * step as f32, 0.0])
-        .collect();
+    let path: Vec<f32> = (0..64).flat_map(|step| [0.015 * step as f32, 0.0]).collect();
     assert_eq!(bench.chunk(&path), Reason::Ok);
     bench.heartbeats = false;
     bench.run(90 * MS);

@@ -1,19 +1,12 @@
 //! No path of the controller panics: the linked firmware does not refer to a panic handler.
-#![expect(
-    clippy::expect_used,
-    reason = "a test's helpers fail the test as its body does"
-)]
+#![expect(clippy::expect_used, reason = "a test's helpers fail the test as its body does")]
 
 use std::path::Path;
 use std::process::Command;
 
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("the tool is installed");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -32,9 +25,6 @@ fn the_firmware_has_no_panic_path() {
         .args(["-r", "--gc-sections", "-u", "firmware_main", "-o"])
         .args([&linked, &target.join("release/libpanic_check.a")]));
     let symbols = run(Command::new("nm").arg(&linked));
-    assert!(
-        symbols.contains("serial_read"),
-        "not the firmware: {symbols}"
-    );
+    assert!(symbols.contains("serial_read"), "not the firmware: {symbols}");
     assert!(!symbols.contains("panic"), "{symbols}");
 }

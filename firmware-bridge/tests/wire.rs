@@ -1,26 +1,16 @@
 //! The wire: pinned bytes, detection of errors, resynchronisation.
-#![expect(
-    clippy::expect_used,
-    reason = "a test's helpers fail the test as its body does"
-)]
+#![expect(clippy::expect_used, reason = "a test's helpers fail the test as its body does")]
 
-use firmware_bridge::frame::{
-    Decoder, FrameError, Header, MAX_FRAME, MAX_RAW, MAX_REPLY_FRAME, encode,
-};
+use firmware_bridge::frame::{Decoder, FrameError, Header, MAX_FRAME, MAX_RAW, MAX_REPLY_FRAME, encode};
 use firmware_bridge::joint::{JointSpec, JointTable, JointVec, Name, Unit};
 use firmware_bridge::message::{
-    Ack, Chunk, Fault, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions,
-    Progress, Reason, SCHEMA_HASH, State,
+    Ack, Chunk, Fault, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress, Reason,
+    SCHEMA_HASH, State,
 };
 use firmware_bridge::{MAX_CHUNK_STEPS, MAX_JOINTS, MAX_NAME};
 use proptest::prelude::*;
 
-const HEADER: Header = Header {
-    version: 1,
-    sequence: 0x0403_0201,
-    session: 0x0807_0605,
-    time_us: 0x1122,
-};
+const HEADER: Header = Header { version: 1, sequence: 0x0403_0201, session: 0x0807_0605, time_us: 0x1122 };
 
 fn frame(message: &Message<'_>) -> Vec<u8> {
     let mut out = vec![0xEE; MAX_FRAME];
@@ -93,11 +83,7 @@ fn state() -> State {
         energised: true,
         estop: true,
         last_sequence: 9,
-        progress: Some(Progress {
-            chunk: 5,
-            step: 3,
-            steps_left: 0x0201,
-        }),
+        progress: Some(Progress { chunk: 5, step: 3, steps_left: 0x0201 }),
         clamps: 6,
         crc_errors: 7,
         frame_errors: 8,
@@ -120,10 +106,7 @@ fn hello_reply(joints: JointTable) -> Message<'static> {
 
 #[test]
 fn schema_is_pinned() {
-    assert_eq!(
-        SCHEMA_HASH, 0xAEB88BEC,
-        "a layout changed: is the version new?"
-    );
+    assert_eq!(SCHEMA_HASH, 0xAEB88BEC, "a layout changed: is the version new?");
 }
 
 #[test]
@@ -134,9 +117,7 @@ fn whole_frames_are_pinned() {
         0x0D, 0x01, 0x03, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x22, 0x11, 0x01, 0x01,
         0x01, 0x01, 0x01, 0x05, 0x06, 0xBB, 0x0D, 0x32, 0x00,
     ]);
-    let hello = Message::Hello {
-        schema: 0x0A0B_0C0D,
-    };
+    let hello = Message::Hello { schema: 0x0A0B_0C0D };
     #[rustfmt::skip]
     assert_eq!(frame(&hello), [
         0x0D, 0x01, 0x01, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x22, 0x11, 0x01, 0x01,
@@ -146,17 +127,11 @@ fn whole_frames_are_pinned() {
 
 #[test]
 fn bodies_are_pinned() {
-    let hello = Message::Hello {
-        schema: 0x0403_0201,
-    };
+    let hello = Message::Hello { schema: 0x0403_0201 };
     assert_eq!(body(&hello), [1, 2, 3, 4]);
-    for (message, kind) in [
-        (Message::Heartbeat, 3),
-        (Message::Arm, 4),
-        (Message::Disarm, 5),
-        (Message::Stop, 6),
-        (Message::ClearFault, 7),
-    ] {
+    for (message, kind) in
+        [(Message::Heartbeat, 3), (Message::Arm, 4), (Message::Disarm, 5), (Message::Stop, 6), (Message::ClearFault, 7)]
+    {
         assert_eq!((body(&message), message.kind()), (vec![], kind));
     }
     let positions = [1.0, -2.0, 0.0, 0.5];
@@ -178,22 +153,9 @@ fn bodies_are_pinned() {
         4, 2, 7, 1, 9, 0, 0, 0, 5, 0, 0, 0, 3, 0, 1, 2, 6, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0,
         10, 0, 0, 0, 0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0,
     ]);
-    let ack = Message::Ack(Ack {
-        sequence: 1,
-        kind: 2,
-        reason: Reason::NotArmed,
-        first_step: 3,
-        start_us: 4,
-    });
-    assert_eq!(
-        body(&ack),
-        [1, 0, 0, 0, 2, 12, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0]
-    );
-    let reply = Message::HeartbeatReply(HeartbeatReply {
-        sequence: 1,
-        host_time_us: 2,
-        received_us: 3,
-    });
+    let ack = Message::Ack(Ack { sequence: 1, kind: 2, reason: Reason::NotArmed, first_step: 3, start_us: 4 });
+    assert_eq!(body(&ack), [1, 0, 0, 0, 2, 12, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+    let reply = Message::HeartbeatReply(HeartbeatReply { sequence: 1, host_time_us: 2, received_us: 3 });
     #[rustfmt::skip]
     assert_eq!(body(&reply), [1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
 }
@@ -223,9 +185,7 @@ fn assert_round_trip(message: &Message<'_>) {
 
 #[test]
 fn the_largest_messages_fit_and_come_back() {
-    let positions: Vec<f32> = (0..MAX_CHUNK_STEPS * MAX_JOINTS)
-        .map(|value| value as f32 - 300.0)
-        .collect();
+    let positions: Vec<f32> = (0..MAX_CHUNK_STEPS * MAX_JOINTS).map(|value| value as f32 - 300.0).collect();
     let largest = Message::Chunk(Chunk {
         id: u32::MAX,
         start_us: u64::MAX,
@@ -290,16 +250,10 @@ fn the_decoder_resynchronises_at_the_next_zero() {
 
 #[test]
 fn whole_frames_of_another_kind_are_told_from_noise() {
-    let header = Header {
-        version: 2,
-        ..HEADER
-    };
+    let header = Header { version: 2, ..HEADER };
     let mut out = [0; 64];
     let length = encode(&header, &Message::Arm, &mut out).expect("fits");
-    assert_eq!(
-        decode(&out[..length]),
-        [Err(FrameError::Version { found: 2, header })]
-    );
+    assert_eq!(decode(&out[..length]), [Err(FrameError::Version { found: 2, header })]);
 }
 
 proptest! {

@@ -131,7 +131,9 @@ impl GraphBuilder {
 
     /// A `(rows, cols)` tensor with the same f32 values in every run.
     pub fn constant(&mut self, name: &str, rows: usize, cols: usize, values: &[f32]) -> Tensor {
-        self.check("constant", values.len() == rows * cols, || format!("{name}: {} values for ({rows}, {cols})", values.len()));
+        self.check("constant", values.len() == rows * cols, || {
+            format!("{name}: {} values for ({rows}, {cols})", values.len())
+        });
         self.tensor(name, rows, cols, Storage::Constant(values.iter().map(|v| v.to_bits()).collect()))
     }
 
@@ -170,7 +172,10 @@ impl GraphBuilder {
             && other.is_none_or(|o| o.cols == layer.n && (o.rows == x.rows || o.rows == 1))
             && !(e.add.is_some() && e.multiply.is_some());
         self.check("linear", fits, || {
-            format!("x ({}, {}), w ({}, {}), y ({}, {}), other {other:?}", x.rows, x.cols, layer.n, layer.k, y.rows, y.cols)
+            format!(
+                "x ({}, {}), w ({}, {}), y ({}, {}), other {other:?}",
+                x.rows, x.cols, layer.n, layer.k, y.rows, y.cols
+            )
         });
         let bias = layer.bias.filter(|_| !e.without_bias);
         let flag = |set: bool, bit: u32| if set { bit } else { 0 };
@@ -197,7 +202,15 @@ impl GraphBuilder {
                 Activation::Silu => 3,
             },
         };
-        self.push(Op::Linear { params, x: x.id, w: layer.w, bias, layer_scale: e.layer_scale, other: other.map(|o| o.id), y: y.id });
+        self.push(Op::Linear {
+            params,
+            x: x.id,
+            w: layer.w,
+            bias,
+            layer_scale: e.layer_scale,
+            other: other.map(|o| o.id),
+            y: y.id,
+        });
         y
     }
 
@@ -237,7 +250,8 @@ impl GraphBuilder {
     /// RoPE on `x (rows, heads · head_dim)` in place; row 0 has position `first`.
     /// `table` is whole, `(positions, head_dim)`: cos and sin of each pair.
     pub fn rope(&mut self, x: Tensor, table: Tensor, head_dim: usize, first: usize) {
-        let fits = x.cols % head_dim == 0 && table.cols == head_dim && first + x.rows <= table.rows && whole(table);
+        let fits =
+            x.cols.is_multiple_of(head_dim) && table.cols == head_dim && first + x.rows <= table.rows && whole(table);
         self.check("rope", fits, || format!("x {x:?} from position {first}, table {table:?}"));
         let params = p::Rope {
             rows: int(x.rows),
@@ -251,19 +265,29 @@ impl GraphBuilder {
     }
 
     /// Attention of `q (rows, heads · head_dim)` to the keys `keys` of `k`, `v (_, kv_heads · head_dim)`.
-    pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, keys: Keys, head_dim: usize, softcap: Option<f32>) -> Tensor {
+    pub fn attention(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Keys,
+        head_dim: usize,
+        softcap: Option<f32>,
+    ) -> Tensor {
         let out = self.activation("attention", q.rows, q.cols);
         let blocks = (q.rows.max(1) - 1) / keys.q_block.max(1);
         let fits = head_dim <= MAX_HEAD_DIM
-            && q.cols % head_dim == 0
-            && k.cols % head_dim == 0
+            && q.cols.is_multiple_of(head_dim)
+            && k.cols.is_multiple_of(head_dim)
             && k.cols > 0
-            && q.cols % k.cols == 0
+            && q.cols.is_multiple_of(k.cols)
             && (k.rows, k.cols, k.stride) == (v.rows, v.cols, v.stride)
             && keys.count > 0
             && keys.q_block > 0
             && keys.start + blocks * keys.k_block + keys.count <= k.rows;
-        self.check("attention", fits, || format!("q {q:?}, k {k:?}, v {v:?}, {keys:?}, head_dim {head_dim} (at most {MAX_HEAD_DIM})"));
+        self.check("attention", fits, || {
+            format!("q {q:?}, k {k:?}, v {v:?}, {keys:?}, head_dim {head_dim} (at most {MAX_HEAD_DIM})")
+        });
         let params = p::Attention {
             rows: int(q.rows),
             heads: int(q.cols / head_dim),
@@ -316,7 +340,9 @@ impl GraphBuilder {
     pub fn unpatchify(&mut self, tokens: Tensor, patch: usize, link: u32) -> Tensor {
         let grid = tokens.rows.isqrt();
         let side = grid * patch;
-        self.check("unpatchify", grid * grid == tokens.rows && tokens.cols == patch * patch, || format!("tokens {tokens:?}, patch {patch}"));
+        self.check("unpatchify", grid * grid == tokens.rows && tokens.cols == patch * patch, || {
+            format!("tokens {tokens:?}, patch {patch}")
+        });
         let map = self.activation("depth", side, side);
         let params = p::Unpatchify {
             side: int(side),

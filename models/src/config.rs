@@ -262,7 +262,6 @@ impl ModelConfig {
             ("state_dim", self.state_dim),
             ("action_dim", self.action_dim),
             ("horizon", self.horizon),
-            ("layers", self.layers),
             ("attention.heads", a.heads),
             ("attention.kv_heads", a.kv_heads),
             ("attention.head_dim", a.head_dim),
@@ -270,13 +269,12 @@ impl ModelConfig {
             ("vlm.mlp", self.vlm.mlp),
             ("action.width", self.action.width),
             ("action.mlp", self.action.mlp),
-            ("flow.steps", self.flow.steps),
         ];
         for (field, value) in positive {
             expect((1..=MAX_SIZE).contains(&value), field, format!("1 to {MAX_SIZE}"), value)?;
         }
         for (field, value) in [("layers", self.layers), ("flow.steps", self.flow.steps)] {
-            expect(value <= MAX_REPEATS, field, format!("1 to {MAX_REPEATS}"), value)?;
+            expect((1..=MAX_REPEATS).contains(&value), field, format!("1 to {MAX_REPEATS}"), value)?;
         }
         for (field, value) in [("attention.softcap", a.softcap), ("flow.clip", self.flow.clip)] {
             let value = value.unwrap_or(1.0);
@@ -292,7 +290,12 @@ impl ModelConfig {
         expect(periods, "time_embedding", "periods above 0, the longest last", format!("{least} to {most}"))?;
         expect(!self.views.is_empty(), "views", "at least one view", "none")?;
         expect(distinct(&self.views), "views", "different names", format!("{:?}", self.views))?;
-        expect(a.heads.is_multiple_of(a.kv_heads), "attention.kv_heads", format!("a divisor of {} heads", a.heads), a.kv_heads)?;
+        expect(
+            a.heads.is_multiple_of(a.kv_heads),
+            "attention.kv_heads",
+            format!("a divisor of {} heads", a.heads),
+            a.kv_heads,
+        )?;
         let even = a.head_dim.is_multiple_of(2) && a.head_dim <= MAX_HEAD_DIM;
         expect(even, "attention.head_dim", format!("an even number, at most {MAX_HEAD_DIM}"), a.head_dim)?;
         let width = self.action.width;
@@ -305,7 +308,12 @@ impl ModelConfig {
             for (field, value) in [("depth.expert.width", d.expert.width), ("depth.expert.mlp", d.expert.mlp)] {
                 expect((1..=MAX_SIZE).contains(&value), field, format!("1 to {MAX_SIZE}"), value)?;
             }
-            expect((1..=MAX_REPEATS).contains(&d.pos_grid), "depth.pos_grid", format!("1 to {MAX_REPEATS}"), d.pos_grid)?;
+            expect(
+                (1..=MAX_REPEATS).contains(&d.pos_grid),
+                "depth.pos_grid",
+                format!("1 to {MAX_REPEATS}"),
+                d.pos_grid,
+            )?;
             let known = !d.views.is_empty() && d.views.iter().all(|v| self.views.contains(v)) && distinct(&d.views);
             expect(known, "depth.views", format!("some of {:?}, each once", self.views), format!("{:?}", d.views))?;
             let same = d.in_proj || d.encoder.width == d.expert.width;
@@ -328,7 +336,12 @@ impl Vit {
         let whole = self.patch <= self.image_size;
         expect(whole, &format!("{field}.patch"), format!("at most {}", self.image_size), self.patch)?;
         let head = self.width.is_multiple_of(self.heads) && self.width / self.heads <= MAX_HEAD_DIM;
-        expect(head, &format!("{field}.heads"), format!("a divisor of {} with heads of at most {MAX_HEAD_DIM}", self.width), self.heads)
+        expect(
+            head,
+            &format!("{field}.heads"),
+            format!("a divisor of {} with heads of at most {MAX_HEAD_DIM}", self.width),
+            self.heads,
+        )
     }
 }
 

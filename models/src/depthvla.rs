@@ -79,7 +79,10 @@ impl Model {
         let time_out = t.linear("action_encoder.linear_3", w, w, true);
         let action_out = match c.action_head_layers {
             1 => vec![t.linear("action_decoder", c.action_dim, w, true)],
-            _ => vec![t.linear("action_decoder.proj.0.0", w, w, true), t.linear("action_decoder.proj.1", c.action_dim, w, true)],
+            _ => vec![
+                t.linear("action_decoder.proj.0.0", w, w, true),
+                t.linear("action_decoder.proj.1", c.action_dim, w, true),
+            ],
         };
         let params = std::mem::take(t);
         Ok(Model {
@@ -123,15 +126,23 @@ impl Model {
         let total = prefix + n_state + c.horizon;
         let kv = c.attention.kv_heads * c.attention.head_dim;
         let cache = Cache {
-            layers: (0..c.layers).map(|_| (g.activation("keys", total, kv), g.activation("values", total, kv))).collect(),
+            layers: (0..c.layers)
+                .map(|_| (g.activation("keys", total, kv), g.activation("values", total, kv)))
+                .collect(),
         };
         let (vlm_position, suffix_position) = match c.positions {
             Positions::Global { base } => (base, base + n_vlm),
             Positions::PerMixture { base } => (base, base),
         };
         let depth_position = c.depth.as_ref().map_or(0, |d| d.pos_base);
-        let positions = 1 + (vlm_position + n_vlm).max(suffix_position + n_state + c.horizon).max(depth_position + n_depth);
-        let rope = g.constant("rope", positions, c.attention.head_dim, &rope_table(positions, c.attention.head_dim, c.attention.rope_theta));
+        let positions =
+            1 + (vlm_position + n_vlm).max(suffix_position + n_state + c.horizon).max(depth_position + n_depth);
+        let rope = g.constant(
+            "rope",
+            positions,
+            c.attention.head_dim,
+            &rope_table(positions, c.attention.head_dim, c.attention.rope_theta),
+        );
         let shared = Shared { attention: &c.attention, rms_eps: c.rms_eps, rope, cache: &cache };
 
         g.stage("decode and resize");
@@ -151,7 +162,11 @@ impl Model {
         for (d, name) in c.depth.iter().flat_map(|d| d.views.iter().map(move |name| (d, name))) {
             let e = &d.encoder;
             let Some((_, pixels, square)) = views.iter().find(|(view, _, _)| *view == name) else { continue };
-            let square = if e.image_size == c.vision.image_size { *square } else { image::square(g, pixels, c.resize, e.image_size) };
+            let square = if e.image_size == c.vision.image_size {
+                *square
+            } else {
+                image::square(g, pixels, c.resize, e.image_size)
+            };
             let into = g.activation("depth patches", e.patches(), e.patch_dim());
             image::patchify(g, square, e, image::IMAGENET, into);
             depth_patches.push(into);
@@ -159,7 +174,8 @@ impl Model {
 
         g.stage("vision tower");
         let x = g.activation("prefix", n_vlm, c.vlm.width);
-        let table = g.constant("vision positions", c.vision.patches(), c.vision.width, &weights.host(self.vision.positions)?);
+        let table =
+            g.constant("vision positions", c.vision.patches(), c.vision.width, &weights.host(self.vision.positions)?);
         let features = vit::encode(g, &self.vision, &c.vision, &patches, table, None);
         let projected = g.linear(features, &self.projector, Epilogue::default());
         g.scale(projected, c.embed.image, Some(x.slice(0, n_image)));
@@ -226,13 +242,17 @@ impl Model {
         for step in 0..times.len() {
             g.stage(format!("flow step {}", step + 1));
             let a = g.linear(x, &self.action_in, Epilogue::default());
-            let h = g.linear(a, &self.time_in, Epilogue {
-                from_input: action_half,
-                without_bias: true,
-                add: Some(time_rows.slice(step, 1)),
-                activation: Activation::Silu,
-                ..Epilogue::default()
-            });
+            let h = g.linear(
+                a,
+                &self.time_in,
+                Epilogue {
+                    from_input: action_half,
+                    without_bias: true,
+                    add: Some(time_rows.slice(step, 1)),
+                    activation: Activation::Silu,
+                    ..Epilogue::default()
+                },
+            );
             let h = g.linear(h, &self.time_out, Epilogue::default());
             let h = if c.embed.suffix == 1.0 { h } else { g.scale(h, c.embed.suffix, None) };
             let h = expert::forward(g, &self.action, shared, h, at, false);
@@ -338,13 +358,14 @@ impl DepthParams {
 /// `(positions, head_dim)`: cos and sin of pair i at position p, angle `p · θ^(−2i/head_dim)`. The angle is rounded to
 /// f32 as in `transformers`' `GemmaRotaryEmbedding`; cos and sin of it are exact.
 fn rope_table(positions: usize, head_dim: usize, theta: f32) -> Vec<f32> {
-    let inverse: Vec<f32> = (0..head_dim / 2)
-        .map(|i| (1.0 / f64::from(theta).powf(2.0 * i as f64 / head_dim as f64)) as f32)
-        .collect();
+    let inverse: Vec<f32> =
+        (0..head_dim / 2).map(|i| (1.0 / f64::from(theta).powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
     (0..positions)
-        .flat_map(|p| inverse.iter().flat_map(move |f| {
-            let angle = f64::from(p as f32 * f);
-            [angle.cos() as f32, angle.sin() as f32]
-        }))
+        .flat_map(|p| {
+            inverse.iter().flat_map(move |f| {
+                let angle = f64::from(p as f32 * f);
+                [angle.cos() as f32, angle.sin() as f32]
+            })
+        })
         .collect()
 }

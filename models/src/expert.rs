@@ -81,7 +81,14 @@ pub(crate) struct Shared<'a> {
 /// Runs the layers on `x (T, W)` and returns the residual stream `(T, W)`.
 ///
 /// With `keys_only` the last layer stops at its keys and values: nobody reads what would come after.
-pub(crate) fn forward(g: &mut GraphBuilder, w: &ExpertParams, s: Shared<'_>, mut x: Tensor, at: Tokens, keys_only: bool) -> Tensor {
+pub(crate) fn forward(
+    g: &mut GraphBuilder,
+    w: &ExpertParams,
+    s: Shared<'_>,
+    mut x: Tensor,
+    at: Tokens,
+    keys_only: bool,
+) -> Tensor {
     let head_dim = s.attention.head_dim;
     for (i, (layer, (k_cache, v_cache))) in w.layers.iter().zip(&s.cache.layers).enumerate() {
         let h = g.rms_norm(x, layer.input_norm, s.rms_eps);

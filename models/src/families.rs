@@ -89,7 +89,9 @@ fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> 
     let normalization = Normalization::openpi(dir)?;
     let state_dims = normalization.state_len().map_or(1..=config.state_dim, |n| n..=n);
     let action_dim = normalization.action_len().unwrap_or(config.action_dim);
-    for (what, own, models) in [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)] {
+    for (what, own, models) in
+        [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)]
+    {
         if own > models {
             let detail = format!("{what}: {own} values for a model that takes {models}");
             return Err(ModelError::Statistics { path: dir.to_owned(), detail });

@@ -58,13 +58,38 @@ pub struct TensorInfo {
 
 /// One operation: the kernel's parameters and its bindings.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "a variant is a kernel and its fields are the kernel's bindings, documented in the WGSL")]
+#[allow(
+    missing_docs,
+    reason = "a variant is a kernel and its fields are the kernel's bindings, documented in the WGSL"
+)]
 pub enum Op {
-    ImageUnpack { layout: Layout, params: p::ImageUnpack, bytes: TensorId, pixels: TensorId },
-    ResizePillow { params: p::ResizePillow, table: TensorId, source: TensorId, pixels: TensorId },
-    ResizeTorch { params: p::ResizeTorch, source: TensorId, square: TensorId },
-    ImagePad { params: p::ImagePad, source: TensorId, square: TensorId },
-    Patchify { params: p::Patchify, square: TensorId, patches: TensorId },
+    ImageUnpack {
+        layout: Layout,
+        params: p::ImageUnpack,
+        bytes: TensorId,
+        pixels: TensorId,
+    },
+    ResizePillow {
+        params: p::ResizePillow,
+        table: TensorId,
+        source: TensorId,
+        pixels: TensorId,
+    },
+    ResizeTorch {
+        params: p::ResizeTorch,
+        source: TensorId,
+        square: TensorId,
+    },
+    ImagePad {
+        params: p::ImagePad,
+        source: TensorId,
+        square: TensorId,
+    },
+    Patchify {
+        params: p::Patchify,
+        square: TensorId,
+        patches: TensorId,
+    },
     Linear {
         params: p::Linear,
         x: TensorId,
@@ -74,13 +99,46 @@ pub enum Op {
         other: Option<TensorId>,
         y: TensorId,
     },
-    RmsNorm { params: p::RmsNorm, x: TensorId, weight: ParamId, y: TensorId },
-    LayerNorm { params: p::LayerNorm, x: TensorId, weight: ParamId, bias: ParamId, y: TensorId },
-    Rope { params: p::Rope, table: TensorId, x: TensorId },
-    Attention { params: p::Attention, q: TensorId, k: TensorId, v: TensorId, out: TensorId },
-    Scale { params: p::Scale, x: TensorId, y: TensorId },
-    Euler { params: p::Euler, velocity: TensorId, x: TensorId },
-    Unpatchify { params: p::Unpatchify, tokens: TensorId, map: TensorId },
+    RmsNorm {
+        params: p::RmsNorm,
+        x: TensorId,
+        weight: ParamId,
+        y: TensorId,
+    },
+    LayerNorm {
+        params: p::LayerNorm,
+        x: TensorId,
+        weight: ParamId,
+        bias: ParamId,
+        y: TensorId,
+    },
+    Rope {
+        params: p::Rope,
+        table: TensorId,
+        x: TensorId,
+    },
+    Attention {
+        params: p::Attention,
+        q: TensorId,
+        k: TensorId,
+        v: TensorId,
+        out: TensorId,
+    },
+    Scale {
+        params: p::Scale,
+        x: TensorId,
+        y: TensorId,
+    },
+    Euler {
+        params: p::Euler,
+        velocity: TensorId,
+        x: TensorId,
+    },
+    Unpatchify {
+        params: p::Unpatchify,
+        tokens: TensorId,
+        map: TensorId,
+    },
 }
 
 impl Op {

@@ -105,9 +105,8 @@ fn pillow_table(input: usize, output: usize) -> (Vec<u32>, usize) {
         let center = (out as f64 + 0.5) * scale;
         let first = (center - support + 0.5).max(0.0) as usize;
         let end = ((center + support + 0.5) as usize).min(input);
-        let weights: Vec<f64> = (first..end)
-            .map(|i| (1.0 - ((i as f64 - center + 0.5) * inverse).abs()).max(0.0))
-            .collect();
+        let weights: Vec<f64> =
+            (first..end).map(|i| (1.0 - ((i as f64 - center + 0.5) * inverse).abs()).max(0.0)).collect();
         let sum: f64 = weights.iter().sum();
         if let [start, used, slots @ ..] = entry {
             *start = first as u32;
@@ -164,7 +163,13 @@ pub fn square(g: &mut GraphBuilder, pixels: &Pixels, resize: Resize, side: usize
     square
 }
 
-fn pillow_axis(g: &mut GraphBuilder, source: TensorId, from: &ImageSpec, to: (usize, usize), vertical: bool) -> TensorId {
+fn pillow_axis(
+    g: &mut GraphBuilder,
+    source: TensorId,
+    from: &ImageSpec,
+    to: (usize, usize),
+    vertical: bool,
+) -> TensorId {
     let (table, taps) = if vertical { pillow_table(from.height, to.1) } else { pillow_table(from.width, to.0) };
     let table = g.words("resize weights", table.len(), Storage::Constant(table));
     let pixels = g.words("resized", to.0 * to.1, Storage::Activation);

@@ -101,7 +101,8 @@ impl Normalization {
         let affine = |name: &str| match stats.norm_stats.get(name) {
             Some(s) if s.mean.len() == s.std.len() => Ok(Affine::mean_std(&s.mean, &s.std, 1e-6)),
             Some(s) => {
-                let detail = format!("{name}: expected as many std as mean, found {} and {}", s.std.len(), s.mean.len());
+                let detail =
+                    format!("{name}: expected as many std as mean, found {} and {}", s.std.len(), s.mean.len());
                 Err(ModelError::Statistics { path: path.clone(), detail })
             }
             None => Ok(Affine::default()),
@@ -115,7 +116,8 @@ impl Normalization {
     /// [`ModelError::Json`], [`ModelError::Safetensors`], or [`ModelError::Statistics`] for a mode or a tensor that is
     /// not there.
     pub fn lerobot(dir: &Path) -> Result<Normalization, ModelError> {
-        let input = lerobot_step(dir, "policy_preprocessor.json", "normalizer_processor", "STATE", "observation.state")?;
+        let input =
+            lerobot_step(dir, "policy_preprocessor.json", "normalizer_processor", "STATE", "observation.state")?;
         let output = lerobot_step(dir, "policy_postprocessor.json", "unnormalizer_processor", "ACTION", "action")?;
         let source = input.as_ref().or(output.as_ref()).map(|(path, _)| path.clone());
         Ok(Normalization {
@@ -140,7 +142,8 @@ fn lerobot_step(
     }
     let processor: Processor = crate::families::read_json(&path)?;
     for step in &processor.steps {
-        let relative = matches!(step.registry_name.as_str(), "relative_actions_processor" | "absolute_actions_processor");
+        let relative =
+            matches!(step.registry_name.as_str(), "relative_actions_processor" | "absolute_actions_processor");
         if relative && step.config.get("enabled").and_then(serde_json::Value::as_bool) == Some(true) {
             let detail = format!("{}: expected \"enabled\": false (absolute actions), found true", step.registry_name);
             return Err(ModelError::Statistics { path, detail });
@@ -161,7 +164,9 @@ fn lerobot_step(
     let range = |low: Vec<f32>, high: Vec<f32>| {
         // (x − low) / (high − low) · 2 − 1; a zero span becomes eps as in lerobot.
         let span = |l: f32, h: f32| if h == l { eps } else { h - l };
-        Affine::of(&low.iter().zip(&high).map(|(l, h)| (l + span(*l, *h) / 2.0, span(*l, *h) / 2.0)).collect::<Vec<_>>())
+        Affine::of(
+            &low.iter().zip(&high).map(|(l, h)| (l + span(*l, *h) / 2.0, span(*l, *h) / 2.0)).collect::<Vec<_>>(),
+        )
     };
     let affine = match mode {
         None | Some("IDENTITY") => Affine::default(),

@@ -7,8 +7,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::config::{
-    Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, PosInterpolation, Positions, Resize,
-    TimeEmbedding, Vit,
+    Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, PosInterpolation, Positions,
+    Resize, TimeEmbedding, Vit,
 };
 use crate::depthvla::Model;
 use crate::error::ModelError;
@@ -24,7 +24,9 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     };
-    (0..n).map(|_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32).collect()
+    (0..n)
+        .map(|_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32)
+        .collect()
 }
 
 /// A DepthVLA small enough for a software driver: two views, 256 tokens each, 4 layers.
@@ -106,7 +108,8 @@ fn values(p: &Param, seed: u64) -> Vec<u8> {
     let hash = p.name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let count: usize = p.shape.iter().product();
     let inputs: usize = p.shape.iter().skip(1).product();
-    let multiplies = p.name.contains("lambda1") || (p.name.contains("norm") && p.name.ends_with("weight") && !p.name.contains("joint_model"));
+    let multiplies = p.name.contains("lambda1")
+        || (p.name.contains("norm") && p.name.ends_with("weight") && !p.name.contains("joint_model"));
     let (mean, std) = match p.role {
         Role::Matrix => (0.0, 1.0 / (inputs.max(1) as f32).sqrt()),
         _ if multiplies => (1.0, 0.1),

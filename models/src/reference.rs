@@ -75,7 +75,9 @@ impl<'a> Reference<'a> {
     fn step(&self, op: &Op, out: &mut [u32]) -> Result<(), ModelError> {
         let host = |id: ParamId| self.weights.host(id);
         match op {
-            Op::ImageUnpack { layout, params, bytes, .. } => cpu::image_unpack(*layout, params, self.words(*bytes), out),
+            Op::ImageUnpack { layout, params, bytes, .. } => {
+                cpu::image_unpack(*layout, params, self.words(*bytes), out)
+            }
             Op::ResizePillow { params, table, source, .. } => {
                 cpu::resize_pillow(params, self.words(*table), self.words(*source), out);
             }
@@ -90,9 +92,15 @@ impl<'a> Reference<'a> {
                 let epilogue = cpu::Epilogue { bias: &bias, layer_scale: &layer_scale, other };
                 let x = self.f32(*x);
                 match format {
-                    WeightFormat::F32 => cpu::linear(params, x, cpu::Weights::F32(&collect(bytes)), epilogue, floats(out)),
-                    WeightFormat::F16 => cpu::linear(params, x, cpu::Weights::F16(&collect(bytes)), epilogue, floats(out)),
-                    WeightFormat::Bf16 => cpu::linear(params, x, cpu::Weights::Bf16(&collect(bytes)), epilogue, floats(out)),
+                    WeightFormat::F32 => {
+                        cpu::linear(params, x, cpu::Weights::F32(&collect(bytes)), epilogue, floats(out))
+                    }
+                    WeightFormat::F16 => {
+                        cpu::linear(params, x, cpu::Weights::F16(&collect(bytes)), epilogue, floats(out))
+                    }
+                    WeightFormat::Bf16 => {
+                        cpu::linear(params, x, cpu::Weights::Bf16(&collect(bytes)), epilogue, floats(out))
+                    }
                 }
             }
             Op::RmsNorm { params, x, weight, .. } => cpu::rms_norm(params, self.f32(*x), &host(*weight)?, floats(out)),

@@ -54,14 +54,18 @@ impl Tokenizer {
         let Bpe { kind, vocab, merges, byte_fallback } = read_json::<File>(&path)?.model;
         let refuse = |what: String| ModelError::Prompt(format!("{}: {what}", path.display()));
         if !(kind.is_empty() || kind == "BPE") || !byte_fallback {
-            return Err(refuse(format!("expected a BPE model with byte fallback, found {kind:?}, byte fallback {byte_fallback}")));
+            return Err(refuse(format!(
+                "expected a BPE model with byte fallback, found {kind:?}, byte fallback {byte_fallback}"
+            )));
         }
         let id = |token: &str| vocab.get(token).copied().ok_or_else(|| refuse(format!("no token {token:?}")));
         let mut table = HashMap::with_capacity(merges.len());
         for (rank, merge) in merges.iter().enumerate() {
             let (left, right) = match merge {
                 Merge::Pair(left, right) => (left.as_str(), right.as_str()),
-                Merge::Joined(both) => both.split_once(' ').ok_or_else(|| refuse(format!("merge {both:?} is no pair")))?,
+                Merge::Joined(both) => {
+                    both.split_once(' ').ok_or_else(|| refuse(format!("merge {both:?} is no pair")))?
+                }
             };
             table.entry((id(left)?, id(right)?)).or_insert((rank, id(&format!("{left}{right}"))?));
         }
@@ -99,7 +103,8 @@ impl Tokenizer {
         }
         loop {
             let pairs = symbols.iter().zip(symbols.iter().skip(1)).enumerate();
-            let best = pairs.filter_map(|(at, (l, r))| self.merges.get(&(*l, *r)).map(|(rank, id)| (*rank, at, *id))).min();
+            let best =
+                pairs.filter_map(|(at, (l, r))| self.merges.get(&(*l, *r)).map(|(rank, id)| (*rank, at, *id))).min();
             let Some((_, at, id)) = best else { return Ok(symbols) };
             symbols.splice(at..at + 2, [id]);
         }

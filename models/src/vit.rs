@@ -39,7 +39,8 @@ impl VitParams {
         let root = "vision_tower.vision_model";
         let d = c.width;
         let patch = t.linear_shaped(&format!("{root}.embeddings.patch_embedding"), &[d, 3, c.patch, c.patch], true);
-        let positions = t.declare(format!("{root}.embeddings.position_embedding.weight"), &[c.patches(), d], Role::Host);
+        let positions =
+            t.declare(format!("{root}.embeddings.position_embedding.weight"), &[c.patches(), d], Role::Host);
         let layers = (0..c.layers)
             .map(|i| {
                 let name = |part: &str| format!("{root}.encoder.layers.{i}.{part}");
@@ -65,8 +66,10 @@ impl VitParams {
         let d = c.width;
         let cls = t.declare(format!("{root}.embeddings.cls_token"), &[1, 1, d], Role::Host);
         t.declare(format!("{root}.embeddings.mask_token"), &[1, d], Role::Unused);
-        let positions = t.declare(format!("{root}.embeddings.position_embeddings"), &[1, 1 + pos_grid * pos_grid, d], Role::Host);
-        let patch = t.linear_shaped(&format!("{root}.embeddings.patch_embeddings.projection"), &[d, 3, c.patch, c.patch], true);
+        let positions =
+            t.declare(format!("{root}.embeddings.position_embeddings"), &[1, 1 + pos_grid * pos_grid, d], Role::Host);
+        let patch =
+            t.linear_shaped(&format!("{root}.embeddings.patch_embeddings.projection"), &[d, 3, c.patch, c.patch], true);
         let layers = (0..c.layers)
             .map(|i| {
                 let name = |part: &str| format!("{root}.encoder.layer.{i}.{part}");
@@ -134,7 +137,13 @@ pub(crate) fn encode(
 
 /// Position embeddings `(pos_grid², width)` on a `grid × grid`: bicubic (a = −0.75), `align_corners=False`, borders
 /// clamped, as torch's `interpolate`. Unchanged when the grids are equal.
-pub fn interpolate_positions(table: &[f32], pos_grid: usize, grid: usize, width: usize, mode: PosInterpolation) -> Vec<f32> {
+pub fn interpolate_positions(
+    table: &[f32],
+    pos_grid: usize,
+    grid: usize,
+    width: usize,
+    mode: PosInterpolation,
+) -> Vec<f32> {
     if grid == pos_grid {
         return table.to_vec();
     }

@@ -131,7 +131,9 @@ pub fn to_f32(format: WeightFormat, bytes: &[u8]) -> Vec<f32> {
 /// First element that is NaN or infinite.
 fn not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
     match format {
-        WeightFormat::F32 => bytes.as_chunks().0.iter().position(|b| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000),
+        WeightFormat::F32 => {
+            bytes.as_chunks().0.iter().position(|b| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000)
+        }
         WeightFormat::F16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7c00 == 0x7c00),
         WeightFormat::Bf16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7f80 == 0x7f80),
     }
@@ -196,7 +198,10 @@ impl Weights {
         let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
         slot.and_then(|(format, range)| Some((*format, self.checkpoint.map.get(range.clone())?))).ok_or_else(|| {
             let name = self.names.get(id.0 as usize).cloned().unwrap_or_else(|| format!("parameter {}", id.0));
-            ModelError::Tensors { path: self.checkpoint.path.clone(), problems: vec![TensorProblem::Missing { name, shape: Vec::new() }] }
+            ModelError::Tensors {
+                path: self.checkpoint.path.clone(),
+                problems: vec![TensorProblem::Missing { name, shape: Vec::new() }],
+            }
         })
     }
 
@@ -223,7 +228,10 @@ impl Weights {
         for index in indices {
             let row = usize::try_from(*index).ok().and_then(|i| bytes.get(i * width..(i + 1) * width));
             let row = row.ok_or_else(|| {
-                ModelError::Prompt(format!("token {index}: expected 0 to {} (the vocabulary)", bytes.len() / width.max(1) - 1))
+                ModelError::Prompt(format!(
+                    "token {index}: expected 0 to {} (the vocabulary)",
+                    bytes.len() / width.max(1) - 1
+                ))
             })?;
             out.extend(to_f32(format, row));
         }

@@ -199,10 +199,18 @@ impl RobotConfig {
             return refuse("control.action_rate_hz", "0.1 to 1000", c.action_rate_hz.to_string());
         }
         if !(20.0..=1000.0).contains(&c.tick_rate_hz) {
-            return refuse("control.tick_rate_hz", "20 to 1000 (heartbeats go out in its ticks)", c.tick_rate_hz.to_string());
+            return refuse(
+                "control.tick_rate_hz",
+                "20 to 1000 (heartbeats go out in its ticks)",
+                c.tick_rate_hz.to_string(),
+            );
         }
         if config.model.prompt.is_some() == config.model.tokens.is_some() {
-            return refuse("model", "either prompt or tokens", if config.model.prompt.is_some() { "both" } else { "neither" }.to_owned());
+            return refuse(
+                "model",
+                "either prompt or tokens",
+                if config.model.prompt.is_some() { "both" } else { "neither" }.to_owned(),
+            );
         }
         if !config.link.is_simulated() && config.link.joints.is_empty() {
             return refuse("link.joints", "the names of the controller's joints", "none".to_owned());

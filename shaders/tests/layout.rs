@@ -6,7 +6,8 @@ use fathom_shaders::{params, variants};
 
 #[test]
 fn parameters_match_the_wgsl_of_every_variant() {
-    let rust: BTreeMap<_, _> = params::layouts().into_iter().map(|(name, fields, size)| (name, (fields, size))).collect();
+    let rust: BTreeMap<_, _> =
+        params::layouts().into_iter().map(|(name, fields, size)| (name, (fields, size))).collect();
     let mut seen = std::collections::BTreeSet::new();
     for shader in variants::ALL {
         let module = naga::front::wgsl::parse_str(shader.wgsl).expect("validated by build.rs");

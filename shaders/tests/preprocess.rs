@@ -22,7 +22,9 @@ fn flags_choose_lines_and_lines_remember_their_place() {
 
 #[test]
 fn mistakes_name_their_line() {
-    for (text, place) in [("a\n#import two\n", "kernel.wgsl:2"), ("#elif A\n", "kernel.wgsl:1"), ("#ifdef A\n", "kernel.wgsl")] {
+    for (text, place) in
+        [("a\n#import two\n", "kernel.wgsl:2"), ("#elif A\n", "kernel.wgsl:1"), ("#ifdef A\n", "kernel.wgsl")]
+    {
         let error = run(text, &[]).err().unwrap_or_default();
         assert!(error.contains(place), "{text:?} gave {error:?}");
     }

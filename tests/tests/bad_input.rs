@@ -163,7 +163,7 @@ fn statistics_of_another_robot() {
     names(&error, &["state: expected 6 values as in config.json, found 5"]);
 
     let dir = copy_golden(CASE);
-    let stats = json!({"norm_stats": {"state": {"mean": [0.0; 9], "std": [1.0; 9]}}});
+    let stats = json!({"norm_stats": {"state": {"mean": vec![0.0; 9], "std": vec![1.0; 9]}}});
     std::fs::write(dir.path().join("norm_stats.json"), stats.to_string()).expect("the file is written");
     names(&load(dir.path()), &["state: 9 values for a model that takes 8"]);
 
@@ -249,7 +249,7 @@ fn an_inference_that_does_not_fit_what_was_prepared() {
     let Golden { observation, .. } = &golden;
     let images: Vec<&[u8]> = observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     let fitting = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
-    let mut infer = |inputs: &Inputs<'_>, session: &mut Session| match session.infer(inputs, false) {
+    let infer = |inputs: &Inputs<'_>, session: &mut Session| match session.infer(inputs, false) {
         Ok(_) => panic!("it must not infer"),
         Err(error) => error,
     };

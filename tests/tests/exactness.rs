@@ -95,19 +95,23 @@ fn alter_file(path: &Path, alter: impl Fn(String) -> String) {
 /// The order of the views is that of the configuration, whatever they are called; lerobot's is that of its file.
 #[test]
 fn views_are_in_the_order_of_the_configuration() {
-    for (case, old, new) in [("depthvla_openpi", "base", "zenith"), ("pi0_lerobot", "top", "zenith")] {
+    for (case, first) in [("depthvla_openpi", "base"), ("pi0_lerobot", "top")] {
+        let (old, new) = ("wrist", "arm");
         let golden = Golden::load(case);
         let expected = session(case).infer_once(&golden.observation, false).expect("it runs").actions;
         let dir = copy_golden(case);
-        let (from, to) = (format!("{old}\""), format!("{new}\""));
-        alter_file(&dir.path().join("config.json"), |text| text.replace(&from, &to));
+        let alter = |text: String| {
+            let quoted = text.replace(&format!("\"{old}\""), &format!("\"{new}\""));
+            quoted.replace(&format!("images.{old}\""), &format!("images.{new}\""))
+        };
+        alter_file(&dir.path().join("config.json"), alter);
         let file = dir.path().join("observation.safetensors");
         let mut tensors = Tensors::read(&file);
         tensors.rename(&format!("image.{old}"), &format!("image.{new}"));
         tensors.write(&file);
 
         let loaded = families::load(dir.path()).expect("it loads");
-        assert_eq!(loaded.model.config.views, [new, "wrist"], "{case}");
+        assert_eq!(loaded.model.config.views, [first, new], "{case}: in the order of the file, not of the alphabet");
         let observation = Observation::read(&file, &loaded, 0, |_| Ok(Vec::new())).expect("it is read");
         let mut session = Session::open(open_gpu(false), loaded).expect("the weights fit");
         let actions = session.infer_once(&observation, false).expect("it runs").actions;

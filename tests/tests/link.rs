@@ -11,14 +11,14 @@ use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 mod noise;
 
 const NAMES: [&str; 3] = ["base", "elbow", "wrist"];
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(30);
 
 fn config() -> SimConfig {
     let mut joints: Vec<SimJoint> = NAMES.map(SimJoint::revolute).into();
     joints[1].initial = 0.5;
     SimConfig {
         // A busy machine may keep the test's thread waiting; the deadman's test has its own.
-        deadman_us: 2_000_000,
+        deadman_us: 10_000_000,
         ..SimConfig::new(joints)
     }
 }

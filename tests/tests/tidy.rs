@@ -41,10 +41,7 @@ impl File {
     }
 
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 }
 
@@ -71,15 +68,7 @@ fn root() -> PathBuf {
 /// The paths that git tracks or would track.
 fn paths() -> Result<Vec<String>, Box<dyn Error>> {
     let output = Command::new("git")
-        .args([
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root())
         .output()
         .map_err(|error| format!("git lists the files of this test: {error}"))?;
@@ -115,8 +104,7 @@ fn has_word(line: &str, word: &str, inside: fn(char) -> bool) -> bool {
         let before = line[..at].chars().next_back();
         let after = line[at + word.len()..].chars().next();
         let glued = |end: char, beyond: Option<char>| inside(end) && beyond.is_some_and(inside);
-        !glued(word.chars().next().unwrap_or(' '), before)
-            && !glued(word.chars().next_back().unwrap_or(' '), after)
+        !glued(word.chars().next().unwrap_or(' '), before) && !glued(word.chars().next_back().unwrap_or(' '), after)
     })
 }
 
@@ -127,12 +115,7 @@ fn in_identifier(c: char) -> bool {
 /// Whether `line` holds an absolute path that only exists on the machine it was written on.
 fn has_machine_path(line: &str) -> bool {
     // Put together here, so that this file passes its own test.
-    let starts = [
-        concat!("/wo", "rk/"),
-        concat!("/ro", "ot/"),
-        concat!("/ho", "me/"),
-        concat!("/tmp/bash", "_jobs"),
-    ];
+    let starts = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/tmp/bash", "_jobs")];
     starts.iter().any(|start| {
         line.match_indices(start).any(|(at, _)| {
             // After these the path goes on from something else, like `$tree` or a host.
@@ -161,19 +144,10 @@ fn has_mirror_host(line: &str) -> bool {
 #[test]
 fn top_level_holds_only_the_known_names() -> Outcome {
     let mut findings = Findings::default();
-    let names: BTreeSet<String> = paths()?
-        .iter()
-        .filter_map(|path| path.split('/').next().map(str::to_owned))
-        .collect();
-    for name in names
-        .iter()
-        .filter(|name| !TOP_LEVEL.contains(&name.as_str()))
-    {
-        findings.add(
-            name,
-            1,
-            "not one of the top-level names (TOP_LEVEL in tests/tests/tidy.rs)",
-        );
+    let names: BTreeSet<String> =
+        paths()?.iter().filter_map(|path| path.split('/').next().map(str::to_owned)).collect();
+    for name in names.iter().filter(|name| !TOP_LEVEL.contains(&name.as_str())) {
+        findings.add(name, 1, "not one of the top-level names (TOP_LEVEL in tests/tests/tidy.rs)");
     }
     findings.none()
 }
@@ -181,17 +155,10 @@ fn top_level_holds_only_the_known_names() -> Outcome {
 #[test]
 fn source_files_are_short() -> Outcome {
     let mut findings = Findings::default();
-    for file in files()?
-        .iter()
-        .filter(|file| file.has_extension(&["rs", "wgsl", "py"]))
-    {
+    for file in files()?.iter().filter(|file| file.has_extension(&["rs", "wgsl", "py"])) {
         let count = file.text.lines().count();
         if count > MAX_LINES {
-            findings.add(
-                &file.path,
-                count,
-                &format!("{count} lines, at most {MAX_LINES}"),
-            );
+            findings.add(&file.path, count, &format!("{count} lines, at most {MAX_LINES}"));
         }
     }
     findings.none()
@@ -223,15 +190,8 @@ fn nothing_is_left_undone() -> Outcome {
         for (number, line) in file.lines() {
             let mut words: Vec<&str> = everywhere.to_vec();
             words.extend(in_rust.iter().filter(|_| rust));
-            for word in words
-                .into_iter()
-                .filter(|word| has_word(line, word, in_identifier))
-            {
-                findings.add(
-                    &file.path,
-                    number,
-                    &format!("`{word}`: do it, or write an issue"),
-                );
+            for word in words.into_iter().filter(|word| has_word(line, word, in_identifier)) {
+                findings.add(&file.path, number, &format!("`{word}`: do it, or write an issue"));
             }
         }
     }
@@ -244,11 +204,7 @@ fn ignored_tests_say_why() -> Outcome {
     for file in files()?.iter().filter(|file| file.has_extension(&["rs"])) {
         for (number, line) in file.lines() {
             if line.trim_start().starts_with("#[ignore]") {
-                findings.add(
-                    &file.path,
-                    number,
-                    "#[ignore] needs a reason: #[ignore = \"…\"]",
-                );
+                findings.add(&file.path, number, "#[ignore] needs a reason: #[ignore = \"…\"]");
             }
         }
     }
@@ -263,11 +219,7 @@ fn kernels_are_listed_and_have_twins() -> Outcome {
     let files = files()?;
     let exists = |path: &str| files.iter().any(|file| file.path == path);
     let kernel = |file: &File| {
-        let name = file
-            .path
-            .strip_prefix(FOLDER)?
-            .strip_prefix('/')?
-            .strip_suffix(".wgsl")?;
+        let name = file.path.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".wgsl")?;
         (!name.contains('/')).then(|| name.to_owned())
     };
     let kernels: Vec<String> = files.iter().filter_map(kernel).collect();
@@ -295,11 +247,7 @@ fn kernels_are_listed_and_have_twins() -> Outcome {
     }
     for (number, name) in listed {
         if !kernels.iter().any(|known| known == name) {
-            findings.add(
-                LIST,
-                number,
-                &format!("`{name}` has no file {FOLDER}/{name}.wgsl"),
-            );
+            findings.add(LIST, number, &format!("`{name}` has no file {FOLDER}/{name}.wgsl"));
         }
     }
     findings.none()
@@ -307,17 +255,12 @@ fn kernels_are_listed_and_have_twins() -> Outcome {
 
 #[test]
 fn only_the_gpu_layer_knows_wgpu() -> Outcome {
-    let names = [
-        concat!("wg", "pu::"),
-        concat!("use wg", "pu"),
-        concat!("extern crate wg", "pu"),
-    ];
+    let names = [concat!("wg", "pu::"), concat!("use wg", "pu"), concat!("extern crate wg", "pu")];
     let mut findings = Findings::default();
     for file in &files()? {
-        let in_layer =
-            file.path.starts_with("runtime/src/gpu/") || file.path == "runtime/src/gpu.rs";
-        let manifest = file.path.ends_with("Cargo.toml")
-            && !["Cargo.toml", "runtime/Cargo.toml"].contains(&&*file.path);
+        let in_layer = file.path.starts_with("runtime/src/gpu/") || file.path == "runtime/src/gpu.rs";
+        let manifest =
+            file.path.ends_with("Cargo.toml") && !["Cargo.toml", "runtime/Cargo.toml"].contains(&&*file.path);
         for (number, line) in file.lines() {
             let comment = line.trim_start().starts_with("//");
             let code = file.has_extension(&["rs"]) && !in_layer && !comment;
@@ -338,10 +281,7 @@ fn manifests_follow_the_workspace() -> Outcome {
     let files = files()?;
     let manifest = |path: &str| files.iter().find(|file| file.path == path);
     let root = manifest("Cargo.toml").ok_or("Cargo.toml is missing")?;
-    let members = root
-        .text
-        .split_once("members = [")
-        .and_then(|(_, rest)| rest.split_once(']'));
+    let members = root.text.split_once("members = [").and_then(|(_, rest)| rest.split_once(']'));
     let (members, _) = members.ok_or("Cargo.toml names no members")?;
     let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
 
@@ -365,34 +305,18 @@ fn check_manifest(file: &File, findings: &mut Findings) {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']');
             if section.contains("dependencies.") {
-                findings.add(
-                    &file.path,
-                    number,
-                    "write a dependency in one line, with `workspace = true`",
-                );
+                findings.add(&file.path, number, "write a dependency in one line, with `workspace = true`");
             }
             continue;
         }
         let from_workspace = line.contains("workspace = true");
         lints |= (section == "lints" && from_workspace) || line == "lints.workspace = true";
-        if section.ends_with("dependencies")
-            && line.contains('=')
-            && !line.starts_with('#')
-            && !from_workspace
-        {
-            findings.add(
-                &file.path,
-                number,
-                "a dependency without `workspace = true`",
-            );
+        if section.ends_with("dependencies") && line.contains('=') && !line.starts_with('#') && !from_workspace {
+            findings.add(&file.path, number, "a dependency without `workspace = true`");
         }
     }
     if !lints {
-        findings.add(
-            &file.path,
-            1,
-            "does not take the workspace's lints ([lints] workspace = true)",
-        );
+        findings.add(&file.path, 1, "does not take the workspace's lints ([lints] workspace = true)");
     }
 }
 
@@ -407,29 +331,13 @@ fn the_patterns_find_what_they_are_for() {
     for line in cases {
         assert!(has_machine_path(line), "{line}");
     }
-    for line in [
-        "$tree/root/usr",
-        "${tree}/root/usr",
-        "https://example.org/home/",
-        "target/work/x",
-    ] {
+    for line in ["$tree/root/usr", "${tree}/root/usr", "https://example.org/home/", "target/work/x"] {
         assert!(!has_machine_path(line), "{line}");
     }
-    assert!(has_mirror_host(concat!(
-        "deb http://deb.de",
-        "bian.org/debian trixie main"
-    )));
+    assert!(has_mirror_host(concat!("deb http://deb.de", "bian.org/debian trixie main")));
     assert!(!has_mirror_host("https://www.debian.org/"));
     assert!(has_word("a dbg!()", "dbg!", in_identifier));
     assert!(!has_word("my_dbg!()", "dbg!", in_identifier));
-    assert!(has_word(
-        concat!("// XX", "X: later"),
-        concat!("XX", "X"),
-        in_identifier
-    ));
-    assert!(!has_word(
-        "mktemp -d x.XXXXXX",
-        concat!("XX", "X"),
-        in_identifier
-    ));
+    assert!(has_word(concat!("// XX", "X: later"), concat!("XX", "X"), in_identifier));
+    assert!(!has_word("mktemp -d x.XXXXXX", concat!("XX", "X"), in_identifier));
 }

@@ -7,9 +7,7 @@ use embedded_hal::digital::{ErrorKind, ErrorType, InputPin};
 use firmware_bridge::controller::{Config, Controller};
 use firmware_bridge::frame::{Counters, Frame, Header};
 use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
-use firmware_bridge::message::{
-    Ack, Chunk, Interpolation, Message, Positions, Reason, SCHEMA_HASH, START_NOW, State,
-};
+use firmware_bridge::message::{Ack, Chunk, Interpolation, Message, Positions, Reason, SCHEMA_HASH, START_NOW, State};
 use firmware_bridge::output::JointOutput;
 
 pub(crate) const TICK_US: u64 = 2_000;
@@ -119,18 +117,13 @@ impl Bench {
     }
 
     pub(crate) fn hello(&mut self) {
-        let reply = self.handle(&Message::Hello {
-            schema: SCHEMA_HASH,
-        });
+        let reply = self.handle(&Message::Hello { schema: SCHEMA_HASH });
         assert!(matches!(reply, Some(Message::HelloReply(reply)) if reply.joints.len() == 2));
     }
 
     pub(crate) fn handle(&mut self, message: &Message<'_>) -> Option<Message<'static>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let frame = Frame {
-            header: Header::new(self.sequence, self.session, 0),
-            message: *message,
-        };
+        let frame = Frame { header: Header::new(self.sequence, self.session, 0), message: *message };
         self.controller.handle(&frame, self.now_us)
     }
 
@@ -155,10 +148,7 @@ impl Bench {
         let end = self.now_us + us;
         while self.now_us < end {
             self.now_us += TICK_US;
-            if self.heartbeats
-                && self.now_us.is_multiple_of(20 * MS)
-                && self.controller.session() != 0
-            {
+            if self.heartbeats && self.now_us.is_multiple_of(20 * MS) && self.controller.session() != 0 {
                 let _ = self.handle(&Message::Heartbeat);
             }
             self.controller.tick(self.now_us);

@@ -54,7 +54,10 @@ fn max_period() -> f64 {
 /// Names that a parameter of Fathom's naming may have in a lerobot or openpi-PyTorch checkpoint, newest first.
 pub(super) fn names(own: &str) -> Vec<String> {
     let vlm = |rest: &str| {
-        vec![format!("paligemma_with_expert.paligemma.model.language_model.{rest}"), format!("paligemma_with_expert.paligemma.language_model.model.{rest}")]
+        vec![
+            format!("paligemma_with_expert.paligemma.model.language_model.{rest}"),
+            format!("paligemma_with_expert.paligemma.language_model.model.{rest}"),
+        ]
     };
     let tower = |rest: &str| {
         vec![format!("paligemma_with_expert.paligemma.model.{rest}"), format!("paligemma_with_expert.paligemma.{rest}")]
@@ -126,7 +129,11 @@ pub(super) fn describe(
     let json = |source| ModelError::Json { path: path.to_owned(), source };
     let c: Pi0Config = serde_json::from_value(config).map_err(json)?;
     let wrong = |field: &str, expected: &str, found: String| {
-        ModelError::from(ConfigError { field: format!("{}: {field}", path.display()), expected: expected.to_owned(), found })
+        ModelError::from(ConfigError {
+            field: format!("{}: {field}", path.display()),
+            expected: expected.to_owned(),
+            found,
+        })
     };
     if c.use_relative_actions {
         return Err(wrong("use_relative_actions", "false (absolute actions)", "true".to_owned()));
@@ -142,11 +149,15 @@ pub(super) fn describe(
         }
     }
     // lerobot appends cameras that are never there; a masked view changes nothing, so it is left out.
-    views.retain(|v| c.empty_cameras == 0 || !v.starts_with("observation.images.empty_camera") && !v.starts_with("empty_camera"));
+    views.retain(|v| {
+        c.empty_cameras == 0 || !v.starts_with("observation.images.empty_camera") && !v.starts_with("empty_camera")
+    });
     let action_dim = c.output_features.get("action").and_then(|f| f.shape.first().copied());
     let state_dim = state_dim.unwrap_or(c.max_state_dim);
     let action_dim = action_dim.unwrap_or(c.max_action_dim);
-    for (field, own, most) in [("observation.state", state_dim, c.max_state_dim), ("action", action_dim, c.max_action_dim)] {
+    for (field, own, most) in
+        [("observation.state", state_dim, c.max_state_dim), ("action", action_dim, c.max_action_dim)]
+    {
         if own > most {
             return Err(wrong(field, &format!("at most {most} values"), own.to_string()));
         }

@@ -76,8 +76,7 @@ impl Infer {
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
         // Whole or not at all: a reader never sees half a file.
         let part = self.output.with_extension("part");
-        safetensors::serialize_to_file(views, None, &part)
-            .map_err(|e| format!("{}: {e}", self.output.display()))?;
+        safetensors::serialize_to_file(views, None, &part).map_err(|e| format!("{}: {e}", self.output.display()))?;
         std::fs::rename(&part, &self.output).map_err(|e| format!("{}: {e}", self.output.display()))?;
         tracing::info!(file = %self.output.display(), tensors = tensors.len(), "written");
         Ok(())

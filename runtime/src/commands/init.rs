@@ -40,7 +40,8 @@ impl Init {
         let scene = Scene::built_in(0)?;
         let joints = scene.joints();
         let mean: Vec<f32> = joints.iter().map(|j| j.initial_rad).collect();
-        let spread = |share: f32| -> Vec<f32> { joints.iter().map(|j| (j.limits_rad[1] - j.limits_rad[0]) * share).collect() };
+        let spread =
+            |share: f32| -> Vec<f32> { joints.iter().map(|j| (j.limits_rad[1] - j.limits_rad[0]) * share).collect() };
         let stats = serde_json::json!({ "norm_stats": {
             "state": { "mean": mean, "std": spread(0.25) },
             "actions": { "mean": mean, "std": spread(0.1) },

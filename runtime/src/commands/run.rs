@@ -11,6 +11,9 @@ pub(crate) struct Run {
     /// The robot's configuration.
     #[arg(long)]
     config: PathBuf,
+    /// Directory of the checkpoint, instead of the configuration's.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// End after this many seconds.
     #[arg(long)]
     seconds: Option<f64>,
@@ -34,6 +37,9 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let mut config = RobotConfig::load(&self.config)?;
+        if let Some(model) = self.model {
+            config.model.path = model;
+        }
         config.gpu.software |= self.software;
         config.control.dry_run |= self.dry_run;
         config.model.depth_map |= self.picture.is_some();

@@ -99,7 +99,9 @@ pub fn next(state: State, event: Event) -> (State, Command) {
         (S::Ready, E::Armed) => (S::Active, Command::None),
         (S::Active | S::Hold(_), E::LinkSilent) => (S::Hold(Hold::Silent), Command::None),
         (S::Active, E::ImagesStale) => (S::Hold(Hold::StaleImage), Command::None),
-        (S::Hold(Hold::StaleImage), E::ImagesFresh) | (S::Hold(Hold::Silent), E::LinkHeard) => (S::Active, Command::None),
+        (S::Hold(Hold::StaleImage), E::ImagesFresh) | (S::Hold(Hold::Silent), E::LinkHeard) => {
+            (S::Active, Command::None)
+        }
         _ => (state, Command::None),
     }
 }

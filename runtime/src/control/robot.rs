@@ -180,11 +180,17 @@ impl Robot {
         }
 
         let mut session = Session::open(gpu, loaded)?;
-        let forward = ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: config.model.depth_map, taps: false };
+        let forward =
+            ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: config.model.depth_map, taps: false };
         session.prepare(&forward, &tokens)?;
         let (weights, arena) = session.gpu_bytes();
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-        tracing::info!(dispatches = session.dispatches(), weights = mib(weights), arena = mib(arena), "inference prepared");
+        tracing::info!(
+            dispatches = session.dispatches(),
+            weights = mib(weights),
+            arena = mib(arena),
+            "inference prepared"
+        );
         let bench = joints.map(|joints| (scene, joints));
         Ok(Robot { config, feeds, views, link, session, bench, sim })
     }

@@ -33,8 +33,9 @@ impl Plan {
             }
         }
         // Largest first, each at the lowest place free for its whole life.
-        let mut order: Vec<usize> =
-            (0..lives.len()).filter(|i| graph.tensors.get(*i).is_some_and(|t| t.storage == Storage::Activation)).collect();
+        let mut order: Vec<usize> = (0..lives.len())
+            .filter(|i| graph.tensors.get(*i).is_some_and(|t| t.storage == Storage::Activation))
+            .collect();
         let size = |i: &usize| graph.tensors.get(*i).map_or(0, |t| span(t.words));
         order.sort_by_key(|i| std::cmp::Reverse(size(i)));
         let mut placed: Vec<(usize, u64, u64)> = Vec::new();

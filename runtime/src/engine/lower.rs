@@ -7,9 +7,9 @@ use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::Layout;
 use fathom_shaders::{Shader, params, variants};
 
+use super::EngineError;
 use super::arena::Plan;
 use super::resident::Resident;
-use super::EngineError;
 use crate::gpu::{BufferId, Commands, Dispatch, Slot};
 
 /// Up to this many rows a linear layer streams its weights (`linear_skinny`); above, it tiles them (`linear`).
@@ -37,7 +37,8 @@ impl Places<'_> {
 
     /// Lowers the whole graph.
     pub(super) fn commands(&self, label: &str) -> Result<Commands, EngineError> {
-        let mut commands = Commands { label: label.to_owned(), stages: self.graph.stages.clone(), dispatches: Vec::new() };
+        let mut commands =
+            Commands { label: label.to_owned(), stages: self.graph.stages.clone(), dispatches: Vec::new() };
         for (stage, op) in &self.graph.ops {
             self.lower(*stage, op, &mut commands.dispatches)?;
         }
@@ -98,7 +99,14 @@ impl Places<'_> {
                 push(&variants::ROPE, raw(p), vec![t(table), t(x)], groups);
             }
             Op::Attention { params: p, q, k, v, out: to } => {
-                push(&variants::ATTENTION, raw(p), vec![t(q), t(k), t(v), t(to)], [p.rows, p.heads, 1]);
+                let shader = match p.head_dim {
+                    0..=64 => &variants::ATTENTION_64,
+                    65..=128 => &variants::ATTENTION_128,
+                    _ => &variants::ATTENTION_256,
+                };
+                let block = p.q_block.clamp(1, p.rows.max(1));
+                let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(64);
+                push(shader, raw(p), vec![t(q), t(k), t(v), t(to)], [tiles, p.kv_heads, p.rows.div_ceil(block)]);
             }
             Op::Scale { params: p, x, y } => {
                 push(&variants::SCALE, raw(p), vec![t(x), t(y)], [p.cols.div_ceil(64), p.rows, 1]);
@@ -140,7 +148,8 @@ impl Places<'_> {
             let n = rows.min(u64::from(p.n) - first);
             let part = |slot: Slot, unit: u64| Slot { offset: slot.offset + first * unit, bytes: n * unit, ..slot };
             let shift = first as u32;
-            let params = params::Linear { n: n as u32, y_offset: p.y_offset + shift, other_offset: p.other_offset + shift, ..p };
+            let params =
+                params::Linear { n: n as u32, y_offset: p.y_offset + shift, other_offset: p.other_offset + shift, ..p };
             let bound = vec![
                 slots.x,
                 part(weight.slot, row),

@@ -48,7 +48,12 @@ impl Program {
     ///
     /// # Errors
     /// [`EngineError::Gpu`] for what the adapter cannot hold, [`EngineError::Model`] for a parameter that is not resident.
-    pub fn prepare(gpu: &mut Gpu, arena: &mut Arena, resident: &Resident, graph: &Graph) -> Result<Program, EngineError> {
+    pub fn prepare(
+        gpu: &mut Gpu,
+        arena: &mut Arena,
+        resident: &Resident,
+        graph: &Graph,
+    ) -> Result<Program, EngineError> {
         let plan = Plan::of(graph);
         let buffer = match arena.held {
             Some((buffer, bytes)) if bytes >= plan.bytes => buffer,
@@ -89,7 +94,12 @@ impl Program {
     ///
     /// # Errors
     /// [`EngineError::Input`] for an input of another size than the graph's, [`EngineError::Gpu`].
-    pub fn run<'a>(&mut self, gpu: &mut Gpu, input: impl Fn(&str) -> &'a [u8], profile: bool) -> Result<GpuTimes, EngineError> {
+    pub fn run<'a>(
+        &mut self,
+        gpu: &mut Gpu,
+        input: impl Fn(&str) -> &'a [u8],
+        profile: bool,
+    ) -> Result<GpuTimes, EngineError> {
         let mut uploads = Vec::with_capacity(self.inputs.len());
         for (name, slot) in &self.inputs {
             let (bytes, expected) = (input(name), slot.bytes as usize);
@@ -102,7 +112,11 @@ impl Program {
             .slots
             .iter()
             .zip(&mut self.outputs)
-            .map(|((buffer, offset), o)| Download { buffer: *buffer, offset: *offset, into: bytemuck::cast_slice_mut(&mut o.values) })
+            .map(|((buffer, offset), o)| Download {
+                buffer: *buffer,
+                offset: *offset,
+                into: bytemuck::cast_slice_mut(&mut o.values),
+            })
             .collect();
         let recordings = [&self.recording];
         Ok(match profile {

@@ -4,8 +4,8 @@ use fathom_models::ModelError;
 use fathom_models::params::{ParamId, ParamTable, Role};
 use fathom_models::weights::{WeightFormat, Weights};
 
-use super::arena::ALIGN;
 use super::EngineError;
+use super::arena::ALIGN;
 use crate::gpu::{BufferId, Gpu, Slot};
 
 /// A parameter's place on the GPU.
@@ -52,11 +52,16 @@ impl Resident {
                 }
             }
         }
-        let buffers: Vec<BufferId> =
-            sizes.iter().enumerate().map(|(n, bytes)| gpu.create_buffer(&format!("weights {n}"), *bytes)).collect::<Result<_, _>>()?;
+        let buffers: Vec<BufferId> = sizes
+            .iter()
+            .enumerate()
+            .map(|(n, bytes)| gpu.create_buffer(&format!("weights {n}"), *bytes))
+            .collect::<Result<_, _>>()?;
         let mut placed = vec![None; params.len()];
         for (i, n, bytes, offset) in plan {
-            let (Some(buffer), Some(param), Some(place)) = (buffers.get(n), params.get(i), placed.get_mut(i)) else { continue };
+            let (Some(buffer), Some(param), Some(place)) = (buffers.get(n), params.get(i), placed.get_mut(i)) else {
+                continue;
+            };
             let id = ParamId(i as u32);
             let format = if param.role == Role::Vector {
                 gpu.upload(*buffer, offset, bytemuck::cast_slice(&weights.host(id)?))?;
@@ -89,6 +94,8 @@ impl Resident {
     pub(super) fn any(&self) -> Result<Slot, EngineError> {
         let first = self.placed.iter().flatten().next();
         let detail = "no weights on the GPU".to_owned();
-        first.map(|p| Slot { bytes: p.slot.bytes.min(ALIGN), ..p.slot }).ok_or(EngineError::Model(ModelError::Shape { op: "weights", detail }))
+        first
+            .map(|p| Slot { bytes: p.slot.bytes.min(ALIGN), ..p.slot })
+            .ok_or(EngineError::Model(ModelError::Shape { op: "weights", detail }))
     }
 }

@@ -2,6 +2,7 @@
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::Loaded;
+use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
 use super::{Arena, EngineError, Output, Program, Resident};
@@ -26,6 +27,8 @@ pub struct Session {
     resident: Resident,
     arena: Arena,
     program: Option<Program>,
+    /// Bytes of each view's image.
+    image_bytes: Vec<usize>,
     /// Rows of the embedding table for the prompt.
     text: Vec<f32>,
     /// The state as the model takes it.
@@ -40,7 +43,16 @@ impl Session {
     pub fn open(mut gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
         let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights)?;
         let (arena, program) = (Arena::default(), None);
-        Ok(Session { gpu, loaded, resident, arena, program, text: Vec::new(), state: Vec::new() })
+        Ok(Session {
+            gpu,
+            loaded,
+            resident,
+            arena,
+            program,
+            image_bytes: Vec::new(),
+            text: Vec::new(),
+            state: Vec::new(),
+        })
     }
 
     /// The model.
@@ -77,6 +89,7 @@ impl Session {
         self.program = None; // until all of it succeeded
         self.text = self.loaded.weights.rows(model.embed_tokens, model.config.vlm.width, tokens)?;
         let graph = model.forward(&self.loaded.weights, options)?;
+        self.image_bytes = options.images.iter().map(ImageSpec::bytes).collect();
         self.program = Some(Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?);
         Ok(())
     }
@@ -88,8 +101,14 @@ impl Session {
     /// [`EngineError::Input`] and [`EngineError::Model`] for inputs that do not fit, [`EngineError::Gpu`].
     pub fn infer(&mut self, inputs: &Inputs<'_>, profile: bool) -> Result<(&[Output], GpuTimes), EngineError> {
         let program = self.program.as_mut().ok_or(EngineError::Unprepared)?;
-        check_state(&self.loaded, inputs.state)?;
         let config = &self.loaded.model.config;
+        for (i, (view, expected)) in config.views.iter().zip(&self.image_bytes).enumerate() {
+            let (expected, found) = (*expected, inputs.images.get(i).map_or(0, |bytes| bytes.len()));
+            if found != expected {
+                return Err(EngineError::Input { name: format!("image.{view}"), expected, found });
+            }
+        }
+        check_state(&self.loaded, inputs.state)?;
         self.state.clear();
         self.state.extend_from_slice(inputs.state);
         self.loaded.normalization.state.normalize(&mut self.state);

@@ -85,9 +85,7 @@ impl AdapterInfo {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         Self {
             kind: info.device_type.into(),
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_owned(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             name: info.name,
             backend: info.backend.to_str(),
             checked,
@@ -108,39 +106,23 @@ impl AdapterInfo {
 impl fmt::Display for AdapterInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let checked = if self.checked { ", checked" } else { "" };
-        write!(
-            f,
-            "{} ({}, {}, driver {}{checked})",
-            self.name, self.kind, self.backend, self.driver
-        )
+        write!(f, "{} ({}, {}, driver {}{checked})", self.name, self.kind, self.backend, self.driver)
     }
 }
 
 /// Index of the adapter to take among `found` (name and kind): the first of the best kind among
 /// those whose name contains the one asked for.
-pub(super) fn choose(
-    found: &[(String, AdapterKind)],
-    options: &GpuOptions,
-) -> Result<usize, GpuError> {
+pub(super) fn choose(found: &[(String, AdapterKind)], options: &GpuOptions) -> Result<usize, GpuError> {
     if found.is_empty() {
-        return Err(GpuError::NoAdapter {
-            driver_files: std::env::var("VK_DRIVER_FILES").ok(),
-        });
+        return Err(GpuError::NoAdapter { driver_files: std::env::var("VK_DRIVER_FILES").ok() });
     }
     let asked = options.adapter.as_deref().unwrap_or_default();
     let fits = |name: &str| name.to_lowercase().contains(&asked.to_lowercase());
-    let best = found
-        .iter()
-        .enumerate()
-        .filter(|(_, (name, _))| fits(name))
-        .min_by_key(|(_, a)| a.1);
+    let best = found.iter().enumerate().filter(|(_, (name, _))| fits(name)).min_by_key(|(_, a)| a.1);
     match best {
         None => Err(GpuError::AdapterNotFound {
             asked: asked.to_owned(),
-            found: found
-                .iter()
-                .map(|(name, kind)| format!("{name} ({kind})"))
-                .collect(),
+            found: found.iter().map(|(name, kind)| format!("{name} ({kind})")).collect(),
         }),
         Some((_, (name, AdapterKind::Software))) if !options.allow_software => {
             Err(GpuError::SoftwareRefused { name: name.clone() })
@@ -165,10 +147,7 @@ mod tests {
 
     #[test]
     fn hardware_is_preferred_also_where_software_is_allowed() {
-        let options = GpuOptions {
-            allow_software: true,
-            ..GpuOptions::default()
-        };
+        let options = GpuOptions { allow_software: true, ..GpuOptions::default() };
         assert_eq!(choose(&found(), &options), Ok(2), "discrete first");
         assert_eq!(choose(&found()[..2], &options), Ok(1), "then integrated");
         assert_eq!(choose(&found()[..1], &options), Ok(0), "software last");
@@ -176,18 +155,9 @@ mod tests {
 
     #[test]
     fn a_name_picks_by_part_and_without_case() {
-        let named = |name: &str| GpuOptions {
-            adapter: Some(name.to_owned()),
-            ..GpuOptions::default()
-        };
+        let named = |name: &str| GpuOptions { adapter: Some(name.to_owned()), ..GpuOptions::default() };
         assert_eq!(choose(&found(), &named("ORIN")), Ok(1));
-        let refused = GpuError::SoftwareRefused {
-            name: "llvmpipe".to_owned(),
-        };
-        assert_eq!(
-            choose(&found(), &named("llvm")),
-            Err(refused),
-            "a name is no permission"
-        );
+        let refused = GpuError::SoftwareRefused { name: "llvmpipe".to_owned() };
+        assert_eq!(choose(&found(), &named("llvm")), Err(refused), "a name is no permission");
     }
 }

@@ -49,9 +49,7 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Limit`] past the adapter's largest buffer, [`GpuError::OutOfMemory`].
     pub fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId, GpuError> {
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffer = self.raw_buffer(label, bytes, usage, false)?;
         let index = u32::try_from(self.buffers.len()).map_err(|_| GpuError::Limit {
             what: "number of buffers".into(),
@@ -129,23 +127,11 @@ impl Gpu {
         mapped: bool,
     ) -> Result<wgpu::Buffer, GpuError> {
         let limit = self.info.max_buffer_bytes;
-        let size = bytes
-            .max(1)
-            .checked_next_multiple_of(16)
-            .filter(|size| *size <= limit);
+        let size = bytes.max(1).checked_next_multiple_of(16).filter(|size| *size <= limit);
         let Some(size) = size else {
-            return Err(GpuError::Limit {
-                what: format!("size of buffer {label} in bytes"),
-                asked: bytes,
-                limit,
-            });
+            return Err(GpuError::Limit { what: format!("size of buffer {label} in bytes"), asked: bytes, limit });
         };
-        let descriptor = wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage,
-            mapped_at_creation: mapped,
-        };
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: mapped };
         let buffer = self.scoped(
             |device| device.create_buffer(&descriptor),
             |e| creation_error(&format!("buffer {label}"), size, e),
@@ -155,17 +141,10 @@ impl Gpu {
     }
 
     /// The label and the wgpu buffer behind `id`; `what` says who asks.
-    pub(super) fn buffer(
-        &self,
-        what: &str,
-        id: BufferId,
-    ) -> Result<(&str, &wgpu::Buffer), GpuError> {
+    pub(super) fn buffer(&self, what: &str, id: BufferId) -> Result<(&str, &wgpu::Buffer), GpuError> {
         match self.buffers.get(id.0 as usize) {
             Some((label, buffer)) => Ok((label, buffer)),
-            None => Err(GpuError::UnknownBuffer {
-                what: what.to_owned(),
-                index: id.0,
-            }),
+            None => Err(GpuError::UnknownBuffer { what: what.to_owned(), index: id.0 }),
         }
     }
 
@@ -181,22 +160,11 @@ impl Gpu {
         let (label, buffer) = self.buffer(what, id)?;
         let what = || format!("{what} in buffer {label}");
         if !offset.is_multiple_of(align) {
-            return Err(GpuError::Misaligned {
-                what: what(),
-                offset,
-                align,
-            });
+            return Err(GpuError::Misaligned { what: what(), offset, align });
         }
-        let end = bytes
-            .checked_next_multiple_of(COPY_ALIGN)
-            .and_then(|b| offset.checked_add(b));
+        let end = bytes.checked_next_multiple_of(COPY_ALIGN).and_then(|b| offset.checked_add(b));
         if end.is_none_or(|end| end > buffer.size()) {
-            return Err(GpuError::OutOfBuffer {
-                what: what(),
-                offset,
-                bytes,
-                size: buffer.size(),
-            });
+            return Err(GpuError::OutOfBuffer { what: what(), offset, bytes, size: buffer.size() });
         }
         Ok(())
     }
@@ -205,13 +173,7 @@ impl Gpu {
 /// The typed form of an error that wgpu reports when it makes something of `bytes` bytes.
 pub(super) fn creation_error(what: &str, bytes: u64, error: wgpu::Error) -> GpuError {
     match error {
-        wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory {
-            what: what.to_owned(),
-            bytes,
-        },
-        other => GpuError::Validation {
-            label: what.to_owned(),
-            message: other.to_string(),
-        },
+        wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { what: what.to_owned(), bytes },
+        other => GpuError::Validation { label: what.to_owned(), message: other.to_string() },
     }
 }

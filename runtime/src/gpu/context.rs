@@ -102,19 +102,13 @@ impl Gpu {
         // wgpu's own handler panics.
         let faults = Arc::new(Faults::default());
         let (uncaptured, lost) = (Arc::clone(&faults), Arc::clone(&faults));
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            uncaptured.record(e.to_string())
-        }));
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| uncaptured.record(e.to_string())));
         device.set_device_lost_callback(move |reason, message| {
             lost.lose(format!("{reason:?}: {message}"));
         });
 
         let software = info.kind == AdapterKind::Software;
-        let timeout = if software {
-            SOFTWARE_TIMEOUT
-        } else {
-            HARDWARE_TIMEOUT
-        };
+        let timeout = if software { SOFTWARE_TIMEOUT } else { HARDWARE_TIMEOUT };
         Ok(Self {
             limits: device.limits(),
             queries: Queries::new(queue.get_timestamp_period()),
@@ -186,10 +180,7 @@ impl Gpu {
 
     /// Waits until `submission` is done and its mappings are called back.
     pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), GpuError> {
-        let wait = wgpu::PollType::Wait {
-            submission_index: Some(submission),
-            timeout: Some(self.timeout),
-        };
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(self.timeout) };
         // wgpu 30 panics in `poll` where the driver reports a lost device, after it has called
         // the device-lost callback and released its locks.
         let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));
@@ -198,14 +189,10 @@ impl Gpu {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(wgpu::PollError::Timeout)) => {
                 let waited = self.timeout;
-                self.faults
-                    .lose(format!("a submission did not finish within {waited:?}"));
+                self.faults.lose(format!("a submission did not finish within {waited:?}"));
                 Err(GpuError::Timeout { waited })
             }
-            Ok(Err(e)) => Err(GpuError::Validation {
-                label: "wait".into(),
-                message: e.to_string(),
-            }),
+            Ok(Err(e)) => Err(GpuError::Validation { label: "wait".into(), message: e.to_string() }),
             Err(_) => {
                 let reason = "wgpu could not wait for the device".to_owned();
                 self.faults.lose(reason.clone());

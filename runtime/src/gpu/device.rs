@@ -12,10 +12,7 @@ pub(super) fn open(
     features: wgpu::Features,
     checked: bool,
 ) -> Result<(wgpu::Device, wgpu::Queue), GpuError> {
-    let failed = |message: String| GpuError::Open {
-        adapter: adapter.get_info().name,
-        message,
-    };
+    let failed = |message: String| GpuError::Open { adapter: adapter.get_info().name, message };
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("fathom"),
         required_features: features,
@@ -31,8 +28,7 @@ pub(super) fn open(
     }
     let open = open_unchecked(adapter, &descriptor).map_err(failed)?;
     // SAFETY: `open` was made from this adapter, with the features and limits of `descriptor`.
-    unsafe { adapter.create_device_from_hal::<hal::Api>(open, &descriptor) }
-        .map_err(|e| failed(e.to_string()))
+    unsafe { adapter.create_device_from_hal::<hal::Api>(open, &descriptor) }.map_err(|e| failed(e.to_string()))
 }
 
 /// A Vulkan device that has exactly what wgpu would ask for, except that `robustBufferAccess` and
@@ -50,20 +46,13 @@ fn open_unchecked(
     let extensions = adapter.required_device_extensions(features);
     let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
     let mut wanted = adapter.physical_device_features(&extensions, features);
-    let core = vk::PhysicalDeviceFeatures {
-        robust_buffer_access: vk::FALSE,
-        ..wanted.get_core()
-    };
+    let core = vk::PhysicalDeviceFeatures { robust_buffer_access: vk::FALSE, ..wanted.get_core() };
 
     // wgpu-hal 30 itself always uses queue 0 of family 0.
     let (family, queue) = (0, 0);
     let priorities = [1.0];
-    let queues = [vk::DeviceQueueCreateInfo::default()
-        .queue_family_index(family)
-        .queue_priorities(&priorities)];
-    let info = vk::DeviceCreateInfo::default()
-        .queue_create_infos(&queues)
-        .enabled_extension_names(&names);
+    let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities)];
+    let info = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
     let info = wanted.add_to_device_create(info).enabled_features(&core);
 
     let mut next = info.p_next.cast::<vk::BaseOutStructure<'_>>().cast_mut();

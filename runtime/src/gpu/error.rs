@@ -25,9 +25,7 @@ pub enum GpuError {
         found: Vec<String>,
     },
     /// Only a software adapter fits, and the configuration does not allow one.
-    #[error(
-        "{name} is a software adapter; allow it with --software, or with `gpu.software = true` in robot.toml"
-    )]
+    #[error("{name} is a software adapter; allow it with --software, or with `gpu.software = true` in robot.toml")]
     SoftwareRefused {
         /// Name of the adapter.
         name: String,
@@ -178,10 +176,7 @@ impl Faults {
             return Err(GpuError::DeviceLost { reason });
         }
         match lock(&self.uncaptured).take() {
-            Some(message) => Err(GpuError::Validation {
-                label: "outside of any call".into(),
-                message,
-            }),
+            Some(message) => Err(GpuError::Validation { label: "outside of any call".into(), message }),
             None => Ok(()),
         }
     }

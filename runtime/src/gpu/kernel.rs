@@ -20,20 +20,14 @@ impl Gpu {
             Some(kernel) if kernel.wgsl == shader.wgsl => return Ok(()),
             Some(_) => {
                 let message = "another shader has the same name".to_owned();
-                return Err(GpuError::Pipeline {
-                    kernel: shader.name.to_owned(),
-                    message,
-                });
+                return Err(GpuError::Pipeline { kernel: shader.name.to_owned(), message });
             }
             None => {}
         }
         self.check_shader(shader)?;
         let kernel = self.scoped(
             |device| build(device, shader, self.info.checked),
-            |e| GpuError::Pipeline {
-                kernel: shader.name.to_owned(),
-                message: e.to_string(),
-            },
+            |e| GpuError::Pipeline { kernel: shader.name.to_owned(), message: e.to_string() },
         )?;
         self.counts.pipelines += 1;
         self.kernels.insert(shader.name, kernel);
@@ -42,50 +36,22 @@ impl Gpu {
 
     /// Checks what a kernel needs of the adapter.
     fn check_shader(&self, shader: &Shader) -> Result<(), GpuError> {
-        if !matches!(shader.bindings, [BindingKind::Uniform, rest @ ..] if rest.iter().all(is_storage))
-        {
+        if !matches!(shader.bindings, [BindingKind::Uniform, rest @ ..] if rest.iter().all(is_storage)) {
             let message = "binding 0 must be the uniform, and the only one".to_owned();
-            return Err(GpuError::Pipeline {
-                kernel: shader.name.to_owned(),
-                message,
-            });
+            return Err(GpuError::Pipeline { kernel: shader.name.to_owned(), message });
         }
         let [x, y, z] = shader.workgroup_size;
         let limits = &self.limits;
         let storage = shader.bindings.len() as u64 - 1;
         let invocations = [x, y, z].iter().map(|n| u64::from(*n)).product();
         for (what, asked, limit) in [
-            (
-                "workgroup size x",
-                x.into(),
-                limits.max_compute_workgroup_size_x,
-            ),
-            (
-                "workgroup size y",
-                y.into(),
-                limits.max_compute_workgroup_size_y,
-            ),
-            (
-                "workgroup size z",
-                z.into(),
-                limits.max_compute_workgroup_size_z,
-            ),
-            (
-                "workgroup size",
-                invocations,
-                limits.max_compute_invocations_per_workgroup,
-            ),
-            (
-                "number of storage bindings",
-                storage,
-                limits.max_storage_buffers_per_shader_stage,
-            ),
+            ("workgroup size x", x.into(), limits.max_compute_workgroup_size_x),
+            ("workgroup size y", y.into(), limits.max_compute_workgroup_size_y),
+            ("workgroup size z", z.into(), limits.max_compute_workgroup_size_z),
+            ("workgroup size", invocations, limits.max_compute_invocations_per_workgroup),
+            ("number of storage bindings", storage, limits.max_storage_buffers_per_shader_stage),
         ] {
-            check_limit(
-                || format!("{what} of kernel {}", shader.name),
-                asked,
-                limit.into(),
-            )?;
+            check_limit(|| format!("{what} of kernel {}", shader.name), asked, limit.into())?;
         }
         Ok(())
     }
@@ -97,26 +63,16 @@ fn is_storage(kind: &BindingKind) -> bool {
 }
 
 /// Fails where `asked` is more than `limit`.
-pub(super) fn check_limit(
-    what: impl FnOnce() -> String,
-    asked: u64,
-    limit: u64,
-) -> Result<(), GpuError> {
+pub(super) fn check_limit(what: impl FnOnce() -> String, asked: u64, limit: u64) -> Result<(), GpuError> {
     if asked > limit {
-        return Err(GpuError::Limit {
-            what: what(),
-            asked,
-            limit,
-        });
+        return Err(GpuError::Limit { what: what(), asked, limit });
     }
     Ok(())
 }
 
 fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool) -> Kernel {
-    let source = wgpu::ShaderModuleDescriptor {
-        label: Some(shader.name),
-        source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()),
-    };
+    let source =
+        wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()) };
     let module = if checked {
         device.create_shader_module(source)
     } else {
@@ -143,10 +99,8 @@ fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool) -> Kerne
             count: None,
         })
         .collect();
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(shader.name),
-        entries: &entries,
-    });
+    let layout = device
+        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(shader.name), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some(shader.name),
         bind_group_layouts: &[Some(&layout)],
@@ -163,9 +117,5 @@ fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool) -> Kerne
         },
         cache: None,
     });
-    Kernel {
-        wgsl: shader.wgsl,
-        pipeline,
-        layout,
-    }
+    Kernel { wgsl: shader.wgsl, pipeline, layout }
 }

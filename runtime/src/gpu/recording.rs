@@ -96,9 +96,7 @@ impl Recording {
 
     /// Name of the stage of a pass.
     pub(super) fn stage_of(&self, pass: &[Step]) -> Arc<str> {
-        let stage = pass
-            .first()
-            .and_then(|step| self.stages.get(usize::from(step.stage)));
+        let stage = pass.first().and_then(|step| self.stages.get(usize::from(step.stage)));
         stage.map_or_else(|| "".into(), Arc::clone)
     }
 }
@@ -116,18 +114,11 @@ impl Gpu {
     pub fn prepare(&mut self, commands: &Commands) -> Result<Recording, GpuError> {
         self.check()?;
         for (index, dispatch) in commands.dispatches.iter().enumerate() {
-            let what = format!(
-                "{} dispatch {index} ({})",
-                commands.label, dispatch.shader.name
-            );
+            let what = format!("{} dispatch {index} ({})", commands.label, dispatch.shader.name);
             self.check_dispatch(&what, dispatch)?;
             if usize::from(dispatch.stage) >= commands.stages.len() {
                 let (stage, stages) = (dispatch.stage, commands.stages.len());
-                return Err(GpuError::UnknownStage {
-                    what,
-                    stage,
-                    stages,
-                });
+                return Err(GpuError::UnknownStage { what, stage, stages });
             }
         }
         for dispatch in &commands.dispatches {
@@ -142,17 +133,8 @@ impl Gpu {
             at += bytes.next_multiple_of(PARAMS_ALIGN);
             steps.push(self.bind(dispatch, uniform)?);
         }
-        let stages = commands
-            .stages
-            .iter()
-            .map(|name| name.as_str().into())
-            .collect();
-        let recording = Recording {
-            gpu: self.id,
-            label: commands.label.clone(),
-            stages,
-            steps,
-        };
+        let stages = commands.stages.iter().map(|name| name.as_str().into()).collect();
+        let recording = Recording { gpu: self.id, label: commands.label.clone(), stages, steps };
         self.rehearse(&recording)?;
         Ok(recording)
     }
@@ -162,26 +144,14 @@ impl Gpu {
         let kinds = dispatch.shader.bindings.get(1..).unwrap_or_default();
         if kinds.len() != dispatch.slots.len() {
             let (expected, found) = (kinds.len(), dispatch.slots.len());
-            return Err(GpuError::Bindings {
-                kernel: what.to_owned(),
-                expected,
-                found,
-            });
+            return Err(GpuError::Bindings { kernel: what.to_owned(), expected, found });
         }
         for (axis, count) in ["x", "y", "z"].iter().zip(dispatch.workgroups) {
             let limit = self.info.max_workgroups.into();
-            check_limit(
-                || format!("{what}: number of workgroups in {axis}"),
-                count.into(),
-                limit,
-            )?;
+            check_limit(|| format!("{what}: number of workgroups in {axis}"), count.into(), limit)?;
         }
         let limit = self.limits.max_uniform_buffer_binding_size;
-        check_limit(
-            || format!("{what}: bytes of parameters"),
-            uniform_bytes(dispatch),
-            limit,
-        )?;
+        check_limit(|| format!("{what}: bytes of parameters"), uniform_bytes(dispatch), limit)?;
         for (binding, slot) in (1..).zip(&dispatch.slots) {
             let place = format!("{what} binding {binding}");
             let limit = self.info.max_binding_bytes;
@@ -191,26 +161,14 @@ impl Gpu {
             let (label, buffer) = self.buffer(&place, slot.buffer)?;
             if slot.bytes == 0 {
                 let (offset, bytes, size) = (slot.offset, 0, buffer.size());
-                return Err(GpuError::OutOfBuffer {
-                    what: place,
-                    offset,
-                    bytes,
-                    size,
-                });
+                return Err(GpuError::OutOfBuffer { what: place, offset, bytes, size });
             }
             let written = |kind: &BindingKind| matches!(kind, BindingKind::ReadWrite);
             let mine = kinds.get(binding - 1).is_some_and(written);
             let earlier = dispatch.slots.iter().zip(kinds).take(binding - 1);
-            if earlier
-                .into_iter()
-                .any(|(s, k)| s.buffer == slot.buffer && written(k) != mine)
-            {
+            if earlier.into_iter().any(|(s, k)| s.buffer == slot.buffer && written(k) != mine) {
                 let (kernel, buffer) = (what.to_owned(), label.to_owned());
-                return Err(GpuError::MixedAccess {
-                    kernel,
-                    binding,
-                    buffer,
-                });
+                return Err(GpuError::MixedAccess { kernel, binding, buffer });
             }
         }
         Ok(())
@@ -221,11 +179,7 @@ impl Gpu {
         let mut bytes = Vec::new();
         for dispatch in &commands.dispatches {
             bytes.extend_from_slice(&dispatch.params);
-            let whole = dispatch
-                .params
-                .len()
-                .max(1)
-                .next_multiple_of(PARAMS_ALIGN as usize);
+            let whole = dispatch.params.len().max(1).next_multiple_of(PARAMS_ALIGN as usize);
             bytes.resize(bytes.len() + whole - dispatch.params.len(), 0);
         }
         let label = format!("parameters of {}", commands.label);
@@ -241,60 +195,35 @@ impl Gpu {
     }
 
     /// The bind group of a dispatch, with its pipeline.
-    fn bind(
-        &mut self,
-        dispatch: &Dispatch,
-        uniform: wgpu::BindingResource<'_>,
-    ) -> Result<Step, GpuError> {
+    fn bind(&mut self, dispatch: &Dispatch, uniform: wgpu::BindingResource<'_>) -> Result<Step, GpuError> {
         let name = dispatch.shader.name;
         let mut resources = vec![uniform];
         for slot in &dispatch.slots {
             let (_, buffer) = self.buffer(name, slot.buffer)?;
             resources.push(binding(buffer, slot.offset, slot.bytes.next_multiple_of(4)));
         }
-        let entries: Vec<_> = (0..)
-            .zip(resources)
-            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-            .collect();
+        let entries: Vec<_> =
+            (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
         let Some(kernel) = self.kernels.get(name) else {
             let message = "not prepared".to_owned();
-            return Err(GpuError::Pipeline {
-                kernel: name.to_owned(),
-                message,
-            });
+            return Err(GpuError::Pipeline { kernel: name.to_owned(), message });
         };
-        let descriptor = wgpu::BindGroupDescriptor {
-            label: Some(name),
-            layout: &kernel.layout,
-            entries: &entries,
-        };
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(name), layout: &kernel.layout, entries: &entries };
         let bind_group = self.scoped(
             |device| device.create_bind_group(&descriptor),
             |e| creation_error(&format!("bindings of {name}"), 0, e),
         )?;
         self.counts.bind_groups += 1;
         let (stage, workgroups) = (dispatch.stage, dispatch.workgroups);
-        Ok(Step {
-            kernel: name,
-            stage,
-            pipeline: kernel.pipeline.clone(),
-            bind_group,
-            workgroups,
-        })
+        Ok(Step { kernel: name, stage, pipeline: kernel.pipeline.clone(), bind_group, workgroups })
     }
 }
 
 /// Bytes of the uniform of `dispatch`.
 fn uniform_bytes(dispatch: &Dispatch) -> u64 {
-    (dispatch.params.len() as u64)
-        .max(1)
-        .next_multiple_of(UNIFORM_ALIGN)
+    (dispatch.params.len() as u64).max(1).next_multiple_of(UNIFORM_ALIGN)
 }
 
 fn binding(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
-    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-        buffer,
-        offset,
-        size: std::num::NonZeroU64::new(bytes),
-    })
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(bytes) })
 }

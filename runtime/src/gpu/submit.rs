@@ -90,9 +90,7 @@ impl Gpu {
     ) -> Result<GpuTimes, GpuError> {
         self.check()?;
         if let Some(foreign) = recordings.iter().find(|r| r.gpu != self.id) {
-            return Err(GpuError::ForeignRecording {
-                label: foreign.label.clone(),
-            });
+            return Err(GpuError::ForeignRecording { label: foreign.label.clone() });
         }
         for (index, u) in uploads.iter().enumerate() {
             let what = format!("upload {index}");
@@ -105,8 +103,7 @@ impl Gpu {
         let mut plan = self.plan(recordings, uploads, downloads, detail)?;
         let commands = self.scoped(
             |device| {
-                let mut encoder =
-                    device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 self.encode(&mut encoder, &plan, recordings, uploads, downloads, detail);
                 encoder.finish()
             },
@@ -123,9 +120,7 @@ impl Gpu {
             |_| {
                 let submission = self.queue.submit([commands]);
                 if let Some(buffer) = &plan.upload {
-                    buffer
-                        .slice(..)
-                        .map_async(wgpu::MapMode::Write, count(&mapped));
+                    buffer.slice(..).map_async(wgpu::MapMode::Write, count(&mapped));
                 }
                 if let Some(buffer) = &plan.download {
                     let used = buffer.slice(..plan.download_bytes);
@@ -163,9 +158,7 @@ impl Gpu {
             };
             self.ensure_queries(timed_passes)?;
         }
-        let times_at = layout(downloads.iter().map(|d| d.into.len()))
-            .last()
-            .map_or(0, |r| r.end);
+        let times_at = layout(downloads.iter().map(|d| d.into.len())).last().map_or(0, |r| r.end);
         let download_bytes = times_at + (timed_passes * PASS_BYTES) as u64;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let download = match self.staging.download.take_if(|_| download_bytes > 0) {
@@ -174,13 +167,7 @@ impl Gpu {
             _ => Some(self.raw_buffer("downloads", self.capacity(download_bytes), usage, false)?),
         };
         let upload = self.fill_upload(uploads)?;
-        Ok(Plan {
-            upload,
-            download,
-            download_bytes,
-            times_at,
-            timed_passes,
-        })
+        Ok(Plan { upload, download, download_bytes, times_at, timed_passes })
     }
 
     /// The staging buffer with the bytes of all `uploads`, unmapped; none where there are none.
@@ -202,8 +189,7 @@ impl Gpu {
                 let tail = (len as u64).next_multiple_of(COPY_ALIGN) as usize - len;
                 view.slice(start..start + len).copy_from_slice(upload.bytes);
                 let zeros = [0; COPY_ALIGN as usize];
-                view.slice(start + len..start + len + tail)
-                    .copy_from_slice(&zeros[..tail]);
+                view.slice(start + len..start + len + tail).copy_from_slice(&zeros[..tail]);
             }
         }
         staging.unmap();
@@ -213,11 +199,7 @@ impl Gpu {
     /// Size of a staging buffer for `bytes` bytes: with room to grow where the adapter allows it.
     fn capacity(&self, bytes: u64) -> u64 {
         let roomy = bytes.max(MIN_STAGING_BYTES).next_power_of_two();
-        if roomy <= self.info.max_buffer_bytes {
-            roomy
-        } else {
-            bytes
-        }
+        if roomy <= self.info.max_buffer_bytes { roomy } else { bytes }
     }
 
     fn encode(
@@ -233,13 +215,7 @@ impl Gpu {
             for (range, upload) in layout(uploads.iter().map(|u| u.bytes.len())).zip(uploads) {
                 let bytes = (upload.bytes.len() as u64).next_multiple_of(COPY_ALIGN);
                 if let Some((_, buffer)) = self.buffers.get(upload.buffer.index() as usize) {
-                    encoder.copy_buffer_to_buffer(
-                        staging,
-                        range.start,
-                        buffer,
-                        upload.offset,
-                        bytes,
-                    );
+                    encoder.copy_buffer_to_buffer(staging, range.start, buffer, upload.offset, bytes);
                 }
             }
         }
@@ -247,16 +223,9 @@ impl Gpu {
         for recording in recordings {
             for pass in recording.passes() {
                 let stage = recording.stage_of(pass);
-                let timed = if detail == Detail::Kernels {
-                    1
-                } else {
-                    pass.len()
-                };
+                let timed = if detail == Detail::Kernels { 1 } else { pass.len() };
                 for steps in pass.chunks(timed) {
-                    let writes = self
-                        .queries
-                        .writes(pass_index)
-                        .filter(|_| plan.timed_passes > 0);
+                    let writes = self.queries.writes(pass_index).filter(|_| plan.timed_passes > 0);
                     encode_pass(encoder, &stage, steps, writes);
                     pass_index += 1;
                 }
@@ -272,8 +241,7 @@ impl Gpu {
             }
         }
         if plan.timed_passes > 0 {
-            self.queries
-                .resolve(encoder, plan.timed_passes, staging, plan.times_at);
+            self.queries.resolve(encoder, plan.timed_passes, staging, plan.times_at);
         }
     }
 
@@ -293,13 +261,9 @@ impl Gpu {
         let lengths: Vec<_> = downloads.iter().map(|d| d.into.len()).collect();
         for (range, download) in layout(lengths.into_iter()).zip(downloads) {
             let start = range.start as usize;
-            download
-                .into
-                .copy_from_slice(&view[start..start + download.into.len()]);
+            download.into.copy_from_slice(&view[start..start + download.into.len()]);
         }
-        let times = self
-            .queries
-            .times(recordings, detail, &view[plan.times_at as usize..]);
+        let times = self.queries.times(recordings, detail, &view[plan.times_at as usize..]);
         drop(view);
         staging.unmap();
         Ok(times)
@@ -309,8 +273,7 @@ impl Gpu {
     pub(super) fn rehearse(&self, recording: &Recording) -> Result<(), GpuError> {
         self.scoped(
             |device| {
-                let mut encoder =
-                    device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 for pass in recording.passes() {
                     encode_pass(&mut encoder, &recording.stage_of(pass), pass, None);
                 }
@@ -327,10 +290,7 @@ fn encode_pass(
     steps: &[Step],
     timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
 ) {
-    let descriptor = wgpu::ComputePassDescriptor {
-        label: Some(stage),
-        timestamp_writes,
-    };
+    let descriptor = wgpu::ComputePassDescriptor { label: Some(stage), timestamp_writes };
     let mut pass = encoder.begin_compute_pass(&descriptor);
     let mut kernel = None;
     for step in steps {
@@ -354,15 +314,9 @@ fn layout(lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = Range<u6
 }
 
 fn refused(label: &str, error: &wgpu::Error) -> GpuError {
-    GpuError::Validation {
-        label: label.to_owned(),
-        message: error.to_string(),
-    }
+    GpuError::Validation { label: label.to_owned(), message: error.to_string() }
 }
 
 fn unmapped(message: &str) -> GpuError {
-    GpuError::Validation {
-        label: "staging memory".into(),
-        message: message.to_owned(),
-    }
+    GpuError::Validation { label: "staging memory".into(), message: message.to_owned() }
 }

@@ -64,11 +64,7 @@ pub(super) struct Queries {
 
 impl Queries {
     pub(super) fn new(period: f32) -> Self {
-        Self {
-            sets: Vec::new(),
-            resolved: None,
-            period: period.into(),
-        }
+        Self { sets: Vec::new(), resolved: None, period: period.into() }
     }
 
     /// The queries around pass number `pass`; none where there is no set for it.
@@ -96,12 +92,7 @@ impl Queries {
             let first = index * PASSES_PER_SET;
             let count = passes.saturating_sub(first).min(PASSES_PER_SET);
             if count > 0 {
-                encoder.resolve_query_set(
-                    set,
-                    0..count as u32 * 2,
-                    resolved,
-                    (first * PASS_BYTES) as u64,
-                );
+                encoder.resolve_query_set(set, 0..count as u32 * 2, resolved, (first * PASS_BYTES) as u64);
             }
         }
         encoder.copy_buffer_to_buffer(resolved, 0, target, offset, (passes * PASS_BYTES) as u64);
@@ -109,9 +100,7 @@ impl Queries {
 
     /// Times from the resolved timestamps of all passes of `recordings`.
     pub(super) fn times(&self, recordings: &[&Recording], detail: Detail, raw: &[u8]) -> GpuTimes {
-        let ticks = raw
-            .chunks_exact(8)
-            .map(|b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
+        let ticks = raw.chunks_exact(8).map(|b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
         let ticks: Vec<u64> = ticks.collect();
         let origin = ticks.first().copied().unwrap_or_default();
         let ns = |from: u64, to: u64| (to.saturating_sub(from) as f64 * self.period) as u64;
@@ -121,31 +110,18 @@ impl Queries {
             for pass in recording.passes() {
                 let stage = recording.stage_of(pass);
                 let mut whole: Option<(u64, u64)> = None;
-                let timed = if detail == Detail::Kernels {
-                    pass
-                } else {
-                    &pass[..1]
-                };
+                let timed = if detail == Detail::Kernels { pass } else { &pass[..1] };
                 for (step, (begin, end)) in timed.iter().zip(&mut spans) {
                     whole = Some((whole.map_or(begin, |w| w.0), end));
                     if detail == Detail::Kernels {
                         let (kernel, stage) = (step.kernel, Arc::clone(&stage));
                         let (start_ns, ns) = (ns(origin, begin), ns(begin, end));
-                        times.kernels.push(KernelTime {
-                            kernel,
-                            stage,
-                            start_ns,
-                            ns,
-                        });
+                        times.kernels.push(KernelTime { kernel, stage, start_ns, ns });
                     }
                 }
                 if let Some((begin, end)) = whole {
                     let (start_ns, ns) = (ns(origin, begin), ns(begin, end));
-                    times.stages.push(StageTime {
-                        stage,
-                        start_ns,
-                        ns,
-                    });
+                    times.stages.push(StageTime { stage, start_ns, ns });
                 }
             }
         }
@@ -164,21 +140,13 @@ impl Gpu {
             };
             let set = self.scoped(
                 |device| device.create_query_set(&descriptor),
-                |e| GpuError::Validation {
-                    label: "timestamp queries".into(),
-                    message: e.to_string(),
-                },
+                |e| GpuError::Validation { label: "timestamp queries".into(), message: e.to_string() },
             )?;
             self.counts.query_sets += 1;
             self.queries.sets.push(set);
         }
         let bytes = (self.queries.sets.len() * PASSES_PER_SET * PASS_BYTES) as u64;
-        if self
-            .queries
-            .resolved
-            .as_ref()
-            .is_none_or(|buffer| buffer.size() < bytes)
-        {
+        if self.queries.resolved.as_ref().is_none_or(|buffer| buffer.size() < bytes) {
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             self.queries.resolved = Some(self.raw_buffer("times", bytes, usage, false)?);
         }

@@ -10,9 +10,7 @@ pub fn host_now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 /// The four times of a heartbeat and its reply, in microseconds.
@@ -57,11 +55,7 @@ impl ClockOffset {
     /// The better of this and a later one at the later one's time: the smaller error, with the
     /// drift since it was measured.
     pub fn best(self, later: Self) -> Self {
-        if later.error_us <= self.error_us(later.at_us) {
-            later
-        } else {
-            self
-        }
+        if later.error_us <= self.error_us(later.at_us) { later } else { self }
     }
 
     /// Bound of the error at host time `host_us`, in microseconds.
@@ -73,9 +67,7 @@ impl ClockOffset {
 
     /// The host time, CLOCK_MONOTONIC in nanoseconds, of a controller time in microseconds.
     pub fn to_host_ns(&self, controller_us: u64) -> u64 {
-        controller_us
-            .saturating_add_signed(self.offset_us.saturating_neg())
-            .saturating_mul(1_000)
+        controller_us.saturating_add_signed(self.offset_us.saturating_neg()).saturating_mul(1_000)
     }
 
     /// The controller time in microseconds of a host time, CLOCK_MONOTONIC in nanoseconds.

@@ -19,9 +19,7 @@ pub enum LinkError {
         device: String,
     },
     /// This user may not open the device.
-    #[error(
-        "no permission to open serial device {device}: add the user to its group (often dialout)"
-    )]
+    #[error("no permission to open serial device {device}: add the user to its group (often dialout)")]
     Permission {
         /// Path of the device.
         device: String,
@@ -117,9 +115,7 @@ pub enum LinkError {
         device: String,
     },
     /// The chunk is empty, longer than the controller's buffer, or not a whole number of steps.
-    #[error(
-        "a chunk of {values} values is not 1 to {most_steps} steps of {joints} joints with a period, for {device}"
-    )]
+    #[error("a chunk of {values} values is not 1 to {most_steps} steps of {joints} joints with a period, for {device}")]
     ChunkShape {
         /// Path of the device.
         device: String,

@@ -95,10 +95,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Reads should time out in some 20 ms, so that the reader sees that the link is dropped.
-    pub(super) fn start(
-        reader: impl Read + Send + 'static,
-        writer: impl Write + Send + 'static,
-    ) -> io::Result<Self> {
+    pub(super) fn start(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (inbound_sender, inbound) = sync_channel(IN_MESSAGES);
         let (outbound, outbound_receiver) = sync_channel(OUT_FRAMES);
@@ -110,40 +107,17 @@ impl Line {
         let mut threads = Vec::new();
         let (worker, sender) = (Arc::clone(&shared), inbound_sender.clone());
         threads.push(
-            thread::Builder::new()
-                .name("link-read".into())
-                .spawn(move || read_frames(reader, &worker, &sender))?,
+            thread::Builder::new().name("link-read".into()).spawn(move || read_frames(reader, &worker, &sender))?,
         );
         let worker = Arc::clone(&shared);
-        threads.push(
-            thread::Builder::new()
-                .name("link-write".into())
-                .spawn(move || {
-                    write_frames(
-                        writer,
-                        &worker,
-                        &outbound_receiver,
-                        &free_sender,
-                        &inbound_sender,
-                    );
-                })?,
-        );
-        Ok(Self {
-            shared,
-            inbound,
-            outbound: Some(outbound),
-            free,
-            threads,
-        })
+        threads.push(thread::Builder::new().name("link-write".into()).spawn(move || {
+            write_frames(writer, &worker, &outbound_receiver, &free_sender, &inbound_sender);
+        })?);
+        Ok(Self { shared, inbound, outbound: Some(outbound), free, threads })
     }
 
     /// Queues a frame; never waits.
-    pub(super) fn send(
-        &self,
-        header: &Header,
-        message: &Message<'_>,
-        expires_ns: u64,
-    ) -> Result<(), SendError> {
+    pub(super) fn send(&self, header: &Header, message: &Message<'_>, expires_ns: u64) -> Result<(), SendError> {
         let mut bytes = self.free.try_recv().map_err(|error| match error {
             TryRecvError::Empty => SendError::Full,
             TryRecvError::Disconnected => SendError::Closed,
@@ -153,12 +127,10 @@ impl Line {
         bytes.truncate(*length.as_ref().unwrap_or(&0));
         let queue = self.outbound.as_ref().ok_or(SendError::Closed)?;
         // What does not encode is queued empty, so that its buffer comes back.
-        queue
-            .try_send(Outbound { bytes, expires_ns })
-            .map_err(|error| match error {
-                TrySendError::Full(_) => SendError::Full,
-                TrySendError::Disconnected(_) => SendError::Closed,
-            })?;
+        queue.try_send(Outbound { bytes, expires_ns }).map_err(|error| match error {
+            TrySendError::Full(_) => SendError::Full,
+            TrySendError::Disconnected(_) => SendError::Closed,
+        })?;
         length.map(|_| ()).map_err(|_| SendError::Encode)
     }
 
@@ -172,11 +144,7 @@ impl Line {
     }
 
     pub(super) fn counters(&self) -> LinkCounters {
-        let received = self
-            .shared
-            .received
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let received = self.shared.received.lock().unwrap_or_else(PoisonError::into_inner);
         LinkCounters {
             received: *received,
             not_polled: self.shared.not_polled.load(Ordering::Relaxed),
@@ -199,10 +167,7 @@ impl Drop for Line {
 }
 
 fn again(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::WouldBlock
-    )
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 
 fn read_frames(mut reader: impl Read, shared: &Shared, sender: &SyncSender<Inbound>) {
@@ -227,11 +192,7 @@ fn read_frames(mut reader: impl Read, shared: &Shared, sender: &SyncSender<Inbou
                         // The host's own words, on a line that echoes.
                         _ => continue,
                     };
-                    Inbound::Message {
-                        header: frame.header,
-                        body,
-                        received_ns,
-                    }
+                    Inbound::Message { header: frame.header, body, received_ns }
                 }
                 Some(Err(FrameError::Version { found, .. })) => Inbound::Version { found },
                 Some(Err(_)) | None => continue,
@@ -244,10 +205,7 @@ fn read_frames(mut reader: impl Read, shared: &Shared, sender: &SyncSender<Inbou
                 Err(TrySendError::Disconnected(_)) => return,
             }
         }
-        *shared
-            .received
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = decoder.counters();
+        *shared.received.lock().unwrap_or_else(PoisonError::into_inner) = decoder.counters();
     }
 }
 

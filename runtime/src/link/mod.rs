@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use firmware_bridge::PROTOCOL_VERSION;
 use firmware_bridge::frame::Header;
-use firmware_bridge::message::{
-    Ack, Chunk, HelloReply, Interpolation, Message, Positions, START_NOW, State,
-};
+use firmware_bridge::message::{Ack, Chunk, HelloReply, Interpolation, Message, Positions, START_NOW, State};
 
 mod clock;
 mod error;
@@ -147,13 +145,8 @@ impl Link {
     /// [`LinkError::Open`].
     pub fn open(device: &str, baud: u32) -> Result<Self, LinkError> {
         let failed = |error| open_error(device, error);
-        let reader = serialport::new(device, baud)
-            .timeout(READ_TIMEOUT)
-            .open()
-            .map_err(failed)?;
-        reader
-            .clear(serialport::ClearBuffer::Input)
-            .map_err(failed)?;
+        let reader = serialport::new(device, baud).timeout(READ_TIMEOUT).open().map_err(failed)?;
+        reader.clear(serialport::ClearBuffer::Input).map_err(failed)?;
         let writer = reader.try_clone().map_err(failed)?;
         Self::over(device, reader, writer)
     }
@@ -169,10 +162,8 @@ impl Link {
         reader: impl Read + Send + 'static,
         writer: impl Write + Send + 'static,
     ) -> Result<Self, LinkError> {
-        let line = Line::start(reader, writer).map_err(|source| LinkError::Thread {
-            device: device.to_owned(),
-            source,
-        })?;
+        let line =
+            Line::start(reader, writer).map_err(|source| LinkError::Thread { device: device.to_owned(), source })?;
         Ok(Self {
             device: device.to_owned(),
             line,
@@ -262,9 +253,7 @@ impl Link {
     /// [`LinkError::NoClock`] for a host time before the first heartbeat was answered,
     /// [`LinkError::Lost`], [`LinkError::Backlog`].
     pub fn send_chunk(&mut self, chunk: &ActionChunk<'_>) -> Result<u32, LinkError> {
-        let controller = self.controller.as_ref().ok_or_else(|| LinkError::NoHello {
-            device: self.device.clone(),
-        })?;
+        let controller = self.controller.as_ref().ok_or_else(|| LinkError::NoHello { device: self.device.clone() })?;
         let joints = controller.joints.len();
         let values = chunk.positions.len();
         let steps = values.checked_div(usize::from(joints)).unwrap_or(0);
@@ -291,12 +280,9 @@ impl Link {
         let start_us = match chunk.start {
             Start::Now => START_NOW,
             Start::ControllerUs(time_us) => time_us,
-            Start::HostNs(time_ns) => self
-                .clock
-                .ok_or_else(|| LinkError::NoClock {
-                    device: self.device.clone(),
-                })?
-                .to_controller_us(time_ns),
+            Start::HostNs(time_ns) => {
+                self.clock.ok_or_else(|| LinkError::NoClock { device: self.device.clone() })?.to_controller_us(time_ns)
+            }
         };
         let message = Message::Chunk(Chunk {
             id: chunk.id,
@@ -335,24 +321,15 @@ impl Link {
             }
             Err(SendError::Closed) => Err(self.lost_error(io::ErrorKind::BrokenPipe)),
             // A message of checked counts encodes.
-            Err(SendError::Full | SendError::Encode) => Err(LinkError::Backlog {
-                device: self.device.clone(),
-            }),
+            Err(SendError::Full | SendError::Encode) => Err(LinkError::Backlog { device: self.device.clone() }),
         }
     }
 
     fn lost_error(&self, kind: io::ErrorKind) -> LinkError {
-        LinkError::Lost {
-            device: self.device.clone(),
-            kind,
-        }
+        LinkError::Lost { device: self.device.clone(), kind }
     }
 
     fn version_error(&self, found: u8) -> LinkError {
-        LinkError::ProtocolVersion {
-            device: self.device.clone(),
-            expected: PROTOCOL_VERSION,
-            found,
-        }
+        LinkError::ProtocolVersion { device: self.device.clone(), expected: PROTOCOL_VERSION, found }
     }
 }

@@ -29,9 +29,7 @@ impl Link {
             && u128::from(silent_ns) > self.silence.as_nanos()
         {
             self.is_silent = true;
-            return Some(Event::Silent {
-                last_heard_ns: self.last_heard_ns,
-            });
+            return Some(Event::Silent { last_heard_ns: self.last_heard_ns });
         }
         None
     }
@@ -45,11 +43,7 @@ impl Link {
         let deadline = Instant::now() + timeout;
         loop {
             let Some(inbound) = self.line.recv_until(deadline) else {
-                return Err(LinkError::NoReply {
-                    device: self.device.clone(),
-                    what: "a frame",
-                    waited: timeout,
-                });
+                return Err(LinkError::NoReply { device: self.device.clone(), what: "a frame", waited: timeout });
             };
             let event = self.take(inbound);
             match event {
@@ -71,11 +65,7 @@ impl Link {
     /// Takes a message into account; the event it makes.
     pub(super) fn take(&mut self, inbound: Inbound) -> Option<Event> {
         let (header, body, received_ns) = match inbound {
-            Inbound::Message {
-                header,
-                body,
-                received_ns,
-            } => (header, body, received_ns),
+            Inbound::Message { header, body, received_ns } => (header, body, received_ns),
             Inbound::Version { found } => return Some(Event::WrongVersion { found }),
             Inbound::Closed { kind } => {
                 self.lost = Some(kind);
@@ -83,10 +73,7 @@ impl Link {
             }
         };
         let controller_us = header.time_us;
-        if let Body::Ack(Ack {
-            reason: Reason::WrongSession,
-            ..
-        }) = body
+        if let Body::Ack(Ack { reason: Reason::WrongSession, .. }) = body
             && self.controller.take().is_some()
         {
             return Some(Event::ControllerReset);
@@ -99,16 +86,8 @@ impl Link {
             self.keep(Event::Heard);
         }
         match body {
-            Body::Ack(ack) => Some(Event::Ack {
-                ack,
-                controller_us,
-                received_ns,
-            }),
-            Body::State(state) => Some(Event::State {
-                state,
-                controller_us,
-                received_ns,
-            }),
+            Body::Ack(ack) => Some(Event::Ack { ack, controller_us, received_ns }),
+            Body::State(state) => Some(Event::State { state, controller_us, received_ns }),
             Body::Heartbeat(reply) => {
                 let exchange = Exchange {
                     sent_us: reply.host_time_us,

@@ -26,11 +26,7 @@ impl Link {
     /// # Errors
     /// [`LinkError::NoReply`], [`LinkError::ProtocolVersion`], [`LinkError::Schema`],
     /// [`LinkError::JointCount`], [`LinkError::JointNames`], [`LinkError::Lost`].
-    pub fn hello<S: AsRef<str>>(
-        &mut self,
-        joints: &[S],
-        timeout: Duration,
-    ) -> Result<HelloReply, LinkError> {
+    pub fn hello<S: AsRef<str>>(&mut self, joints: &[S], timeout: Duration) -> Result<HelloReply, LinkError> {
         self.controller = None;
         self.clock = None;
         self.waiting.clear();
@@ -39,15 +35,9 @@ impl Link {
         let deadline = Instant::now() + timeout;
         let reply = loop {
             if Instant::now() >= deadline {
-                return Err(LinkError::NoReply {
-                    device: self.device.clone(),
-                    what: "hello",
-                    waited: timeout,
-                });
+                return Err(LinkError::NoReply { device: self.device.clone(), what: "hello", waited: timeout });
             }
-            let message = Message::Hello {
-                schema: SCHEMA_HASH,
-            };
+            let message = Message::Hello { schema: SCHEMA_HASH };
             match self.send(&message) {
                 // What waits is sent or expires before the next try.
                 Ok(_) | Err(LinkError::Backlog { .. }) => {}
@@ -68,11 +58,9 @@ impl Link {
     fn wait_hello(&mut self, deadline: Instant) -> Result<Option<Box<HelloReply>>, LinkError> {
         while let Some(inbound) = self.line.recv_until(deadline) {
             match inbound {
-                Inbound::Message {
-                    header,
-                    body: Body::Hello(reply),
-                    received_ns,
-                } if header.session == self.session => {
+                Inbound::Message { header, body: Body::Hello(reply), received_ns }
+                    if header.session == self.session =>
+                {
                     self.last_heard_ns = received_ns;
                     self.is_silent = false;
                     return Ok(Some(reply));
@@ -91,30 +79,18 @@ impl Link {
     fn check<S: AsRef<str>>(&self, reply: &HelloReply, joints: &[S]) -> Result<(), LinkError> {
         let device = self.device.clone();
         if reply.schema != SCHEMA_HASH {
-            return Err(LinkError::Schema {
-                device,
-                expected: SCHEMA_HASH,
-                found: reply.schema,
-            });
+            return Err(LinkError::Schema { device, expected: SCHEMA_HASH, found: reply.schema });
         }
         let found = reply.joints.as_slice();
         if found.len() != joints.len() {
-            return Err(LinkError::JointCount {
-                device,
-                expected: joints.len(),
-                found: found.len(),
-            });
+            return Err(LinkError::JointCount { device, expected: joints.len(), found: found.len() });
         }
-        let differs =
-            |(found, expected): (&JointSpec, &S)| found.name.as_str() != expected.as_ref();
+        let differs = |(found, expected): (&JointSpec, &S)| found.name.as_str() != expected.as_ref();
         if found.iter().zip(joints).any(differs) {
             return Err(LinkError::JointNames {
                 device,
                 expected: joints.iter().map(|name| name.as_ref().to_owned()).collect(),
-                found: found
-                    .iter()
-                    .map(|joint| joint.name.as_str().to_owned())
-                    .collect(),
+                found: found.iter().map(|joint| joint.name.as_str().to_owned()).collect(),
             });
         }
         Ok(())
@@ -130,13 +106,7 @@ impl Link {
             let before = self.clock;
             let round = deadline.min(Instant::now() + READ_TIMEOUT);
             while let Some(inbound) = self.line.recv_until(round) {
-                let answered = matches!(
-                    &inbound,
-                    Inbound::Message {
-                        body: Body::Heartbeat(_),
-                        ..
-                    }
-                );
+                let answered = matches!(&inbound, Inbound::Message { body: Body::Heartbeat(_), .. });
                 if let Some(event) = self.take(inbound) {
                     self.keep(event);
                 }
@@ -154,16 +124,9 @@ pub(super) fn open_error(device: &str, error: serialport::Error) -> LinkError {
     let name = device.to_owned();
     match error.kind() {
         serialport::ErrorKind::Io(io::ErrorKind::NotFound) => LinkError::Absent { device: name },
-        serialport::ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
-            LinkError::Permission { device: name }
-        }
-        serialport::ErrorKind::NoDevice if Path::new(device).exists() => {
-            LinkError::Busy { device: name }
-        }
+        serialport::ErrorKind::Io(io::ErrorKind::PermissionDenied) => LinkError::Permission { device: name },
+        serialport::ErrorKind::NoDevice if Path::new(device).exists() => LinkError::Busy { device: name },
         serialport::ErrorKind::NoDevice => LinkError::Absent { device: name },
-        _ => LinkError::Open {
-            device: name,
-            source: error.into(),
-        },
+        _ => LinkError::Open { device: name, source: error.into() },
     }
 }

@@ -128,7 +128,10 @@ mod tests {
         table.record("b", u64::MAX);
         let stages = table.stages();
         let near = |found: u64, ms: u64| (found as f64 / (ms as f64 * 1e6) - 1.0).abs() < 2e-3;
-        assert!(near(stages[0].p50_ns, 500) && near(stages[0].p99_ns, 990) && near(stages[0].max_ns, 1000), "{stages:?}");
+        assert!(
+            near(stages[0].p50_ns, 500) && near(stages[0].p99_ns, 990) && near(stages[0].max_ns, 1000),
+            "{stages:?}"
+        );
         assert_eq!((stages[0].count, stages[1].count), (1000, 1));
         assert!(table.to_string().contains("stage"), "a table is printed");
     }

@@ -70,7 +70,7 @@ fn finish(p: &Linear, e: Epilogue<'_>, c: usize, o: usize, sum: f32) -> f32 {
 
 fn activate(x: f32, kind: u32) -> f32 {
     match kind {
-        1 => 0.5 * x * (1.0 + (0.797_884_56 * (x + 0.044_715 * x * x * x)).tanh()),
+        1 => 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh()),
         2 => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
         3 => x / (1.0 + (-x).exp()),
         _ => x,

@@ -13,30 +13,17 @@ fn a_software_adapter_needs_permission() {
         return; // the choice itself is tested without an adapter, in the GPU layer
     }
     let error = Gpu::open(&GpuOptions::default()).expect_err("refused");
-    assert!(
-        matches!(&error, GpuError::SoftwareRefused { name } if *name == gpu.info().name),
-        "{error:?}"
-    );
+    assert!(matches!(&error, GpuError::SoftwareRefused { name } if *name == gpu.info().name), "{error:?}");
     let message = error.to_string();
-    assert!(
-        message.contains("--software") && message.contains("robot.toml"),
-        "{message}"
-    );
+    assert!(message.contains("--software") && message.contains("robot.toml"), "{message}");
 }
 
 #[test]
 fn an_unknown_name_lists_what_there_is() {
     let name = open(false).info().name.clone();
-    let options = GpuOptions {
-        adapter: Some("Voodoo 2".into()),
-        allow_software: true,
-        ..GpuOptions::default()
-    };
+    let options = GpuOptions { adapter: Some("Voodoo 2".into()), allow_software: true, ..GpuOptions::default() };
     let message = Gpu::open(&options).expect_err("not found").to_string();
-    assert!(
-        message.contains("Voodoo 2") && message.contains(&name),
-        "{message}"
-    );
+    assert!(message.contains("Voodoo 2") && message.contains(&name), "{message}");
 }
 
 #[test]
@@ -47,8 +34,5 @@ fn no_driver_is_an_error() {
         .expect("child runs");
     let message = String::from_utf8_lossy(&child.stderr);
     assert_eq!(child.status.code(), Some(1), "{message}");
-    assert!(
-        message.contains("no Vulkan adapter") && message.contains("/nowhere/driver.json"),
-        "{message}"
-    );
+    assert!(message.contains("no Vulkan adapter") && message.contains("/nowhere/driver.json"), "{message}");
 }

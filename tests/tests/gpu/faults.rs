@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use fathom::gpu::{
-    BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Slot, Upload,
-};
+use fathom::gpu::{BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Slot, Upload};
 use fathom_shaders::{BindingKind, Shader};
 
 use crate::{BYTES, N, chain, commands, floats, open};
@@ -54,34 +52,13 @@ fn misfitting_dispatches_are_refused_with_their_reason() {
             |c| c.dispatches[1].slots[2].offset = u64::MAX - 255,
             |e| matches!(e, GpuError::OutOfBuffer { .. }),
         ),
-        (
-            "empty slot",
-            |c| c.dispatches[1].slots[2].bytes = 0,
-            |e| matches!(e, GpuError::OutOfBuffer { .. }),
-        ),
-        (
-            "binding too large",
-            |c| c.dispatches[0].slots[0].bytes = u64::MAX,
-            |e| matches!(e, GpuError::Limit { .. }),
-        ),
-        (
-            "odd offset",
-            |c| c.dispatches[0].slots[1].offset = 4,
-            |e| matches!(e, GpuError::Misaligned { .. }),
-        ),
+        ("empty slot", |c| c.dispatches[1].slots[2].bytes = 0, |e| matches!(e, GpuError::OutOfBuffer { .. })),
+        ("binding too large", |c| c.dispatches[0].slots[0].bytes = u64::MAX, |e| matches!(e, GpuError::Limit { .. })),
+        ("odd offset", |c| c.dispatches[0].slots[1].offset = 4, |e| matches!(e, GpuError::Misaligned { .. })),
         (
             "missing slot",
             |c| c.dispatches[0].slots.truncate(2),
-            |e| {
-                matches!(
-                    e,
-                    GpuError::Bindings {
-                        expected: 3,
-                        found: 2,
-                        ..
-                    }
-                )
-            },
+            |e| matches!(e, GpuError::Bindings { expected: 3, found: 2, .. }),
         ),
         (
             "read and written",
@@ -93,16 +70,8 @@ fn misfitting_dispatches_are_refused_with_their_reason() {
             |c| c.dispatches[0].slots[0].buffer = BufferId::new(9),
             |e| matches!(e, GpuError::UnknownBuffer { index: 9, .. }),
         ),
-        (
-            "unknown stage",
-            |c| c.dispatches[0].stage = 2,
-            |e| matches!(e, GpuError::UnknownStage { .. }),
-        ),
-        (
-            "too many workgroups",
-            |c| c.dispatches[0].workgroups[1] = u32::MAX,
-            |e| matches!(e, GpuError::Limit { .. }),
-        ),
+        ("unknown stage", |c| c.dispatches[0].stage = 2, |e| matches!(e, GpuError::UnknownStage { .. })),
+        ("too many workgroups", |c| c.dispatches[0].workgroups[1] = u32::MAX, |e| matches!(e, GpuError::Limit { .. })),
         (
             "broken shader",
             |c| (c.dispatches[0].shader, c.dispatches[0].slots) = (&BROKEN, vec![]),
@@ -115,15 +84,8 @@ fn misfitting_dispatches_are_refused_with_their_reason() {
         let error = chain.gpu.prepare(&commands).expect_err(name);
         assert!(expected(&error), "{name}: {error:?}");
     }
-    let upload = Upload {
-        buffer: chain.arena,
-        offset: 4 * BYTES - 4,
-        bytes: &[0; 5],
-    };
-    let error = chain
-        .gpu
-        .submit(&[], &[upload], &mut [])
-        .expect_err("upload");
+    let upload = Upload { buffer: chain.arena, offset: 4 * BYTES - 4, bytes: &[0; 5] };
+    let error = chain.gpu.submit(&[], &[upload], &mut []).expect_err("upload");
     assert!(matches!(error, GpuError::OutOfBuffer { .. }), "{error:?}");
     chain.run(&floats(1.0)).expect("and the GPU still works");
 }
@@ -133,65 +95,31 @@ fn too_large_a_buffer_is_refused() {
     let mut gpu = open(false);
     for bytes in [gpu.info().max_buffer_bytes + 1, u64::MAX] {
         let error = gpu.create_buffer("huge", bytes).expect_err("refused");
-        assert!(
-            matches!(error, GpuError::Limit { asked, .. } if asked == bytes),
-            "{error:?}"
-        );
+        assert!(matches!(error, GpuError::Limit { asked, .. } if asked == bytes), "{error:?}");
     }
-    gpu.create_buffer("small", 16)
-        .expect("and the GPU still works");
+    gpu.create_buffer("small", 16).expect("and the GPU still works");
 }
 
 #[test]
 fn a_recording_belongs_to_its_gpu() {
     let (mut one, two) = (chain(false), chain(false));
-    let error = one
-        .gpu
-        .submit(&[&two.recording], &[], &mut [])
-        .expect_err("refused");
-    assert_eq!(
-        error,
-        GpuError::ForeignRecording {
-            label: "chain".into()
-        }
-    );
+    let error = one.gpu.submit(&[&two.recording], &[], &mut []).expect_err("refused");
+    assert_eq!(error, GpuError::ForeignRecording { label: "chain".into() });
 }
 
 #[test]
 fn a_gpu_that_does_not_answer_is_given_up() {
     let timeout = Some(Duration::from_nanos(1));
-    let options = GpuOptions {
-        allow_software: true,
-        timeout,
-        ..GpuOptions::default()
-    };
+    let options = GpuOptions { allow_software: true, timeout, ..GpuOptions::default() };
     let mut gpu = Gpu::open(&options).expect("adapter");
     let buffer = gpu.create_buffer("counters", BYTES).expect("buffer");
-    let slots = vec![Slot {
-        buffer,
-        offset: 0,
-        bytes: BYTES,
-    }];
-    let dispatch = Dispatch {
-        shader: &SPIN,
-        params: vec![],
-        slots,
-        workgroups: [4, 1, 1],
-        stage: 0,
-    };
-    let commands = Commands {
-        label: "spin".into(),
-        stages: vec!["spin".into()],
-        dispatches: vec![dispatch],
-    };
+    let slots = vec![Slot { buffer, offset: 0, bytes: BYTES }];
+    let dispatch = Dispatch { shader: &SPIN, params: vec![], slots, workgroups: [4, 1, 1], stage: 0 };
+    let commands = Commands { label: "spin".into(), stages: vec!["spin".into()], dispatches: vec![dispatch] };
     let recording = gpu.prepare(&commands).expect("prepare");
-    let error = gpu
-        .submit(&[&recording], &[], &mut [])
-        .expect_err("too slow");
+    let error = gpu.submit(&[&recording], &[], &mut []).expect_err("too slow");
     assert!(matches!(error, GpuError::Timeout { .. }), "{error:?}");
-    let error = gpu
-        .submit(&[&recording], &[], &mut [])
-        .expect_err("given up");
+    let error = gpu.submit(&[&recording], &[], &mut []).expect_err("given up");
     assert!(matches!(error, GpuError::DeviceLost { .. }), "{error:?}");
 }
 
@@ -200,17 +128,11 @@ fn a_lost_device_stays_lost() {
     let mut chain = chain(false);
     chain.run(&floats(1.0)).expect("works");
     chain.gpu.lose("pulled out");
-    let lost = GpuError::DeviceLost {
-        reason: "pulled out".into(),
-    };
+    let lost = GpuError::DeviceLost { reason: "pulled out".into() };
     assert_eq!(chain.run(&floats(1.0)), Err(lost.clone()));
     assert_eq!(chain.gpu.create_buffer("new", 16), Err(lost.clone()));
     assert_eq!(chain.gpu.flush(), Err(lost.clone()));
-    assert_eq!(
-        chain.gpu.upload(chain.arena, 0, &[0; 4]),
-        Err(lost),
-        "for ever"
-    );
+    assert_eq!(chain.gpu.upload(chain.arena, 0, &[0; 4]), Err(lost), "for ever");
 }
 
 #[test]
@@ -222,20 +144,9 @@ fn checked_mode_confines_a_kernel_to_its_slots() {
     let recording = chain.gpu.prepare(&commands).expect("prepare");
     let ones = vec![1f32; N];
     let mut after = vec![0f32; N];
-    let upload = Upload {
-        buffer: chain.arena,
-        offset: 2 * BYTES,
-        bytes: bytemuck::cast_slice(&ones),
-    };
+    let upload = Upload { buffer: chain.arena, offset: 2 * BYTES, bytes: bytemuck::cast_slice(&ones) };
     let into = bytemuck::cast_slice_mut(&mut after);
-    let download = Download {
-        buffer: chain.arena,
-        offset: 2 * BYTES,
-        into,
-    };
-    chain
-        .gpu
-        .submit(&[&recording], &[upload], &mut [download])
-        .expect("submit");
+    let download = Download { buffer: chain.arena, offset: 2 * BYTES, into };
+    chain.gpu.submit(&[&recording], &[upload], &mut [download]).expect("submit");
     assert_eq!(after, ones, "the array behind the one written");
 }

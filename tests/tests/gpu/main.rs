@@ -1,17 +1,12 @@
 //! The GPU layer on a real adapter, be it software.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a set-up that fails is a test that fails"
-)]
+#![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
 
 mod adapter;
 mod faults;
 mod replay;
 
-use fathom::gpu::{
-    BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Recording, Slot, Upload,
-};
+use fathom::gpu::{BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Recording, Slot, Upload};
 use fathom_shaders::{BindingKind, Shader};
 
 /// `y[i] = x[i] + params.scale * w[i]` without a bounds check of its own.
@@ -29,12 +24,7 @@ static ADD: Shader = Shader {
             y[i] = x[i] + params.scale * w[i];
         }",
     workgroup_size: [64, 1, 1],
-    bindings: &[
-        BindingKind::Uniform,
-        BindingKind::Read,
-        BindingKind::ReadWrite,
-        BindingKind::ReadWrite,
-    ],
+    bindings: &[BindingKind::Uniform, BindingKind::Read, BindingKind::ReadWrite, BindingKind::ReadWrite],
 };
 
 /// Values per array.
@@ -43,12 +33,7 @@ const N: usize = 256;
 const BYTES: u64 = (N * size_of::<f32>()) as u64;
 
 fn open(checked: bool) -> Gpu {
-    let options = GpuOptions {
-        allow_software: true,
-        timestamps: true,
-        checked,
-        ..GpuOptions::default()
-    };
+    let options = GpuOptions { allow_software: true, timestamps: true, checked, ..GpuOptions::default() };
     Gpu::open(&options).expect("an adapter, be it software")
 }
 
@@ -65,11 +50,7 @@ struct Chain {
 
 /// `b = a + 2 w` and then `c = b + 3 w` in stages of their own.
 fn commands(arena: BufferId, weights: BufferId) -> Commands {
-    let slot = |buffer, index: u64| Slot {
-        buffer,
-        offset: index * BYTES,
-        bytes: BYTES,
-    };
+    let slot = |buffer, index: u64| Slot { buffer, offset: index * BYTES, bytes: BYTES };
     let dispatch = |stage: u16, scale: f32, from: u64| Dispatch {
         shader: &ADD,
         params: bytemuck::bytes_of(&scale).to_vec(),
@@ -88,33 +69,19 @@ fn chain(checked: bool) -> Chain {
     let mut gpu = open(checked);
     let weights = gpu.create_buffer("weights", BYTES).expect("weights");
     let arena = gpu.create_buffer("arena", 4 * BYTES).expect("arena");
-    gpu.upload(weights, 0, bytemuck::cast_slice(&floats(0.5)))
-        .expect("upload");
+    gpu.upload(weights, 0, bytemuck::cast_slice(&floats(0.5))).expect("upload");
     let recording = gpu.prepare(&commands(arena, weights)).expect("prepare");
-    Chain {
-        gpu,
-        arena,
-        recording,
-    }
+    Chain { gpu, arena, recording }
 }
 
 impl Chain {
     /// The third array for a given first one.
     fn run(&mut self, a: &[f32]) -> Result<Vec<f32>, GpuError> {
         let mut c = vec![0f32; N];
-        let upload = Upload {
-            buffer: self.arena,
-            offset: 0,
-            bytes: bytemuck::cast_slice(a),
-        };
+        let upload = Upload { buffer: self.arena, offset: 0, bytes: bytemuck::cast_slice(a) };
         let into = bytemuck::cast_slice_mut(&mut c);
-        let download = Download {
-            buffer: self.arena,
-            offset: 2 * BYTES,
-            into,
-        };
-        self.gpu
-            .submit(&[&self.recording], &[upload], &mut [download])?;
+        let download = Download { buffer: self.arena, offset: 2 * BYTES, into };
+        self.gpu.submit(&[&self.recording], &[upload], &mut [download])?;
         Ok(c)
     }
 }

@@ -7,17 +7,9 @@ use crate::{BYTES, N, chain, commands, floats, open};
 #[test]
 fn values_are_right_checked_and_unchecked() {
     let a = floats(1.25);
-    let expected: Vec<f32> = a
-        .iter()
-        .zip(floats(0.5))
-        .map(|(a, w)| (a + 2.0 * w) + 3.0 * w)
-        .collect();
+    let expected: Vec<f32> = a.iter().zip(floats(0.5)).map(|(a, w)| (a + 2.0 * w) + 3.0 * w).collect();
     for checked in [false, true] {
-        assert_eq!(
-            chain(checked).run(&a).expect("run"),
-            expected,
-            "checked: {checked}"
-        );
+        assert_eq!(chain(checked).run(&a).expect("run"), expected, "checked: {checked}");
     }
 }
 
@@ -26,11 +18,7 @@ fn replays_make_nothing_and_repeat_to_the_bit() {
     let mut chain = chain(false);
     let first = chain.run(&floats(0.1)).expect("first");
     let counts = chain.gpu.counts();
-    assert_eq!(
-        (counts.pipelines, counts.bind_groups),
-        (1, 2),
-        "two dispatches of one kernel"
-    );
+    assert_eq!((counts.pipelines, counts.bind_groups), (1, 2), "two dispatches of one kernel");
     for _ in 0..3 {
         assert_eq!(chain.run(&floats(0.1)).expect("again"), first);
     }
@@ -40,11 +28,7 @@ fn replays_make_nothing_and_repeat_to_the_bit() {
 #[test]
 fn recordings_of_one_submission_run_in_order() {
     let mut chain = chain(false);
-    let slot = |index: u64| Slot {
-        buffer: chain.arena,
-        offset: index * BYTES,
-        bytes: BYTES,
-    };
+    let slot = |index: u64| Slot { buffer: chain.arena, offset: index * BYTES, bytes: BYTES };
     let mut accumulate = commands(chain.arena, BufferId::new(0));
     accumulate.dispatches.truncate(1);
     accumulate.dispatches[0].slots[1..].copy_from_slice(&[slot(2), slot(2)]);
@@ -52,15 +36,8 @@ fn recordings_of_one_submission_run_in_order() {
     let mut c = vec![0f32; N];
     let into = bytemuck::cast_slice_mut(&mut c);
     let recordings = [&chain.recording, &accumulate, &accumulate];
-    let download = Download {
-        buffer: chain.arena,
-        offset: 2 * BYTES,
-        into,
-    };
-    chain
-        .gpu
-        .submit(&recordings, &[], &mut [download])
-        .expect("submit");
+    let download = Download { buffer: chain.arena, offset: 2 * BYTES, into };
+    chain.gpu.submit(&recordings, &[], &mut [download]).expect("submit");
     let expected: Vec<f32> = floats(0.5).iter().map(|w| 9.0 * w).collect();
     assert_eq!(c, expected, "a is zero: 2 + 3 + 2 + 2");
 }
@@ -72,16 +49,8 @@ fn odd_lengths_arrive_and_leave_neighbours_alone() {
     gpu.upload(buffer, 0, &[9; 16]).expect("fill");
     gpu.upload(buffer, 4, &[1, 2, 3, 4, 5, 6]).expect("upload");
     let mut bytes = [0; 13];
-    let upload = Upload {
-        buffer,
-        offset: 0,
-        bytes: &[7],
-    };
-    let download = Download {
-        buffer,
-        offset: 0,
-        into: &mut bytes,
-    };
+    let upload = Upload { buffer, offset: 0, bytes: &[7] };
+    let download = Download { buffer, offset: 0, into: &mut bytes };
     gpu.submit(&[], &[upload], &mut [download]).expect("submit");
     assert_eq!(bytes, [7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 9]);
 }
@@ -90,36 +59,19 @@ fn odd_lengths_arrive_and_leave_neighbours_alone() {
 fn large_uploads_arrive_whole() {
     let mut gpu = open(false);
     let bytes: Vec<u8> = (0..50_000_003u32).map(|i| (i ^ (i >> 8)) as u8).collect();
-    let buffer = gpu
-        .create_buffer("large", bytes.len() as u64)
-        .expect("buffer");
+    let buffer = gpu.create_buffer("large", bytes.len() as u64).expect("buffer");
     gpu.upload(buffer, 0, &bytes).expect("upload");
     gpu.flush().expect("flush");
     let mut back = vec![0; bytes.len()];
-    gpu.submit(
-        &[],
-        &[],
-        &mut [Download {
-            buffer,
-            offset: 0,
-            into: &mut back,
-        }],
-    )
-    .expect("download");
+    gpu.submit(&[], &[], &mut [Download { buffer, offset: 0, into: &mut back }]).expect("download");
     assert!(bytes == back, "50 MB come back as they were");
 }
 
 #[test]
 fn times_follow_each_other() {
     let mut chain = chain(false);
-    let times = chain
-        .gpu
-        .submit(&[&chain.recording], &[], &mut [])
-        .expect("submit");
-    let profile = chain
-        .gpu
-        .profile(&[&chain.recording], &[], &mut [])
-        .expect("profile");
+    let times = chain.gpu.submit(&[&chain.recording], &[], &mut []).expect("submit");
+    let profile = chain.gpu.profile(&[&chain.recording], &[], &mut []).expect("profile");
     if !chain.gpu.info().timestamps {
         assert!(times.stages.is_empty() && profile.kernels.is_empty());
         return;
@@ -131,14 +83,7 @@ fn times_follow_each_other() {
     assert!(times.stages.iter().all(|s| s.ns > 0), "{times:?}");
     assert!(times.stages[1].start_ns >= times.stages[0].ns, "{times:?}");
     assert_eq!(profile.stages.len(), 2);
-    let kernels: Vec<_> = profile
-        .kernels
-        .iter()
-        .map(|k| (k.kernel, &*k.stage))
-        .collect();
+    let kernels: Vec<_> = profile.kernels.iter().map(|k| (k.kernel, &*k.stage)).collect();
     assert_eq!(kernels, [("test_add", "first"), ("test_add", "second")]);
-    assert!(
-        profile.kernels[1].start_ns >= profile.kernels[0].ns,
-        "{profile:?}"
-    );
+    assert!(profile.kernels[1].start_ns >= profile.kernels[0].ns, "{profile:?}");
 }

@@ -8,7 +8,7 @@ use fathom_shaders::cpu::Layout;
 use fathom_tests::graphs::expose;
 
 /// Odd and even sides, down to one pixel, in rows of the least length and of longer ones.
-pub fn unpack(layout: Layout) -> Graph {
+pub(crate) fn unpack(layout: Layout) -> Graph {
     let mut g = GraphBuilder::default();
     g.stage("unpack");
     for (width, height) in [(1, 1), (2, 2), (3, 3), (17, 9), (33, 6), (8, 1), (1, 17)] {
@@ -29,7 +29,7 @@ pub fn unpack(layout: Layout) -> Graph {
 }
 
 /// Larger, smaller, wide, tall, unchanged, one pixel, and so thin that a side would vanish.
-pub fn squares(resize: Resize, output: &str) -> Graph {
+pub(crate) fn squares(resize: Resize, output: &str) -> Graph {
     let mut g = GraphBuilder::default();
     g.stage("resize");
     let sizes =
@@ -44,7 +44,7 @@ pub fn squares(resize: Resize, output: &str) -> Graph {
 }
 
 /// Patches that fill the square and patches that leave a rest, into a part of a tensor.
-pub fn patchify() -> Graph {
+pub(crate) fn patchify() -> Graph {
     let mut g = GraphBuilder::default();
     g.stage("patchify");
     for (image_size, patch) in [(28, 14), (30, 7), (9, 1), (33, 16), (5, 5)] {
@@ -59,7 +59,7 @@ pub fn patchify() -> Graph {
 }
 
 /// Every link from a token to a depth, from a part of a tensor.
-pub fn unpatchify() -> Graph {
+pub(crate) fn unpatchify() -> Graph {
     let mut g = GraphBuilder::default();
     g.stage("unpatchify");
     for (i, (grid, patch)) in [(1, 1), (2, 14), (3, 5), (9, 1), (5, 7), (4, 2)].into_iter().enumerate() {

@@ -26,7 +26,7 @@ fn view(g: &mut GraphBuilder, name: &str, rows: usize, cols: usize, inside: bool
 
 /// All shapes of these `rows` and [`SIZES`], and all combinations of what the epilogue can do; by turns in whole
 /// tensors and inside larger ones, whose other elements must stay as they are, and with a part of the weight's inputs.
-pub fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph {
+pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph {
     let activations = [Activation::Identity, Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
     graph(|g| {
         for i in 0..80.max(25 * rows.len()) {
@@ -56,7 +56,7 @@ pub fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph
     })
 }
 
-pub fn rms_norm(p: &mut Parameters) -> Graph {
+pub(crate) fn rms_norm(p: &mut Parameters) -> Graph {
     graph(|g| {
         for (i, (rows, cols)) in [(1, 1), (3, 3), (17, 17), (1, 64), (3, 65), (17, 300)].into_iter().enumerate() {
             let format = [WeightFormat::F32, WeightFormat::Bf16][i % 2];
@@ -67,7 +67,7 @@ pub fn rms_norm(p: &mut Parameters) -> Graph {
     })
 }
 
-pub fn layer_norm(p: &mut Parameters) -> Graph {
+pub(crate) fn layer_norm(p: &mut Parameters) -> Graph {
     graph(|g| {
         for (i, (rows, cols)) in [(1, 3), (3, 17), (17, 64), (1, 65), (3, 300)].into_iter().enumerate() {
             let (x, _) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
@@ -78,7 +78,7 @@ pub fn layer_norm(p: &mut Parameters) -> Graph {
     })
 }
 
-pub fn rope() -> Graph {
+pub(crate) fn rope() -> Graph {
     graph(|g| {
         for (i, (rows, heads, head_dim)) in [(1, 1, 2), (3, 6, 72), (17, 2, 256), (65, 1, 6)].into_iter().enumerate() {
             let table = g.input(&format!("table {i}"), rows + 5, head_dim);
@@ -89,38 +89,41 @@ pub fn rope() -> Graph {
     })
 }
 
-/// Head widths, grouped queries, chunks of keys, soft cap, views, and rows whose keys are blocks.
-pub fn attention() -> Graph {
+/// Heads of these widths: grouped queries, few rows and many, tiles of keys, soft cap, views, and rows whose keys are
+/// blocks.
+pub(crate) fn attention(widths: &[usize]) -> Graph {
     graph(|g| {
-        let mut add = |name: String, rows: usize, cols: usize, kv: usize, keys: Keys, dim: usize, inside: bool, cap| {
+        let mut add = |name: &str, rows: usize, (heads, kv_heads), keys: Keys, dim: usize, inside: bool, cap| {
+            let name = format!("{name}, {rows} rows, {heads}:{kv_heads} heads of {dim}");
             let blocks = (rows - 1) / keys.q_block;
             let tokens = keys.start + blocks * keys.k_block + keys.count + usize::from(inside);
-            let (q, _) = view(g, &format!("{name} q"), rows, cols, inside);
-            let (k, _) = view(g, &format!("{name} k"), tokens, kv, inside);
-            let (v, _) = view(g, &format!("{name} v"), tokens, kv, inside);
+            let (q, _) = view(g, &format!("{name} q"), rows, heads * dim, inside);
+            let (k, _) = view(g, &format!("{name} k"), tokens, kv_heads * dim, inside);
+            let (v, _) = view(g, &format!("{name} v"), tokens, kv_heads * dim, inside);
             let out = g.attention(q, k, v, keys, dim, cap);
             g.output(name, out);
         };
         for (i, count) in [1, 63, 64, 65, 130].into_iter().enumerate() {
-            for (j, dim) in [1, 16, 72, 256].into_iter().enumerate() {
-                for (heads, kv_heads) in [(1, 1), (6, 2), (8, 1)] {
-                    let turn = i + j + heads;
-                    let name = format!("{count} keys, {heads}:{kv_heads} heads of {dim}");
-                    let keys = Keys::range(turn % 3, count);
+            for (j, dim) in widths.iter().enumerate() {
+                for (l, heads) in [(1, 1), (6, 2), (8, 1)].into_iter().enumerate() {
+                    let turn = i + j + l;
+                    let keys = Keys::range(turn % 2, count);
                     let cap = (turn % 2 == 0).then_some(0.5);
-                    add(name, 1 + turn % 3, heads * dim, kv_heads * dim, keys, dim, turn % 4 < 2, cap);
+                    add(&format!("{count} keys"), [1, 3, 33][turn % 3], heads, keys, *dim, turn % 4 < 2, cap);
                 }
             }
         }
-        add("blocks".to_owned(), 51, 144, 144, Keys::blocks(17), 72, false, None);
-        let offset = Keys { start: 2, count: 5, q_block: 3, k_block: 4 };
-        add("overlapping blocks".to_owned(), 7, 96, 32, offset, 16, true, None);
-        add("large logits".to_owned(), 3, 72, 72, Keys::range(0, 130), 72, false, None);
-        add("large logits, capped".to_owned(), 3, 72, 72, Keys::range(0, 130), 72, false, Some(50.0));
+        for dim in widths {
+            add("blocks", 51, (2, 2), Keys::blocks(17), *dim, false, None);
+            let overlapping = Keys { start: 2, count: 5, q_block: 3, k_block: 4 };
+            add("overlapping blocks", 7, (6, 2), overlapping, *dim, true, None);
+            add("large logits", 3, (1, 1), Keys::range(0, 130), *dim, false, None);
+            add("large logits, capped", 3, (1, 1), Keys::range(0, 130), *dim, false, Some(50.0));
+        }
     })
 }
 
-pub fn scale() -> Graph {
+pub(crate) fn scale() -> Graph {
     graph(|g| {
         for (i, (rows, cols)) in [(1, 1), (3, 65), (17, 64), (2, 300)].into_iter().enumerate() {
             let (x, _) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
@@ -131,7 +134,7 @@ pub fn scale() -> Graph {
     })
 }
 
-pub fn euler() -> Graph {
+pub(crate) fn euler() -> Graph {
     graph(|g| {
         for (i, (rows, cols)) in [(1, 1), (5, 13), (3, 100)].into_iter().enumerate() {
             let x = g.input(&format!("x {i}"), rows, cols);

@@ -1,2 +1,62 @@
-//! placeholder
-fn main() {}
+//! `fathom-latency`: where the milliseconds go.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+
+/// Measures Fathom's path stage by stage.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Inference on synthetic images with seeded random weights: needs no checkpoint and no robot.
+    Bench {
+        /// A Fathom model directory to take instead of the small random one.
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// Inferences that are measured.
+        #[arg(long, default_value_t = 20)]
+        count: u32,
+        /// Inferences before, which are not.
+        #[arg(long, default_value_t = 3)]
+        warm_up: u32,
+        /// Seed of weights, images and noise.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Write the table as JSON, too.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Time each kernel, too, in inferences of their own (timing each dispatch slows them).
+        #[arg(long)]
+        kernels: bool,
+        /// Allow a software driver.
+        #[arg(long)]
+        software: bool,
+        /// Part of the adapter's name.
+        #[arg(long)]
+        adapter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Bench { model, count, warm_up, seed, json, kernels, software, adapter } = Arguments::parse().command;
+    let options = bench::Options { model, count, warm_up, seed, json, kernels, software, adapter };
+    match bench::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn Error>;

@@ -1,0 +1,220 @@
+//! The program `fathom` as its user runs it. `FATHOM_RUN`, where set, is the wrapper that gives it its Vulkan driver.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+fn fathom() -> Command {
+    let program = env!("CARGO_BIN_EXE_fathom");
+    match std::env::var("FATHOM_RUN") {
+        Ok(wrapper) if !wrapper.is_empty() => {
+            let mut command = Command::new(wrapper);
+            command.arg(program);
+            command
+        }
+        _ => Command::new(program),
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().expect("fathom starts");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn succeed(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "it failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Fails, as it should; returns what it says.
+fn fail(command: &mut Command) -> String {
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(1), "it should end with 1");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn tests(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(below)
+}
+
+/// A folder with the small random model, made once.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, dir) = MODEL.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("model");
+        succeed(fathom().args(["init", "--preset", "small", "--output"]).arg(&dir));
+        (folder, dir)
+    });
+    dir
+}
+
+/// A folder with `robot.toml`: the small model, both cameras from `sources`, then `rest`.
+fn robot(sources: [&str; 2], rest: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("robot.toml");
+    let text = format!(
+        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\naction_rate_hz = 2.0\n{rest}\n\
+         [[camera]]\nview = \"base\"\nsource = {}\n[[camera]]\nview = \"wrist\"\nsource = {}\n",
+        model(),
+        sources[0],
+        sources[1]
+    );
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+const SIMULATED: &str = "[link]\ndevice = \"simulated\"";
+const BENCH: &str = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+
+/// Runs the loop on a software driver for some seconds and returns what it printed.
+fn run_loop(config: &Path, more: &[&str]) -> String {
+    succeed(fathom().args(["run", "--software", "--seconds", "8", "--config"]).arg(config).args(more))
+}
+
+fn chunks(printed: &str) -> u32 {
+    let line = printed.lines().find_map(|l| l.strip_prefix("chunks: ")).expect("a line with chunks");
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+fn infer(model: &Path, output: &Path) -> Command {
+    let mut command = fathom();
+    command.args(["infer", "--software", "--model"]).arg(model);
+    command.arg("--observation").arg(model.join("observation.safetensors")).arg("--output").arg(output);
+    command
+}
+
+fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor(name).unwrap_or_else(|_| panic!("no tensor {name}"));
+    (view.shape().to_vec(), bytemuck::pod_collect_to_vec(view.data()))
+}
+
+/// A directory that lerobot's `save_pretrained` wrote, with its processors: the actions are lerobot's own.
+#[test]
+fn infer_gives_lerobots_actions_and_the_same_bytes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("1.safetensors"), folder.path().join("2.safetensors"));
+    let golden = tests("golden/pi0_lerobot");
+    succeed(infer(&golden, &first).arg("--taps"));
+    succeed(infer(&golden, &second).arg("--taps"));
+    assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap(), "bit-identical outputs");
+    let (shape, actions) = tensor(&first, "actions");
+    let (expected_shape, expected) = tensor(&golden.join("golden.safetensors"), "actions");
+    assert_eq!(shape, expected_shape);
+    let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let error = actions.iter().zip(&expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(error <= 1e-3 * largest, "largest error {error}, largest action {largest}");
+    assert_eq!(tensor(&first, "vlm.layers.2.k").0, [38, 16], "taps are there");
+}
+
+/// The whole process, with the software driver's compiler in it.
+#[test]
+fn infer_on_the_small_model_takes_less_than_400_megabytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let observation = folder.path().join("observation.safetensors");
+    let image = vec![90_u8; 480 * 640 * 3];
+    let state: Vec<u8> = [0.1_f32; 6].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view =
+        |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let tensors = [
+        ("image.base", view(safetensors::Dtype::U8, &[480, 640, 3], &image)),
+        ("image.wrist", view(safetensors::Dtype::U8, &[480, 640, 3], &image)),
+        ("state", view(safetensors::Dtype::F32, &[6], &state)),
+    ];
+    let prompt = std::collections::HashMap::from([("prompt".to_owned(), "reach for the red block".to_owned())]);
+    safetensors::serialize_to_file(tensors, Some(prompt), &observation).unwrap();
+    let output = folder.path().join("actions.safetensors");
+    let mut command = fathom();
+    command.args(["infer", "--software", "--seed", "3", "--model"]).arg(model());
+    let mut child = command.arg("--observation").arg(&observation).arg("--output").arg(&output).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    let ended = loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
+        peak_kib = peak_kib.max(line.trim().trim_end_matches(" kB").parse().unwrap_or(0));
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    assert!(ended.success(), "infer failed");
+    assert_eq!(tensor(&output, "actions").0, [16, 6], "horizon × the robot's joints");
+    assert_eq!(tensor(&output, "depth.base").0, [224, 224]);
+    println!("peak: {} MiB", peak_kib / 1024);
+    assert!(peak_kib > 0 && peak_kib < 400_000, "peak of {peak_kib} KiB");
+}
+
+/// The path is closed: images, model, chunks, controller, and images again that changed because the arm moved.
+#[test]
+fn the_loop_moves_the_bench_scenes_arm() {
+    let (folder, config) = robot([BENCH, BENCH], SIMULATED);
+    let (picture, json) = (folder.path().join("run.png"), folder.path().join("run.json"));
+    let printed = run_loop(&config, &["--picture", picture.to_str().unwrap(), "--json", json.to_str().unwrap()]);
+    assert!(chunks(&printed) >= 1, "no chunk was obeyed");
+    for stage in
+        ["vision tower", "VLM prefix", "flow steps", "controller acknowledgement", "= observation age at actuation"]
+    {
+        assert!(printed.contains(stage), "no stage {stage:?}");
+    }
+    assert!(printed.contains("SOFTWARE DRIVER"), "a software adapter is labelled");
+    assert!(std::fs::metadata(&picture).unwrap().len() > 10_000, "a picture");
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(json["header"]["adapter_type"], "software");
+}
+
+#[test]
+fn the_loop_runs_on_a_folder_of_photographs() {
+    let photographs = tempfile::tempdir().unwrap();
+    std::fs::copy(tests("shim/picture.jpg"), photographs.path().join("1.jpg")).unwrap();
+    let source = format!(r#"{{ kind = "folder", folder = {:?}, rate_hz = 5.0, repeat = true }}"#, photographs.path());
+    let (_folder, config) = robot([&source, BENCH], SIMULATED);
+    assert!(chunks(&run_loop(&config, &[])) >= 1, "no chunk was obeyed");
+}
+
+#[test]
+fn the_loop_runs_on_a_v4l_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let shim = folder.path().join("libv4lshim.so");
+    let cc = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(tests("shim/v4l.c")).arg("-ldl");
+    assert!({ cc }.status().expect("a C compiler named cc").success(), "the shim compiles");
+    let source = r#"{ kind = "v4l", device = "/dev/video0", width = 320, height = 240 }"#;
+    let (_folder, config) = robot([source, BENCH], SIMULATED);
+    let mut command = fathom();
+    command.env("LD_PRELOAD", &shim).env("FATHOM_SHIM_STAMP", "soe").env("FATHOM_SHIM_RATE", "30");
+    let printed = succeed(command.args(["run", "--software", "--seconds", "8", "--config"]).arg(&config));
+    assert!(chunks(&printed) >= 1, "no chunk was obeyed");
+}
+
+/// Each message names the thing, what was expected, and what was found.
+#[test]
+fn mistakes_are_told_plainly() {
+    let (_folder, good) = robot([BENCH, BENCH], SIMULATED);
+    let said = fail(fathom().args(["run", "--config"]).arg(&good));
+    assert!(said.contains("--software") && said.contains("gpu.software"), "how to allow a software driver");
+
+    let (_folder, config) = robot([BENCH, BENCH], "[link]\ndevice = \"/dev/ttyNONE\"\njoints = [\"a\"]");
+    let said = fail(fathom().args(["run", "--software", "--config"]).arg(&config));
+    assert!(said.contains("/dev/ttyNONE"), "the serial device is named");
+
+    let absent = r#"{ kind = "v4l", device = "/dev/video77", width = 640, height = 480 }"#;
+    let (_folder, config) = robot([absent, BENCH], SIMULATED);
+    let said = fail(fathom().args(["run", "--software", "--config"]).arg(&config));
+    assert!(said.contains("/dev/video77") && said.contains("base"), "the camera and its view are named");
+
+    let (_folder, config) = robot([BENCH, BENCH], "colour = 3\n[link]\ndevice = \"simulated\"");
+    let said = fail(fathom().args(["run", "--software", "--config"]).arg(&config));
+    assert!(said.contains("colour") && said.contains("line"), "the unknown key and its line are named");
+
+    let said = fail(fathom().args(["infer", "--model", "/nowhere", "--observation", "o", "--output", "p"]));
+    assert!(said.contains("/nowhere"), "the model's directory is named");
+}
