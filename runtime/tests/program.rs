@@ -185,8 +185,9 @@ fn the_loop_runs_on_a_folder_of_photographs() {
 fn the_loop_runs_on_a_v4l_device() {
     let folder = tempfile::tempdir().unwrap();
     let shim = folder.path().join("libv4lshim.so");
-    let cc = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(tests("shim/v4l.c")).arg("-ldl");
-    assert!({ cc }.status().expect("a C compiler named cc").success(), "the shim compiles");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(tests("shim/v4l.c")).arg("-ldl");
+    assert!(cc.status().expect("a C compiler named cc").success(), "the shim compiles");
     let source = r#"{ kind = "v4l", device = "/dev/video0", width = 320, height = 240 }"#;
     let (_folder, config) = robot([source, BENCH], SIMULATED);
     let mut command = fathom();

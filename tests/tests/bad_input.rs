@@ -1,6 +1,8 @@
 //! Wrong checkpoints, configurations and observations give typed errors that name the thing, what was expected and what
 //! was found. None panics, and none is taken for something else.
 
+#![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
+
 use std::path::Path;
 
 use fathom::engine::{EngineError, Inputs, Session};
@@ -26,7 +28,7 @@ fn names(error: &impl std::fmt::Display, parts: &[&str]) {
 }
 
 fn load(dir: &Path) -> ModelError {
-    families::load(dir).err().expect("it must not load")
+    families::load(dir).expect_err("it must not load")
 }
 
 #[test]

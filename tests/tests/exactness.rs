@@ -2,6 +2,8 @@
 //! `golden.rs`; that keys and values computed once are those of a forward pass over everything in every step, and a
 //! cached state token is a recomputed one, is in how the goldens were made.
 
+#![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

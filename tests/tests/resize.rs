@@ -1,6 +1,8 @@
 //! Both ways from an image of any size to the square that the towers see give what their origins give, on the CPU twins
 //! and on the GPU: Pillow's to the bit, torch's to 1e-6 of full scale.
 
+#![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
+
 use std::collections::BTreeMap;
 
 use fathom_models::builder::GraphBuilder;

@@ -33,7 +33,7 @@ have_vulkan_loader() { [[ $(/sbin/ldconfig -p 2>/dev/null) == *libvulkan.so.1* ]
 # Prints the driver manifest of a GPU that is here and may be opened; fails when there is none.
 hardware_driver() {
   local manifest kernel_driver here
-  here=" $(gpu_kernel_drivers | tr '\n' ' ') "
+  here=" $(gpu_kernel_drivers | paste -sd' ') "
   for manifest in {/etc,/usr/share,/usr/local/share,/usr/local/etc}/vulkan/icd.d/*.json; do
     [[ -e $manifest ]] || continue
     for kernel_driver in $(kernel_drivers_of "${manifest##*/}"); do
@@ -51,8 +51,8 @@ hardware_driver() {
 gpu_kernel_drivers() {
   local node driver
   for node in /dev/dri/renderD*; do
-    driver=$(readlink -f "/sys/class/drm/${node##*/}/device/driver") || continue
-    if [[ ${driver##*/} == @(virtio*|vgem|vkms|driver) ]]; then continue; fi
+    driver=$(readlink "/sys/class/drm/${node##*/}/device/driver") || continue
+    if [[ ${driver##*/} == @(virtio*|vgem|vkms) ]]; then continue; fi
     if [[ -r $node && -w $node ]]; then
       echo "${driver##*/}"
     else
@@ -81,7 +81,7 @@ software_driver() {
   driver_kind=software
   if lavapipe_works; then
     driver_run=$lavapipe/run
-  elif [[ $(os_release ID) == debian ]]; then
+  elif [[ $(os_release ID) == debian && ! -e $lavapipe.failed ]]; then
     driver_plan=lavapipe
   elif ! have_distribution_driver; then
     driver_plan=distribution
@@ -104,6 +104,8 @@ install_driver() {
     return
   fi
   say "The recent software driver could not be set up (see above); the distribution's own, slower one is used."
+  say "To try again: rm $lavapipe.failed"
+  touch "$lavapipe.failed"
   if ! have_distribution_driver; then
     missing_packages=(mesa-vulkan-drivers libvulkan1)
     say "Installing: ${missing_packages[*]}"

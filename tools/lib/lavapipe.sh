@@ -49,7 +49,7 @@ CONF
 fetch() {
   local release
   for release in trixie trixie-backports; do
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 $release main"
+    echo "deb [target=Packages signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 $release main"
   done >"$apt/sources.list"
   APT_CONFIG=$apt/apt.conf apt-get -qq update &&
     APT_CONFIG=$apt/apt.conf apt-get -qq install -y --no-install-recommends --download-only \

@@ -23,6 +23,10 @@ use crate::link::{Link, LinkError};
 /// How long a camera may take for its first image, and a controller for its hello.
 const FIRST: Duration = Duration::from_secs(5);
 
+/// Deadman time of the simulated controller. It shares the computer with the model's software driver, and a
+/// pseudo-terminal's bytes go through the kernel's work queues: a busy computer holds them up longer than a wire does.
+const SIM_DEADMAN: Duration = Duration::from_secs(1);
+
 /// What can fail in a run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -135,8 +139,12 @@ impl Robot {
             timestamps: true,
             timeout: None,
         };
-        let gpu = Gpu::open(&options)?;
-        tracing::info!(adapter = %gpu.info(), "GPU");
+        let software = config.gpu.software;
+        let mut session = yielding(software, move || -> Result<Session, RunError> {
+            let gpu = Gpu::open(&options)?;
+            tracing::info!(adapter = %gpu.info(), "GPU");
+            Ok(Session::open(gpu, loaded)?)
+        })?;
 
         let scene = match &config.bench.scene {
             Some(path) => Scene::load(path, config.bench.seed)?,
@@ -146,15 +154,18 @@ impl Robot {
         let sim = if config.link.is_simulated() { Some(Sim::start(sim_config(&scene))?) } else { None };
         let device = sim.as_ref().map_or(config.link.device.clone(), |s| s.path().display().to_string());
         let mut link = Link::open(&device, config.link.baud)?;
+        if config.link.is_simulated() {
+            link.set_silence(SIM_DEADMAN);
+        }
         let names: Vec<String> = match config.link.is_simulated() {
             true => scene.joints().iter().map(|j| j.name.clone()).collect(),
             false => config.link.joints.clone(),
         };
         let joints = link.hello(&names, FIRST)?.joints.len().into();
         tracing::info!(device, joints, "controller");
-        let dims = &loaded.state_dims;
-        if loaded.action_dim != joints {
-            let model = format!("{} actions", loaded.action_dim);
+        let (dims, actions) = (&session.loaded().state_dims, session.loaded().action_dim);
+        if actions != joints {
+            let model = format!("{actions} actions");
             return Err(RunError::Joints { what: "actions", model, controller: joints });
         }
         if !dims.contains(&joints) {
@@ -179,7 +190,6 @@ impl Robot {
             feeds.push(feed);
         }
 
-        let mut session = Session::open(gpu, loaded)?;
         let forward =
             ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: config.model.depth_map, taps: false };
         session.prepare(&forward, &tokens)?;
@@ -194,6 +204,21 @@ impl Robot {
         let bench = joints.map(|joints| (scene, joints));
         Ok(Robot { config, feeds, views, link, session, bench, sim })
     }
+}
+
+/// Runs `open` on a thread of its own. A software driver computes on threads that inherit this one's priority: with
+/// `software` they take only the time that the control loop leaves.
+fn yielding<T: Send>(software: bool, open: impl FnOnce() -> Result<T, RunError> + Send) -> Result<T, RunError> {
+    let opened = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if software && let Err(error) = rustix::process::nice(10) {
+                tracing::debug!(%error, "the software driver keeps its priority");
+            }
+            open()
+        });
+        thread.join()
+    });
+    opened.unwrap_or_else(|_| Err(std::io::Error::other("the thread that opens the GPU ended").into()))
 }
 
 /// An image's form, for the model.
@@ -242,5 +267,5 @@ fn sim_config(scene: &Scene) -> SimConfig {
         jump: 0.5,
         initial: j.initial_rad,
     });
-    SimConfig::new(joints.collect())
+    SimConfig { deadman_us: SIM_DEADMAN.as_micros() as u32, ..SimConfig::new(joints.collect()) }
 }

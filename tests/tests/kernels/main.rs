@@ -1,6 +1,8 @@
 //! Every variant of every kernel computes on the GPU what its CPU twin computes, at sizes that no tile divides, with
 //! bounds checks and without.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a set-up that fails is a test that fails")]
+
 mod images;
 mod split;
 mod transformer;
