@@ -29,9 +29,9 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A DepthVLA small enough for a software driver: two views, 256 tokens each, 4 layers.
+/// A DepthVLA small enough for a software driver: two views of 112 × 112 (64 tokens each), 4 layers, heads 64 wide.
 pub fn small() -> ModelConfig {
-    let vit = |width, mlp| Vit { image_size: 224, patch: 14, width, layers: 4, heads: 4, mlp, eps: 1e-6 };
+    let vit = |width, mlp| Vit { image_size: 112, patch: 14, width, layers: 4, heads: width / 64, mlp, eps: 1e-6 };
     let views = vec!["base".to_owned(), "wrist".to_owned()];
     ModelConfig {
         depth: Some(Depth {
@@ -54,9 +54,9 @@ pub fn small() -> ModelConfig {
         action_dim: 32,
         horizon: 16,
         layers: 4,
-        attention: Attention { heads: 4, kv_heads: 1, head_dim: 32, rope_theta: 10_000.0, softcap: None },
+        attention: Attention { heads: 2, kv_heads: 1, head_dim: 64, rope_theta: 10_000.0, softcap: None },
         rms_eps: 1e-6,
-        vision: vit(96, 256),
+        vision: vit(128, 256),
         vlm: Expert { width: 128, mlp: 512 },
         action: Expert { width: 64, mlp: 256 },
         state_token: true,

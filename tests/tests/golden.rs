@@ -1,5 +1,7 @@
 //! The forward definition on the GPU gives what PyTorch gives, stage by stage, and nothing is made after warm-up.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::{Gpu, GpuOptions};
 use fathom_tests::Golden;

@@ -1,5 +1,7 @@
 //! The forward definition on the CPU twins gives what PyTorch gives, stage by stage.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
 use fathom_models::observation::finish_actions;
 use fathom_models::reference::Reference;
 use fathom_tests::Golden;

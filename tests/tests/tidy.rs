@@ -20,7 +20,7 @@ const TOP_LEVEL: [&str; 15] = [
     "firmware-bridge",
     "models",
     "runtime",
-    "rustfmt.toml",
+    ".rustfmt.toml",
     "shaders",
     "tests",
     "tools",

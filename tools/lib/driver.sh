@@ -26,6 +26,8 @@ vulkan_driver() {
   else
     software_driver
   fi
+  # Without it Mesa's window system code prints an error that means nothing here.
+  export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$EUID}
 }
 
 have_vulkan_loader() { [[ $(/sbin/ldconfig -p 2>/dev/null) == *libvulkan.so.1* ]]; }

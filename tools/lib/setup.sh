@@ -112,7 +112,7 @@ set_up() {
   esac
   if [[ $driver_plan == lavapipe ]]; then
     say "  a recent software Vulkan driver, since no hardware driver was found: Mesa of trixie-backports,"
-    say "  about 80 MB to download and 310 MB in $lavapipe; nothing of the system changes"
+    say "  about 60 MB to download and 310 MB in $lavapipe; nothing of the system changes"
   fi
   if ! agreed; then
     [[ -t 0 ]] || die "nobody here to ask: say --yes (tools/demo, tools/test) or set FATHOM_YES=1"

@@ -48,7 +48,7 @@ pub enum RunError {
         /// The view.
         view: String,
         /// Why.
-        source: CameraError,
+        source: Box<CameraError>,
     },
     /// A camera gave no image in time.
     #[error("camera of view {view}: no image within {seconds} s")]
@@ -183,7 +183,7 @@ impl Robot {
             let feed = Feed::start(view, camera)?;
             let mut image = Image::default();
             feed.first(&mut image, FIRST).map_err(|error| match error {
-                Some(source) => RunError::Camera { view: view.clone(), source },
+                Some(error) => RunError::Camera { view: view.clone(), source: Box::new(error) },
                 None => RunError::NoImage { view: view.clone(), seconds: FIRST.as_secs() },
             })?;
             images.push(image_spec(&image));
@@ -237,7 +237,7 @@ fn open_camera(
     scene: &Arc<Scene>,
     joints: Option<&Joints>,
 ) -> Result<Box<dyn Camera>, RunError> {
-    let failed = |source| RunError::Camera { view: section.view.clone(), source };
+    let failed = |error| RunError::Camera { view: section.view.clone(), source: Box::new(error) };
     Ok(match &section.source {
         CameraSource::V4l(config) => Box::new(V4lCamera::open(config.clone()).map_err(failed)?),
         CameraSource::Folder(config) => Box::new(FolderCamera::open(config).map_err(failed)?),
