@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use fathom_shaders::cpu::{self, Layout};
+use fathom_shaders::cpu;
 use fathom_shaders::params::ImageUnpack;
 
-use crate::camera::{Image, PixelFormat};
+use crate::camera::Image;
 
 /// Side of a panel in the picture, in pixels.
 const PANEL: usize = 448;
@@ -40,11 +40,6 @@ impl Panel {
     /// A camera's image.
     pub fn of_image(image: &Image) -> Panel {
         let (width, height) = (image.width as usize, image.height as usize);
-        let layout = match image.format {
-            PixelFormat::Yuyv => Layout::Yuyv,
-            PixelFormat::Nv12 => Layout::Nv12,
-            PixelFormat::Rgb24 | PixelFormat::Mjpeg => Layout::Rgb24,
-        };
         let mut bytes = vec![0_u32; image.data.len().div_ceil(4)];
         if let Some(to) = bytemuck::cast_slice_mut::<u32, u8>(&mut bytes).get_mut(..image.data.len()) {
             to.copy_from_slice(&image.data);
@@ -52,7 +47,7 @@ impl Panel {
         let mut pixels = vec![0; width * height];
         if image.check("picture").is_ok() {
             let params = ImageUnpack { width: image.width, height: image.height, stride: image.stride };
-            cpu::image_unpack(layout, &params, &bytes, &mut pixels);
+            cpu::image_unpack(image.spec().layout, &params, &bytes, &mut pixels);
         }
         Panel::new(width, height, |x, y| {
             let [r, g, b, _] = pixels.get(y * width + x).copied().unwrap_or_default().to_le_bytes();

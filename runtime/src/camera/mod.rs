@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use fathom_models::image::ImageSpec;
+use fathom_shaders::cpu::Layout;
 use serde::Deserialize;
 
 mod error;
@@ -172,6 +174,18 @@ impl Image {
         self.height = height;
         self.stride = format.row_bytes(width);
         self.data.resize(format.image_bytes(self.stride, height), 0);
+    }
+
+    /// The image's form, as the model takes it. A source decodes Motion-JPEG before it hands an image on.
+    #[must_use]
+    pub fn spec(&self) -> ImageSpec {
+        let layout = match self.format {
+            PixelFormat::Rgb24 | PixelFormat::Mjpeg => Layout::Rgb24,
+            PixelFormat::Yuyv => Layout::Yuyv,
+            PixelFormat::Nv12 => Layout::Nv12,
+        };
+        let [width, height, stride] = [self.width, self.height, self.stride].map(|v| v as usize);
+        ImageSpec { layout, width, height, stride }
     }
 
     /// Checks that the image has pixels and that `data` holds all of them.

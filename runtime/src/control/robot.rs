@@ -6,15 +6,13 @@ use std::time::Duration;
 use fathom_models::ModelError;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
-use fathom_models::image::ImageSpec;
 use fathom_models::tokenizer::Tokenizer;
-use fathom_shaders::cpu::Layout;
 use firmware_bridge::joint::Unit;
 use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
 
 use super::feed::Feed;
 use crate::bench::{BenchCamera, Scene, SceneError};
-use crate::camera::{Camera, CameraError, FolderCamera, Image, PixelFormat, V4lCamera};
+use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
 use crate::engine::{EngineError, Session, log_model};
 use crate::gpu::{Gpu, GpuError, GpuOptions};
@@ -107,6 +105,9 @@ pub struct Robot {
     pub(super) views: Vec<String>,
     pub(super) link: Link,
     pub(super) session: Session,
+    /// What the session was prepared for.
+    pub(super) forward: ForwardOptions,
+    pub(super) tokens: Vec<i32>,
     /// The arm's scene and its joints, where it is the bench's.
     pub(super) bench: Option<(Arc<Scene>, Joints)>,
     /// Kept running as long as the robot.
@@ -186,7 +187,7 @@ impl Robot {
                 Some(error) => RunError::Camera { view: view.clone(), source: Box::new(error) },
                 None => RunError::NoImage { view: view.clone(), seconds: FIRST.as_secs() },
             })?;
-            images.push(image_spec(&image));
+            images.push(image.spec());
             feeds.push(feed);
         }
 
@@ -202,7 +203,7 @@ impl Robot {
             "inference prepared"
         );
         let bench = joints.map(|joints| (scene, joints));
-        Ok(Robot { config, feeds, views, link, session, bench, sim })
+        Ok(Robot { config, feeds, views, link, session, forward, tokens, bench, sim })
     }
 }
 
@@ -219,17 +220,6 @@ fn yielding<T: Send>(software: bool, open: impl FnOnce() -> Result<T, RunError> 
         thread.join()
     });
     opened.unwrap_or_else(|_| Err(std::io::Error::other("the thread that opens the GPU ended").into()))
-}
-
-/// An image's form, for the model.
-fn image_spec(image: &Image) -> ImageSpec {
-    let layout = match image.format {
-        // A source decodes Motion-JPEG before it hands the image on.
-        PixelFormat::Rgb24 | PixelFormat::Mjpeg => Layout::Rgb24,
-        PixelFormat::Yuyv => Layout::Yuyv,
-        PixelFormat::Nv12 => Layout::Nv12,
-    };
-    ImageSpec { layout, width: image.width as usize, height: image.height as usize, stride: image.stride as usize }
 }
 
 fn open_camera(

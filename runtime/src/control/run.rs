@@ -13,6 +13,7 @@ use super::worker::{Reply, Request, Worker};
 use crate::bench::math::Vec3;
 use crate::camera::Image;
 use crate::clock::{monotonic_ns, sleep_until_ns};
+use crate::config::CameraSource;
 use crate::link::{ActionChunk, Event as LinkEvent, Start};
 use crate::picture::{self, Panel};
 use crate::telemetry::{Header, Notify, StageTable};
@@ -102,7 +103,7 @@ impl Robot {
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        let Robot { config, feeds, views, mut link, session, bench, sim } = self;
+        let Robot { config, feeds, views, mut link, session, forward, tokens, bench, sim } = self;
         let c = &session.loaded().model.config;
         let model = format!("{} ({} views, horizon {})", config.model.path.display(), views.len(), c.horizon);
         let header = Header::new(session.gpu().info(), model, session.dispatches());
@@ -112,7 +113,7 @@ impl Robot {
         }
         let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
         let next_seed = config.model.seed;
-        let worker = Worker::start(session)?;
+        let worker = Worker::start(session, forward, tokens)?;
         let mut run = Loop {
             robot: RobotParts { config, feeds, views, link, bench },
             state: State::Boot,
@@ -435,7 +436,9 @@ impl Loop {
         for (i, (view, feed)) in self.robot.views.iter().zip(&self.robot.feeds).enumerate() {
             feed.newest(&mut image);
             let mut panel = Panel::of_image(&image);
-            let camera = self.robot.bench.as_ref().and_then(|(scene, _)| {
+            let section = self.robot.config.cameras.iter().find(|c| c.view == *view);
+            let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Bench(_)));
+            let camera = self.robot.bench.as_ref().filter(|_| drawn).and_then(|(scene, _)| {
                 let index = scene.camera_index(view).ok()?;
                 scene.view(index, &self.measured).ok()
             });

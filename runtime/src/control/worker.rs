@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use fathom_models::depthvla::ForwardOptions;
 use fathom_models::observation::finish_actions;
 use fathom_models::random;
 
@@ -50,11 +51,27 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Takes over a prepared session.
-    pub(super) fn start(mut session: Session) -> std::io::Result<Worker> {
+    ///
+    /// `forward` and `tokens` are those it was prepared with: a camera whose image changes its form (one that was
+    /// plugged in again, a folder of different pictures) has it prepared anew.
+    pub(super) fn start(
+        mut session: Session,
+        mut forward: ForwardOptions,
+        tokens: Vec<i32>,
+    ) -> std::io::Result<Worker> {
         let (requests, inbox) = sync_channel::<Request>(1);
         let (outbox, replies) = sync_channel(1);
         let thread = thread::Builder::new().name("inference".into()).spawn(move || {
             for request in inbox {
+                let same = request.images.iter().map(Image::spec).eq(session.images().iter().copied());
+                if !same {
+                    forward.images = request.images.iter().map(Image::spec).collect();
+                    tracing::debug!(images = ?forward.images, "prepared anew for images of another form");
+                    if let Err(error) = session.prepare(&forward, &tokens) {
+                        let _ = outbox.send(Err(error));
+                        break;
+                    }
+                }
                 if outbox.send(infer(&mut session, request)).is_err() {
                     break;
                 }
@@ -88,11 +105,16 @@ impl Drop for Worker {
     }
 }
 
+/// The image's bytes without what a source may have behind them.
+fn pixels(image: &Image) -> &[u8] {
+    image.data.get(..image.spec().bytes()).unwrap_or(&image.data)
+}
+
 fn infer(session: &mut Session, request: Request) -> Result<Reply, EngineError> {
     let started_ns = monotonic_ns();
     let config = &session.loaded().model.config;
     let noise = random::normal(request.seed, config.horizon * config.action_dim);
-    let images: Vec<&[u8]> = request.images.iter().map(|i| i.data.as_slice()).collect();
+    let images: Vec<&[u8]> = request.images.iter().map(pixels).collect();
     let inputs = Inputs { images: &images, state: &request.state, noise: &noise };
     let (outputs, gpu) = session.infer(&inputs, false)?;
     let inferred_ns = monotonic_ns();

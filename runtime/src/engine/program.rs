@@ -44,7 +44,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Plans, records and checks `graph`. Programs of one arena overwrite each other's tensors.
+    /// Plans, records and checks `graph`. Programs of one arena overwrite each other's tensors;
+    /// one that needs a larger arena makes those before it unusable.
     ///
     /// # Errors
     /// [`EngineError::Gpu`] for what the adapter cannot hold, [`EngineError::Model`] for a parameter that is not resident.
@@ -57,7 +58,12 @@ impl Program {
         let plan = Plan::of(graph);
         let buffer = match arena.held {
             Some((buffer, bytes)) if bytes >= plan.bytes => buffer,
-            _ => arena.held.insert((gpu.create_buffer("arena", plan.bytes)?, plan.bytes)).0,
+            _ => {
+                if let Some((smaller, _)) = arena.held.take() {
+                    gpu.release(smaller);
+                }
+                arena.held.insert((gpu.create_buffer("arena", plan.bytes)?, plan.bytes)).0
+            }
         };
         let max_binding_bytes = gpu.info().max_binding_bytes;
         let places = Places { graph, plan: &plan, buffer, resident, max_binding_bytes };

@@ -27,8 +27,8 @@ pub struct Session {
     resident: Resident,
     arena: Arena,
     program: Option<Program>,
-    /// Bytes of each view's image.
-    image_bytes: Vec<usize>,
+    /// Form of each view's image, as prepared.
+    images: Vec<ImageSpec>,
     /// Rows of the embedding table for the prompt.
     text: Vec<f32>,
     /// The state as the model takes it.
@@ -43,16 +43,7 @@ impl Session {
     pub fn open(mut gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
         let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights)?;
         let (arena, program) = (Arena::default(), None);
-        Ok(Session {
-            gpu,
-            loaded,
-            resident,
-            arena,
-            program,
-            image_bytes: Vec::new(),
-            text: Vec::new(),
-            state: Vec::new(),
-        })
+        Ok(Session { gpu, loaded, resident, arena, program, images: Vec::new(), text: Vec::new(), state: Vec::new() })
     }
 
     /// The model.
@@ -68,6 +59,11 @@ impl Session {
     /// Bytes of weights, and of everything else, on the GPU.
     pub fn gpu_bytes(&self) -> (u64, u64) {
         (self.resident.bytes(), self.arena.bytes())
+    }
+
+    /// Form of each view's image, as prepared.
+    pub fn images(&self) -> &[ImageSpec] {
+        &self.images
     }
 
     /// Dispatches of an inference.
@@ -89,7 +85,7 @@ impl Session {
         self.program = None; // until all of it succeeded
         self.text = self.loaded.weights.rows(model.embed_tokens, model.config.vlm.width, tokens)?;
         let graph = model.forward(&self.loaded.weights, options)?;
-        self.image_bytes = options.images.iter().map(ImageSpec::bytes).collect();
+        self.images.clone_from(&options.images);
         self.program = Some(Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?);
         Ok(())
     }
@@ -102,8 +98,8 @@ impl Session {
     pub fn infer(&mut self, inputs: &Inputs<'_>, profile: bool) -> Result<(&[Output], GpuTimes), EngineError> {
         let program = self.program.as_mut().ok_or(EngineError::Unprepared)?;
         let config = &self.loaded.model.config;
-        for (i, (view, expected)) in config.views.iter().zip(&self.image_bytes).enumerate() {
-            let (expected, found) = (*expected, inputs.images.get(i).map_or(0, |bytes| bytes.len()));
+        for (i, (view, expected)) in config.views.iter().zip(&self.images).enumerate() {
+            let (expected, found) = (expected.bytes(), inputs.images.get(i).map_or(0, |bytes| bytes.len()));
             if found != expected {
                 return Err(EngineError::Input { name: format!("image.{view}"), expected, found });
             }

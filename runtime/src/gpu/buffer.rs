@@ -60,6 +60,13 @@ impl Gpu {
         Ok(BufferId(index))
     }
 
+    /// Frees a buffer's memory. A recording that binds it can no longer be replayed.
+    pub fn release(&mut self, buffer: BufferId) {
+        if let Some((_, buffer)) = self.buffers.get(buffer.0 as usize) {
+            buffer.destroy();
+        }
+    }
+
     /// Copies `bytes` into a buffer at `offset`, which must be a multiple of 4.
     ///
     /// A last word that `bytes` fill only partly is completed with zeros. `bytes` may be a mapped
