@@ -8,9 +8,10 @@ use std::process::Command;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-const TOP_LEVEL: [&str; 15] = [
+const TOP_LEVEL: [&str; 16] = [
     ".ci",
     ".clippy.toml",
+    ".gitattributes",
     ".gitignore",
     "ARCHITECTURE.md",
     "Cargo.lock",

@@ -14,7 +14,7 @@ pub(crate) struct Run {
     /// Directory of the checkpoint, instead of the configuration's.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// End after this many seconds.
+    /// End this many seconds after the arm may move.
     #[arg(long)]
     seconds: Option<f64>,
     /// Write a PNG of what the cameras saw, the arm's path and the depth map when the run ends.
@@ -50,6 +50,9 @@ impl Run {
         println!("chunks: {} obeyed, {} refused", outcome.chunks, outcome.refused);
         if let Some(ns) = outcome.first_action_ns {
             println!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
+        }
+        if let Some((object, metres)) = outcome.target {
+            println!("the prompt names the {object}: the tool came within {:.0} mm of it", metres * 1e3);
         }
         if let Some(path) = outcome.picture {
             println!("picture: {} (cameras with the arm's path, depth map, true depth)", path.display());

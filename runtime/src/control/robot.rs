@@ -91,6 +91,12 @@ pub enum RunError {
         /// What was seen.
         detail: String,
     },
+    /// The run's time was over before a chunk was obeyed.
+    #[error("no action chunk was obeyed ({refused} refused): the model is too slow here, or the run too short")]
+    Idle {
+        /// Chunks that the controller refused.
+        refused: u64,
+    },
     /// A thread could not be started, or a signal handler not set.
     #[error("system: {0}")]
     System(#[from] std::io::Error),

@@ -20,6 +20,8 @@ use crate::telemetry::{Header, Notify, StageTable};
 
 /// Heartbeats go out this often: three times within the controller's shortest deadman time of 150 ms.
 const HEARTBEAT_NS: u64 = 40_000_000;
+/// A request to be armed that was not answered is sent again after this long.
+const ARM_RETRY_NS: u64 = 1_000_000_000;
 /// Time from the order to stop to closing the line, in which the controller ramps to rest.
 const STOP_NS: u64 = 400_000_000;
 /// The arm's path is noted this often.
@@ -28,7 +30,7 @@ const PATH_NS: u64 = 50_000_000;
 /// What a run is to do besides.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    /// End after this long; else at a signal.
+    /// End this long after the loop became active; else at a signal.
     pub seconds: Option<f64>,
     /// Where to put a picture of the run.
     pub picture: Option<PathBuf>,
@@ -49,6 +51,8 @@ pub struct Outcome {
     pub refused: u64,
     /// From opening the loop to the first obeyed chunk.
     pub first_action_ns: Option<u64>,
+    /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
+    pub target: Option<(String, f32)>,
     /// The picture's file.
     pub picture: Option<PathBuf>,
 }
@@ -72,12 +76,15 @@ struct Loop {
     spare: Option<Request>,
     measured: Vec<f32>,
     limits: JointTable,
-    arming: Option<u32>,
+    /// Sequence of the request to be armed, and when it was sent.
+    arming: Option<(u32, u64)>,
     sent: Option<Sent>,
     last_chunk_ns: Option<u64>,
     chunks: u64,
     refused: u64,
     started_ns: u64,
+    /// When the loop became active.
+    active_ns: Option<u64>,
     first_action_ns: Option<u64>,
     next_seed: u64,
     depth: Vec<(String, usize, Vec<f32>)>,
@@ -130,6 +137,7 @@ impl Robot {
             chunks: 0,
             refused: 0,
             started_ns: monotonic_ns(),
+            active_ns: None,
             first_action_ns: None,
             next_seed,
             depth: Vec::new(),
@@ -137,11 +145,15 @@ impl Robot {
         };
         run.ticks(options, &stop)?;
         let picture = options.picture.as_ref().map(|path| run.picture(path)).transpose()?;
+        let target = run.target();
         let Loop { state, detail, table, chunks, refused, first_action_ns, robot, worker, .. } = run;
+        let dry = robot.config.control.dry_run;
         drop((robot, worker, sim));
         match state {
             State::Fault(_) => Err(RunError::Fault { state, detail }),
-            _ => Ok(Outcome { header, table, chunks, refused, first_action_ns, picture }),
+            // A time was given, and it was not enough for a single chunk.
+            _ if options.seconds.is_some() && chunks == 0 && !dry => Err(RunError::Idle { refused }),
+            _ => Ok(Outcome { header, table, chunks, refused, first_action_ns, target, picture }),
         }
     }
 }
@@ -149,13 +161,15 @@ impl Robot {
 impl Loop {
     fn ticks(&mut self, options: &RunOptions, stop: &AtomicBool) -> Result<(), RunError> {
         let period_ns = (1e9 / self.robot.config.control.tick_rate_hz) as u64;
-        let end_ns = options.seconds.map(|s| self.started_ns + (s * 1e9) as u64);
+        let length_ns = options.seconds.map(|s| (s * 1e9) as u64);
         let (mut due_ns, mut beat_ns, mut path_ns) = (self.started_ns, 0, 0);
         self.happened(Event::Opened)?;
         while !matches!(self.state, State::Stop | State::Fault(_)) {
             let now = monotonic_ns();
             self.table.record("control tick: lateness", now.saturating_sub(due_ns));
-            if stop.load(Ordering::Relaxed) || end_ns.is_some_and(|end| now >= end) {
+            if stop.load(Ordering::Relaxed)
+                || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since + length)
+            {
                 self.happened(Event::StopAsked)?;
                 continue;
             }
@@ -164,8 +178,9 @@ impl Loop {
                 self.sent_or_lost(|link| link.heartbeat())?;
             }
             self.listen()?;
-            if self.state == State::Ready && self.arming.is_none() {
-                self.arming = self.sent_or_lost(|link| link.arm())?;
+            if self.state == State::Ready && self.arming.is_none_or(|(_, sent)| now.saturating_sub(sent) > ARM_RETRY_NS)
+            {
+                self.arming = self.sent_or_lost(|link| link.arm())?.map(|sequence| (sequence, now));
             }
             self.look(now)?;
             self.think()?;
@@ -201,6 +216,9 @@ impl Loop {
         if state != self.state {
             tracing::info!(from = %self.state, to = %state, ?event, detail = self.detail, "state");
             self.state = state;
+            if state == State::Active {
+                self.active_ns.get_or_insert_with(monotonic_ns);
+            }
         }
         match command {
             Command::None => {}
@@ -283,7 +301,7 @@ impl Loop {
         controller_us: u64,
         received_ns: u64,
     ) -> Result<(), RunError> {
-        if self.arming.take_if(|sequence| *sequence == ack.sequence).is_some() {
+        if self.arming.take_if(|(sequence, _)| *sequence == ack.sequence).is_some() {
             return match ack.reason {
                 Reason::Ok => self.happened(Event::Armed),
                 reason => {
@@ -427,6 +445,14 @@ impl Loop {
         {
             self.path.push(point);
         }
+    }
+
+    /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
+    fn target(&self) -> Option<(String, f32)> {
+        let (scene, _) = self.robot.bench.as_ref()?;
+        let object = scene.find(self.robot.config.model.prompt.as_deref()?)?;
+        let nearest = self.path.iter().map(|p| (*p - object.pose.position).length()).reduce(f32::min)?;
+        Some((object.name.clone(), nearest))
     }
 
     /// One picture of what the cameras saw, the arm's path over it, and the depth map.
