@@ -1,4 +1,4 @@
-// y = epilogue(x · wᵀ) for many rows. 64 × 64 outputs a workgroup, 4 × 4 a thread, K in slices of 16.
+// y = epilogue(x · wᵀ) for many rows. 64 × 64 outputs a workgroup, 8 × 8 a thread, K in slices of 16.
 
 #import linear_io
 #import weight
@@ -6,10 +6,11 @@
 
 const TILE: u32 = 64u;
 const SLICE: u32 = 16u;
+const QUADS: u32 = 16u; // TILE / 4
 
-// K-major, so that a thread's four rows (columns) are neighbours.
-var<workgroup> xs: array<vec4<f32>, 256>; // (SLICE, TILE / 4)
-var<workgroup> ws: array<vec4<f32>, 256>; // (SLICE, TILE / 4)
+// K-major, so that a thread's eight rows (columns) are two neighbours.
+var<workgroup> xs: array<vec4<f32>, 256>; // (SLICE, QUADS)
+var<workgroup> ws: array<vec4<f32>, 256>; // (SLICE, QUADS)
 
 fn load_x(r: u32, k: u32) -> f32 {
     if r < params.m && k < params.k { return x[params.x_offset + r * params.x_stride + k]; }
@@ -21,43 +22,55 @@ fn load_w(c: u32, k: u32) -> f32 {
     return 0.0;
 }
 
-@compute @workgroup_size(16, 16)
+@compute @workgroup_size(8, 8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>,
         @builtin(local_invocation_index) index: u32) {
     let row = group.y * TILE;
     let col = group.x * TILE;
-    var a0 = vec4<f32>();
-    var a1 = vec4<f32>();
-    var a2 = vec4<f32>();
-    var a3 = vec4<f32>();
-    // This thread stages four rows at one k.
+    // Column j of this thread: rows 0 to 3 and 4 to 7.
+    var a0 = vec4<f32>(); var b0 = vec4<f32>();
+    var a1 = vec4<f32>(); var b1 = vec4<f32>();
+    var a2 = vec4<f32>(); var b2 = vec4<f32>();
+    var a3 = vec4<f32>(); var b3 = vec4<f32>();
+    var a4 = vec4<f32>(); var b4 = vec4<f32>();
+    var a5 = vec4<f32>(); var b5 = vec4<f32>();
+    var a6 = vec4<f32>(); var b6 = vec4<f32>();
+    var a7 = vec4<f32>(); var b7 = vec4<f32>();
+    // This thread stages sixteen rows at one k.
     let stage_k = index % SLICE;
-    let stage_row = (index / SLICE) * 4u;
-    let stage_at = stage_k * 16u + index / SLICE;
+    let stage_quad = (index / SLICE) * 4u;
     for (var k0 = 0u; k0 < params.k; k0 += SLICE) {
         let k = k0 + stage_k;
-        let r = row + stage_row;
-        let c = col + stage_row;
-        xs[stage_at] = vec4(load_x(r, k), load_x(r + 1u, k), load_x(r + 2u, k), load_x(r + 3u, k));
-        ws[stage_at] = vec4(load_w(c, k), load_w(c + 1u, k), load_w(c + 2u, k), load_w(c + 3u, k));
+        for (var q = stage_quad; q < stage_quad + 4u; q++) {
+            let r = row + q * 4u;
+            let c = col + q * 4u;
+            xs[stage_k * QUADS + q] = vec4(load_x(r, k), load_x(r + 1u, k), load_x(r + 2u, k), load_x(r + 3u, k));
+            ws[stage_k * QUADS + q] = vec4(load_w(c, k), load_w(c + 1u, k), load_w(c + 2u, k), load_w(c + 3u, k));
+        }
         workgroupBarrier();
         for (var i = 0u; i < SLICE; i++) {
-            let xv = xs[i * 16u + local.y];
-            let wv = ws[i * 16u + local.x];
-            a0 += xv.x * wv;
-            a1 += xv.y * wv;
-            a2 += xv.z * wv;
-            a3 += xv.w * wv;
+            let xa = xs[i * QUADS + local.y * 2u];
+            let xb = xs[i * QUADS + local.y * 2u + 1u];
+            let wa = ws[i * QUADS + local.x * 2u];
+            let wb = ws[i * QUADS + local.x * 2u + 1u];
+            a0 += wa.x * xa; b0 += wa.x * xb;
+            a1 += wa.y * xa; b1 += wa.y * xb;
+            a2 += wa.z * xa; b2 += wa.z * xb;
+            a3 += wa.w * xa; b3 += wa.w * xb;
+            a4 += wb.x * xa; b4 += wb.x * xb;
+            a5 += wb.y * xa; b5 += wb.y * xb;
+            a6 += wb.z * xa; b6 += wb.z * xb;
+            a7 += wb.w * xa; b7 += wb.w * xb;
         }
         workgroupBarrier();
     }
-    let r = row + local.y * 4u;
-    let c = col + local.x * 4u;
-    for (var j = 0u; j < 4u; j++) {
-        if c + j >= params.n { break; }
-        if r < params.m { store(r, c + j, a0[j]); }
-        if r + 1u < params.m { store(r + 1u, c + j, a1[j]); }
-        if r + 2u < params.m { store(r + 2u, c + j, a2[j]); }
-        if r + 3u < params.m { store(r + 3u, c + j, a3[j]); }
+    let r = row + local.y * 8u;
+    let c = col + local.x * 8u;
+    // A loop, so that the epilogue stands once in the code.
+    var sums = array<vec4<f32>, 16>(a0, b0, a1, b1, a2, b2, a3, b3, a4, b4, a5, b5, a6, b6, a7, b7);
+    for (var i = 0u; i < 64u; i++) {
+        let sr = r + i % 8u;
+        let sc = c + i / 8u;
+        if sr < params.m && sc < params.n { store(sr, sc, sums[i / 4u][i % 4u]); }
     }
 }
