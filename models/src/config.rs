@@ -51,6 +51,37 @@ pub struct ModelConfig {
     pub positions: Positions,
     /// Linear layers of the action head: 1, or 2 with a SiLU between.
     pub action_head_layers: usize,
+    /// How the statistics in `norm_stats.json` are used.
+    #[serde(default)]
+    pub normalization: NormalizationMode,
+}
+
+/// How state and actions are brought into the model's range and back (openpi `transforms.Normalize`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NormalizationMode {
+    /// `(x − mean) / (std + eps)`.
+    Zscore {
+        /// Keeps a constant value from dividing by zero.
+        eps: f32,
+    },
+    /// `(x − q01) / (q99 − q01 + eps) · 2 − 1`.
+    Quantile {
+        /// As above.
+        eps: f32,
+    },
+    /// `(x − min) / (max − min + eps) · 2 − 1`.
+    Minmax {
+        /// As above.
+        eps: f32,
+    },
+}
+
+impl Default for NormalizationMode {
+    /// openpi's for pi0.
+    fn default() -> NormalizationMode {
+        NormalizationMode::Zscore { eps: 1e-6 }
+    }
 }
 
 /// How an image of any size becomes a square input. Both modes keep the aspect ratio and pad, centred, with black.
@@ -174,7 +205,7 @@ pub enum DepthHead {
     Sigmoid,
 }
 
-/// Factors on embeddings where they enter an expert (MODEL.md 2.4).
+/// Factors on embeddings where they enter an expert.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbedScale {
@@ -214,6 +245,10 @@ pub struct Flow {
     pub direction: FlowDirection,
     /// Bound on the final normalised action, where given.
     pub clip: Option<f32>,
+    /// Smallest noise of the training path (open-pi-zero: 0.001). Inference does not depend on it; it is kept, so that
+    /// a configuration says what the checkpoint was trained with.
+    #[serde(default)]
+    pub sig_min: Option<f32>,
 }
 
 /// Direction of the flow time.

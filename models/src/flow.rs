@@ -50,7 +50,7 @@ mod tests {
                 assert!((f64::from(tau[i]) - v).abs() < 1e-6, "t = {t}, τ[{i}] = {}, expected {v}", tau[i]);
             }
         }
-        let flow = |direction| Flow { steps: 4, direction, clip: None };
+        let flow = |direction| Flow { steps: 4, direction, clip: None, sig_min: None };
         assert_eq!(times(&flow(FlowDirection::NoiseAtOne)), (vec![1.0, 0.75, 0.5, 0.25], -0.25));
         assert_eq!(times(&flow(FlowDirection::NoiseAtZero)), (vec![0.0, 0.25, 0.5, 0.75], 0.25));
     }

@@ -1,7 +1,7 @@
 //! What one inference does: tensors, operations on them in order, and the stage each operation belongs to.
 //!
 //! A graph is data. The forward definition writes it once through [`GraphBuilder`](crate::builder::GraphBuilder);
-//! [`reference`](crate::reference) runs it on the CPU twins, the runtime lowers it to GPU dispatches.
+//! [`crate::reference`] runs it on the CPU twins, the runtime lowers it to GPU dispatches.
 
 use fathom_shaders::cpu::Layout;
 use fathom_shaders::params as p;

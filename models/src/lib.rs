@@ -1,5 +1,5 @@
 //! What the DepthVLA and pi0 models are: configuration, parameters, checkpoints, and one forward definition that
-//! writes a [`graph::Graph`]. The graph runs on the CPU twins ([`reference`]) or, lowered by the runtime, on a GPU.
+//! writes a [`graph::Graph`]. The graph runs on the CPU twins ([`mod@reference`]) or, lowered by the runtime, on a GPU.
 //!
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 

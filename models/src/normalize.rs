@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::config::NormalizationMode;
 use crate::error::ModelError;
 use crate::weights::Checkpoint;
 
@@ -36,6 +37,12 @@ impl Affine {
         Affine { offset: parts.iter().map(|p| p.0).collect(), scale: parts.iter().map(|p| p.1).collect() }
     }
 
+    /// `(x − low) / span · 2 − 1`.
+    fn range(low: &[f32], high: &[f32], span: impl Fn(f32, f32) -> f32) -> Affine {
+        let half = |(l, h): (&f32, &f32)| (l + span(*l, *h) / 2.0, span(*l, *h) / 2.0);
+        Affine::of(&low.iter().zip(high).map(half).collect::<Vec<_>>())
+    }
+
     /// `(x − mean) / (std + eps)`.
     fn mean_std(mean: &[f32], std: &[f32], eps: f32) -> Affine {
         Affine::of(&mean.iter().zip(std).map(|(m, s)| (*m, s + eps)).collect::<Vec<_>>())
@@ -60,8 +67,12 @@ struct Openpi {
 
 #[derive(Deserialize)]
 struct OpenpiStats {
-    mean: Vec<f32>,
-    std: Vec<f32>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    q01: Option<Vec<f32>>,
+    q99: Option<Vec<f32>>,
+    min: Option<Vec<f32>>,
+    max: Option<Vec<f32>>,
 }
 
 #[derive(Deserialize)]
@@ -88,24 +99,39 @@ impl Normalization {
         Some(self.action.offset.len()).filter(|n| *n > 0)
     }
 
-    /// openpi's `norm_stats.json` in `dir` (mean and standard deviation; eps 1e-6), or identity.
+    /// openpi's `norm_stats.json` in `dir`, used in this mode, or identity.
     ///
     /// # Errors
-    /// [`ModelError::Json`], or [`ModelError::Statistics`] for lists of unequal length.
-    pub fn openpi(dir: &Path) -> Result<Normalization, ModelError> {
+    /// [`ModelError::Json`], or [`ModelError::Statistics`] for a list that the mode needs and the file lacks, or that has
+    /// another length.
+    pub fn openpi(dir: &Path, mode: NormalizationMode) -> Result<Normalization, ModelError> {
         let path = dir.join("norm_stats.json");
         if !path.exists() {
             return Ok(Normalization::default());
         }
         let stats: Openpi = crate::families::read_json(&path)?;
-        let affine = |name: &str| match stats.norm_stats.get(name) {
-            Some(s) if s.mean.len() == s.std.len() => Ok(Affine::mean_std(&s.mean, &s.std, 1e-6)),
-            Some(s) => {
+        let affine = |name: &str| {
+            let Some(s) = stats.norm_stats.get(name) else { return Ok(Affine::default()) };
+            let (names, lists) = match mode {
+                NormalizationMode::Zscore { .. } => (["mean", "std"], [&s.mean, &s.std]),
+                NormalizationMode::Quantile { .. } => (["q01", "q99"], [&s.q01, &s.q99]),
+                NormalizationMode::Minmax { .. } => (["min", "max"], [&s.min, &s.max]),
+            };
+            let [Some(first), Some(second)] = lists.map(Option::as_deref) else {
+                let detail = format!("{name}: expected the lists {names:?}, found not both");
+                return Err(ModelError::Statistics { path: path.clone(), detail });
+            };
+            if first.len() != second.len() {
                 let detail =
-                    format!("{name}: expected as many std as mean, found {} and {}", s.std.len(), s.mean.len());
-                Err(ModelError::Statistics { path: path.clone(), detail })
+                    format!("{name}: expected {names:?} of one length, found {} and {}", first.len(), second.len());
+                return Err(ModelError::Statistics { path: path.clone(), detail });
             }
-            None => Ok(Affine::default()),
+            Ok(match mode {
+                NormalizationMode::Zscore { eps } => Affine::mean_std(first, second, eps),
+                NormalizationMode::Quantile { eps } | NormalizationMode::Minmax { eps } => {
+                    Affine::range(first, second, |low, high| high - low + eps)
+                }
+            })
         };
         Ok(Normalization { state: affine("state")?, action: affine("actions")?, source: Some(path.clone()) })
     }
@@ -161,13 +187,9 @@ fn lerobot_step(
             detail: format!("no tensor {name}, which mode {} needs", mode.unwrap_or_default()),
         })
     };
-    let range = |low: Vec<f32>, high: Vec<f32>| {
-        // (x − low) / (high − low) · 2 − 1; a zero span becomes eps as in lerobot.
-        let span = |l: f32, h: f32| if h == l { eps } else { h - l };
-        Affine::of(
-            &low.iter().zip(&high).map(|(l, h)| (l + span(*l, *h) / 2.0, span(*l, *h) / 2.0)).collect::<Vec<_>>(),
-        )
-    };
+    // lerobot: a span of zero becomes eps.
+    let range =
+        |low: Vec<f32>, high: Vec<f32>| Affine::range(&low, &high, |l: f32, h: f32| if h == l { eps } else { h - l });
     let affine = match mode {
         None | Some("IDENTITY") => Affine::default(),
         // lerobot divides by std + eps on the way in, and multiplies by std alone on the way out.
@@ -180,4 +202,36 @@ fn lerobot_step(
         }
     };
     Ok(Some((statistics.path().to_owned(), affine)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each mode by its formula, and back; a list that the mode needs and the file lacks is named.
+    #[test]
+    fn openpi_statistics_in_all_modes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let json = r#"{"norm_stats": {"state": {"mean": [1, 2], "std": [2, 4], "q01": [0, 1], "q99": [4, 3], "min": [-1, 0], "max": [3, 8]},
+                                      "actions": {"mean": [0], "std": [1], "q01": [0], "q99": [1]}}}"#;
+        std::fs::write(dir.path().join("norm_stats.json"), json).expect("written");
+        let eps = 0.5;
+        for (mode, expected) in [
+            (NormalizationMode::Zscore { eps }, [(3.0 - 1.0) / 2.5, (5.0 - 2.0) / 4.5]),
+            (NormalizationMode::Quantile { eps }, [3.0 / 4.5 * 2.0 - 1.0, 4.0 / 2.5 * 2.0 - 1.0]),
+        ] {
+            let n = Normalization::openpi(dir.path(), mode).expect("statistics");
+            let mut values = [3.0, 5.0];
+            n.state.normalize(&mut values);
+            assert!(
+                values.iter().zip(expected).all(|(v, e): (&f32, f32)| (v - e).abs() < 1e-6),
+                "{mode:?}: {values:?}"
+            );
+            n.state.unnormalize(&mut values);
+            assert!((values[0] - 3.0).abs() < 1e-6 && (values[1] - 5.0).abs() < 1e-6, "{mode:?} back: {values:?}");
+        }
+        let error =
+            Normalization::openpi(dir.path(), NormalizationMode::Minmax { eps }).expect_err("actions have no min");
+        assert!(error.to_string().contains("actions") && error.to_string().contains("min"), "{error}");
+    }
 }

@@ -7,8 +7,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::config::{
-    Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, PosInterpolation, Positions,
-    Resize, TimeEmbedding, Vit,
+    Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode,
+    PosInterpolation, Positions, Resize, TimeEmbedding, Vit,
 };
 use crate::depthvla::Model;
 use crate::error::ModelError;
@@ -62,9 +62,10 @@ pub fn small() -> ModelConfig {
         state_token: true,
         embed: EmbedScale { text: 128_f32.sqrt(), image: 1.0, suffix: 1.0 },
         time_embedding: TimeEmbedding::Openpi { min_period: 4e-3, max_period: 4.0 },
-        flow: Flow { steps: 10, direction: FlowDirection::NoiseAtOne, clip: None },
+        flow: Flow { steps: 10, direction: FlowDirection::NoiseAtOne, clip: None, sig_min: None },
         positions: Positions::Global { base: 0 },
         action_head_layers: 1,
+        normalization: NormalizationMode::default(),
     }
 }
 

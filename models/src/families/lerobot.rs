@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::{Described, Family, Hints};
 use crate::config::{
-    Attention, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, Positions, Resize, TimeEmbedding, Vit,
+    Attention, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode, Positions, Resize,
+    TimeEmbedding, Vit,
 };
 use crate::error::{ConfigError, ModelError, TensorProblem};
 use crate::normalize::Normalization;
@@ -197,9 +198,10 @@ pub(super) fn describe(
         state_token: true,
         embed: EmbedScale { text: (vlm_width as f32).sqrt(), image: 1.0, suffix: 1.0 },
         time_embedding: TimeEmbedding::Openpi { min_period: c.min_period, max_period: c.max_period },
-        flow: Flow { steps: c.num_inference_steps, direction: FlowDirection::NoiseAtOne, clip: None },
+        flow: Flow { steps: c.num_inference_steps, direction: FlowDirection::NoiseAtOne, clip: None, sig_min: None },
         positions: Positions::Global { base: 0 },
         action_head_layers: 1,
+        normalization: NormalizationMode::default(),
     };
     let normalization = Normalization::lerobot(dir)?;
     let lengths = [("state", normalization.state_len(), state_dim), ("action", normalization.action_len(), action_dim)];

@@ -372,11 +372,11 @@ impl Loop {
 
     fn replied(&mut self, mut reply: Reply) -> Result<(), RunError> {
         let warming = self.state == State::Warm;
-        if self.state == State::Active && !self.robot.config.control.dry_run {
-            self.send_chunk(&mut reply)?;
-        }
         if !warming {
             self.record(&reply);
+        }
+        if self.state == State::Active && !self.robot.config.control.dry_run {
+            self.send_chunk(&mut reply)?;
         }
         self.depth = std::mem::take(&mut reply.depth);
         self.spare = Some(reply.request);
