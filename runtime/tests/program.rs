@@ -181,8 +181,8 @@ fn the_loop_runs_on_a_folder_of_photographs() {
     assert!(chunks(&run_loop(&config, &[])) >= 1, "no chunk was obeyed");
 }
 
-#[test]
-fn the_loop_runs_on_a_v4l_device() {
+/// A `run` on a V4L2 device that the preloaded library plays; `device` says how.
+fn run_on_a_played_camera(device: &[(&str, &str)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let shim = folder.path().join("libv4lshim.so");
     let mut cc = Command::new("cc");
@@ -192,8 +192,60 @@ fn the_loop_runs_on_a_v4l_device() {
     let (_folder, config) = robot([source, BENCH], SIMULATED);
     let mut command = fathom();
     command.env("LD_PRELOAD", &shim).env("FATHOM_SHIM_STAMP", "soe").env("FATHOM_SHIM_RATE", "30");
-    let printed = succeed(command.args(["run", "--software", "--seconds", "8", "--config"]).arg(&config));
-    assert!(chunks(&printed) >= 1, "no chunk was obeyed");
+    command.envs(device.iter().map(|(name, value)| (format!("FATHOM_SHIM_{name}"), *value)));
+    run(command.args(["run", "--software", "--seconds", "8", "--config"]).arg(&config))
+}
+
+#[test]
+fn the_loop_runs_on_a_v4l_device() {
+    let output = run_on_a_played_camera(&[]);
+    assert!(output.status.success(), "it failed");
+    assert!(chunks(&String::from_utf8(output.stdout).unwrap()) >= 1, "no chunk was obeyed");
+}
+
+/// A camera that is unplugged makes the loop hold; when it is back the loop goes on by itself.
+#[test]
+fn the_loop_holds_while_a_camera_is_gone() {
+    let output = run_on_a_played_camera(&[("UNPLUG_AFTER", "60"), ("REPLUG_MS", "2500")]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "a camera that comes back is no reason to end");
+    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("nothing of {text:?}"));
+    let gone = at("no image");
+    let hold = at("to=hold (an image is too old)");
+    let again = at("from=hold (an image is too old) to=active");
+    assert!(gone < hold && hold < again, "first gone, then hold, then active again");
+}
+
+/// What systemd hears: ready after the first inference, alive with the ticks, stopping at SIGTERM; and the end is no error.
+#[test]
+fn the_service_manager_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let heard = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    heard.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let (_folder, config) = robot([BENCH, BENCH], SIMULATED);
+    let mut command = fathom();
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
+    let mut child = command.args(["run", "--software", "--config"]).arg(&config).spawn().unwrap();
+    let mut next = || {
+        let mut buffer = [0; 512];
+        let length = heard.recv(&mut buffer).expect("a message within a minute");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut before_ready = Vec::new();
+    loop {
+        let message = next();
+        if message.contains("READY=1") {
+            break;
+        }
+        before_ready.push(message);
+    }
+    assert!(before_ready.iter().all(|m| m.contains("WATCHDOG=1")), "{before_ready:?}");
+    assert!(next().contains("WATCHDOG=1") && next().contains("WATCHDOG=1"), "the watchdog is fed");
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success(), "the signal was sent");
+    while !next().contains("STOPPING=1") {}
+    assert!(child.wait().unwrap().success(), "SIGTERM is no error");
 }
 
 /// Each message names the thing, what was expected, and what was found.

@@ -99,9 +99,10 @@ impl Feed {
         *into = Image { format, width, height, stride, data, stamp_ns, stamp, dequeued_ns, sequence };
     }
 
-    /// When the newest image was taken, CLOCK_MONOTONIC.
+    /// When the newest image was taken, CLOCK_MONOTONIC; 0 while the camera gives none.
     pub(super) fn stamp_ns(&self) -> u64 {
-        lock(&self.shared.0).image.stamp_ns
+        let latest = lock(&self.shared.0);
+        if latest.error.is_some() { 0 } else { latest.image.stamp_ns }
     }
 
     /// True depth of the newest image in metres, where the source knows it.
