@@ -6,10 +6,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::config::{
-    Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode,
-    PosInterpolation, Positions, Resize, TimeEmbedding, Vit,
-};
+use crate::config::ModelConfig;
 use crate::depthvla::Model;
 use crate::error::ModelError;
 use crate::params::{Param, Role};
@@ -27,46 +24,6 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
     (0..n)
         .map(|_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32)
         .collect()
-}
-
-/// A DepthVLA small enough for a software driver: two views of 112 × 112 (64 tokens each), 4 layers, heads 64 wide.
-pub fn small() -> ModelConfig {
-    let vit = |width, mlp| Vit { image_size: 112, patch: 14, width, layers: 4, heads: width / 64, mlp, eps: 1e-6 };
-    let views = vec!["base".to_owned(), "wrist".to_owned()];
-    ModelConfig {
-        depth: Some(Depth {
-            views: vec!["base".to_owned()],
-            encoder: vit(64, 128),
-            pos_grid: 37,
-            pos_interpolation: PosInterpolation::Size,
-            expert: Expert { width: 64, mlp: 128 },
-            in_proj: false,
-            scale_input: 1.0,
-            pos_base: 0,
-            proprio_sees_depth: true,
-            head: DepthHead::Log,
-        }),
-        views,
-        resize: Resize::PillowBilinear,
-        vocab: 512,
-        max_tokens: 48,
-        state_dim: 32,
-        action_dim: 32,
-        horizon: 16,
-        layers: 4,
-        attention: Attention { heads: 2, kv_heads: 1, head_dim: 64, rope_theta: 10_000.0, softcap: None },
-        rms_eps: 1e-6,
-        vision: vit(128, 256),
-        vlm: Expert { width: 128, mlp: 512 },
-        action: Expert { width: 64, mlp: 256 },
-        state_token: true,
-        embed: EmbedScale { text: 128_f32.sqrt(), image: 1.0, suffix: 1.0 },
-        time_embedding: TimeEmbedding::Openpi { min_period: 4e-3, max_period: 4.0 },
-        flow: Flow { steps: 10, direction: FlowDirection::NoiseAtOne, clip: None, sig_min: None },
-        positions: Positions::Global { base: 0 },
-        action_head_layers: 1,
-        normalization: NormalizationMode::default(),
-    }
 }
 
 /// Writes a directory with `config.json` and seeded random bf16 weights for `config`.

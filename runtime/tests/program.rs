@@ -248,6 +248,18 @@ fn the_service_manager_is_told() {
     assert!(child.wait().unwrap().success(), "SIGTERM is no error");
 }
 
+#[test]
+fn inspect_tells_what_a_directory_holds() {
+    let text = succeed(fathom().arg("inspect").arg(tests("golden/depthvla_openpi")));
+    for part in ["depth expert", "VLM expert", "base, wrist", "none: identity", "377964"] {
+        assert!(text.contains(part), "no {part:?}");
+    }
+    let json = succeed(fathom().args(["inspect", "--json"]).arg(tests("golden/pi0_lerobot")));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["family"], &json["action_dim"]), (&"LerobotPi0".into(), &7.into()));
+    assert_eq!(json["config"]["views"], serde_json::json!(["top", "wrist"]));
+}
+
 /// Each message names the thing, what was expected, and what was found.
 #[test]
 fn mistakes_are_told_plainly() {

@@ -40,7 +40,8 @@ fn train(folder: &Path) {
     let special: Vec<AddedToken> =
         ["<pad>", "<eos>", "<bos>", "<unk>"].map(|t| AddedToken::from(t, true)).into_iter().chain(bytes).collect();
     let mut trainer = BpeTrainerBuilder::new().vocab_size(420).show_progress(false).special_tokens(special).build();
-    let model = BPE::builder().byte_fallback(true).unk_token("<unk>".to_owned()).fuse_unk(true).build().expect("a model");
+    let model =
+        BPE::builder().byte_fallback(true).unk_token("<unk>".to_owned()).fuse_unk(true).build().expect("a model");
     let mut tokenizer = Theirs::new(model);
     tokenizer.with_normalizer(Some(Replace::new(" ", "\u{2581}").expect("a normaliser")));
     // The last three are left out, so that characters of theirs are unknown and fall back to bytes.
@@ -80,13 +81,13 @@ fn prompts_give_gemmas_tokens() {
     compare(folder.path());
     let ours = Tokenizer::open(folder.path()).expect("ours opens");
     let encode = |prompt| ours.prompt(prompt).expect("encodes");
-    assert_eq!(
-        encode("put both moka pots on the stove"),
-        [2, 1065, 2145, 705, 1161, 37801, 611, 573, 37932, 108]
-    );
+    assert_eq!(encode("put both moka pots on the stove"), [2, 1065, 2145, 705, 1161, 37801, 611, 573, 37932, 108]);
     assert_eq!(
         encode("put the white mug on the left plate and put the yellow and white mug on the right plate"),
-        [2, 1065, 573, 2674, 24464, 611, 573, 2731, 8811, 578, 2507, 573, 8123, 578, 2674, 24464, 611, 573, 1833, 8811, 108]
+        [
+            2, 1065, 573, 2674, 24464, 611, 573, 2731, 8811, 578, 2507, 573, 8123, 578, 2674, 24464, 611, 573, 1833,
+            8811, 108
+        ]
     );
 }
 

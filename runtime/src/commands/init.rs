@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use fathom::bench::Scene;
-use fathom_models::{random, tokenizer};
+use fathom_models::{presets, random, tokenizer};
 
 /// Makes a model directory with seeded random weights: a model that was never trained, for trying out the path.
 #[derive(Args)]
@@ -28,7 +28,7 @@ enum Preset {
 impl Init {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let config = match self.preset {
-            Preset::Small => random::small(),
+            Preset::Small => presets::small(),
         };
         random::write_checkpoint(&self.output, &config, self.seed)?;
         let write = |name: &str, json: serde_json::Value| {

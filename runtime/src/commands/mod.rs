@@ -2,4 +2,5 @@
 
 pub(crate) mod infer;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod run;

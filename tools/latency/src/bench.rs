@@ -7,7 +7,7 @@ use fathom::gpu::{Gpu, GpuOptions};
 use fathom::telemetry::{Header, StageTable};
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::image::ImageSpec;
-use fathom_models::{families, random};
+use fathom_models::{families, presets, random};
 
 use crate::Failure;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let dir = match (&o.model, &scratch) {
         (Some(dir), _) => dir.clone(),
         (None, Some(scratch)) => {
-            random::write_checkpoint(scratch.path(), &random::small(), o.seed)?;
+            random::write_checkpoint(scratch.path(), &presets::small(), o.seed)?;
             scratch.path().to_owned()
         }
         (None, None) => return Err("no model".into()),

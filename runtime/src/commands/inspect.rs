@@ -1,0 +1,28 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use fathom_models::families;
+use fathom_models::summary::Summary;
+
+/// What a model directory holds: family, sizes, parameters of each part, statistics.
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// Directory of the checkpoint.
+    model: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        let summary = Summary::of(&families::load(&self.model)?);
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&summary)?);
+        } else {
+            println!("{summary}");
+        }
+        Ok(())
+    }
+}
