@@ -4,6 +4,7 @@
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 
 pub mod builder;
+pub mod compose;
 pub mod config;
 pub mod depthvla;
 mod error;
@@ -18,6 +19,7 @@ pub mod params;
 pub mod presets;
 pub mod random;
 pub mod reference;
+pub mod save;
 pub mod summary;
 pub mod tokenizer;
 pub mod vit;

@@ -1,15 +1,13 @@
 //! Seeded random numbers and checkpoints: a model of any configuration without a download.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
 use crate::config::ModelConfig;
 use crate::depthvla::Model;
 use crate::error::ModelError;
 use crate::params::{Param, Role};
+use crate::save::{Saved, write_model};
+use crate::weights::WeightFormat;
 
 /// `n` values of N(0, 1): SplitMix64 and Box–Muller, the same for a seed on every machine.
 pub fn normal(seed: u64, n: usize) -> Vec<f32> {
@@ -35,33 +33,16 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
 /// [`ModelError::Config`], or [`ModelError::Io`] when the directory cannot be written.
 pub fn write_checkpoint(dir: &Path, config: &ModelConfig, seed: u64) -> Result<(), ModelError> {
     let model = Model::new(config.clone())?;
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ModelError::Io { path, source }
-    };
-    std::fs::create_dir_all(dir).map_err(io(dir))?;
-    let used = model.params.params.iter().filter(|p| p.role != Role::Unused);
-    let data: BTreeMap<&str, (Vec<usize>, Vec<u8>)> =
-        used.map(|p| (p.name.as_str(), (p.shape.clone(), values(p, seed)))).collect();
-    let path = dir.join("model.safetensors");
-    let invalid = |source| ModelError::Safetensors { path: path.clone(), source };
-    let views = data
+    let used: Vec<&Param> = model.params.params.iter().filter(|p| p.role != Role::Unused).collect();
+    let saved: Vec<Saved<'_>> = used
         .iter()
-        .map(|(name, (shape, bytes))| Ok((*name, TensorView::new(Dtype::BF16, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(invalid)?;
-    safetensors::serialize_to_file(views, None, &path).map_err(invalid)?;
-    let path = dir.join("config.json");
-    let json = |source| ModelError::Json { path: path.clone(), source };
-    let mut config = serde_json::to_value(config).map_err(json)?;
-    if let Some(object) = config.as_object_mut() {
-        object.insert("model_type".to_owned(), "depthvla".into());
-    }
-    let text = serde_json::to_string_pretty(&config).map_err(json)?;
-    std::fs::write(&path, text).map_err(io(&path))
+        .map(|p| Saved { name: &p.name, format: WeightFormat::Bf16, shape: &p.shape, bytes: values(p, seed).into() })
+        .collect();
+    write_model(dir, config, &saved)
 }
 
-fn values(p: &Param, seed: u64) -> Vec<u8> {
+/// A parameter's values in bf16.
+pub(crate) fn values(p: &Param, seed: u64) -> Vec<u8> {
     // FNV-1a of the name, so that a tensor's values do not depend on the others.
     let hash = p.name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let count: usize = p.shape.iter().product();

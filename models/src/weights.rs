@@ -32,7 +32,7 @@ impl WeightFormat {
         }
     }
 
-    fn of(dtype: Dtype) -> Option<WeightFormat> {
+    pub(crate) fn of(dtype: Dtype) -> Option<WeightFormat> {
         match dtype {
             Dtype::F32 => Some(WeightFormat::F32),
             Dtype::F16 => Some(WeightFormat::F16),

@@ -24,6 +24,7 @@ enum Command {
     Run(commands::run::Run),
     Init(commands::init::Init),
     Inspect(commands::inspect::Inspect),
+    Compose(commands::compose::Compose),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Init(init) => init.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Compose(compose) => compose.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,12 @@
 //! What several of the project's tests need: the golden cases, and comparing with them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Loaded};
 use fathom_models::observation::Observation;
+use fathom_models::reference::Reference;
 use fathom_models::weights::Checkpoint;
 
 pub mod graphs;
@@ -71,6 +73,28 @@ impl Golden {
         println!("{}:\n{report}", self.name);
         assert!(wrong == 0, "{}: {wrong} stages differ from the oracle\n{report}", self.name);
     }
+}
+
+/// Runs `loaded` on the CPU twins; every output by name.
+#[allow(clippy::expect_used, reason = "for tests: a model that does not run is a failed test")]
+pub fn run_on_twins(
+    loaded: &Loaded,
+    observation: &Observation,
+    options: &ForwardOptions,
+) -> BTreeMap<String, Vec<f32>> {
+    let model = &loaded.model;
+    let graph = model.forward(&loaded.weights, options).expect("the graph is built");
+    let mut reference = Reference::new(&graph, &loaded.weights);
+    let mut write = |name: &str, bytes: &[u8]| reference.write(graph.input(name).expect("an input").id, bytes);
+    for (view, (_, bytes)) in model.config.views.iter().zip(&observation.images) {
+        write(&format!("image.{view}"), bytes);
+    }
+    let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &observation.tokens);
+    write("text", bytemuck::cast_slice(&text.expect("tokens of the vocabulary")));
+    write("state", bytemuck::cast_slice(&observation.model_state(loaded)));
+    write("noise", bytemuck::cast_slice(&observation.noise));
+    reference.run().expect("it runs");
+    reference.outputs()
 }
 
 /// Largest difference over largest magnitude; infinite for unequal lengths or NaN.

@@ -1,0 +1,127 @@
+//! A DepthVLA from a pi0 and a depth model's encoder, as the paper initialises its own: VLM and action expert from the
+//! pi0, DINOv2 encoder from Depth Anything V2, depth expert and head from a seed. Such a model is not trained.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use crate::config::{Depth, DepthHead, ModelConfig, NormalizationMode, PosInterpolation, Vit};
+use crate::depthvla::Model;
+use crate::error::{ModelError, TensorProblem};
+use crate::families::Loaded;
+use crate::normalize::Affine;
+use crate::params::{ParamId, Role};
+use crate::random;
+use crate::save::{Saved, write_model};
+use crate::weights::{Checkpoint, WeightFormat};
+
+/// Where each part of a composed model came from, in tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// From the pi0.
+    pub pi0: usize,
+    /// From the depth model.
+    pub encoder: usize,
+    /// From the seed.
+    pub random: usize,
+}
+
+/// Writes the directory `output`.
+///
+/// `encoder` is a Hugging Face `Dinov2Model` or `DepthAnythingForDepthEstimation` checkpoint; `views` are those of the
+/// pi0's views that the depth branch looks at. The depth expert has the action expert's sizes.
+///
+/// # Errors
+/// [`ModelError::Config`] when the pi0 has a depth branch already or a view is not its, [`ModelError::Tensors`] for an
+/// encoder that is none, [`ModelError::Io`].
+pub fn compose(
+    pi0: &Loaded,
+    encoder: &Checkpoint,
+    views: &[String],
+    seed: u64,
+    output: &Path,
+) -> Result<Origins, ModelError> {
+    let base = &pi0.model.config;
+    let depth = depth_branch(base, encoder, views)?;
+    let (mean, std) = (&pi0.normalization.state, &pi0.normalization.action);
+    // The pi0's statistics are written as they act: offset and scale, without an eps of their own.
+    let config =
+        ModelConfig { depth: Some(depth), normalization: NormalizationMode::Zscore { eps: 0.0 }, ..base.clone() };
+    let model = Model::new(config)?;
+    let mut origins = Origins::default();
+    let mut tensors = Vec::new();
+    for param in &model.params.params {
+        let mut save = |format, bytes| tensors.push(Saved { name: &param.name, format, shape: &param.shape, bytes });
+        let own = pi0.model.params.params.iter().position(|p| p.name == param.name);
+        if let Some((format, bytes)) = own.and_then(|i| pi0.weights.bytes(ParamId(i as u32)).ok()) {
+            origins.pi0 += 1;
+            save(format, Cow::Borrowed(bytes));
+        } else if let Some((format, bytes)) = encoder_tensor(encoder, &param.name) {
+            origins.encoder += 1;
+            save(format, Cow::Borrowed(bytes));
+        } else if param.role != Role::Unused {
+            origins.random += 1;
+            save(WeightFormat::Bf16, Cow::Owned(random::values(param, seed)));
+        }
+    }
+    write_model(output, &model.config, &tensors)?;
+    if pi0.normalization.source.is_some() {
+        let list = |a: &Affine| serde_json::json!({ "mean": a.offset, "std": a.scale });
+        let stats = serde_json::json!({ "norm_stats": { "state": list(mean), "actions": list(std) } });
+        let path = output.join("norm_stats.json");
+        fs::write(&path, format!("{stats:#}\n")).map_err(|source| ModelError::Io { path, source })?;
+    }
+    Ok(origins)
+}
+
+/// The encoder's tensor for one of Fathom's `depth_encoder.*` names.
+fn encoder_tensor<'a>(encoder: &'a Checkpoint, name: &str) -> Option<(WeightFormat, &'a [u8])> {
+    let bare = name.strip_prefix("depth_encoder.")?;
+    let found = [format!("backbone.{bare}"), bare.to_owned(), name.to_owned()];
+    let (dtype, bytes) = found.iter().find_map(|name| encoder.tensor(name))?;
+    Some((WeightFormat::of(dtype)?, bytes))
+}
+
+/// The depth branch whose encoder has the sizes of the checkpoint's tensors.
+fn depth_branch(base: &ModelConfig, encoder: &Checkpoint, views: &[String]) -> Result<Depth, ModelError> {
+    if base.depth.is_some() {
+        let (expected, found) = ("a pi0".to_owned(), "a model with a depth branch".to_owned());
+        return Err(crate::ConfigError { field: "depth".to_owned(), expected, found }.into());
+    }
+    let root = if encoder.shape("backbone.embeddings.cls_token").is_some() { "backbone." } else { "" };
+    let shape = |part: &str, dimensions: usize| {
+        let name = format!("{root}{part}");
+        match encoder.shape(&name) {
+            Some(shape) if shape.len() == dimensions => Ok(shape.to_vec()),
+            found => {
+                let expected = vec![0; dimensions];
+                let problem = match found {
+                    Some(found) => TensorProblem::Misshapen { name, expected, found: found.to_vec() },
+                    None => TensorProblem::Missing { name, shape: expected },
+                };
+                Err(ModelError::Tensors { path: encoder.path().to_owned(), problems: vec![problem] })
+            }
+        }
+    };
+    let projection = shape("embeddings.patch_embeddings.projection.weight", 4)?;
+    let positions = shape("embeddings.position_embeddings", 3)?;
+    let fc1 = shape("encoder.layer.0.mlp.fc1.weight", 2)?;
+    let (width, patch) = (projection[0], projection[3]);
+    let has = |i: usize| encoder.shape(&format!("{root}encoder.layer.{i}.norm1.weight")).is_some();
+    let layers = (0..).take_while(|i| has(*i)).count();
+    // DINOv2's heads are 64 wide at every size.
+    let heads = (width / 64).max(1);
+    let image_size = base.vision.grid() * patch;
+    Ok(Depth {
+        views: views.to_vec(),
+        encoder: Vit { image_size, patch, width, layers, heads, mlp: fc1[0], eps: 1e-6 },
+        pos_grid: (positions[1].max(1) - 1).isqrt(),
+        pos_interpolation: PosInterpolation::Size,
+        expert: base.action,
+        in_proj: width != base.action.width,
+        scale_input: 1.0,
+        pos_base: 0,
+        proprio_sees_depth: true,
+        head: DepthHead::Log,
+    })
+}

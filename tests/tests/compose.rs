@@ -1,0 +1,43 @@
+//! A DepthVLA composed of lerobot's pi0 and a DINOv2 encoder holds both, and its VLM computes what the pi0's did.
+
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
+use fathom_models::compose::compose;
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::families;
+use fathom_models::weights::Checkpoint;
+use fathom_tests::{Golden, path, relative_error, run_on_twins};
+use safetensors::SafeTensors;
+
+#[test]
+fn a_composed_model_has_the_pi0s_vlm_and_the_encoders_weights() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A Hugging Face Dinov2Model, made of the golden DepthVLA's encoder.
+    let bytes = std::fs::read(path("golden/depthvla_openpi/model.safetensors")).expect("the golden model");
+    let all = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let encoder_file = folder.path().join("encoder.safetensors");
+    let encoder = all.iter().filter_map(|(name, view)| Some((name.strip_prefix("depth_encoder.")?.to_owned(), view)));
+    safetensors::serialize_to_file(encoder, None, &encoder_file).expect("written");
+    let encoder = Checkpoint::open(&encoder_file).expect("opens");
+
+    let golden = Golden::load("pi0_lerobot");
+    let output = folder.path().join("composed");
+    let origins = compose(&golden.loaded, &encoder, &["top".to_owned()], 7, &output).expect("composes");
+    assert_eq!(origins.encoder, encoder.names().count(), "every encoder tensor was taken over");
+    assert!(origins.pi0 > 100 && origins.random > 20, "{origins:?}");
+    let composed = families::load(&output).expect("loads as any other model");
+    assert_eq!(composed.action_dim, golden.loaded.action_dim, "the pi0's statistics came along");
+
+    let o = &golden.observation;
+    let options = ForwardOptions { depth_map: true, ..golden.options() };
+    let outputs = run_on_twins(&composed, o, &options);
+    for name in golden.expected.names().filter(|n| ["vision.", "projector.", "vlm."].iter().any(|p| n.starts_with(p))) {
+        let expected = golden.expected.f32(name).expect("f32");
+        let error = relative_error(&expected, outputs.get(name).expect("the stage"));
+        assert!(error <= 1e-4, "{name}: {error}");
+    }
+    assert!(outputs["depth.top"].iter().all(|d| d.is_finite() && *d > 0.0), "a depth map, however untrained");
+    let again =
+        compose(&composed, &encoder, &["top".to_owned()], 7, &output).expect_err("it has a depth branch already");
+    assert!(again.to_string().contains("depth"), "{again}");
+}
