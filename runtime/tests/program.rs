@@ -227,7 +227,7 @@ fn the_service_manager_is_told() {
     let mut command = fathom();
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
     let mut child = command.args(["run", "--software", "--config"]).arg(&config).spawn().unwrap();
-    let mut next = || {
+    let next = || {
         let mut buffer = [0; 512];
         let length = heard.recv(&mut buffer).expect("a message within a minute");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
