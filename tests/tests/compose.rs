@@ -1,7 +1,5 @@
 //! A DepthVLA composed of lerobot's pi0 and a DINOv2 encoder holds both, and its VLM computes what the pi0's did.
 
-#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
-
 use fathom_models::compose::compose;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
