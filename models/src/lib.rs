@@ -4,6 +4,7 @@
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 
 pub mod builder;
+pub mod checkpoint;
 pub mod config;
 pub mod depthvla;
 mod error;
@@ -21,4 +22,4 @@ pub mod tokenizer;
 pub mod vit;
 pub mod weights;
 
-pub use error::{ConfigError, ModelError, TensorProblem};
+pub use error::{ConfigError, ModelError, ShardProblem, TensorProblem};

@@ -3,26 +3,14 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use fathom_models::observation::finish_actions;
-use fathom_models::reference::Reference;
-use fathom_tests::Golden;
+use fathom_tests::{Golden, on_twins};
 
 fn run(name: &'static str) {
     let golden = Golden::load(name);
     let Golden { loaded, observation, .. } = &golden;
-    let model = &loaded.model;
-    let graph = model.forward(&loaded.weights, &golden.options()).expect("the graph is built");
-    let mut reference = Reference::new(&graph, &loaded.weights);
-    let mut write = |name: &str, bytes: &[u8]| reference.write(graph.input(name).expect("an input").id, bytes);
-    for (view, (_, bytes)) in model.config.views.iter().zip(&observation.images) {
-        write(&format!("image.{view}"), bytes);
-    }
-    let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &observation.tokens).expect("tokens");
-    write("text", bytemuck::cast_slice(&text));
-    write("state", bytemuck::cast_slice(&observation.model_state(loaded)));
-    write("noise", bytemuck::cast_slice(&observation.noise));
-    reference.run().expect("it runs");
-    let outputs = reference.outputs();
-    let (normalized, actions) = finish_actions(loaded, outputs["actions"].clone()).expect("finite actions");
+    let outputs = on_twins(loaded, observation, true);
+    let raw = outputs["actions"].clone();
+    let (normalized, actions) = finish_actions(loaded, &observation.state, raw).expect("finite actions");
     golden.compare(|name| match name {
         "actions" => Some(actions.clone()),
         "actions.normalized" => Some(normalized.clone()),
