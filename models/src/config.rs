@@ -84,7 +84,8 @@ impl Default for NormalizationMode {
     }
 }
 
-/// How an image of any size becomes a square input. Both modes keep the aspect ratio and pad, centred, with black.
+/// How an image of any size becomes a square input. All modes keep the aspect ratio and pad with black, centred where
+/// nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
@@ -92,6 +93,8 @@ pub enum Resize {
     PillowBilinear,
     /// torch's `interpolate(bilinear, align_corners=False)` on f32, not antialiased (lerobot).
     TorchBilinear,
+    /// The same, padded on the left and at the top only (lerobot 0.3 and before).
+    TorchBilinearPadTopLeft,
 }
 
 /// Attention sizes, common to all experts.

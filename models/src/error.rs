@@ -38,6 +38,14 @@ pub enum ModelError {
         /// One entry a tensor.
         problems: Vec<TensorProblem>,
     },
+    /// The files of a checkpoint contradict their index; all that is wrong, in one list.
+    #[error("{}: {} contradiction(s) between the index and its files:\n{}", path.display(), problems.len(), list(problems))]
+    Shards {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong.
+        problems: Vec<ShardProblem>,
+    },
     /// The forward definition was given shapes that do not fit each other.
     #[error("{op}: {detail}")]
     Shape {
@@ -130,6 +138,33 @@ pub enum TensorProblem {
     },
 }
 
-fn list(problems: &[TensorProblem]) -> String {
+/// A way in which the files of a checkpoint contradict their index.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShardProblem {
+    /// A file that is not beside the index.
+    #[error("no file     {file}")]
+    NoFile {
+        /// As the index names it.
+        file: String,
+    },
+    /// A tensor that is not in the file that the index names.
+    #[error("not in file {name}: expected in {file}")]
+    Absent {
+        /// The tensor.
+        name: String,
+        /// The file.
+        file: String,
+    },
+    /// A tensor that two files have.
+    #[error("twice       {name}: in {} and {}", files[0], files[1])]
+    Twice {
+        /// The tensor.
+        name: String,
+        /// The files.
+        files: [String; 2],
+    },
+}
+
+fn list<T: std::fmt::Display>(problems: &[T]) -> String {
     problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
 }

@@ -15,6 +15,8 @@ use crate::params::Param;
 use crate::weights::{Checkpoint, Weights};
 
 mod lerobot;
+mod lerobot_stats;
+mod pi0;
 
 /// A checkpoint's origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ struct Described {
 /// # Errors
 /// Every way in which the directory is not a model: see [`ModelError`].
 pub fn load(dir: &Path) -> Result<Loaded, ModelError> {
-    let checkpoint = Checkpoint::open(&dir.join("model.safetensors"))?;
+    let checkpoint = Checkpoint::open_model(dir)?;
     let path = dir.join("config.json");
     let config: serde_json::Value = read_json(&path)?;
     let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
@@ -73,9 +75,9 @@ pub fn load(dir: &Path) -> Result<Loaded, ModelError> {
     let model = Model::new(config)?;
     let names = |p: &Param| match family {
         Family::DepthVla => vec![p.name.clone()],
-        Family::LerobotPi0 => lerobot::names(&p.name),
+        Family::LerobotPi0 => pi0::names(&p.name),
     };
-    let ignored = |name: &str| family == Family::LerobotPi0 && lerobot::ignored(name);
+    let ignored = |name: &str| family == Family::LerobotPi0 && pi0::ignored(name);
     let weights = Weights::resolve(checkpoint, &model.params, names, ignored)?;
     Ok(Loaded { family, model, weights, normalization, state_dims, action_dim })
 }

@@ -138,12 +138,15 @@ pub fn unpack(g: &mut GraphBuilder, view: &str, spec: ImageSpec) -> Pixels {
 /// Pixels to the square `(side · side, 3)` in 0..1.
 pub fn square(g: &mut GraphBuilder, pixels: &Pixels, resize: Resize, side: usize) -> Tensor {
     let square = g.activation("square", side * side, 3);
-    let at = placement(&pixels.spec, side);
+    let mut at = placement(&pixels.spec, side);
+    if resize == Resize::TorchBilinearPadTopLeft {
+        (at.left, at.top) = (side - at.width, side - at.height);
+    }
     let [in_width, in_height] = [pixels.spec.width as u32, pixels.spec.height as u32];
     let [width, height, left, top] = [at.width, at.height, at.left, at.top].map(|v| v as u32);
     let side = side as u32;
     match resize {
-        Resize::TorchBilinear => {
+        Resize::TorchBilinear | Resize::TorchBilinearPadTopLeft => {
             let params = p::ResizeTorch { in_width, in_height, width, height, left, top, side };
             g.image_op(Op::ResizeTorch { params, source: pixels.id, square: square.id });
         }

@@ -4,6 +4,7 @@
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 
 pub mod builder;
+pub mod checkpoint;
 pub mod compose;
 pub mod config;
 pub mod depthvla;
@@ -25,4 +26,4 @@ pub mod tokenizer;
 pub mod vit;
 pub mod weights;
 
-pub use error::{ConfigError, ModelError, TensorProblem};
+pub use error::{ConfigError, ModelError, ShardProblem, TensorProblem};

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use crate::config::NormalizationMode;
 use crate::error::ModelError;
-use crate::weights::Checkpoint;
 
 /// `normalized = (x − offset) / scale`, per element; empty is identity. The inverse is exact.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,18 +32,34 @@ impl Affine {
         }
     }
 
+    /// Itself, where every number is finite.
+    ///
+    /// # Errors
+    /// [`ModelError::Statistics`] naming `what` and the element.
+    pub(crate) fn finite(self, path: &Path, what: &str) -> Result<Affine, ModelError> {
+        let pairs = self.offset.iter().zip(&self.scale).enumerate();
+        match pairs.into_iter().find(|(_, (offset, scale))| !offset.is_finite() || !scale.is_finite()) {
+            Some((i, (offset, scale))) => {
+                let detail =
+                    format!("{what}: expected finite statistics, found offset {offset}, scale {scale} at element {i}");
+                Err(ModelError::Statistics { path: path.to_owned(), detail })
+            }
+            None => Ok(self),
+        }
+    }
+
     fn of(parts: &[(f32, f32)]) -> Affine {
         Affine { offset: parts.iter().map(|p| p.0).collect(), scale: parts.iter().map(|p| p.1).collect() }
     }
 
     /// `(x − low) / span · 2 − 1`.
-    fn range(low: &[f32], high: &[f32], span: impl Fn(f32, f32) -> f32) -> Affine {
+    pub(crate) fn range(low: &[f32], high: &[f32], span: impl Fn(f32, f32) -> f32) -> Affine {
         let half = |(l, h): (&f32, &f32)| (l + span(*l, *h) / 2.0, span(*l, *h) / 2.0);
         Affine::of(&low.iter().zip(high).map(half).collect::<Vec<_>>())
     }
 
     /// `(x − mean) / (std + eps)`.
-    fn mean_std(mean: &[f32], std: &[f32], eps: f32) -> Affine {
+    pub(crate) fn mean_std(mean: &[f32], std: &[f32], eps: f32) -> Affine {
         Affine::of(&mean.iter().zip(std).map(|(m, s)| (*m, s + eps)).collect::<Vec<_>>())
     }
 }
@@ -58,6 +73,9 @@ pub struct Normalization {
     pub state: Affine,
     /// Actions.
     pub action: Affine,
+    /// Elements of an action that are relative to the state of the same element; shorter than an action where the rest
+    /// is absolute.
+    pub relative: Vec<bool>,
 }
 
 #[derive(Deserialize)]
@@ -73,19 +91,6 @@ struct OpenpiStats {
     q99: Option<Vec<f32>>,
     min: Option<Vec<f32>>,
     max: Option<Vec<f32>>,
-}
-
-#[derive(Deserialize)]
-struct Processor {
-    steps: Vec<Step>,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    registry_name: String,
-    #[serde(default)]
-    config: serde_json::Value,
-    state_file: Option<String>,
 }
 
 impl Normalization {
@@ -106,9 +111,14 @@ impl Normalization {
     /// another length.
     pub fn openpi(dir: &Path, mode: NormalizationMode) -> Result<Normalization, ModelError> {
         let path = dir.join("norm_stats.json");
-        if !path.exists() {
-            return Ok(Normalization::default());
-        }
+        if path.exists() { Normalization::openpi_file(path, mode) } else { Ok(Normalization::default()) }
+    }
+
+    /// openpi's statistics in the file `path`.
+    ///
+    /// # Errors
+    /// As [`openpi`](Self::openpi).
+    pub fn openpi_file(path: PathBuf, mode: NormalizationMode) -> Result<Normalization, ModelError> {
         let stats: Openpi = crate::families::read_json(&path)?;
         let affine = |name: &str| {
             let Some(s) = stats.norm_stats.get(name) else { return Ok(Affine::default()) };
@@ -126,82 +136,17 @@ impl Normalization {
                     format!("{name}: expected {names:?} of one length, found {} and {}", first.len(), second.len());
                 return Err(ModelError::Statistics { path: path.clone(), detail });
             }
-            Ok(match mode {
+            let affine = match mode {
                 NormalizationMode::Zscore { eps } => Affine::mean_std(first, second, eps),
                 NormalizationMode::Quantile { eps } | NormalizationMode::Minmax { eps } => {
                     Affine::range(first, second, |low, high| high - low + eps)
                 }
-            })
+            };
+            affine.finite(&path, name)
         };
-        Ok(Normalization { state: affine("state")?, action: affine("actions")?, source: Some(path.clone()) })
+        let (state, action) = (affine("state")?, affine("actions")?);
+        Ok(Normalization { state, action, source: Some(path.clone()), relative: Vec::new() })
     }
-
-    /// lerobot's processor files (0.4 and later) in `dir`, or identity.
-    ///
-    /// # Errors
-    /// [`ModelError::Json`], [`ModelError::Safetensors`], or [`ModelError::Statistics`] for a mode or a tensor that is
-    /// not there.
-    pub fn lerobot(dir: &Path) -> Result<Normalization, ModelError> {
-        let input =
-            lerobot_step(dir, "policy_preprocessor.json", "normalizer_processor", "STATE", "observation.state")?;
-        let output = lerobot_step(dir, "policy_postprocessor.json", "unnormalizer_processor", "ACTION", "action")?;
-        let source = input.as_ref().or(output.as_ref()).map(|(path, _)| path.clone());
-        Ok(Normalization {
-            source,
-            state: input.map(|(_, a)| a).unwrap_or_default(),
-            action: output.map(|(_, a)| a).unwrap_or_default(),
-        })
-    }
-}
-
-/// The affine map that step `registry_name` of `file` applies to `key`, whose feature type is `kind`.
-fn lerobot_step(
-    dir: &Path,
-    file: &str,
-    registry_name: &str,
-    kind: &str,
-    key: &str,
-) -> Result<Option<(PathBuf, Affine)>, ModelError> {
-    let path = dir.join(file);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let processor: Processor = crate::families::read_json(&path)?;
-    for step in &processor.steps {
-        let relative =
-            matches!(step.registry_name.as_str(), "relative_actions_processor" | "absolute_actions_processor");
-        if relative && step.config.get("enabled").and_then(serde_json::Value::as_bool) == Some(true) {
-            let detail = format!("{}: expected \"enabled\": false (absolute actions), found true", step.registry_name);
-            return Err(ModelError::Statistics { path, detail });
-        }
-    }
-    let Some(step) = processor.steps.into_iter().find(|s| s.registry_name == registry_name) else { return Ok(None) };
-    let mode = step.config.get("norm_map").and_then(|m| m.get(kind)).and_then(serde_json::Value::as_str);
-    let eps = step.config.get("eps").and_then(serde_json::Value::as_f64).unwrap_or(1e-8) as f32;
-    let Some(state_file) = step.state_file else { return Ok(None) };
-    let statistics = Checkpoint::open(&dir.join(state_file))?;
-    let get = |part: &str| {
-        let name = format!("{key}.{part}");
-        statistics.f32(&name).ok_or_else(|| ModelError::Statistics {
-            path: statistics.path().to_owned(),
-            detail: format!("no tensor {name}, which mode {} needs", mode.unwrap_or_default()),
-        })
-    };
-    // lerobot: a span of zero becomes eps.
-    let range =
-        |low: Vec<f32>, high: Vec<f32>| Affine::range(&low, &high, |l: f32, h: f32| if h == l { eps } else { h - l });
-    let affine = match mode {
-        None | Some("IDENTITY") => Affine::default(),
-        // lerobot divides by std + eps on the way in, and multiplies by std alone on the way out.
-        Some("MEAN_STD") => Affine::mean_std(&get("mean")?, &get("std")?, if kind == "STATE" { eps } else { 0.0 }),
-        Some("MIN_MAX") => range(get("min")?, get("max")?),
-        Some("QUANTILES") => range(get("q01")?, get("q99")?),
-        Some(other) => {
-            let detail = format!("mode of {kind}: expected IDENTITY, MEAN_STD, MIN_MAX or QUANTILES, found {other}");
-            return Err(ModelError::Statistics { path, detail });
-        }
-    };
-    Ok(Some((statistics.path().to_owned(), affine)))
 }
 
 #[cfg(test)]

@@ -99,11 +99,15 @@ fn finite(name: &str, expected: &str, values: &[f32]) -> Result<(), ModelError> 
 }
 
 /// Normalised actions `(horizon, action_dim)` clipped where the configuration says so, and the robot's own actions
-/// `(horizon, robot's action_dim)`.
+/// `(horizon, robot's action_dim)`. What is relative is relative to `state`, the robot's own at the observation.
 ///
 /// # Errors
 /// [`ModelError::Observation`] when the model gave NaN or infinity, or the statistics make it of what the model gave.
-pub fn finish_actions(loaded: &Loaded, mut normalized: Vec<f32>) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+pub fn finish_actions(
+    loaded: &Loaded,
+    state: &[f32],
+    mut normalized: Vec<f32>,
+) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
     let config = &loaded.model.config;
     finite("actions", "finite numbers from the model", &normalized)?;
     if let Some(clip) = config.flow.clip {
@@ -113,6 +117,9 @@ pub fn finish_actions(loaded: &Loaded, mut normalized: Vec<f32>) -> Result<(Vec<
     for row in normalized.chunks_exact(config.action_dim) {
         let mut row: Vec<f32> = row.iter().take(loaded.action_dim).copied().collect();
         loaded.normalization.action.unnormalize(&mut row);
+        for ((value, relative), state) in row.iter_mut().zip(&loaded.normalization.relative).zip(state) {
+            *value += if *relative { *state } else { 0.0 };
+        }
         actions.extend(row);
     }
     finite("actions", "finite numbers after the statistics were applied", &actions)?;

@@ -1,150 +1,18 @@
-//! A checkpoint's tensors, by memory map: nothing is copied until it goes to the GPU.
+//! A model's parameters in its checkpoint: found by name, complete, and checked.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
-
+pub use crate::checkpoint::{Checkpoint, WeightFormat, to_f32};
+use crate::checkpoint::{Entry, Place, not_finite};
 use crate::error::{ModelError, TensorProblem};
 use crate::params::{Param, ParamId, ParamTable, Role};
-
-/// Number format of a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WeightFormat {
-    /// IEEE single.
-    F32,
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl WeightFormat {
-    /// Bytes of an element.
-    pub fn bytes(self) -> usize {
-        match self {
-            WeightFormat::F32 => 4,
-            WeightFormat::F16 | WeightFormat::Bf16 => 2,
-        }
-    }
-
-    pub(crate) fn of(dtype: Dtype) -> Option<WeightFormat> {
-        match dtype {
-            Dtype::F32 => Some(WeightFormat::F32),
-            Dtype::F16 => Some(WeightFormat::F16),
-            Dtype::BF16 => Some(WeightFormat::Bf16),
-            _ => None,
-        }
-    }
-}
-
-/// One tensor of a safetensors file.
-#[derive(Clone, Debug)]
-struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    range: Range<usize>,
-}
-
-/// A safetensors file, mapped; every tensor's place is known and lies within the file.
-#[derive(Debug)]
-pub struct Checkpoint {
-    path: PathBuf,
-    map: Mmap,
-    entries: BTreeMap<String, Entry>,
-    metadata: BTreeMap<String, String>,
-}
-
-impl Checkpoint {
-    /// Maps `path` and reads its header.
-    ///
-    /// # Errors
-    /// [`ModelError::Io`], or [`ModelError::Safetensors`] for a file that is truncated or no safetensors file.
-    pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
-        let io = |source| ModelError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the map is read-only; a file that another process changes meanwhile gives other weights, but the bytes
-        // are plain numbers, for which every value is valid.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
-        let (_, header) = SafeTensors::read_metadata(&map).map_err(invalid)?;
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        let tensors = SafeTensors::deserialize(&map).map_err(invalid)?;
-        let start = map.as_ptr() as usize;
-        let entries = tensors
-            .iter()
-            .map(|(name, view)| {
-                let at = view.data().as_ptr() as usize - start;
-                let range = at..at + view.data().len();
-                (name.to_owned(), Entry { dtype: view.dtype(), shape: view.shape().to_vec(), range })
-            })
-            .collect();
-        Ok(Checkpoint { path: path.to_owned(), map, entries, metadata })
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Free-form metadata of the file.
-    pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.get(key).map(String::as_str)
-    }
-
-    /// Names of the tensors.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
-    }
-
-    /// Shape of a tensor.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.entries.get(name).map(|e| e.shape.as_slice())
-    }
-
-    /// Dtype and bytes of a tensor.
-    pub fn tensor(&self, name: &str) -> Option<(Dtype, &[u8])> {
-        let entry = self.entries.get(name)?;
-        Some((entry.dtype, self.map.get(entry.range.clone())?))
-    }
-
-    /// A tensor's values, where its dtype is a float of 16 or 32 bits.
-    pub fn f32(&self, name: &str) -> Option<Vec<f32>> {
-        let (dtype, bytes) = self.tensor(name)?;
-        Some(to_f32(WeightFormat::of(dtype)?, bytes))
-    }
-}
-
-/// Values of little-endian bytes.
-pub fn to_f32(format: WeightFormat, bytes: &[u8]) -> Vec<f32> {
-    match format {
-        WeightFormat::F32 => bytemuck::pod_collect_to_vec(bytes),
-        WeightFormat::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-        WeightFormat::Bf16 => bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-    }
-}
-
-/// First element that is NaN or infinite.
-fn not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
-    match format {
-        WeightFormat::F32 => {
-            bytes.as_chunks().0.iter().position(|b| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000)
-        }
-        WeightFormat::F16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7c00 == 0x7c00),
-        WeightFormat::Bf16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7f80 == 0x7f80),
-    }
-}
 
 /// The model's parameters in their checkpoint, complete and checked.
 #[derive(Debug)]
 pub struct Weights {
     checkpoint: Checkpoint,
     /// By [`ParamId`]; `None` for a parameter that is not used and not there.
-    slots: Vec<Option<(WeightFormat, Range<usize>)>>,
+    slots: Vec<Option<(WeightFormat, Place)>>,
     names: Vec<String>,
 }
 
@@ -165,9 +33,9 @@ impl Weights {
         let mut slots = Vec::new();
         for param in &table.params {
             let candidates = names(param);
-            let found = candidates.iter().find(|n| checkpoint.entries.contains_key(*n));
+            let found = candidates.iter().find(|n| checkpoint.entries().contains_key(*n));
             known.extend(candidates.iter().cloned());
-            match found.and_then(|name| Some((name, checkpoint.entries.get(name)?))) {
+            match found.and_then(|name| Some((name, checkpoint.entries().get(name)?))) {
                 Some((name, entry)) => slots.push(check(param, name, entry, &checkpoint, &mut problems)),
                 None => {
                     slots.push(None);
@@ -178,13 +46,13 @@ impl Weights {
                 }
             }
         }
-        for (name, entry) in &checkpoint.entries {
+        for (name, entry) in checkpoint.entries() {
             if !known.contains(name) && !ignored(name) {
                 problems.push(TensorProblem::Unexpected { name: name.clone(), shape: entry.shape.clone() });
             }
         }
         if !problems.is_empty() {
-            return Err(ModelError::Tensors { path: checkpoint.path, problems });
+            return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
         let names = table.params.iter().map(|p| p.name.clone()).collect();
         Ok(Weights { checkpoint, slots, names })
@@ -196,10 +64,10 @@ impl Weights {
     /// [`ModelError::Tensors`] for a parameter that the checkpoint may leave out and does.
     pub fn bytes(&self, id: ParamId) -> Result<(WeightFormat, &[u8]), ModelError> {
         let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
-        slot.and_then(|(format, range)| Some((*format, self.checkpoint.map.get(range.clone())?))).ok_or_else(|| {
+        slot.and_then(|(format, place)| Some((*format, self.checkpoint.at(place)?))).ok_or_else(|| {
             let name = self.names.get(id.0 as usize).cloned().unwrap_or_else(|| format!("parameter {}", id.0));
             ModelError::Tensors {
-                path: self.checkpoint.path.clone(),
+                path: self.checkpoint.path().to_owned(),
                 problems: vec![TensorProblem::Missing { name, shape: Vec::new() }],
             }
         })
@@ -245,7 +113,7 @@ fn check(
     entry: &Entry,
     checkpoint: &Checkpoint,
     problems: &mut Vec<TensorProblem>,
-) -> Option<(WeightFormat, Range<usize>)> {
+) -> Option<(WeightFormat, Place)> {
     let name = name.to_owned();
     if param.role != Role::Unused && entry.shape != param.shape {
         problems.push(TensorProblem::Misshapen { name, expected: param.shape.clone(), found: entry.shape.clone() });
@@ -255,12 +123,12 @@ fn check(
         problems.push(TensorProblem::Dtype { name, found: format!("{:?}", entry.dtype) });
         return None;
     };
-    let bytes = checkpoint.map.get(entry.range.clone()).unwrap_or_default();
+    let bytes = checkpoint.at(&entry.place).unwrap_or_default();
     if let Some(index) = not_finite(format, bytes) {
         let element = bytes.get(index * format.bytes()..(index + 1) * format.bytes()).unwrap_or_default();
         let value = to_f32(format, element).first().copied().unwrap_or(f32::NAN);
         problems.push(TensorProblem::NotFinite { name, index, value });
         return None;
     }
-    Some((format, entry.range.clone()))
+    Some((format, entry.place.clone()))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Loaded};
-use fathom_models::observation::Observation;
+use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::reference::Reference;
 use fathom_models::weights::Checkpoint;
 
@@ -75,22 +75,35 @@ impl Golden {
     }
 }
 
-/// Runs `loaded` on the CPU twins; every output by name.
-#[allow(clippy::expect_used, reason = "for tests: a model that does not run is a failed test")]
-pub fn run_on_twins(
-    loaded: &Loaded,
-    observation: &Observation,
-    options: &ForwardOptions,
-) -> BTreeMap<String, Vec<f32>> {
+/// The robot's own actions for `observation`, by the CPU twins.
+#[allow(clippy::expect_used, reason = "for tests")]
+pub fn actions_on_twins(loaded: &Loaded, observation: &Observation) -> Vec<f32> {
+    let outputs = on_twins(loaded, observation, false);
+    finish_actions(loaded, &observation.state, outputs["actions"].clone()).expect("finite actions").1
+}
+
+/// Every output of the graph for `observation`, by the CPU twins; with `taps` every stage.
+#[allow(clippy::expect_used, reason = "for tests")]
+pub fn on_twins(loaded: &Loaded, observation: &Observation, taps: bool) -> BTreeMap<String, Vec<f32>> {
     let model = &loaded.model;
-    let graph = model.forward(&loaded.weights, options).expect("the graph is built");
+    let options = ForwardOptions {
+        images: observation.images.iter().map(|(spec, _)| *spec).collect(),
+        prompt_tokens: observation.tokens.len(),
+        depth_map: taps,
+        taps,
+    };
+    let graph = model.forward(&loaded.weights, &options).expect("the graph is built");
     let mut reference = Reference::new(&graph, &loaded.weights);
-    let mut write = |name: &str, bytes: &[u8]| reference.write(graph.input(name).expect("an input").id, bytes);
+    let mut write = |name: &str, bytes: &[u8]| {
+        if let Some(tensor) = graph.input(name) {
+            reference.write(tensor.id, bytes);
+        }
+    };
     for (view, (_, bytes)) in model.config.views.iter().zip(&observation.images) {
         write(&format!("image.{view}"), bytes);
     }
-    let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &observation.tokens);
-    write("text", bytemuck::cast_slice(&text.expect("tokens of the vocabulary")));
+    let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &observation.tokens).expect("tokens");
+    write("text", bytemuck::cast_slice(&text));
     write("state", bytemuck::cast_slice(&observation.model_state(loaded)));
     write("noise", bytemuck::cast_slice(&observation.noise));
     reference.run().expect("it runs");

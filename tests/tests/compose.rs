@@ -1,10 +1,9 @@
 //! A DepthVLA composed of lerobot's pi0 and a DINOv2 encoder holds both, and its VLM computes what the pi0's did.
 
 use fathom_models::compose::compose;
-use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
 use fathom_models::weights::Checkpoint;
-use fathom_tests::{Golden, path, relative_error, run_on_twins};
+use fathom_tests::{Golden, on_twins, path, relative_error};
 use safetensors::SafeTensors;
 
 #[test]
@@ -27,8 +26,7 @@ fn a_composed_model_has_the_pi0s_vlm_and_the_encoders_weights() {
     assert_eq!(composed.action_dim, golden.loaded.action_dim, "the pi0's statistics came along");
 
     let o = &golden.observation;
-    let options = ForwardOptions { depth_map: true, ..golden.options() };
-    let outputs = run_on_twins(&composed, o, &options);
+    let outputs = on_twins(&composed, o, true);
     for name in golden.expected.names().filter(|n| ["vision.", "projector.", "vlm."].iter().any(|p| n.starts_with(p))) {
         let expected = golden.expected.f32(name).expect("f32");
         let error = relative_error(&expected, outputs.get(name).expect("the stage"));

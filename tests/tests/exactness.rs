@@ -153,6 +153,7 @@ fn rows_of_any_stride_give_the_same_actions() {
     let inputs = Inputs { images: &images, state: &padded.state, noise: &padded.noise };
     let (outputs, _) = session.infer(&inputs, true).expect("it runs");
     let raw = outputs.iter().find(|o| o.name == "actions").expect("actions").values.clone();
-    let (_, actions) = fathom_models::observation::finish_actions(&golden.loaded, raw).expect("finite");
+    let (_, actions) =
+        fathom_models::observation::finish_actions(&golden.loaded, &golden.observation.state, raw).expect("finite");
     assert!(actions == expected, "and so does a pass for each dispatch");
 }

@@ -3,13 +3,14 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use fathom_models::observation::finish_actions;
-use fathom_tests::{Golden, run_on_twins};
+use fathom_tests::{Golden, on_twins};
 
 fn run(name: &'static str) {
     let golden = Golden::load(name);
     let Golden { loaded, observation, .. } = &golden;
-    let outputs = run_on_twins(loaded, observation, &golden.options());
-    let (normalized, actions) = finish_actions(loaded, outputs["actions"].clone()).expect("finite actions");
+    let outputs = on_twins(loaded, observation, true);
+    let raw = outputs["actions"].clone();
+    let (normalized, actions) = finish_actions(loaded, &observation.state, raw).expect("finite actions");
     golden.compare(|name| match name {
         "actions" => Some(actions.clone()),
         "actions.normalized" => Some(normalized.clone()),

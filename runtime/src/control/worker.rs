@@ -127,6 +127,6 @@ fn infer(session: &mut Session, request: Request) -> Result<Reply, EngineError> 
             None => {}
         }
     }
-    let (_, actions) = finish_actions(session.loaded(), raw)?;
+    let (_, actions) = finish_actions(session.loaded(), &request.state, raw)?;
     Ok(Reply { request, actions, depth, started_ns, inferred_ns, finished_ns: monotonic_ns(), gpu })
 }

@@ -141,7 +141,7 @@ impl Session {
         let inputs = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
         let outputs = self.infer(&inputs, false)?.0.to_vec();
         let raw = outputs.iter().find(|o| o.name == "actions").map(|o| o.values.clone()).unwrap_or_default();
-        let (normalized, actions) = finish_actions(&self.loaded, raw)?;
+        let (normalized, actions) = finish_actions(&self.loaded, &observation.state, raw)?;
         Ok(Once { normalized, actions, outputs })
     }
 }

@@ -1,0 +1,204 @@
+//! Safetensors files by memory map: nothing is copied until it goes to the GPU.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use crate::error::{ModelError, ShardProblem};
+use crate::families::read_json;
+
+/// Number format of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl WeightFormat {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            WeightFormat::F32 => 4,
+            WeightFormat::F16 | WeightFormat::Bf16 => 2,
+        }
+    }
+
+    /// The format of a safetensors dtype, where weights can have it.
+    pub(crate) fn of(dtype: Dtype) -> Option<WeightFormat> {
+        match dtype {
+            Dtype::F32 => Some(WeightFormat::F32),
+            Dtype::F16 => Some(WeightFormat::F16),
+            Dtype::BF16 => Some(WeightFormat::Bf16),
+            _ => None,
+        }
+    }
+}
+
+/// One tensor of a checkpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) place: Place,
+}
+
+/// Where a tensor's bytes lie: the file, and the bytes in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    file: usize,
+    range: Range<usize>,
+}
+
+/// One safetensors file or several, mapped; every tensor's place is known and lies within its file.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    maps: Vec<Mmap>,
+    entries: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// `model.safetensors.index.json`
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Maps `path` and reads its header.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], or [`ModelError::Safetensors`] for a file that is truncated or no safetensors file.
+    pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+        let io = |source| ModelError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: the map is read-only; a file that another process changes meanwhile gives other weights, but the bytes
+        // are plain numbers, for which every value is valid.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
+        let (_, header) = SafeTensors::read_metadata(&map).map_err(invalid)?;
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let tensors = SafeTensors::deserialize(&map).map_err(invalid)?;
+        let start = map.as_ptr() as usize;
+        let entries = tensors
+            .iter()
+            .map(|(name, view)| {
+                let at = view.data().as_ptr() as usize - start;
+                let place = Place { file: 0, range: at..at + view.data().len() };
+                (name.to_owned(), Entry { dtype: view.dtype(), shape: view.shape().to_vec(), place })
+            })
+            .collect();
+        Ok(Checkpoint { path: path.to_owned(), maps: vec![map], entries, metadata })
+    }
+
+    /// The model in `dir`: `model.safetensors`, or the files that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), [`ModelError::Json`], and [`ModelError::Shards`] with all that contradicts the index.
+    pub fn open_model(dir: &Path) -> Result<Checkpoint, ModelError> {
+        let whole = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        if whole.exists() || !index.exists() { Checkpoint::open(&whole) } else { Checkpoint::open_shards(dir, index) }
+    }
+
+    fn open_shards(dir: &Path, path: PathBuf) -> Result<Checkpoint, ModelError> {
+        let Index { weight_map } = read_json(&path)?;
+        let files: BTreeSet<&String> = weight_map.values().collect();
+        let mut all = Checkpoint { path, maps: Vec::new(), entries: BTreeMap::new(), metadata: BTreeMap::new() };
+        let mut problems = Vec::new();
+        let mut holders: BTreeMap<String, &String> = BTreeMap::new();
+        for file in files {
+            // A plain name: an index never reaches out of its directory.
+            let plain = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
+            if !plain || !dir.join(file).exists() {
+                problems.push(ShardProblem::NoFile { file: file.clone() });
+                continue;
+            }
+            let shard = Checkpoint::open(&dir.join(file))?;
+            for (name, mut entry) in shard.entries {
+                entry.place.file = all.maps.len();
+                if let Some(first) = holders.insert(name.clone(), file) {
+                    problems.push(ShardProblem::Twice { name: name.clone(), files: [first.clone(), file.clone()] });
+                }
+                all.entries.insert(name, entry);
+            }
+            all.maps.extend(shard.maps);
+            all.metadata.extend(shard.metadata);
+        }
+        let lost = |file: &String| problems.contains(&ShardProblem::NoFile { file: file.clone() });
+        let absent = weight_map.iter().filter(|(name, file)| !lost(file) && holders.get(*name) != Some(file));
+        let absent: Vec<_> =
+            absent.map(|(name, file)| ShardProblem::Absent { name: name.clone(), file: file.clone() }).collect();
+        problems.extend(absent);
+        if problems.is_empty() { Ok(all) } else { Err(ModelError::Shards { path: all.path, problems }) }
+    }
+
+    /// The file, or the index of the files.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Free-form metadata of the file.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// Names of the tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|e| e.shape.as_slice())
+    }
+
+    /// Dtype and bytes of a tensor.
+    pub fn tensor(&self, name: &str) -> Option<(Dtype, &[u8])> {
+        let entry = self.entries.get(name)?;
+        Some((entry.dtype, self.at(&entry.place)?))
+    }
+
+    /// A tensor's values, where its dtype is a float of 16 or 32 bits.
+    pub fn f32(&self, name: &str) -> Option<Vec<f32>> {
+        let (dtype, bytes) = self.tensor(name)?;
+        Some(to_f32(WeightFormat::of(dtype)?, bytes))
+    }
+
+    pub(crate) fn at(&self, place: &Place) -> Option<&[u8]> {
+        self.maps.get(place.file)?.get(place.range.clone())
+    }
+
+    pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.entries
+    }
+}
+
+/// Values of little-endian bytes.
+pub fn to_f32(format: WeightFormat, bytes: &[u8]) -> Vec<f32> {
+    match format {
+        WeightFormat::F32 => bytemuck::pod_collect_to_vec(bytes),
+        WeightFormat::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        WeightFormat::Bf16 => bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+    }
+}
+
+/// First element that is NaN or infinite.
+pub(crate) fn not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
+    match format {
+        WeightFormat::F32 => {
+            bytes.as_chunks().0.iter().position(|b| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000)
+        }
+        WeightFormat::F16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7c00 == 0x7c00),
+        WeightFormat::Bf16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7f80 == 0x7f80),
+    }
+}

@@ -1,0 +1,151 @@
+//! What lerobot's and openpi's PyTorch checkpoints have in common: the names of the tensors, and sizes from their shapes.
+
+use super::Hints;
+use crate::config::{
+    Attention, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode, Positions, Resize,
+    TimeEmbedding, Vit,
+};
+use crate::error::{ModelError, TensorProblem};
+use crate::weights::Checkpoint;
+
+/// What the shapes do not tell.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) views: Vec<String>,
+    pub(super) resize: Resize,
+    pub(super) max_tokens: usize,
+    pub(super) state_dim: usize,
+    pub(super) action_dim: usize,
+    pub(super) horizon: usize,
+    pub(super) steps: usize,
+    /// Shortest and longest.
+    pub(super) periods: (f64, f64),
+    pub(super) normalization: NormalizationMode,
+}
+
+/// The configuration of a pi0 with these settings and the checkpoint's sizes.
+///
+/// # Errors
+/// [`ModelError::Tensors`] for a tensor without which a size is not known.
+pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<ModelConfig, ModelError> {
+    // openpi's variants all have 8 heads and 1 key/value head; SigLIP So400m has 16.
+    let heads = hints.heads.unwrap_or(8);
+    let kv_heads = hints.kv_heads.unwrap_or(1);
+    let [q, vlm_width] = s.get("joint_model.mixtures.vlm.layers.0.self_attn.q_proj.weight")?;
+    let [vlm_mlp, _] = s.get("joint_model.mixtures.vlm.layers.0.mlp.gate_proj.weight")?;
+    let [_, width] = s.get("joint_model.mixtures.action.layers.0.self_attn.q_proj.weight")?;
+    let [mlp, _] = s.get("joint_model.mixtures.action.layers.0.mlp.gate_proj.weight")?;
+    let [vocab, _] = s.get("embed_tokens.weight")?;
+    let vision = vision(s, hints)?;
+    Ok(ModelConfig {
+        views: c.views,
+        resize: c.resize,
+        vocab,
+        max_tokens: c.max_tokens,
+        state_dim: c.state_dim,
+        action_dim: c.action_dim,
+        horizon: c.horizon,
+        layers: s.count("joint_model.mixtures.vlm.layers", "self_attn.q_proj.weight"),
+        attention: Attention { heads, kv_heads, head_dim: q / heads.max(1), rope_theta: 10_000.0, softcap: None },
+        rms_eps: 1e-6,
+        vision,
+        vlm: Expert { width: vlm_width, mlp: vlm_mlp },
+        action: Expert { width, mlp },
+        depth: None,
+        state_token: true,
+        embed: EmbedScale { text: (vlm_width as f32).sqrt(), image: 1.0, suffix: 1.0 },
+        time_embedding: TimeEmbedding::Openpi { min_period: c.periods.0, max_period: c.periods.1 },
+        flow: Flow { steps: c.steps, direction: FlowDirection::NoiseAtOne, clip: None, sig_min: None },
+        positions: Positions::Global { base: 0 },
+        action_head_layers: 1,
+        normalization: c.normalization,
+    })
+}
+
+/// Names that a parameter of Fathom's naming may have, newest first, with lerobot's prefix `model.` and without.
+pub(super) fn names(own: &str) -> Vec<String> {
+    let vlm = |rest: &str| {
+        vec![
+            format!("paligemma_with_expert.paligemma.model.language_model.{rest}"),
+            format!("paligemma_with_expert.paligemma.language_model.model.{rest}"),
+        ]
+    };
+    let tower = |rest: &str| {
+        vec![format!("paligemma_with_expert.paligemma.model.{rest}"), format!("paligemma_with_expert.paligemma.{rest}")]
+    };
+    let strip = |prefix: &str| own.strip_prefix(prefix);
+    let bare = if own == "embed_tokens.weight" {
+        let mut list = vlm("embed_tokens.weight");
+        list.push("paligemma_with_expert.paligemma.lm_head.weight".to_owned());
+        list.push("paligemma_with_expert.paligemma.language_model.lm_head.weight".to_owned());
+        list
+    } else if let Some(rest) = strip("joint_model.mixtures.vlm.") {
+        vlm(rest)
+    } else if let Some(rest) = strip("joint_model.mixtures.action.") {
+        vec![format!("paligemma_with_expert.gemma_expert.model.{rest}")]
+    } else if let Some(rest) = strip("proprio_encoder.") {
+        vec![format!("state_proj.{rest}")]
+    } else if let Some(rest) = strip("action_encoder.linear_1.") {
+        vec![format!("action_in_proj.{rest}")]
+    } else if let Some(rest) = strip("action_encoder.linear_2.") {
+        vec![format!("action_time_mlp_in.{rest}")]
+    } else if let Some(rest) = strip("action_encoder.linear_3.") {
+        vec![format!("action_time_mlp_out.{rest}")]
+    } else if let Some(rest) = strip("action_decoder.") {
+        vec![format!("action_out_proj.{rest}")]
+    } else {
+        tower(own)
+    };
+    bare.iter().flat_map(|name| [format!("model.{name}"), name.clone()]).collect()
+}
+
+/// Tensors that such checkpoints carry and inference does not read as weights: heads, and the statistics of lerobot 0.3.
+pub(super) fn ignored(name: &str) -> bool {
+    name.ends_with("lm_head.weight")
+        || name.ends_with("gemma_expert.model.embed_tokens.weight")
+        || ["normalize_inputs.", "normalize_targets.", "unnormalize_outputs."].iter().any(|p| name.starts_with(p))
+}
+
+/// Shapes of the checkpoint's tensors by Fathom's names.
+pub(super) struct Shapes<'a>(pub(super) &'a Checkpoint);
+
+impl Shapes<'_> {
+    fn get<const N: usize>(&self, own: &str) -> Result<[usize; N], ModelError> {
+        let candidates = names(own);
+        let found = candidates.iter().find_map(|name| Some((name, self.0.shape(name)?)));
+        let problem = match found {
+            Some((name, shape)) => match shape.try_into() {
+                Ok(shape) => return Ok(shape),
+                Err(_) => TensorProblem::Misshapen { name: name.clone(), expected: vec![0; N], found: shape.to_vec() },
+            },
+            None => {
+                let name = candidates.into_iter().next().unwrap_or_else(|| own.to_owned());
+                TensorProblem::Missing { name, shape: vec![0; N] }
+            }
+        };
+        Err(ModelError::Tensors { path: self.0.path().to_owned(), problems: vec![problem] })
+    }
+
+    /// Layers `0 ..` of `{root}.{i}.{part}`.
+    fn count(&self, root: &str, part: &str) -> usize {
+        let has = |i: usize| names(&format!("{root}.{i}.{part}")).iter().any(|n| self.0.shape(n).is_some());
+        (0..).take_while(|i| has(*i)).count()
+    }
+}
+
+fn vision(s: &Shapes<'_>, hints: &Hints) -> Result<Vit, ModelError> {
+    let root = "vision_tower.vision_model";
+    let [width, _, patch, _] = s.get(&format!("{root}.embeddings.patch_embedding.weight"))?;
+    let [patches, _] = s.get(&format!("{root}.embeddings.position_embedding.weight"))?;
+    let [mlp, _] = s.get(&format!("{root}.encoder.layers.0.mlp.fc1.weight"))?;
+    let patch = hints.patch.unwrap_or(patch);
+    Ok(Vit {
+        image_size: patches.isqrt() * patch,
+        patch,
+        width,
+        layers: s.count(&format!("{root}.encoder.layers"), "mlp.fc1.weight"),
+        heads: hints.vision_heads.unwrap_or(16),
+        mlp,
+        eps: 1e-6,
+    })
+}

@@ -1,0 +1,232 @@
+//! Checkpoints as their users hold them: other names, other files, the same actions.
+
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
+use std::path::Path;
+
+use fathom_models::families::{self, Loaded};
+use fathom_models::observation::Observation;
+use fathom_models::{ModelError, ShardProblem, TensorProblem};
+use fathom_tests::actions_on_twins;
+use fathom_tests::tensors::{Tensors, copy_golden};
+use serde_json::{Value, json};
+
+const LEROBOT: &str = "pi0_lerobot";
+const PREPROCESSOR: &str = "policy_preprocessor_step_6_normalizer_processor.safetensors";
+
+fn load(dir: &Path) -> Loaded {
+    families::load(dir).expect("it loads")
+}
+
+fn actions(dir: &Path, loaded: &Loaded) -> Vec<f32> {
+    let observation = Observation::read(&dir.join("observation.safetensors"), loaded, 0, |_| Ok(Vec::new()));
+    actions_on_twins(loaded, &observation.expect("the observation"))
+}
+
+/// What the committed golden gives, as it is.
+fn expected(case: &str) -> Vec<f32> {
+    let dir = copy_golden(case);
+    actions(dir.path(), &load(dir.path()))
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value = serde_json::from_str(&std::fs::read_to_string(file).expect("the file")).expect("JSON");
+    change(&mut value);
+    std::fs::write(file, value.to_string()).expect("the file is written");
+}
+
+/// The golden as lerobot 0.3 would have saved it: its names, its buffers, one table for text and head.
+fn as_lerobot_0_3() -> tempfile::TempDir {
+    let dir = copy_golden(LEROBOT);
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = Tensors::read(&file);
+    let root = "model.paligemma_with_expert.paligemma";
+    for name in tensors.0.keys().cloned().collect::<Vec<_>>() {
+        let Some(rest) = name.strip_prefix(&format!("{root}.model.")) else { continue };
+        if let Some(rest) = rest.strip_prefix("language_model.") {
+            tensors.rename(&name, &format!("{root}.language_model.model.{rest}"));
+        } else {
+            tensors.rename(&name, &format!("{root}.{rest}"));
+        }
+    }
+    tensors.0.remove(&format!("{root}.lm_head.weight"));
+    tensors.rename(&format!("{root}.language_model.model.embed_tokens.weight"), &format!("{root}.lm_head.weight"));
+    let statistics = Tensors::read(&dir.path().join(PREPROCESSOR));
+    for list in ["mean", "std"] {
+        let get = |key: &str| statistics.0[&format!("{key}.{list}")].clone();
+        tensors.0.insert(format!("normalize_inputs.buffer_observation_state.{list}"), get("observation.state"));
+        tensors.0.insert(format!("normalize_targets.buffer_action.{list}"), get("action"));
+        tensors.0.insert(format!("unnormalize_outputs.buffer_action.{list}"), get("action"));
+    }
+    tensors.write(&file);
+    for file in std::fs::read_dir(dir.path()).expect("the folder") {
+        let path = file.expect("an entry").path();
+        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("policy_")) {
+            std::fs::remove_file(path).expect("the file is removed");
+        }
+    }
+    dir
+}
+
+#[test]
+fn lerobot_0_3_gives_the_same_bits() {
+    let dir = as_lerobot_0_3();
+    let loaded = load(dir.path());
+    assert_eq!(loaded.normalization.source, Some(dir.path().join("model.safetensors")));
+    assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
+}
+
+#[test]
+fn processor_files_win_over_buffers() {
+    let dir = as_lerobot_0_3();
+    let golden = copy_golden(LEROBOT);
+    for file in [PREPROCESSOR, "policy_preprocessor.json"] {
+        std::fs::copy(golden.path().join(file), dir.path().join(file)).expect("the file is copied");
+    }
+    let loaded = load(dir.path());
+    assert_eq!(loaded.normalization.source, Some(dir.path().join(PREPROCESSOR)));
+    assert!(loaded.normalization.action.offset.is_empty(), "there is no postprocessor, and the buffers do not count");
+}
+
+/// 0.3 pads on the left and at the top, and divides and multiplies by its own spans.
+#[test]
+fn lerobot_0_3_resizes_and_normalises_as_it_did() {
+    let dir = as_lerobot_0_3();
+    edit(&dir.path().join("config.json"), |c| {
+        c["resize_imgs_with_padding"] = json!([56, 56]);
+        c["normalization_mapping"] = json!({"STATE": "MIN_MAX", "ACTION": "MIN_MAX"});
+    });
+    let ModelError::Statistics { detail, .. } = families::load(dir.path()).expect_err("there is no min") else {
+        panic!("another error")
+    };
+    assert!(detail.contains("normalize_inputs.buffer_observation_state.min"), "{detail}");
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = Tensors::read(&file);
+    let lists = [("normalize_inputs.buffer_observation_state", 6), ("unnormalize_outputs.buffer_action", 7)];
+    for (name, n) in lists {
+        let format = fathom_models::weights::WeightFormat::F32;
+        tensors.put(&format!("{name}.min"), format, &[n], &vec![-1.0; n]);
+        tensors.put(&format!("{name}.max"), format, &[n], &vec![3.0; n]);
+    }
+    tensors.write(&file);
+    let loaded = load(dir.path());
+    let mut values = [-1.0, 1.0, 3.0];
+    loaded.normalization.state.normalize(&mut values);
+    assert_eq!(values, [-1.0, 0.0, 1.0]);
+    loaded.normalization.action.unnormalize(&mut values);
+    assert_eq!(values, [-1.0, 1.0, 3.0]);
+    assert_eq!(loaded.model.config.resize, fathom_models::config::Resize::TorchBilinearPadTopLeft);
+    assert!(actions(dir.path(), &loaded).iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn statistics_that_were_never_filled_in() {
+    let dir = as_lerobot_0_3();
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = Tensors::read(&file);
+    let format = fathom_models::weights::WeightFormat::F32;
+    tensors.put("unnormalize_outputs.buffer_action.std", format, &[7], &[f32::INFINITY; 7]);
+    tensors.write(&file);
+    let error = families::load(dir.path()).expect_err("infinite statistics");
+    assert!(matches!(error, ModelError::Statistics { .. }), "{error}");
+    assert!(error.to_string().contains("ACTION: expected finite statistics"), "{error}");
+}
+
+/// lerobot: `absolute = relative + state` where the mask says so, with the state of the observation.
+#[test]
+fn actions_relative_to_the_state() {
+    let dir = copy_golden(LEROBOT);
+    let absolute = expected(LEROBOT);
+    let step = |steps: &mut Value, name: &str| {
+        let found = steps["steps"].as_array_mut().and_then(|s| s.iter_mut().find(|s| s["registry_name"] == name));
+        found.expect("the step")["config"].as_object_mut().expect("its configuration").clone_from(
+            json!({"enabled": true, "exclude_joints": ["Grip"], "action_names": ["a", "left_gripper", "c"]})
+                .as_object()
+                .expect("an object"),
+        );
+    };
+    edit(&dir.path().join("config.json"), |c| c["use_relative_actions"] = true.into());
+    edit(&dir.path().join("policy_preprocessor.json"), |p| step(p, "relative_actions_processor"));
+    let error = families::load(dir.path()).expect_err("only one way");
+    assert!(error.to_string().contains("relative_actions_processor"), "{error}");
+    edit(&dir.path().join("policy_postprocessor.json"), |p| step(p, "absolute_actions_processor"));
+    let loaded = load(dir.path());
+    let found = actions(dir.path(), &loaded);
+    let observation = Observation::read(&dir.path().join("observation.safetensors"), &loaded, 0, |_| Ok(Vec::new()));
+    let state = observation.expect("the observation").state;
+    for (i, (found, absolute)) in found.iter().zip(&absolute).enumerate() {
+        let expected = absolute + if i % 7 == 1 { 0.0 } else { state.get(i % 7).copied().unwrap_or(0.0) };
+        assert_eq!(*found, expected, "element {i}");
+    }
+}
+
+const INDEX: &str = "model.safetensors.index.json";
+const SHARDS: [&str; 3] = ["model-1.safetensors", "model-2.safetensors", "model-3.safetensors"];
+
+/// The golden in three files with an index, and where its tensors are.
+fn sharded(case: &str) -> (tempfile::TempDir, Vec<Tensors>) {
+    let dir = copy_golden(case);
+    let whole = dir.path().join("model.safetensors");
+    let mut shards = vec![Tensors::default(); 3];
+    let mut map = serde_json::Map::new();
+    for (i, (name, tensor)) in Tensors::read(&whole).0.into_iter().enumerate() {
+        map.insert(name.clone(), SHARDS[i % 3].into());
+        shards[i % 3].0.insert(name, tensor);
+    }
+    std::fs::remove_file(whole).expect("the file is removed");
+    for (tensors, file) in shards.iter().zip(SHARDS) {
+        tensors.write(&dir.path().join(file));
+    }
+    let index = json!({"metadata": {"total_size": 1}, "weight_map": map});
+    std::fs::write(dir.path().join(INDEX), index.to_string()).expect("the index is written");
+    (dir, shards)
+}
+
+#[test]
+fn a_sharded_checkpoint_gives_the_same_bits() {
+    for case in [LEROBOT, "depthvla_opz"] {
+        let (dir, _) = sharded(case);
+        assert!(actions(dir.path(), &load(dir.path())) == expected(case), "{case}: the same bits");
+    }
+}
+
+#[test]
+fn shards_that_contradict_their_index() {
+    let (dir, mut shards) = sharded(LEROBOT);
+    let problems = |dir: &Path| match families::load(dir).expect_err("it must not load") {
+        ModelError::Shards { path, problems } => {
+            assert_eq!(path, dir.join(INDEX));
+            problems
+        }
+        other => panic!("{other}"),
+    };
+    let (moved, tensor) = shards[0].0.pop_first().expect("a tensor");
+    shards[0].write(&dir.path().join(SHARDS[0]));
+    let absent = ShardProblem::Absent { name: moved.clone(), file: SHARDS[0].into() };
+    assert_eq!(problems(dir.path()), [absent.clone()]);
+
+    let (twice, other) = shards[1].0.first_key_value().map(|(n, t)| (n.clone(), t.clone())).expect("a tensor");
+    shards[2].0.insert(twice.clone(), other);
+    shards[2].write(&dir.path().join(SHARDS[2]));
+    let twice = ShardProblem::Twice { name: twice, files: [SHARDS[1].into(), SHARDS[2].into()] };
+    let found = problems(dir.path());
+    assert!(found.contains(&twice) && found.contains(&absent), "{found:?}");
+
+    std::fs::remove_file(dir.path().join(SHARDS[1])).expect("the file is removed");
+    let found = problems(dir.path());
+    assert!(found.contains(&ShardProblem::NoFile { file: SHARDS[1].into() }) && found.contains(&absent), "{found:?}");
+    assert_eq!(found.len(), 2, "what the lost file held is not listed again: {found:?}");
+
+    let (dir, mut shards) = sharded(LEROBOT);
+    shards[0].0.insert("surplus".into(), tensor);
+    shards[0].write(&dir.path().join(SHARDS[0]));
+    let error = families::load(dir.path()).expect_err("a tensor that the index does not name");
+    let ModelError::Tensors { problems, .. } = &error else { panic!("{error}") };
+    assert!(matches!(&problems[..], [TensorProblem::Unexpected { name, .. }] if name == "surplus"), "{error}");
+
+    edit(&dir.path().join(INDEX), |i| i["weight_map"]["x"] = "../model-1.safetensors".into());
+    let ModelError::Shards { problems, .. } = families::load(dir.path()).expect_err("out of the folder") else {
+        panic!("another error")
+    };
+    assert_eq!(problems, [ShardProblem::NoFile { file: "../model-1.safetensors".into() }]);
+}
