@@ -45,8 +45,12 @@ pub fn compose(
     let depth = depth_branch(base, encoder, views)?;
     let (mean, std) = (&pi0.normalization.state, &pi0.normalization.action);
     // The pi0's statistics are written as they act: offset and scale, without an eps of their own.
-    let config =
-        ModelConfig { depth: Some(depth), normalization: NormalizationMode::Zscore { eps: 0.0 }, ..base.clone() };
+    let config = ModelConfig {
+        depth: Some(depth),
+        normalization: NormalizationMode::Zscore { eps: 0.0 },
+        relative_actions: pi0.normalization.relative.clone(),
+        ..base.clone()
+    };
     let model = Model::new(config)?;
     let mut origins = Origins::default();
     let mut tensors = Vec::new();

@@ -54,6 +54,10 @@ pub struct ModelConfig {
     /// How the statistics in `norm_stats.json` are used.
     #[serde(default)]
     pub normalization: NormalizationMode,
+    /// Elements of an action that are relative to the state of the same element (openpi's delta mask); shorter than an
+    /// action where the rest is absolute.
+    #[serde(default)]
+    pub relative_actions: Vec<bool>,
 }
 
 /// How state and actions are brought into the model's range and back (openpi `transforms.Normalize`).
@@ -340,6 +344,9 @@ impl ModelConfig {
         expect(width.is_multiple_of(2), "action.width", "an even number", width)?;
         let head = self.action_head_layers;
         expect((1..=2).contains(&head), "action_head_layers", "1 or 2", head)?;
+        let relative = self.relative_actions.len();
+        let most = self.action_dim.min(self.state_dim);
+        expect(relative <= most, "relative_actions", format!("at most {most} elements"), relative)?;
         self.vision.validate("vision")?;
         if let Some(d) = &self.depth {
             d.encoder.validate("depth.encoder")?;

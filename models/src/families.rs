@@ -88,7 +88,10 @@ fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> 
     }
     let config: ModelConfig =
         serde_json::from_value(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
-    let normalization = Normalization::openpi(dir, config.normalization)?;
+    let normalization = Normalization {
+        relative: config.relative_actions.clone(),
+        ..Normalization::openpi(dir, config.normalization)?
+    };
     let state_dims = normalization.state_len().map_or(1..=config.state_dim, |n| n..=n);
     let action_dim = normalization.action_len().unwrap_or(config.action_dim);
     for (what, own, models) in

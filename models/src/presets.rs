@@ -42,6 +42,7 @@ pub fn small() -> ModelConfig {
         positions: Positions::Global { base: 0 },
         action_head_layers: 1,
         normalization: NormalizationMode::default(),
+        relative_actions: Vec::new(),
     }
 }
 

@@ -37,3 +37,24 @@ fn a_composed_model_has_the_pi0s_vlm_and_the_encoders_weights() {
         compose(&composed, &encoder, &["top".to_owned()], 7, &output).expect_err("it has a depth branch already");
     assert!(again.to_string().contains("depth"), "{again}");
 }
+
+/// A Fathom directory may say that actions are relative, as openpi's delta mask does.
+#[test]
+fn relative_actions_of_a_fathom_directory_start_from_the_state() {
+    let golden = Golden::load("depthvla_openpi");
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = path("golden/depthvla_openpi");
+    std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).expect("copied");
+    let text = std::fs::read_to_string(from.join("config.json")).expect("read");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["relative_actions"] = serde_json::json!([true, false, true]);
+    std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+    let relative = families::load(folder.path()).expect("loads");
+    let absolute = fathom_tests::actions_on_twins(&golden.loaded, &golden.observation);
+    let found = fathom_tests::actions_on_twins(&relative, &golden.observation);
+    let state = &golden.observation.state;
+    for (i, (a, f)) in absolute.iter().zip(&found).enumerate() {
+        let shift = [state[0], 0.0, state[2]].get(i % 8).copied().unwrap_or(0.0);
+        assert!((a + shift - f).abs() < 1e-6, "action {i}: {a} and {shift} give {f}");
+    }
+}

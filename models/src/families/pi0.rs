@@ -58,6 +58,7 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
         flow: Flow { steps: c.steps, direction: FlowDirection::NoiseAtOne, clip: None, sig_min: None },
         positions: Positions::Global { base: 0 },
         action_head_layers: 1,
+        relative_actions: Vec::new(),
         normalization: c.normalization,
     })
 }
