@@ -84,6 +84,14 @@ impl Model {
                 t.linear("action_decoder.proj.1", c.action_dim, w, true),
             ],
         };
+        // Nobody reads what the VLM's last layer makes of its keys and values: those weights need not be there, and
+        // never go to the GPU.
+        let last = format!("joint_model.mixtures.vlm.layers.{}.", c.layers - 1);
+        for param in t.params.iter_mut().filter(|p| p.name.starts_with(&last)) {
+            if !["input_layernorm", "k_proj", "v_proj"].iter().any(|part| param.name.contains(part)) {
+                param.role = Role::Unused;
+            }
+        }
         let params = std::mem::take(t);
         Ok(Model {
             params,

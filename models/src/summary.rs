@@ -35,6 +35,8 @@ pub struct Summary {
     pub action_dim: usize,
     /// File of the statistics; identity is used where there is none.
     pub statistics: Option<String>,
+    /// Tensors of the checkpoint that inference does not read.
+    pub skipped: Vec<String>,
     /// All sizes and variants.
     pub config: ModelConfig,
 }
@@ -86,6 +88,7 @@ impl Summary {
             state_dims: [*loaded.state_dims.start(), *loaded.state_dims.end()],
             action_dim: loaded.action_dim,
             statistics: loaded.normalization.source.as_ref().map(|p| p.display().to_string()),
+            skipped: loaded.weights.skipped().to_vec(),
             config: loaded.model.config.clone(),
         }
     }
@@ -135,6 +138,14 @@ impl fmt::Display for Summary {
         }
         let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).sum::<u64>();
         write!(f, "{:14}  {:>13}  {:>9.1}", "together", sum(|p| p.parameters), mib(sum(|p| p.bytes)))?;
+        if !self.skipped.is_empty() {
+            write!(
+                f,
+                "\nnot read: {} tensors, such as {}",
+                self.skipped.len(),
+                self.skipped.first().map_or("", String::as_str)
+            )?;
+        }
         for (format, bytes) in &self.bytes_by_format {
             write!(f, "\n{format}: {:.1} MiB in the file", mib(*bytes))?;
         }

@@ -14,6 +14,7 @@ pub struct Weights {
     /// By [`ParamId`]; `None` for a parameter that is not used and not there.
     slots: Vec<Option<(WeightFormat, Place)>>,
     names: Vec<String>,
+    skipped: Vec<String>,
 }
 
 impl Weights {
@@ -31,12 +32,18 @@ impl Weights {
         let mut problems = Vec::new();
         let mut known = std::collections::BTreeSet::new();
         let mut slots = Vec::new();
+        let mut skipped: std::collections::BTreeSet<String> = checkpoint.entries().keys().cloned().collect();
         for param in &table.params {
             let candidates = names(param);
             let found = candidates.iter().find(|n| checkpoint.entries().contains_key(*n));
             known.extend(candidates.iter().cloned());
             match found.and_then(|name| Some((name, checkpoint.entries().get(name)?))) {
-                Some((name, entry)) => slots.push(check(param, name, entry, &checkpoint, &mut problems)),
+                Some((name, entry)) => {
+                    if param.role != Role::Unused {
+                        skipped.remove(name);
+                    }
+                    slots.push(check(param, name, entry, &checkpoint, &mut problems));
+                }
                 None => {
                     slots.push(None);
                     if param.role != Role::Unused {
@@ -55,7 +62,12 @@ impl Weights {
             return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
         let names = table.params.iter().map(|p| p.name.clone()).collect();
-        Ok(Weights { checkpoint, slots, names })
+        Ok(Weights { checkpoint, slots, names, skipped: skipped.into_iter().collect() })
+    }
+
+    /// The checkpoint's tensors that inference does not read.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
     }
 
     /// Format and bytes of a parameter, row-major.

@@ -251,7 +251,7 @@ fn the_service_manager_is_told() {
 #[test]
 fn inspect_tells_what_a_directory_holds() {
     let text = succeed(fathom().arg("inspect").arg(tests("golden/depthvla_openpi")));
-    for part in ["depth expert", "VLM expert", "base, wrist", "none: identity", "377964"] {
+    for part in ["depth expert", "VLM expert", "base, wrist", "none: identity", "345132"] {
         assert!(text.contains(part), "no {part:?}");
     }
     let json = succeed(fathom().args(["inspect", "--json"]).arg(tests("golden/pi0_lerobot")));
