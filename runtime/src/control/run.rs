@@ -22,6 +22,8 @@ use crate::telemetry::{Header, Notify, StageTable};
 const HEARTBEAT_NS: u64 = 40_000_000;
 /// A request to be armed that was not answered is sent again after this long.
 const ARM_RETRY_NS: u64 = 1_000_000_000;
+/// Requests to be armed, until the controller is given up.
+const ARM_TRIES: u32 = 10;
 /// Time from the order to stop to closing the line, in which the controller ramps to rest.
 const STOP_NS: u64 = 400_000_000;
 /// The arm's path is noted this often.
@@ -78,6 +80,7 @@ struct Loop {
     limits: JointTable,
     /// Sequence of the request to be armed, and when it was sent.
     arming: Option<(u32, u64)>,
+    arm_tries: u32,
     sent: Option<Sent>,
     last_chunk_ns: Option<u64>,
     chunks: u64,
@@ -132,6 +135,7 @@ impl Robot {
             measured,
             limits,
             arming: None,
+            arm_tries: 0,
             sent: None,
             last_chunk_ns: None,
             chunks: 0,
@@ -178,10 +182,7 @@ impl Loop {
                 self.sent_or_lost(|link| link.heartbeat())?;
             }
             self.listen()?;
-            if self.state == State::Ready && self.arming.is_none_or(|(_, sent)| now.saturating_sub(sent) > ARM_RETRY_NS)
-            {
-                self.arming = self.sent_or_lost(|link| link.arm())?.map(|sequence| (sequence, now));
-            }
+            self.arm(now)?;
             self.look(now)?;
             self.think()?;
             if now.saturating_sub(path_ns) >= PATH_NS {
@@ -207,6 +208,20 @@ impl Loop {
         // The device may be gone; the controller's deadman stops it then.
         let _ = self.robot.link.disarm();
         sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
+        Ok(())
+    }
+
+    /// Asks to be armed when ready, again while there is no answer.
+    fn arm(&mut self, now: u64) -> Result<(), RunError> {
+        let waiting = self.arming.is_some_and(|(_, sent)| now.saturating_sub(sent) <= ARM_RETRY_NS);
+        if self.state != State::Ready || waiting {
+            return Ok(());
+        }
+        if self.arm_tries == ARM_TRIES {
+            return self.failed(Event::ControllerFault, format!("no permission to move after {ARM_TRIES} requests"));
+        }
+        self.arm_tries += 1;
+        self.arming = self.sent_or_lost(|link| link.arm())?.map(|sequence| (sequence, now));
         Ok(())
     }
 
@@ -304,6 +319,11 @@ impl Loop {
         if self.arming.take_if(|(sequence, _)| *sequence == ack.sequence).is_some() {
             return match ack.reason {
                 Reason::Ok => self.happened(Event::Armed),
+                // It ramps to rest after the hello that ended another session: asked again a little later.
+                Reason::Stopping => {
+                    self.arming = Some((ack.sequence, received_ns));
+                    Ok(())
+                }
                 reason => {
                     let hint = if reason == Reason::Faulted { "; --clear-fault clears a latched fault" } else { "" };
                     self.failed(Event::ControllerFault, format!("the controller refused to be armed: {reason:?}{hint}"))
