@@ -16,6 +16,7 @@ pub mod image;
 pub mod normalize;
 pub mod observation;
 pub mod params;
+pub mod prompt;
 pub mod random;
 pub mod reference;
 pub mod tokenizer;

@@ -8,7 +8,7 @@ use safetensors::tensor::TensorView;
 
 use crate::config::{
     Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode,
-    PosInterpolation, Positions, Resize, TimeEmbedding, Vit,
+    PosInterpolation, Positions, PromptFormat, Resize, TimeConditioning, TimeEmbedding, Vit,
 };
 use crate::depthvla::Model;
 use crate::error::ModelError;
@@ -66,6 +66,8 @@ pub fn small() -> ModelConfig {
         positions: Positions::Global { base: 0 },
         action_head_layers: 1,
         normalization: NormalizationMode::default(),
+        time_conditioning: TimeConditioning::Token,
+        prompt: PromptFormat::Task,
     }
 }
 
