@@ -105,6 +105,12 @@ impl GraphBuilder {
         }
     }
 
+    /// Remembers that `op` cannot be done, and gives `x` in place of its output.
+    pub(crate) fn refuse(&mut self, op: &'static str, detail: &str, x: Tensor) -> Tensor {
+        self.check(op, false, || detail.to_owned());
+        x
+    }
+
     fn allocate(&mut self, name: &str, words: usize, storage: Storage) -> TensorId {
         self.graph.tensors.push(TensorInfo { name: name.to_owned(), words, storage });
         TensorId(int(self.graph.tensors.len() - 1))
@@ -228,6 +234,41 @@ impl GraphBuilder {
         };
         self.push(Op::RmsNorm { params, x: x.id, weight, y: y.id });
         y
+    }
+
+    /// RMSNorm whose scale and shift are the first two thirds of `modulation (1, 3 · cols)`.
+    pub fn ada_rms_norm(&mut self, x: Tensor, modulation: Tensor, eps: f32) -> Tensor {
+        let y = self.activation("ada_rms_norm", x.rows, x.cols);
+        let fits = (modulation.rows, modulation.cols) == (1, 3 * x.cols);
+        self.check("ada_rms_norm", fits, || format!("x {x:?}, modulation {modulation:?}"));
+        let params = p::AdaRmsNorm {
+            rows: int(x.rows),
+            cols: int(x.cols),
+            x_offset: int(x.offset),
+            x_stride: int(x.stride),
+            modulation_offset: int(modulation.offset),
+            y_offset: 0,
+            y_stride: int(y.stride),
+            eps,
+        };
+        self.push(Op::AdaRmsNorm { params, x: x.id, modulation: modulation.id, y: y.id });
+        y
+    }
+
+    /// `x += gate · f` in place; the gate is the last third of `modulation (1, 3 · cols)`.
+    pub fn gated_add(&mut self, x: Tensor, f: Tensor, modulation: Tensor) {
+        let fits = (x.rows, x.cols) == (f.rows, f.cols) && (modulation.rows, modulation.cols) == (1, 3 * x.cols);
+        self.check("gated_add", fits, || format!("x {x:?}, f {f:?}, modulation {modulation:?}"));
+        let params = p::GatedAdd {
+            rows: int(x.rows),
+            cols: int(x.cols),
+            f_offset: int(f.offset),
+            f_stride: int(f.stride),
+            gate_offset: int(modulation.offset + 2 * x.cols),
+            x_offset: int(x.offset),
+            x_stride: int(x.stride),
+        };
+        self.push(Op::GatedAdd { params, f: f.id, gate: modulation.id, x: x.id });
     }
 
     /// LayerNorm, `(rows, cols) → (rows, cols)`, into `into` where given.

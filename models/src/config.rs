@@ -4,6 +4,7 @@ use fathom_shaders::params::MAX_HEAD_DIM;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
+pub use crate::normalize::NormalizationMode;
 
 /// A DepthVLA, or (with `depth: None`) a pi0.
 ///
@@ -58,34 +59,34 @@ pub struct ModelConfig {
     /// action where the rest is absolute.
     #[serde(default)]
     pub relative_actions: Vec<bool>,
+    /// How the flow time reaches the action expert.
+    #[serde(default)]
+    pub time_conditioning: TimeConditioning,
+    /// What the prompt's text is made of.
+    #[serde(default)]
+    pub prompt: PromptFormat,
 }
 
-/// How state and actions are brought into the model's range and back (openpi `transforms.Normalize`).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
-pub enum NormalizationMode {
-    /// `(x − mean) / (std + eps)`.
-    Zscore {
-        /// Keeps a constant value from dividing by zero.
-        eps: f32,
-    },
-    /// `(x − q01) / (q99 − q01 + eps) · 2 − 1`.
-    Quantile {
-        /// As above.
-        eps: f32,
-    },
-    /// `(x − min) / (max − min + eps) · 2 − 1`.
-    Minmax {
-        /// As above.
-        eps: f32,
-    },
+/// How the flow time reaches the action expert.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeConditioning {
+    /// An MLP joins it with every action token (pi0).
+    #[default]
+    Token,
+    /// An MLP makes it the condition of every norm of the action expert: scale, shift, and gate of the residual (pi0.5).
+    AdaRms,
 }
 
-impl Default for NormalizationMode {
-    /// openpi's for pi0.
-    fn default() -> NormalizationMode {
-        NormalizationMode::Zscore { eps: 1e-6 }
-    }
+/// What the prompt's text is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptFormat {
+    /// The task and a newline.
+    #[default]
+    Task,
+    /// `Task: …, State: 12 255 …;\nAction: ` with the normalised state in 256 bins (pi0.5).
+    TaskAndState,
 }
 
 /// How an image of any size becomes a square input. All modes keep the aspect ratio and pad with black, centred where
@@ -347,6 +348,8 @@ impl ModelConfig {
         let relative = self.relative_actions.len();
         let most = self.action_dim.min(self.state_dim);
         expect(relative <= most, "relative_actions", format!("at most {most} elements"), relative)?;
+        let apart = !(self.state_token && self.time_conditioning == TimeConditioning::AdaRms);
+        expect(apart, "state_token", "false with \"time_conditioning\": \"ada_rms\"", "true")?;
         self.vision.validate("vision")?;
         if let Some(d) = &self.depth {
             d.encoder.validate("depth.encoder")?;

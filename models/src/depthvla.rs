@@ -2,9 +2,9 @@
 //! With `depth: None` it is pi0. Shapes: V views, P patches a view, N text tokens, H horizon.
 
 use crate::builder::{Activation, Epilogue, GraphBuilder, Keys};
-use crate::config::{Depth, DepthHead, ModelConfig, Positions, TimeEmbedding};
+use crate::config::{Depth, DepthHead, ModelConfig, Positions, TimeConditioning, TimeEmbedding};
 use crate::error::ModelError;
-use crate::expert::{self, Cache, ExpertParams, Shared, Tokens};
+use crate::expert::{self, Cache, ExpertNorm, ExpertParams, Modulations, Shared, Tokens};
 use crate::flow;
 use crate::graph::{Graph, Tensor};
 use crate::image::{self, ImageSpec};
@@ -26,10 +26,10 @@ pub struct Model {
     vlm: ExpertParams,
     depth: Option<DepthParams>,
     action: ExpertParams,
-    action_norm: ParamId,       // (W,)
+    action_norm: ExpertNorm,
     state_proj: Option<Linear>, // (W, state_dim)
     action_in: Linear,          // (W, action_dim)
-    time_in: Linear,            // (W, 2 W): action and time halves
+    time_in: Linear,            // (W, 2 W): action and time halves; conditioning norms (W, W): time
     time_out: Linear,           // (W, W)
     action_out: Vec<Linear>,    // one, or two with SiLU between
 }
@@ -67,16 +67,21 @@ impl Model {
         let embed_tokens = t.declare("embed_tokens.weight", &[c.vocab, c.vlm.width], Role::Host);
         let vision = VitParams::siglip(t, &c.vision);
         let projector = t.linear("multi_modal_projector.linear", c.vlm.width, c.vision.width, true);
-        let vlm = ExpertParams::declare(t, "vlm", &c.vlm, &c.attention, c.layers);
+        let vlm = ExpertParams::declare(t, "vlm", &c.vlm, &c.attention, c.layers, false);
         t.declare("joint_model.mixtures.vlm.norm.weight", &[c.vlm.width], Role::Unused);
         let depth = c.depth.as_ref().map(|d| DepthParams::declare(t, c, d));
         let w = c.action.width;
-        let action = ExpertParams::declare(t, "action", &c.action, &c.attention, c.layers);
-        let action_norm = t.vector("joint_model.mixtures.action.norm.weight", w);
+        let ada = c.time_conditioning == TimeConditioning::AdaRms;
+        let action = ExpertParams::declare(t, "action", &c.action, &c.attention, c.layers, ada);
+        let action_norm = ExpertNorm::declare(t, "joint_model.mixtures.action.norm", w, ada);
         let state_proj = c.state_token.then(|| t.linear("proprio_encoder", w, c.state_dim, true));
         let action_in = t.linear("action_encoder.linear_1", w, c.action_dim, true);
-        let time_in = t.linear("action_encoder.linear_2", w, 2 * w, true);
-        let time_out = t.linear("action_encoder.linear_3", w, w, true);
+        let (time_in, time_out) = match c.time_conditioning {
+            TimeConditioning::Token => {
+                (t.linear("action_encoder.linear_2", w, 2 * w, true), t.linear("action_encoder.linear_3", w, w, true))
+            }
+            TimeConditioning::AdaRms => (t.linear("time_mlp_in", w, w, true), t.linear("time_mlp_out", w, w, true)),
+        };
         let action_out = match c.action_head_layers {
             1 => vec![t.linear("action_decoder", c.action_dim, w, true)],
             _ => vec![
@@ -149,7 +154,7 @@ impl Model {
             "rope",
             positions,
             c.attention.head_dim,
-            &rope_table(positions, c.attention.head_dim, c.attention.rope_theta),
+            &expert::rope_table(positions, c.attention.head_dim, c.attention.rope_theta),
         );
         let shared = Shared { attention: &c.attention, rms_eps: c.rms_eps, rope, cache: &cache };
 
@@ -199,7 +204,7 @@ impl Model {
             g.scale(text, c.embed.text, Some(x.slice(n_image, o.prompt_tokens)));
         }
         let at = Tokens { row: n_depth, position: vlm_position, keys: Keys::range(n_depth, n_vlm) };
-        expert::forward(g, &self.vlm, shared, x, at, true);
+        expert::forward(g, &self.vlm, shared, x, at, &Modulations::default(), true);
 
         if let (Some(d), Some(w)) = (&c.depth, &self.depth) {
             let at = Tokens { row: 0, position: depth_position, keys: Keys::range(0, n_depth) };
@@ -213,7 +218,7 @@ impl Model {
             let x = if c.embed.suffix == 1.0 { x } else { g.scale(x, c.embed.suffix, None) };
             let first = if c.depth.as_ref().is_some_and(|d| !d.proprio_sees_depth) { n_depth } else { 0 };
             let at = Tokens { row: prefix, position: suffix_position, keys: Keys::range(first, prefix + 1 - first) };
-            expert::forward(g, &self.action, shared, x, at, true);
+            expert::forward(g, &self.action, shared, x, at, &Modulations::default(), true);
         }
         if o.taps {
             for (i, (k, v)) in cache.layers.iter().enumerate() {
@@ -235,36 +240,44 @@ impl Model {
         let c = &self.config;
         let w = c.action.width;
         let (times, dt) = flow::times(&c.flow);
-        // The time MLP's first layer takes [action ∥ time] or [time ∥ action]. Its time half depends on t alone:
-        // all steps' rows are computed at once, and each step adds its own.
-        let (action_half, time_half) = match c.time_embedding {
-            TimeEmbedding::Openpi { .. } => (0, w),
-            TimeEmbedding::OpenPiZero { .. } => (w, 0),
-        };
         let tau: Vec<f32> = times.iter().flat_map(|t| flow::embed_time(&c.time_embedding, *t, w)).collect();
         g.stage("time");
         let tau = g.constant("time", times.len(), w, &tau);
-        let time_rows = g.linear(tau, &self.time_in, Epilogue { from_input: time_half, ..Epilogue::default() });
+        let ada = c.time_conditioning == TimeConditioning::AdaRms;
+        // The time MLP's first layer takes [action ∥ time], [time ∥ action] or time alone. Its time part depends on t
+        // alone: all steps' rows are computed at once, and each step adds its own.
+        let (action_half, time_half) = match c.time_embedding {
+            _ if ada => (0, 0),
+            TimeEmbedding::Openpi { .. } => (0, w),
+            TimeEmbedding::OpenPiZero { .. } => (w, 0),
+        };
+        let silu = Epilogue { activation: Activation::Silu, ..Epilogue::default() };
+        let activation = if ada { Activation::Silu } else { Activation::Identity };
+        let time_rows =
+            g.linear(tau, &self.time_in, Epilogue { from_input: time_half, activation, ..Epilogue::default() });
+        let modulations = if ada {
+            let conditions = g.linear(time_rows, &self.time_out, silu);
+            Modulations::compute(g, &self.action, self.action_norm, conditions)
+        } else {
+            Modulations::default()
+        };
 
         let x = g.input("noise", c.horizon, c.action_dim);
         for step in 0..times.len() {
             g.stage(format!("flow step {}", step + 1));
             let a = g.linear(x, &self.action_in, Epilogue::default());
-            let h = g.linear(
-                a,
-                &self.time_in,
-                Epilogue {
-                    from_input: action_half,
-                    without_bias: true,
-                    add: Some(time_rows.slice(step, 1)),
-                    activation: Activation::Silu,
-                    ..Epilogue::default()
-                },
-            );
-            let h = g.linear(h, &self.time_out, Epilogue::default());
+            let h = if ada {
+                a
+            } else {
+                let add = Some(time_rows.slice(step, 1));
+                let e = Epilogue { from_input: action_half, without_bias: true, add, ..silu };
+                let h = g.linear(a, &self.time_in, e);
+                g.linear(h, &self.time_out, Epilogue::default())
+            };
             let h = if c.embed.suffix == 1.0 { h } else { g.scale(h, c.embed.suffix, None) };
-            let h = expert::forward(g, &self.action, shared, h, at, false);
-            let mut v = g.rms_norm(h, self.action_norm, c.rms_eps);
+            let m = modulations.at(step);
+            let h = expert::forward(g, &self.action, shared, h, at, &m, false);
+            let mut v = expert::normalize(g, h, self.action_norm, m.last(), c.rms_eps);
             for (i, layer) in self.action_out.iter().enumerate() {
                 let activation = if i + 1 < self.action_out.len() { Activation::Silu } else { Activation::Identity };
                 v = g.linear(v, layer, Epilogue { activation, ..Epilogue::default() });
@@ -300,7 +313,7 @@ impl DepthParams {
         let w = d.expert.width;
         let encoder = VitParams::dinov2(t, "depth_encoder", &d.encoder, d.pos_grid);
         let in_proj = d.in_proj.then(|| t.linear("depth_in_proj", w, d.encoder.width, true));
-        let expert = ExpertParams::declare(t, "depth", &d.expert, &c.attention, c.layers);
+        let expert = ExpertParams::declare(t, "depth", &d.expert, &c.attention, c.layers, false);
         let head = (d.head != DepthHead::None).then(|| {
             let norm = t.vector("joint_model.mixtures.depth.norm.weight", w);
             (norm, t.linear("depth_head", d.encoder.patch * d.encoder.patch, w, true))
@@ -340,7 +353,7 @@ impl DepthParams {
 
         g.stage("depth prefix");
         let head = self.head.as_ref().filter(|_| o.depth_map);
-        let x = expert::forward(g, &self.expert, shared, x, at, head.is_none());
+        let x = expert::forward(g, &self.expert, shared, x, at, &Modulations::default(), head.is_none());
         let views = d.views.iter();
         if let Some((norm, layer)) = head {
             g.stage("depth map");
@@ -361,19 +374,4 @@ impl DepthParams {
         }
         Ok(())
     }
-}
-
-/// `(positions, head_dim)`: cos and sin of pair i at position p, angle `p · θ^(−2i/head_dim)`. The angle is rounded to
-/// f32 as in `transformers`' `GemmaRotaryEmbedding`; cos and sin of it are exact.
-fn rope_table(positions: usize, head_dim: usize, theta: f32) -> Vec<f32> {
-    let inverse: Vec<f32> =
-        (0..head_dim / 2).map(|i| (1.0 / f64::from(theta).powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
-    (0..positions)
-        .flat_map(|p| {
-            inverse.iter().flat_map(move |f| {
-                let angle = f64::from(p as f32 * f);
-                [angle.cos() as f32, angle.sin() as f32]
-            })
-        })
-        .collect()
 }

@@ -9,15 +9,74 @@ use crate::params::{Linear, ParamId, ParamTable};
 /// Parameters of one layer of width W; the norms' weights are zero-centred (`1 + w`).
 #[derive(Clone, Debug)]
 struct Layer {
-    input_norm: ParamId, // (W,)
-    q: Linear,           // (heads · head_dim, W)
-    k: Linear,           // (kv_heads · head_dim, W)
-    v: Linear,           // (kv_heads · head_dim, W)
-    o: Linear,           // (W, heads · head_dim)
-    post_norm: ParamId,  // (W,)
-    gate: Linear,        // (mlp, W)
-    up: Linear,          // (mlp, W)
-    down: Linear,        // (W, mlp)
+    input_norm: ExpertNorm,
+    q: Linear, // (heads · head_dim, W)
+    k: Linear, // (kv_heads · head_dim, W)
+    v: Linear, // (kv_heads · head_dim, W)
+    o: Linear, // (W, heads · head_dim)
+    post_norm: ExpertNorm,
+    gate: Linear, // (mlp, W)
+    up: Linear,   // (mlp, W)
+    down: Linear, // (W, mlp)
+}
+
+/// An RMSNorm of width W.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ExpertNorm {
+    /// `(W,)`
+    Plain(ParamId),
+    /// `(3 W, W)`: scale, shift and gate from the condition.
+    Ada(Linear),
+}
+
+impl ExpertNorm {
+    /// The norm `name` of width `w`, with a weight or (`ada`) conditioned.
+    pub(crate) fn declare(t: &mut ParamTable, name: &str, w: usize, ada: bool) -> ExpertNorm {
+        if ada {
+            ExpertNorm::Ada(t.linear(&format!("{name}.dense"), 3 * w, w, true))
+        } else {
+            ExpertNorm::Plain(t.vector(format!("{name}.weight"), w))
+        }
+    }
+}
+
+/// What the norms make of the condition at every flow step, in the order in which a step meets the norms:
+/// `(steps, 3 W)` each. Empty where the norms have weights.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Modulations(Vec<Tensor>);
+
+impl Modulations {
+    /// Of `w`'s layers and the norm after them, for the conditions `(steps, W)` of all steps.
+    pub(crate) fn compute(g: &mut GraphBuilder, w: &ExpertParams, last: ExpertNorm, conditions: Tensor) -> Modulations {
+        let norms = w.layers.iter().flat_map(|l| [l.input_norm, l.post_norm]).chain([last]);
+        let dense = norms.filter_map(|n| if let ExpertNorm::Ada(dense) = n { Some(dense) } else { None });
+        Modulations(dense.map(|dense| g.linear(conditions, &dense, Epilogue::default())).collect())
+    }
+
+    /// Those of one step, `(1, 3 W)` each.
+    pub(crate) fn at(&self, step: usize) -> Modulations {
+        Modulations(self.0.iter().map(|m| m.slice(step, 1)).collect())
+    }
+
+    /// After the last layer.
+    pub(crate) fn last(&self) -> Option<Tensor> {
+        self.0.last().copied()
+    }
+}
+
+/// `norm(x)`, where `modulation` is that of a conditioned norm.
+pub(crate) fn normalize(
+    g: &mut GraphBuilder,
+    x: Tensor,
+    norm: ExpertNorm,
+    modulation: Option<Tensor>,
+    eps: f32,
+) -> Tensor {
+    match (norm, modulation) {
+        (ExpertNorm::Plain(weight), _) => g.rms_norm(x, weight, eps),
+        (ExpertNorm::Ada(_), Some(modulation)) => g.ada_rms_norm(x, modulation, eps),
+        (ExpertNorm::Ada(_), None) => g.refuse("ada_rms_norm", "a conditioned norm without a condition", x),
+    }
 }
 
 /// Parameters of an expert's layers.
@@ -28,18 +87,26 @@ pub(crate) struct ExpertParams {
 
 impl ExpertParams {
     /// `layers` Gemma layers under `joint_model.mixtures.{name}`.
-    pub(crate) fn declare(t: &mut ParamTable, name: &str, e: &Expert, a: &Attention, layers: usize) -> ExpertParams {
+    /// With `ada` the norms are conditioned.
+    pub(crate) fn declare(
+        t: &mut ParamTable,
+        name: &str,
+        e: &Expert,
+        a: &Attention,
+        layers: usize,
+        ada: bool,
+    ) -> ExpertParams {
         let (w, q, kv) = (e.width, a.heads * a.head_dim, a.kv_heads * a.head_dim);
         let layers = (0..layers)
             .map(|i| {
                 let part = |part: &str| format!("joint_model.mixtures.{name}.layers.{i}.{part}");
                 Layer {
-                    input_norm: t.vector(part("input_layernorm.weight"), w),
+                    input_norm: ExpertNorm::declare(t, &part("input_layernorm"), w, ada),
                     q: t.linear(&part("self_attn.q_proj"), q, w, false),
                     k: t.linear(&part("self_attn.k_proj"), kv, w, false),
                     v: t.linear(&part("self_attn.v_proj"), kv, w, false),
                     o: t.linear(&part("self_attn.o_proj"), w, q, false),
-                    post_norm: t.vector(part("post_attention_layernorm.weight"), w),
+                    post_norm: ExpertNorm::declare(t, &part("post_attention_layernorm"), w, ada),
                     gate: t.linear(&part("mlp.gate_proj"), e.mlp, w, false),
                     up: t.linear(&part("mlp.up_proj"), e.mlp, w, false),
                     down: t.linear(&part("mlp.down_proj"), w, e.mlp, false),
@@ -78,7 +145,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) cache: &'a Cache,
 }
 
-/// Runs the layers on `x (T, W)` and returns the residual stream `(T, W)`.
+/// Runs the layers on `x (T, W)` and returns the residual stream `(T, W)`; where the norms are conditioned, that is `x`
+/// itself, changed in place.
 ///
 /// With `keys_only` the last layer stops at its keys and values: nobody reads what would come after.
 pub(crate) fn forward(
@@ -87,11 +155,13 @@ pub(crate) fn forward(
     s: Shared<'_>,
     mut x: Tensor,
     at: Tokens,
+    modulations: &Modulations,
     keys_only: bool,
 ) -> Tensor {
     let head_dim = s.attention.head_dim;
     for (i, (layer, (k_cache, v_cache))) in w.layers.iter().zip(&s.cache.layers).enumerate() {
-        let h = g.rms_norm(x, layer.input_norm, s.rms_eps);
+        let [first, second] = [2 * i, 2 * i + 1].map(|m| modulations.0.get(m).copied());
+        let h = normalize(g, x, layer.input_norm, first, s.rms_eps);
         let k = g.linear(h, &layer.k, Epilogue { into: Some(k_cache.slice(at.row, x.rows)), ..Epilogue::default() });
         g.rope(k, s.rope, head_dim, at.position);
         g.linear(h, &layer.v, Epilogue { into: Some(v_cache.slice(at.row, x.rows)), ..Epilogue::default() });
@@ -101,12 +171,37 @@ pub(crate) fn forward(
         let q = g.linear(h, &layer.q, Epilogue::default());
         g.rope(q, s.rope, head_dim, at.position);
         let a = g.attention(q, *k_cache, *v_cache, at.keys, head_dim, s.attention.softcap);
-        x = g.linear(a, &layer.o, Epilogue { add: Some(x), ..Epilogue::default() });
+        x = residual(g, x, a, &layer.o, first);
 
-        let h = g.rms_norm(x, layer.post_norm, s.rms_eps);
+        let h = normalize(g, x, layer.post_norm, second, s.rms_eps);
         let gate = g.linear(h, &layer.gate, Epilogue { activation: Activation::GeluTanh, ..Epilogue::default() });
         let h = g.linear(h, &layer.up, Epilogue { multiply: Some(gate), ..Epilogue::default() });
-        x = g.linear(h, &layer.down, Epilogue { add: Some(x), ..Epilogue::default() });
+        x = residual(g, x, h, &layer.down, second);
     }
     x
+}
+
+/// `x + layer(h)`, the layer's output gated where there is a modulation.
+fn residual(g: &mut GraphBuilder, x: Tensor, h: Tensor, layer: &Linear, modulation: Option<Tensor>) -> Tensor {
+    let Some(modulation) = modulation else {
+        return g.linear(h, layer, Epilogue { add: Some(x), ..Epilogue::default() });
+    };
+    let f = g.linear(h, layer, Epilogue::default());
+    g.gated_add(x, f, modulation);
+    x
+}
+
+/// `(positions, head_dim)`: cos and sin of pair i at position p, angle `p · θ^(−2i/head_dim)`. The angle is rounded to
+/// f32 as in `transformers`' `GemmaRotaryEmbedding`; cos and sin of it are exact.
+pub(crate) fn rope_table(positions: usize, head_dim: usize, theta: f32) -> Vec<f32> {
+    let inverse: Vec<f32> =
+        (0..head_dim / 2).map(|i| (1.0 / f64::from(theta).powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
+    (0..positions)
+        .flat_map(|p| {
+            inverse.iter().flat_map(move |f| {
+                let angle = f64::from(p as f32 * f);
+                [angle.cos() as f32, angle.sin() as f32]
+            })
+        })
+        .collect()
 }

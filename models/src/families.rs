@@ -16,15 +16,72 @@ use crate::weights::{Checkpoint, Weights};
 
 mod lerobot;
 mod lerobot_stats;
+mod openpi;
 mod pi0;
 
-/// A checkpoint's origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A checkpoint's origin. Its name (of `--family`) is what `Display` gives and `FromStr` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Family {
     /// Fathom's own: `config.json` is a [`ModelConfig`] with `"model_type": "depthvla"`.
     DepthVla,
     /// lerobot's pi0, as `save_pretrained` writes it.
     LerobotPi0,
+    /// lerobot's pi0.5.
+    LerobotPi05,
+    /// openpi's PyTorch port of pi0 or pi0.5, as `convert_jax_model_to_pytorch.py` writes it.
+    Openpi,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Family; 4] = [Family::DepthVla, Family::LerobotPi0, Family::LerobotPi05, Family::Openpi];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::DepthVla => "depthvla",
+            Family::LerobotPi0 => "lerobot-pi0",
+            Family::LerobotPi05 => "lerobot-pi05",
+            Family::Openpi => "openpi",
+        }
+    }
+
+    /// What `config.json` says, where it says it.
+    fn of(config: &serde_json::Value) -> Option<Family> {
+        let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
+        match kind {
+            Some("depthvla") => Some(Family::DepthVla),
+            Some("pi0") => Some(Family::LerobotPi0),
+            Some("pi05") => Some(Family::LerobotPi05),
+            Some(_) => None,
+            None => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
+        }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl TryFrom<String> for Family {
+    type Error = ConfigError;
+
+    fn try_from(name: String) -> Result<Family, ConfigError> {
+        name.parse()
+    }
+}
+
+impl std::str::FromStr for Family {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Family, ConfigError> {
+        let expected = || format!("one of {}", Family::ALL.map(Family::name).join(", "));
+        let found = Family::ALL.into_iter().find(|f| f.name() == name);
+        found.ok_or_else(|| ConfigError { field: "family".to_owned(), expected: expected(), found: name.to_owned() })
+    }
 }
 
 /// A model ready for inference.
@@ -53,31 +110,52 @@ struct Described {
     action_dim: usize,
 }
 
-/// Loads the model in the directory `dir`.
+/// Checks that no length is beyond the model's.
+fn check_lengths(dir: &Path, lengths: [(&str, usize, usize); 2]) -> Result<(), ModelError> {
+    for (what, own, models) in lengths {
+        if own > models {
+            let detail = format!("{what}: {own} values for a model that takes {models}");
+            return Err(ModelError::Statistics { path: dir.to_owned(), detail });
+        }
+    }
+    Ok(())
+}
+
+/// Loads the model in the directory `dir`, whose files say which family it is of.
 ///
 /// # Errors
 /// Every way in which the directory is not a model: see [`ModelError`].
 pub fn load(dir: &Path) -> Result<Loaded, ModelError> {
+    load_as(dir, None)
+}
+
+/// As [`load`], of the given family.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError> {
     let checkpoint = Checkpoint::open_model(dir)?;
     let path = dir.join("config.json");
     let config: serde_json::Value = read_json(&path)?;
-    let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
-    let described = match kind {
-        Some("depthvla") => describe_depthvla(dir, &path, config)?,
-        Some("pi0") => lerobot::describe(dir, &path, config, &checkpoint)?,
-        other => {
-            let found = other.map_or("neither".to_owned(), |k| format!("{k:?}"));
-            let expected = "\"model_type\": \"depthvla\" or \"type\": \"pi0\"".to_owned();
-            return Err(ConfigError { field: path.display().to_string(), expected, found }.into());
-        }
+    let Some(family) = family.or_else(|| Family::of(&config)) else {
+        let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
+        let found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
+        let families = Family::ALL.map(Family::name).join(", ");
+        let expected = format!(
+            "\"model_type\": \"depthvla\" or \"type\": \"pi0\" or \"pi05\", or openpi's action_horizon, or --family with one of {families}"
+        );
+        return Err(ConfigError { field: path.display().to_string(), expected, found }.into());
+    };
+    let described = match family {
+        Family::DepthVla => describe_depthvla(dir, &path, config)?,
+        Family::LerobotPi0 | Family::LerobotPi05 => lerobot::describe(family, dir, &path, config, &checkpoint)?,
+        Family::Openpi => openpi::describe(dir, &path, config, &checkpoint)?,
     };
     let Described { family, config, normalization, state_dims, action_dim } = described;
     let model = Model::new(config)?;
-    let names = |p: &Param| match family {
-        Family::DepthVla => vec![p.name.clone()],
-        Family::LerobotPi0 => pi0::names(&p.name),
-    };
-    let ignored = |name: &str| family == Family::LerobotPi0 && pi0::ignored(name);
+    let own = family == Family::DepthVla;
+    let names = |p: &Param| if own { vec![p.name.clone()] } else { pi0::names(&p.name) };
+    let ignored = |name: &str| !own && pi0::ignored(name);
     let weights = Weights::resolve(checkpoint, &model.params, names, ignored)?;
     Ok(Loaded { family, model, weights, normalization, state_dims, action_dim })
 }
@@ -94,14 +172,8 @@ fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> 
     };
     let state_dims = normalization.state_len().map_or(1..=config.state_dim, |n| n..=n);
     let action_dim = normalization.action_len().unwrap_or(config.action_dim);
-    for (what, own, models) in
-        [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)]
-    {
-        if own > models {
-            let detail = format!("{what}: {own} values for a model that takes {models}");
-            return Err(ModelError::Statistics { path: dir.to_owned(), detail });
-        }
-    }
+    let lengths = [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)];
+    check_lengths(dir, lengths)?;
     Ok(Described { family: Family::DepthVla, config, normalization, state_dims, action_dim })
 }
 
@@ -111,13 +183,25 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelErro
 }
 
 /// `fathom.json`: what neither tensor shapes nor the origin's configuration tell.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hints {
     heads: Option<usize>,
     kv_heads: Option<usize>,
     vision_heads: Option<usize>,
     patch: Option<usize>,
+    /// openpi: the cameras that there are, of its three; the others are left out, which is what masking them comes to.
+    views: Option<Vec<String>>,
+    /// openpi: which folder of `assets` has the statistics, where there are several.
+    asset_id: Option<String>,
+    /// openpi's `make_bool_mask`: `[6, -1]` is six elements relative to the state, and one absolute.
+    relative_actions: Option<Vec<i32>>,
+    /// openpi: `max_token_len`.
+    max_tokens: Option<usize>,
+    /// openpi: flow steps.
+    steps: Option<usize>,
+    /// openpi's `discrete_state_input`.
+    state_in_prompt: Option<bool>,
 }
 
 impl Hints {

@@ -105,6 +105,18 @@ pub enum Op {
         weight: ParamId,
         y: TensorId,
     },
+    AdaRmsNorm {
+        params: p::AdaRmsNorm,
+        x: TensorId,
+        modulation: TensorId,
+        y: TensorId,
+    },
+    GatedAdd {
+        params: p::GatedAdd,
+        f: TensorId,
+        gate: TensorId,
+        x: TensorId,
+    },
     LayerNorm {
         params: p::LayerNorm,
         x: TensorId,
@@ -151,6 +163,8 @@ impl Op {
             Op::Patchify { square, patches, .. } => (vec![square], patches),
             Op::Linear { x, other, y, .. } => (std::iter::once(x).chain(other).collect(), y),
             Op::RmsNorm { x, y, .. } | Op::LayerNorm { x, y, .. } | Op::Scale { x, y, .. } => (vec![x], y),
+            Op::AdaRmsNorm { x, modulation, y, .. } => (vec![x, modulation], y),
+            Op::GatedAdd { f, gate, x, .. } => (vec![f, gate], x),
             Op::Rope { table, x, .. } => (vec![table], x),
             Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
             Op::Euler { velocity, x, .. } => (vec![velocity], x),

@@ -18,6 +18,7 @@ pub mod normalize;
 pub mod observation;
 pub mod params;
 pub mod presets;
+pub mod prompt;
 pub mod random;
 pub mod reference;
 pub mod save;

@@ -3,10 +3,37 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::config::NormalizationMode;
 use crate::error::ModelError;
+
+/// How state and actions are brought into the model's range and back (openpi `transforms.Normalize`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NormalizationMode {
+    /// `(x − mean) / (std + eps)`.
+    Zscore {
+        /// Keeps a constant value from dividing by zero.
+        eps: f32,
+    },
+    /// `(x − q01) / (q99 − q01 + eps) · 2 − 1`.
+    Quantile {
+        /// As above.
+        eps: f32,
+    },
+    /// `(x − min) / (max − min + eps) · 2 − 1`.
+    Minmax {
+        /// As above.
+        eps: f32,
+    },
+}
+
+impl Default for NormalizationMode {
+    /// openpi's for pi0.
+    fn default() -> NormalizationMode {
+        NormalizationMode::Zscore { eps: 1e-6 }
+    }
+}
 
 /// `normalized = (x − offset) / scale`, per element; empty is identity. The inverse is exact.
 #[derive(Clone, Debug, Default, PartialEq)]

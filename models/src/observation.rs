@@ -4,9 +4,11 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
+use crate::config::PromptFormat;
 use crate::error::ModelError;
 use crate::families::Loaded;
 use crate::image::ImageSpec;
+use crate::prompt;
 use crate::random;
 use crate::weights::Checkpoint;
 
@@ -24,8 +26,8 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Reads `image.<view>` (u8, H × W × 3), `state` (f32), `tokens` (i32; or `prompt` in the metadata, which
-    /// `tokenize` turns into tokens), and `noise` (f32, horizon × action dim; else made from `seed`).
+    /// Reads `image.<view>` (u8, H × W × 3), `state` (f32), `tokens` (i32; or `prompt` in the metadata, whose
+    /// text `tokenize` turns into tokens), and `noise` (f32, horizon × action dim; else made from `seed`).
     ///
     /// # Errors
     /// [`ModelError::Observation`] naming the part, the expected form and the found one.
@@ -43,7 +45,7 @@ impl Observation {
         let tokens = match (file.tensor("tokens"), file.metadata("prompt")) {
             (Some((Dtype::I32, bytes)), _) => bytemuck::pod_collect_to_vec(bytes),
             (Some((dtype, _)), _) => return Err(refuse("tokens", "i32".to_owned(), format!("{dtype:?}"))),
-            (None, Some(prompt)) => tokenize(prompt)?,
+            (None, Some(task)) => tokenize(&prompt::text(loaded, task, &state))?,
             (None, None) => return Err(missing("tokens", "i32 tokens, or prompt in the file's metadata".to_owned())),
         };
         let shape = [config.horizon, config.action_dim];
@@ -83,7 +85,9 @@ impl Observation {
 /// # Errors
 /// [`ModelError::Observation`].
 pub fn check_state(loaded: &Loaded, state: &[f32]) -> Result<(), ModelError> {
-    if loaded.model.config.state_token && !loaded.state_dims.contains(&state.len()) {
+    let config = &loaded.model.config;
+    if (config.state_token || config.prompt == PromptFormat::TaskAndState) && !loaded.state_dims.contains(&state.len())
+    {
         let (least, most) = (loaded.state_dims.start(), loaded.state_dims.end());
         let range = if least == most { most.to_string() } else { format!("{least} to {most}") };
         return Err(refuse("state", format!("{range} f32 values"), format!("{} values", state.len())));

@@ -2,7 +2,7 @@
 
 use crate::config::{
     Attention, Depth, DepthHead, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode,
-    PosInterpolation, Positions, Resize, TimeEmbedding, Vit,
+    PosInterpolation, Positions, PromptFormat, Resize, TimeConditioning, TimeEmbedding, Vit,
 };
 
 /// A DepthVLA small enough for a software driver: two views of 112 × 112 (64 tokens each), 4 layers, heads 64 wide.
@@ -43,6 +43,8 @@ pub fn small() -> ModelConfig {
         action_head_layers: 1,
         normalization: NormalizationMode::default(),
         relative_actions: Vec::new(),
+        time_conditioning: TimeConditioning::Token,
+        prompt: PromptFormat::Task,
     }
 }
 

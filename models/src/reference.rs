@@ -104,6 +104,12 @@ impl<'a> Reference<'a> {
                 }
             }
             Op::RmsNorm { params, x, weight, .. } => cpu::rms_norm(params, self.f32(*x), &host(*weight)?, floats(out)),
+            Op::AdaRmsNorm { params, x, modulation, .. } => {
+                cpu::ada_rms_norm(params, self.f32(*x), self.f32(*modulation), floats(out));
+            }
+            Op::GatedAdd { params, f, gate, .. } => {
+                cpu::gated_add(params, self.f32(*f), self.f32(*gate), floats(out));
+            }
             Op::LayerNorm { params, x, weight, bias, .. } => {
                 cpu::layer_norm(params, self.f32(*x), &host(*weight)?, &host(*bias)?, floats(out));
             }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::config::PromptFormat;
 use crate::error::ModelError;
 use crate::families::read_json;
+use crate::prompt;
 
 /// Begin of sequence, which comes first in every prompt.
 const BOS: &str = "<bos>";
@@ -73,13 +75,24 @@ impl Tokenizer {
         Ok(Tokenizer { vocab, merges: table, bos })
     }
 
+    /// Tokens of what [`prompt::text`](crate::prompt::text) gives for a model of this format.
+    ///
+    /// # Errors
+    /// As [`prompt`](Self::prompt).
+    pub fn text(&self, format: PromptFormat, text: &str) -> Result<Vec<i32>, ModelError> {
+        match format {
+            PromptFormat::Task => self.prompt(text),
+            PromptFormat::TaskAndState => Ok([vec![self.bos], self.encode(text)?].concat()),
+        }
+    }
+
     /// Tokens of a prompt: begin of sequence, the cleaned text, and a newline encoded by itself (openpi
     /// `PaligemmaTokenizer.tokenize`).
     ///
     /// # Errors
     /// [`ModelError::Prompt`] for a character that the vocabulary cannot express.
     pub fn prompt(&self, text: &str) -> Result<Vec<i32>, ModelError> {
-        let clean = text.trim().replace(['_', '\n'], " ");
+        let clean = prompt::clean(text);
         let mut tokens = vec![self.bos];
         tokens.extend(self.encode(&clean)?);
         tokens.extend(self.encode("\n")?);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fathom_models::families::Family;
 use serde::Deserialize;
 
 use crate::camera::{FolderConfig, V4lConfig};
@@ -34,6 +35,8 @@ pub struct RobotConfig {
 pub struct ModelSection {
     /// Directory of the checkpoint.
     pub path: PathBuf,
+    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    pub family: Option<Family>,
     /// What the robot is to do; needs `tokenizer.json` in the directory. Or `tokens`.
     pub prompt: Option<String>,
     /// The prompt's tokens.

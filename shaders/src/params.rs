@@ -40,6 +40,15 @@ params! {
     }
     /// `rms_norm.wgsl`
     RmsNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
+    /// `ada_rms_norm.wgsl`
+    AdaRmsNorm {
+        rows: u32, cols: u32, x_offset: u32, x_stride: u32, modulation_offset: u32, y_offset: u32, y_stride: u32,
+        eps: f32,
+    }
+    /// `gated_add.wgsl`
+    GatedAdd {
+        rows: u32, cols: u32, f_offset: u32, f_stride: u32, gate_offset: u32, x_offset: u32, x_stride: u32,
+    }
     /// `layer_norm.wgsl`
     LayerNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
     /// `rope.wgsl`

@@ -69,7 +69,7 @@ def configuration(case: dict) -> dict:
 def main() -> int:
     torch.set_num_threads(1)
     case = next(case for case in CASES if case["kind"] == "lerobot_pi0")
-    policy, observation, _, golden = lerobot_pi0.run(case)
+    policy, observation, _, golden, _ = lerobot_pi0.run(case)
     weights = {renamed(n): t for n, t in policy.state_dict().items() if not n.endswith(UNUSED)}
     model = DepthVla(configuration(case)).eval()
     model.load_state_dict(weights)

@@ -122,6 +122,33 @@ CASES = [
         },
     },
     {
+        # lerobot's own PI0.5: adaRMS, the state in the prompt, quantiles; the longest prompt, another number of steps.
+        "name": "pi05_lerobot",
+        "kind": "lerobot_pi05",
+        "seed": 5,
+        "qk_gain": 1.5,
+        "images": {"top": (48, 64)},
+        "state": 6,
+        "action": 7,
+        "task": " push_the\nblock ",
+        "prompt": 12,
+        "vocab": 64,
+        "vlm": {"width": 64, "mlp": 128},
+        "expert": {"width": 32, "mlp": 64},
+        "layers": 3,
+        "head_dim": 16,
+        "vision": {"image_size": 56, "width": 48, "layers": 2, "heads": 4, "mlp": 96},
+        "policy": {
+            "chunk_size": 10,
+            "n_action_steps": 10,
+            "max_state_dim": 8,
+            "max_action_dim": 8,
+            "num_inference_steps": 5,
+            "image_resolution": (56, 56),
+            "tokenizer_max_length": 12,
+        },
+    },
+    {
         # (height, width, size) of each image.
         "name": "resize",
         "kind": "resize",

@@ -77,7 +77,7 @@ def write_sums(output: Path) -> None:
     (output / "SHA256SUMS").write_text("".join(lines))
 
 
-WRITERS = {"depthvla": write_depthvla, "resize": write_resize, "lerobot_pi0": write_lerobot_pi0}
+WRITERS = {"depthvla": write_depthvla, "resize": write_resize, "lerobot_pi0": write_lerobot_pi0, "lerobot_pi05": write_lerobot_pi0}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""lerobot's own PI0, run and saved by lerobot's own code.
+"""lerobot's own PI0 and PI0.5, run and saved by lerobot's own code.
 
 Only sizes are changed: lerobot takes the expert widths from `get_gemma_config` and hard-codes SigLIP's sizes and the
 vocabulary, so these are replaced; its tokenizer is on the network, so a stand-in hands over the case's tokens.
@@ -16,10 +16,19 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
+from lerobot.policies.pi05 import modeling_pi05
+from lerobot.policies.pi05.configuration_pi05 import PI05Config
+from lerobot.policies.pi05.modeling_pi05 import PI05Policy
+from lerobot.policies.pretrained import PreTrainedPolicy
 from safetensors.torch import save_file
 
 import seeded
 
+# The module, the configuration and the policy of each kind of case.
+ORIGINS = {
+    "lerobot_pi0": (modeling_pi0, PI0Config, PI0Policy),
+    "lerobot_pi05": (modeling_pi05, PI05Config, PI05Policy),
+}
 HEADS = 8
 PATCH = 14
 TOKENIZER = "lerobot.processor.tokenizer_processor.AutoTokenizer.from_pretrained"
@@ -27,13 +36,14 @@ TOKENIZER = "lerobot.processor.tokenizer_processor.AutoTokenizer.from_pretrained
 
 @contextmanager
 def small_sizes(case: dict):
-    """lerobot's PI0 with the sizes of `case`."""
-    full_paligemma = modeling_pi0.PaliGemmaForConditionalGenerationWithPiGemma
-    full_gemma = modeling_pi0.PiGemmaForCausalLM
+    """lerobot's PI0 or PI0.5 with the sizes of `case`."""
+    modeling = ORIGINS[case["kind"]][0]
+    full_paligemma = modeling.PaliGemmaForConditionalGenerationWithPiGemma
+    full_gemma = modeling.PiGemmaForCausalLM
 
     def gemma_config(variant: str):
         sizes = case["vlm"] if variant == "gemma_2b" else case["expert"]
-        return modeling_pi0.GemmaConfig(sizes["width"], case["layers"], sizes["mlp"], HEADS, 1, case["head_dim"])
+        return modeling.GemmaConfig(sizes["width"], case["layers"], sizes["mlp"], HEADS, 1, case["head_dim"])
 
     def paligemma(config):
         sizes, vision = case["vision"], config.vision_config
@@ -49,20 +59,21 @@ def small_sizes(case: dict):
         return full_gemma(config=config)
 
     with (
-        patch.object(modeling_pi0, "get_gemma_config", gemma_config),
-        patch.object(modeling_pi0, "PaliGemmaForConditionalGenerationWithPiGemma", paligemma),
-        patch.object(modeling_pi0, "PiGemmaForCausalLM", gemma),
+        patch.object(modeling, "get_gemma_config", gemma_config),
+        patch.object(modeling, "PaliGemmaForConditionalGenerationWithPiGemma", paligemma),
+        patch.object(modeling, "PiGemmaForCausalLM", gemma),
     ):
         yield
 
 
 class Tokenizer:
-    """Gives the case's tokens for any text, padded as the processor asks."""
+    """Gives the case's tokens for any text, padded as the processor asks, and keeps the text."""
 
     def __init__(self, tokens: list[int]):
-        self.tokens = tokens
+        self.tokens, self.text = tokens, None
 
     def __call__(self, text, max_length: int, **_) -> dict:
+        (self.text,) = text
         padding = max_length - len(self.tokens)
         ids = torch.tensor([self.tokens + [0] * padding])
         return {"input_ids": ids, "attention_mask": torch.tensor([[1] * len(self.tokens) + [0] * padding])}
@@ -77,16 +88,19 @@ def statistics(case: dict) -> dict:
         std[-1] = 0.01
         low, high = mean - 3 * std, mean + 3 * std
         values = {"mean": mean, "std": std, "min": low, "max": high}
+        if case["kind"] == "lerobot_pi05":
+            values |= {"q01": mean - 2 * std, "q99": mean + 1.5 * std}
         stats[key] = {name: torch.from_numpy(value.astype(np.float32)) for name, value in values.items()}
     return stats
 
 
-def make_policy(case: dict) -> PI0Policy:
+def make_policy(case: dict) -> PreTrainedPolicy:
+    _, configuration, policy_class = ORIGINS[case["kind"]]
     images = {
         f"observation.images.{view}": PolicyFeature(type=FeatureType.VISUAL, shape=(3, *size))
         for view, size in case["images"].items()
     }
-    config = PI0Config(
+    config = configuration(
         input_features={
             **images,
             "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(case["state"],)),
@@ -97,7 +111,7 @@ def make_policy(case: dict) -> PI0Policy:
         **case["policy"],
     )
     with small_sizes(case):
-        policy = PI0Policy(config).eval().float()
+        policy = policy_class(config).eval().float()
     seeded.fill(policy, case["seed"], case["qk_gain"])
     return policy
 
@@ -124,7 +138,7 @@ def make_observation(case: dict, stats: dict) -> dict:
 class Taps:
     """Records the stages of one `predict_action_chunk` without changing what lerobot computes."""
 
-    def __init__(self, policy: PI0Policy, case: dict, text: int):
+    def __init__(self, policy: PreTrainedPolicy, case: dict, text: int):
         self.tensors, self.model, self.case, self.text = {}, policy.model, case, text
         self.views, self.step = iter(case["images"]), 0
         self.cache = None
@@ -152,7 +166,8 @@ class Taps:
             for part, tensor in (("k", layer.keys), ("v", layer.values)):
                 rows = tensor[0].transpose(0, 1).flatten(1)
                 self.keep(f"vlm.layers.{i}.{part}", rows[:valid])
-                self.keep(f"state.layers.{i}.{part}", rows[prefix : prefix + 1])
+                if self.case["kind"] == "lerobot_pi0":
+                    self.keep(f"state.layers.{i}.{part}", rows[prefix : prefix + 1])
         self.step += 1
         return v
 
@@ -172,10 +187,11 @@ class Taps:
             paligemma.vision_tower.register_forward_hook(self.vision),
             paligemma.multi_modal_projector.register_forward_hook(self.projector),
         ]
-        self.full_clone, self.full_denoise = modeling_pi0.clone_past_key_values, self.model.denoise_step
+        modeling = ORIGINS[self.case["kind"]][0]
+        self.full_clone, self.full_denoise = modeling.clone_past_key_values, self.model.denoise_step
         self.full_sample = self.model.sample_actions
         with (
-            patch.object(modeling_pi0, "clone_past_key_values", self.clone),
+            patch.object(modeling, "clone_past_key_values", self.clone),
             patch.object(self.model, "denoise_step", self.denoise),
             patch.object(self.model, "sample_actions", self.sample),
         ):
@@ -184,13 +200,13 @@ class Taps:
             hook.remove()
 
 
-def infer(case: dict, policy: PI0Policy, observation: dict, preprocessor, postprocessor) -> dict:
+def infer(case: dict, policy: PreTrainedPolicy, observation: dict, preprocessor, postprocessor) -> dict:
     """Every stage of one inference, by the names of `golden.safetensors`."""
     batch = {
         f"observation.images.{view}": observation[f"image.{view}"].permute(2, 0, 1).float() / 255.0
         for view in case["images"]
     }
-    batch = preprocessor({**batch, "observation.state": observation["state"], "task": "reach"})
+    batch = preprocessor({**batch, "observation.state": observation["state"], "task": case.get("task", "reach")})
     with Taps(policy, case, observation["tokens"].numel()).attached() as taps:
         actions = policy.predict_action_chunk(batch, noise=observation["noise"][None])
     return {**taps.tensors, "actions": postprocessor(actions)[0]}
@@ -202,14 +218,15 @@ def run(case: dict):
     tokenizer = Tokenizer(observation["tokens"].tolist())
     with patch(TOKENIZER, lambda *_, **__: tokenizer):
         processors = make_pre_post_processors(policy.config, dataset_stats=stats)
-    return policy, observation, processors, infer(case, policy, observation, *processors)
+    golden = infer(case, policy, observation, *processors)
+    return policy, observation, processors, golden, tokenizer.text
 
 
 def check_reload(case: dict, folder: Path, observation: dict, golden: dict) -> None:
     """The files alone give the same actions through lerobot's own loading."""
     tokenizer = Tokenizer(observation["tokens"].tolist())
     with small_sizes(case), patch(TOKENIZER, lambda *_, **__: tokenizer):
-        policy = PI0Policy.from_pretrained(folder)
+        policy = ORIGINS[case["kind"]][2].from_pretrained(folder)
         processors = make_pre_post_processors(policy.config, pretrained_path=str(folder))
     again = infer(case, policy, observation, *processors)
     for name, tensor in golden.items():
@@ -218,7 +235,7 @@ def check_reload(case: dict, folder: Path, observation: dict, golden: dict) -> N
 
 def write(case: dict, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    policy, observation, processors, golden = run(case)
+    policy, observation, processors, golden, text = run(case)
     policy.save_pretrained(folder)
     for processor in processors:
         processor.save_pretrained(folder)
@@ -227,4 +244,6 @@ def write(case: dict, folder: Path) -> None:
     hints = {"heads": HEADS, "kv_heads": 1, "vision_heads": case["vision"]["heads"], "patch": PATCH}
     (folder / "fathom.json").write_text(json.dumps(hints) + "\n")
     save_file(observation, folder / "observation.safetensors")
-    save_file({k: v.contiguous().clone() for k, v in golden.items()}, folder / "golden.safetensors")
+    # The text that lerobot made of the task and the state, where it has more than the task.
+    metadata = {"prompt": text} if case["kind"] == "lerobot_pi05" else None
+    save_file({k: v.contiguous().clone() for k, v in golden.items()}, folder / "golden.safetensors", metadata)

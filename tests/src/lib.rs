@@ -13,7 +13,7 @@ pub mod graphs;
 pub mod tensors;
 
 /// The golden models.
-pub const CASES: [&str; 3] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot"];
+pub const CASES: [&str; 4] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot", "pi05_lerobot"];
 
 /// A golden case: the model, what it is given, and what the oracle got from it.
 #[derive(Debug)]

@@ -143,7 +143,10 @@ fn a_directory_that_is_no_model() {
         std::fs::write(&config, text).expect("the file is written");
         let error = load(dir.path());
         assert!(matches!(error, ModelError::Config(_)), "{error}");
-        names(&error, &["config.json", "\"model_type\": \"depthvla\" or \"type\": \"pi0\"", "found", found]);
+        names(
+            &error,
+            &["config.json", "\"model_type\": \"depthvla\" or \"type\": \"pi0\" or \"pi05\"", "found", found],
+        );
     }
     std::fs::write(&config, "{\"model_type\": ").expect("the file is written");
     let error = load(dir.path());

@@ -4,11 +4,13 @@
 
 use std::path::Path;
 
-use fathom_models::families::{self, Loaded};
+use fathom_models::config::{NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use fathom_models::families::{self, Family, Loaded};
+use fathom_models::normalize::Normalization;
 use fathom_models::observation::Observation;
-use fathom_models::{ModelError, ShardProblem, TensorProblem};
-use fathom_tests::actions_on_twins;
+use fathom_models::{ModelError, ShardProblem, TensorProblem, prompt};
 use fathom_tests::tensors::{Tensors, copy_golden};
+use fathom_tests::{Golden, actions_on_twins};
 use serde_json::{Value, json};
 
 const LEROBOT: &str = "pi0_lerobot";
@@ -229,4 +231,119 @@ fn shards_that_contradict_their_index() {
         panic!("another error")
     };
     assert_eq!(problems, [ShardProblem::NoFile { file: "../model-1.safetensors".into() }]);
+}
+
+/// The state in 256 bins, as lerobot's own processor wrote it into the text that its tokenizer got.
+#[test]
+fn the_state_in_the_prompt_of_pi05() {
+    let golden = Golden::load("pi05_lerobot");
+    assert_eq!(golden.loaded.family, Family::LerobotPi05);
+    let text = prompt::text(&golden.loaded, " push_the\nblock ", &golden.observation.state);
+    assert_eq!(Some(text.as_str()), golden.expected.metadata("prompt"));
+    let pi0 = Golden::load(LEROBOT);
+    assert_eq!(prompt::text(&pi0.loaded, "a_b", &pi0.observation.state), "a_b");
+}
+
+/// The lerobot golden as openpi's converter would have written it.
+fn as_openpi(case: &str, views: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = copy_golden(case);
+    let at = |name: &str| dir.path().join(name);
+    let mut tensors = Tensors::read(&at("model.safetensors"));
+    for name in tensors.0.keys().cloned().collect::<Vec<_>>() {
+        tensors.rename(&name, name.strip_prefix("model.").expect("lerobot's prefix"));
+    }
+    tensors.write(&at("model.safetensors"));
+    let mut observation = Tensors::read(&at("observation.safetensors"));
+    for (old, new) in views {
+        observation.rename(&format!("image.{old}"), &format!("image.{new}"));
+    }
+    observation.write(&at("observation.safetensors"));
+    let policy: Value =
+        serde_json::from_str(&std::fs::read_to_string(at("config.json")).expect("the file")).expect("JSON");
+    let config = json!({"action_dim": 8, "action_horizon": policy["chunk_size"], "paligemma_variant": "gemma_2b",
+                        "action_expert_variant": "gemma_300m", "precision": "float32"});
+    std::fs::write(at("config.json"), config.to_string()).expect("the file is written");
+    let views: Vec<&str> = views.iter().map(|v| v.1).rev().collect();
+    let (tokens, steps) = (&policy["tokenizer_max_length"], &policy["num_inference_steps"]);
+    edit(&at("fathom.json"), |h| {
+        (h["views"], h["max_tokens"], h["steps"]) = (json!(views), tokens.clone(), steps.clone());
+    });
+    let file = std::fs::read_dir(dir.path()).expect("the folder").map(|f| f.expect("an entry").path());
+    let file = file.filter(|f| f.to_string_lossy().ends_with("_normalizer_processor.safetensors")).next();
+    let file = fathom_models::weights::Checkpoint::open(&file.expect("the statistics")).expect("a safetensors file");
+    let lists = |key: &str| {
+        let values = |list: &str| file.f32(&format!("{key}.{list}"));
+        json!({"mean": values("mean"), "std": values("std"), "q01": values("q01"), "q99": values("q99")})
+    };
+    let stats = json!({"norm_stats": {"state": lists("observation.state"), "actions": lists("action")}});
+    std::fs::create_dir_all(at("assets/lab/arm")).expect("the folder is made");
+    std::fs::write(at("assets/lab/arm/norm_stats.json"), stats.to_string()).expect("the file is written");
+    dir
+}
+
+/// openpi's model is lerobot's with Pillow's resize and another epsilon; missing cameras are left out.
+#[test]
+fn openpi_gives_what_lerobot_gives_with_its_own_processing() {
+    let dir = as_openpi(LEROBOT, &[("top", "base_0_rgb"), ("wrist", "right_wrist_0_rgb")]);
+    let loaded = load(dir.path());
+    assert_eq!(loaded.family, Family::Openpi);
+    let config = &loaded.model.config;
+    assert_eq!(config.views, ["base_0_rgb", "right_wrist_0_rgb"], "in openpi's order");
+    assert_eq!(config.resize, Resize::PillowBilinear);
+    assert_eq!((loaded.state_dims.clone(), loaded.action_dim), (6..=6, 7));
+
+    let Golden { loaded: mut other, observation, .. } = Golden::load(LEROBOT);
+    other.model.config.resize = Resize::PillowBilinear;
+    let file = dir.path().join("assets/lab/arm/norm_stats.json");
+    let mode = NormalizationMode::Zscore { eps: 1e-6 };
+    other.normalization = Normalization::openpi_file(file, mode).expect("the statistics");
+    assert!(actions(dir.path(), &loaded) == actions_on_twins(&other, &observation), "the same bits");
+
+    edit(&dir.path().join("fathom.json"), |h| h["relative_actions"] = json!([2, -1]));
+    assert_eq!(load(dir.path()).normalization.relative, [true, true, false]);
+    edit(&dir.path().join("fathom.json"), |h| h["views"] = json!(["ceiling"]));
+    let error = families::load(dir.path()).expect_err("no such camera").to_string();
+    assert!(error.contains("base_0_rgb") && error.contains("ceiling"), "{error}");
+}
+
+#[test]
+fn openpi_pi05_is_told_by_its_tensors() {
+    let dir = as_openpi("pi05_lerobot", &[("top", "base_0_rgb")]);
+    let loaded = load(dir.path());
+    let config = &loaded.model.config;
+    assert_eq!(config.time_conditioning, TimeConditioning::AdaRms);
+    assert_eq!((config.prompt, config.state_token), (PromptFormat::TaskAndState, false));
+    assert_eq!(config.normalization, NormalizationMode::Quantile { eps: 1e-6 });
+    assert!(actions(dir.path(), &loaded).iter().all(|v| v.is_finite()));
+    edit(&dir.path().join("fathom.json"), |h| {
+        (h["state_in_prompt"], h["max_tokens"]) = (json!(false), Value::Null);
+    });
+    let config = load(dir.path()).model.config;
+    assert_eq!((config.prompt, config.max_tokens), (PromptFormat::Task, 200));
+
+    std::fs::create_dir_all(dir.path().join("assets/other")).expect("the folder is made");
+    let at = |name: &str| dir.path().join("assets").join(name).join("norm_stats.json");
+    std::fs::copy(at("lab/arm"), at("other")).expect("the file is copied");
+    let error = families::load(dir.path()).expect_err("which of the two").to_string();
+    assert!(error.contains("asset_id") && error.contains("lab/arm") && error.contains("other"), "{error}");
+    edit(&dir.path().join("fathom.json"), |h| h["asset_id"] = "lab/arm".into());
+    assert_eq!(load(dir.path()).normalization.source, Some(at("lab/arm")));
+}
+
+#[test]
+fn a_family_that_is_named_goes_before_what_the_files_say() {
+    let dir = copy_golden(LEROBOT);
+    edit(&dir.path().join("config.json"), |c| c["type"] = "something_else".into());
+    let error = families::load(dir.path()).expect_err("nobody knows it").to_string();
+    assert!(error.contains("something_else") && error.contains("--family"), "{error}");
+    let loaded = families::load_as(dir.path(), Some(Family::LerobotPi0)).expect("it loads");
+    assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
+    let error = families::load_as(dir.path(), Some(Family::LerobotPi05)).expect_err("a pi0 is no pi0.5").to_string();
+    assert!(error.contains("time_mlp_in.weight") && error.contains("state_proj.weight"), "{error}");
+
+    for family in Family::ALL {
+        assert_eq!(family.to_string().parse(), Ok(family));
+    }
+    let error = "pi".parse::<Family>().expect_err("no family").to_string();
+    assert!(Family::ALL.iter().all(|f| error.contains(f.name())), "{error}");
 }

@@ -40,6 +40,11 @@ fn pi0_as_lerobot_saved_it() {
     run("pi0_lerobot");
 }
 
+#[test]
+fn pi05_as_lerobot_saved_it() {
+    run("pi05_lerobot");
+}
+
 /// The arena shares memory, the depth map is left out and taps are off in the product: none of it changes the actions.
 /// And after the first inference nothing more is made on the GPU, and the same noise gives the same bits.
 #[test]

@@ -32,3 +32,8 @@ fn depthvla_with_open_pi_zero_conventions() {
 fn pi0_as_lerobot_saved_it() {
     run("pi0_lerobot");
 }
+
+#[test]
+fn pi05_as_lerobot_saved_it() {
+    run("pi05_lerobot");
+}

@@ -1,4 +1,4 @@
-//! lerobot's pi0: `config.json`, the tensors, and the processors with their statistics.
+//! lerobot's pi0 and pi0.5: `config.json`, the tensors, and the processors with their statistics.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::config::{NormalizationMode, Resize};
 use crate::error::{ConfigError, ModelError};
 use crate::weights::Checkpoint;
 
-/// The fields of lerobot's `PI0Config` that inference depends on.
+/// The fields of lerobot's `PI0Config` and `PI05Config` that inference depends on.
 #[derive(Deserialize)]
 struct Pi0Config {
     input_features: serde_json::Map<String, serde_json::Value>,
@@ -56,6 +56,7 @@ fn max_period() -> f64 {
 }
 
 pub(super) fn describe(
+    family: Family,
     dir: &Path,
     path: &Path,
     config: serde_json::Value,
@@ -104,6 +105,7 @@ pub(super) fn describe(
         let expected = "gemma_2b, or heads and kv_heads in fathom.json";
         return Err(wrong("paligemma_variant", expected, c.paligemma_variant.unwrap_or_default()));
     }
+    let (time_conditioning, prompt) = Settings::conditioning(family == Family::LerobotPi05);
     let settings = Settings {
         views,
         resize: if c.resize_imgs_with_padding.is_some() {
@@ -118,6 +120,8 @@ pub(super) fn describe(
         steps: c.num_inference_steps,
         periods: (c.min_period, c.max_period),
         normalization: NormalizationMode::default(),
+        time_conditioning,
+        prompt,
     };
     let config = pi0::config(&Shapes(checkpoint), &hints, settings)?;
     let normalization = lerobot_stats::read(dir, checkpoint, &c.normalization_mapping, action_dim)?;
@@ -132,5 +136,5 @@ pub(super) fn describe(
             return Err(ModelError::Statistics { path: dir.to_owned(), detail });
         }
     }
-    Ok(Described { family: Family::LerobotPi0, config, normalization, state_dims: state_dim..=state_dim, action_dim })
+    Ok(Described { family, config, normalization, state_dims: state_dim..=state_dim, action_dim })
 }

@@ -2,8 +2,8 @@
 
 use super::Hints;
 use crate::config::{
-    Attention, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode, Positions, Resize,
-    TimeEmbedding, Vit,
+    Attention, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode, Positions, PromptFormat,
+    Resize, TimeConditioning, TimeEmbedding, Vit,
 };
 use crate::error::{ModelError, TensorProblem};
 use crate::weights::Checkpoint;
@@ -21,9 +21,22 @@ pub(super) struct Settings {
     /// Shortest and longest.
     pub(super) periods: (f64, f64),
     pub(super) normalization: NormalizationMode,
+    pub(super) time_conditioning: TimeConditioning,
+    pub(super) prompt: PromptFormat,
 }
 
-/// The configuration of a pi0 with these settings and the checkpoint's sizes.
+impl Settings {
+    /// pi0.5's, or pi0's.
+    pub(super) fn conditioning(pi05: bool) -> (TimeConditioning, PromptFormat) {
+        if pi05 {
+            (TimeConditioning::AdaRms, PromptFormat::TaskAndState)
+        } else {
+            (TimeConditioning::Token, PromptFormat::Task)
+        }
+    }
+}
+
+/// The configuration of a pi0 or pi0.5 with these settings and the checkpoint's sizes.
 ///
 /// # Errors
 /// [`ModelError::Tensors`] for a tensor without which a size is not known.
@@ -52,7 +65,7 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
         vlm: Expert { width: vlm_width, mlp: vlm_mlp },
         action: Expert { width, mlp },
         depth: None,
-        state_token: true,
+        state_token: c.time_conditioning == TimeConditioning::Token,
         embed: EmbedScale { text: (vlm_width as f32).sqrt(), image: 1.0, suffix: 1.0 },
         time_embedding: TimeEmbedding::Openpi { min_period: c.periods.0, max_period: c.periods.1 },
         flow: Flow { steps: c.steps, direction: FlowDirection::NoiseAtOne, clip: None, sig_min: None },
@@ -60,6 +73,8 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
         action_head_layers: 1,
         relative_actions: Vec::new(),
         normalization: c.normalization,
+        time_conditioning: c.time_conditioning,
+        prompt: c.prompt,
     })
 }
 
@@ -92,6 +107,8 @@ pub(super) fn names(own: &str) -> Vec<String> {
         vec![format!("action_time_mlp_in.{rest}")]
     } else if let Some(rest) = strip("action_encoder.linear_3.") {
         vec![format!("action_time_mlp_out.{rest}")]
+    } else if own.starts_with("time_mlp_") {
+        vec![own.to_owned()]
     } else if let Some(rest) = strip("action_decoder.") {
         vec![format!("action_out_proj.{rest}")]
     } else {
@@ -127,10 +144,14 @@ impl Shapes<'_> {
         Err(ModelError::Tensors { path: self.0.path().to_owned(), problems: vec![problem] })
     }
 
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, own: &str) -> bool {
+        names(own).iter().any(|name| self.0.shape(name).is_some())
+    }
+
     /// Layers `0 ..` of `{root}.{i}.{part}`.
     fn count(&self, root: &str, part: &str) -> usize {
-        let has = |i: usize| names(&format!("{root}.{i}.{part}")).iter().any(|n| self.0.shape(n).is_some());
-        (0..).take_while(|i| has(*i)).count()
+        (0..).take_while(|i| self.has(&format!("{root}.{i}.{part}"))).count()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fathom::engine::{Session, log_model};
 use fathom::gpu::{Gpu, GpuOptions};
-use fathom_models::families;
+use fathom_models::families::{self, Family};
 use fathom_models::observation::Observation;
 use fathom_models::tokenizer::Tokenizer;
 use safetensors::Dtype;
@@ -17,6 +17,9 @@ pub(crate) struct Infer {
     /// Directory of the checkpoint.
     #[arg(long)]
     model: PathBuf,
+    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    #[arg(long)]
+    family: Option<Family>,
     /// safetensors file with `image.<view>` (u8), `state` (f32), `tokens` (i32, or `prompt` in the metadata), and
     /// optionally `noise` (f32).
     #[arg(long)]
@@ -43,9 +46,10 @@ pub(crate) struct Infer {
 
 impl Infer {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let loaded = families::load(&self.model)?;
+        let loaded = families::load_as(&self.model, self.family)?;
         log_model(&loaded);
-        let tokenize = |prompt: &str| Tokenizer::open(&self.model)?.prompt(prompt);
+        let format = loaded.model.config.prompt;
+        let tokenize = |text: &str| Tokenizer::open(&self.model)?.text(format, text);
         let observation = Observation::read(&self.observation, &loaded, self.seed, tokenize)?;
         let options = GpuOptions {
             adapter: self.adapter,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fathom::config::RobotConfig;
 use fathom::control::{Robot, RunOptions};
+use fathom_models::families::Family;
 
 /// The control loop: capture, infer, send, until a signal comes.
 #[derive(Args)]
@@ -14,6 +15,9 @@ pub(crate) struct Run {
     /// Directory of the checkpoint, instead of the configuration's.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    #[arg(long)]
+    family: Option<Family>,
     /// End this many seconds after the arm may move.
     #[arg(long)]
     seconds: Option<f64>,
@@ -40,6 +44,7 @@ impl Run {
         if let Some(model) = self.model {
             config.model.path = model;
         }
+        config.model.family = self.family.or(config.model.family);
         config.gpu.software |= self.software;
         config.control.dry_run |= self.dry_run;
         config.model.depth_map |= self.picture.is_some();

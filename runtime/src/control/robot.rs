@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fathom_models::ModelError;
+use fathom_models::config::PromptFormat;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
+use fathom_models::prompt;
 use fathom_models::tokenizer::Tokenizer;
 use firmware_bridge::joint::Unit;
 use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
 
 use super::feed::Feed;
+use super::worker::StatePrompt;
 use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
@@ -114,6 +117,8 @@ pub struct Robot {
     /// What the session was prepared for.
     pub(super) forward: ForwardOptions,
     pub(super) tokens: Vec<i32>,
+    /// Where the state is part of the prompt.
+    pub(super) state_prompt: Option<StatePrompt>,
     /// The arm's scene and its joints, where it is the bench's.
     pub(super) bench: Option<(Arc<Scene>, Joints)>,
     /// Kept running as long as the robot.
@@ -126,11 +131,22 @@ impl Robot {
     /// # Errors
     /// The first [`RunError`].
     pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
-        let loaded = families::load(&config.model.path)?;
+        let loaded = families::load_as(&config.model.path, config.model.family)?;
         log_model(&loaded);
+        let mut state_prompt = None;
         let tokens = match (&config.model.tokens, &config.model.prompt) {
             (Some(tokens), _) => tokens.clone(),
-            (None, Some(prompt)) => Tokenizer::open(&config.model.path)?.prompt(prompt)?,
+            (None, Some(task)) => {
+                let tokenizer = Tokenizer::open(&config.model.path)?;
+                let format = loaded.model.config.prompt;
+                // The controller is asked later; until then the state is nothing in particular.
+                let text = prompt::text(&loaded, task, &vec![0.0; *loaded.state_dims.start()]);
+                let tokens = tokenizer.text(format, &text)?;
+                if format == PromptFormat::TaskAndState {
+                    state_prompt = Some(StatePrompt { tokenizer, task: task.clone() });
+                }
+                tokens
+            }
             (None, None) => Vec::new(),
         };
         let views = loaded.model.config.views.clone();
@@ -209,7 +225,7 @@ impl Robot {
             "inference prepared"
         );
         let bench = joints.map(|joints| (scene, joints));
-        Ok(Robot { config, feeds, views, link, session, forward, tokens, bench, sim })
+        Ok(Robot { config, feeds, views, link, session, forward, tokens, state_prompt, bench, sim })
     }
 }
 

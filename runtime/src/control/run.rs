@@ -113,7 +113,7 @@ impl Robot {
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        let Robot { config, feeds, views, mut link, session, forward, tokens, bench, sim } = self;
+        let Robot { config, feeds, views, mut link, session, forward, tokens, state_prompt, bench, sim } = self;
         let c = &session.loaded().model.config;
         let model = format!("{} ({} views, horizon {})", config.model.path.display(), views.len(), c.horizon);
         let header = Header::new(session.gpu().info(), model, session.dispatches());
@@ -123,7 +123,7 @@ impl Robot {
         }
         let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
         let next_seed = config.model.seed;
-        let worker = Worker::start(session, forward, tokens)?;
+        let worker = Worker::start(session, forward, tokens, state_prompt)?;
         let mut run = Loop {
             robot: RobotParts { config, feeds, views, link, bench },
             state: State::Boot,

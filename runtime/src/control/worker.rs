@@ -5,12 +5,20 @@ use std::thread::{self, JoinHandle};
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::observation::finish_actions;
-use fathom_models::random;
+use fathom_models::tokenizer::Tokenizer;
+use fathom_models::{prompt, random};
 
 use crate::camera::Image;
 use crate::clock::monotonic_ns;
 use crate::engine::{EngineError, Inputs, Session};
 use crate::gpu::GpuTimes;
+
+/// A prompt that the state is part of: its tokens change with every inference.
+#[derive(Debug)]
+pub(super) struct StatePrompt {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) task: String,
+}
 
 /// What the model is shown. Its memory comes back in the [`Reply`].
 #[derive(Debug, Default)]
@@ -53,24 +61,21 @@ impl Worker {
     /// Takes over a prepared session.
     ///
     /// `forward` and `tokens` are those it was prepared with: a camera whose image changes its form (one that was
-    /// plugged in again, a folder of different pictures) has it prepared anew.
+    /// plugged in again, a folder of different pictures) has it prepared anew, and so has a `prompt` whose number of
+    /// tokens changes with the state.
     pub(super) fn start(
         mut session: Session,
         mut forward: ForwardOptions,
-        tokens: Vec<i32>,
+        mut tokens: Vec<i32>,
+        prompt: Option<StatePrompt>,
     ) -> std::io::Result<Worker> {
         let (requests, inbox) = sync_channel::<Request>(1);
         let (outbox, replies) = sync_channel(1);
         let thread = thread::Builder::new().name("inference".into()).spawn(move || {
             for request in inbox {
-                let same = request.images.iter().map(Image::spec).eq(session.images().iter().copied());
-                if !same {
-                    forward.images = request.images.iter().map(Image::spec).collect();
-                    tracing::debug!(images = ?forward.images, "prepared anew for images of another form");
-                    if let Err(error) = session.prepare(&forward, &tokens) {
-                        let _ = outbox.send(Err(error));
-                        break;
-                    }
+                if let Err(error) = fit(&mut session, &mut forward, &mut tokens, prompt.as_ref(), &request) {
+                    let _ = outbox.send(Err(error));
+                    break;
                 }
                 if outbox.send(infer(&mut session, request)).is_err() {
                     break;
@@ -103,6 +108,28 @@ impl Drop for Worker {
             let _ = thread.join();
         }
     }
+}
+
+/// Has the session prepared for the request's images and, where the state is part of it, its prompt.
+fn fit(
+    session: &mut Session,
+    forward: &mut ForwardOptions,
+    tokens: &mut Vec<i32>,
+    prompt: Option<&StatePrompt>,
+    request: &Request,
+) -> Result<(), EngineError> {
+    if let Some(StatePrompt { tokenizer, task }) = prompt {
+        let text = prompt::text(session.loaded(), task, &request.state);
+        *tokens = tokenizer.text(session.loaded().model.config.prompt, &text)?;
+    }
+    let same = request.images.iter().map(Image::spec).eq(session.images().iter().copied());
+    if same && tokens.len() == forward.prompt_tokens {
+        return if prompt.is_some() { session.reword(tokens) } else { Ok(()) };
+    }
+    forward.images = request.images.iter().map(Image::spec).collect();
+    forward.prompt_tokens = tokens.len();
+    tracing::debug!(images = ?forward.images, tokens = tokens.len(), "prepared anew");
+    session.prepare(forward, tokens)
 }
 
 /// The image's bytes without what a source may have behind them.

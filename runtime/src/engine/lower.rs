@@ -90,6 +90,12 @@ impl Places<'_> {
             Op::RmsNorm { params: p, x, weight, y } => {
                 push(&variants::RMS_NORM, raw(p), vec![t(x), vector(*weight)?, t(y)], [p.rows, 1, 1]);
             }
+            Op::AdaRmsNorm { params: p, x, modulation, y } => {
+                push(&variants::ADA_RMS_NORM, raw(p), vec![t(x), t(modulation), t(y)], [p.rows, 1, 1]);
+            }
+            Op::GatedAdd { params: p, f, gate, x } => {
+                push(&variants::GATED_ADD, raw(p), vec![t(f), t(gate), t(x)], [p.cols.div_ceil(64), p.rows, 1]);
+            }
             Op::LayerNorm { params: p, x, weight, bias, y } => {
                 let slots = vec![t(x), vector(*weight)?, vector(*bias)?, t(y)];
                 push(&variants::LAYER_NORM, raw(p), slots, [p.rows, 1, 1]);

@@ -90,6 +90,21 @@ impl Session {
         Ok(())
     }
 
+    /// Another prompt of the prepared number of tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] for another number, [`EngineError::Model`] for a token that is not in the vocabulary.
+    pub fn reword(&mut self, tokens: &[i32]) -> Result<(), EngineError> {
+        let width = self.loaded.model.config.vlm.width;
+        let text = self.loaded.weights.rows(self.loaded.model.embed_tokens, width, tokens)?;
+        let (expected, found) = (self.text.len() * 4, text.len() * 4);
+        if found != expected {
+            return Err(EngineError::Input { name: "text".to_owned(), expected, found });
+        }
+        self.text = text;
+        Ok(())
+    }
+
     /// One inference. The outputs are those of [`Model::forward`](fathom_models::depthvla::Model::forward) and stay until
     /// the next. With `profile`, a time for each dispatch, slower.
     ///

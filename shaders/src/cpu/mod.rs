@@ -4,8 +4,10 @@
 //! Slices are the whole bound tensors; offsets and strides of the parameters select the part, as in the kernel.
 //! A twin panics when the parameters reach beyond a slice: shapes are checked where operations are made.
 
+mod ada_rms_norm;
 mod attention;
 mod euler;
+mod gated_add;
 mod image_pad;
 mod image_unpack;
 mod layer_norm;
@@ -19,8 +21,10 @@ mod rope;
 mod scale;
 mod unpatchify;
 
+pub use ada_rms_norm::ada_rms_norm;
 pub use attention::attention;
 pub use euler::euler;
+pub use gated_add::gated_add;
 pub use image_pad::image_pad;
 pub use image_unpack::{Layout, image_unpack};
 pub use layer_norm::layer_norm;

@@ -38,6 +38,8 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "linear_skinny_f16" => (transformer::linear(p, WeightFormat::F16, &[1, 3, 17, 32]), SUMMED),
         "linear_skinny_bf16" => (transformer::linear(p, WeightFormat::Bf16, &[1, 3, 17, 32]), SUMMED),
         "rms_norm" => (transformer::rms_norm(p), SUMMED),
+        "ada_rms_norm" => (transformer::ada_rms_norm(), SUMMED),
+        "gated_add" => (transformer::gated_add(), ROUNDED),
         "layer_norm" => (transformer::layer_norm(p), SUMMED),
         "rope" => (transformer::rope(), ROUNDED),
         "attention_64" => (transformer::attention(&[1, 16, 64]), SUMMED),

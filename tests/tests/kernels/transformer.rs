@@ -67,6 +67,29 @@ pub(crate) fn rms_norm(p: &mut Parameters) -> Graph {
     })
 }
 
+pub(crate) fn ada_rms_norm() -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 1), (3, 3), (17, 17), (1, 64), (3, 65), (17, 300)].into_iter().enumerate() {
+            let (x, _) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
+            let modulation = g.input(&format!("modulation {i}"), 3, 3 * cols).slice(i % 3, 1);
+            let y = g.ada_rms_norm(x, modulation, 1e-6);
+            g.output(format!("({rows}, {cols})"), y);
+        }
+    })
+}
+
+pub(crate) fn gated_add() -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 1), (3, 65), (17, 64), (2, 300)].into_iter().enumerate() {
+            let (f, _) = view(g, &format!("f {i}"), rows, cols, i % 2 == 0);
+            let (x, whole) = view(g, &format!("x {i}"), rows, cols, i % 2 == 1);
+            let modulation = g.input(&format!("modulation {i}"), 3, 3 * cols).slice(i % 3, 1);
+            g.gated_add(x, f, modulation);
+            g.output(format!("({rows}, {cols})"), whole);
+        }
+    })
+}
+
 pub(crate) fn layer_norm(p: &mut Parameters) -> Graph {
     graph(|g| {
         for (i, (rows, cols)) in [(1, 3), (3, 17), (17, 64), (1, 65), (3, 300)].into_iter().enumerate() {

@@ -1,0 +1,42 @@
+//! The prompt's text: the task, and for pi0.5 the robot's state.
+
+use crate::config::PromptFormat;
+use crate::families::Loaded;
+
+/// Bins of a state in the prompt.
+const BINS: f64 = 256.0;
+
+/// The text that becomes tokens: the task as it is (the tokenizer cleans it), or task and state as openpi's
+/// `PaligemmaTokenizer.tokenize` and lerobot's `Pi05PrepareStateTokenizerProcessorStep` put them together.
+pub fn text(loaded: &Loaded, task: &str, state: &[f32]) -> String {
+    match loaded.model.config.prompt {
+        PromptFormat::Task => task.to_owned(),
+        PromptFormat::TaskAndState => {
+            let mut state = state.to_vec();
+            loaded.normalization.state.normalize(&mut state);
+            let state: Vec<String> = state.iter().map(|v| bin(*v).to_string()).collect();
+            format!("Task: {}, State: {};\nAction: ", clean(task), state.join(" "))
+        }
+    }
+}
+
+/// Without line breaks and underscores.
+pub(crate) fn clean(task: &str) -> String {
+    task.trim().replace(['_', '\n'], " ")
+}
+
+/// `np.digitize(v, np.linspace(-1, 1, 257)[:-1]) - 1`: −1 below the range, 255 above.
+fn bin(v: f32) -> i32 {
+    ((f64::from(v) + 1.0) * (BINS / 2.0)).floor().clamp(-1.0, BINS - 1.0) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn bins_as_numpy_counts_them() {
+        let cases = [(-1.001, -1), (-1.0, 0), (-0.9922, 0), (-0.992_187_5, 1), (0.0, 128), (0.9999, 255), (7.0, 255)];
+        for (value, expected) in cases {
+            assert_eq!(super::bin(value), expected, "{value}");
+        }
+    }
+}
