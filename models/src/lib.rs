@@ -5,6 +5,7 @@
 
 pub mod builder;
 pub mod config;
+pub mod depth_anything;
 pub mod depthvla;
 mod error;
 mod expert;
@@ -12,6 +13,7 @@ pub mod families;
 pub mod flow;
 pub mod graph;
 pub mod image;
+pub mod maps;
 pub mod normalize;
 pub mod observation;
 pub mod params;

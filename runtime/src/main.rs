@@ -23,6 +23,7 @@ enum Command {
     Infer(commands::infer::Infer),
     Run(commands::run::Run),
     Init(commands::init::Init),
+    Depth(commands::depth::Depth),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Infer(infer) => infer.run(),
         Command::Run(run) => run.run(),
         Command::Init(init) => init.run(),
+        Command::Depth(depth) => depth.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

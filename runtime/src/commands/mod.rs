@@ -1,5 +1,6 @@
 //! The subcommands: arguments in, library calls, text out.
 
+pub(crate) mod depth;
 pub(crate) mod infer;
 pub(crate) mod init;
 pub(crate) mod run;

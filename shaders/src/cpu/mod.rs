@@ -5,6 +5,8 @@
 //! A twin panics when the parameters reach beyond a slice: shapes are checked where operations are made.
 
 mod attention;
+mod conv3x3;
+mod conv_transpose;
 mod euler;
 mod image_pad;
 mod image_unpack;
@@ -12,6 +14,7 @@ mod layer_norm;
 mod linear;
 mod linear_skinny;
 mod patchify;
+mod resize_corners;
 mod resize_pillow;
 mod resize_torch;
 mod rms_norm;
@@ -20,6 +23,8 @@ mod scale;
 mod unpatchify;
 
 pub use attention::attention;
+pub use conv_transpose::conv_transpose;
+pub use conv3x3::conv3x3;
 pub use euler::euler;
 pub use image_pad::image_pad;
 pub use image_unpack::{Layout, image_unpack};
@@ -27,6 +32,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, Weights, linear};
 pub use linear_skinny::linear_skinny;
 pub use patchify::patchify;
+pub use resize_corners::resize_corners;
 pub use resize_pillow::resize_pillow;
 pub use resize_torch::resize_torch;
 pub use rms_norm::rms_norm;
