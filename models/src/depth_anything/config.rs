@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::config::{Vit, expect};
-use crate::error::ModelError;
+use crate::error::{ConfigError, ModelError};
 use crate::families::read_json;
 use crate::image::{Filter, IMAGENET, Normalization};
 
@@ -233,7 +233,19 @@ impl RawConfig {
             mlp: (b.hidden_size as f64 * b.mlp_ratio) as usize,
             eps: b.layer_norm_eps,
         };
-        backbone.validate("backbone_config")?;
+        backbone.validate("").map_err(|e| {
+            // In the names of this configuration.
+            let name = match e.field.trim_start_matches('.') {
+                "width" => "hidden_size",
+                "layers" => "num_hidden_layers",
+                "heads" => "num_attention_heads",
+                "mlp" => "mlp_ratio",
+                "patch" => "patch_size",
+                "eps" => "layer_norm_eps",
+                other => other,
+            };
+            ConfigError { field: field(name), ..e }
+        })?;
         let (patch, width) = (backbone.patch, backbone.width);
         expect(self.patch_size == patch, "patch_size", format!("{patch}, as the backbone's"), self.patch_size)?;
         let reassembled = self.reassemble_hidden_size;
