@@ -21,6 +21,10 @@ pub enum Activation {
     GeluErf,
     /// `x · sigmoid(x)`.
     Silu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `1 / (1 + exp(−x))`.
+    Sigmoid,
 }
 
 /// What a linear layer does with its sum, in this order: bias (the layer's own), layer scale, addend, activation, factor.
@@ -73,12 +77,12 @@ pub struct GraphBuilder {
     error: Option<ModelError>,
 }
 
-fn int(v: usize) -> u32 {
+pub(crate) fn int(v: usize) -> u32 {
     u32::try_from(v).unwrap_or(u32::MAX)
 }
 
 /// Whether a view is a tensor from its beginning, without gaps.
-fn whole(t: Tensor) -> bool {
+pub(crate) fn whole(t: Tensor) -> bool {
     t.offset == 0 && t.stride == t.cols
 }
 
@@ -99,7 +103,7 @@ impl GraphBuilder {
         self.graph.stages.push(name.into());
     }
 
-    fn check(&mut self, op: &'static str, fits: bool, detail: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, op: &'static str, fits: bool, detail: impl FnOnce() -> String) {
         if !fits && self.error.is_none() {
             self.error = Some(ModelError::Shape { op, detail: detail() });
         }
@@ -116,7 +120,7 @@ impl GraphBuilder {
         TensorId(int(self.graph.tensors.len() - 1))
     }
 
-    fn push(&mut self, op: Op) {
+    pub(crate) fn push(&mut self, op: Op) {
         let (read, written) = op.tensors();
         self.check("operation", !read.contains(&written), || format!("{op:?} reads the tensor that it writes"));
         let stage = self.graph.stages.len().saturating_sub(1) as u16;
@@ -206,6 +210,8 @@ impl GraphBuilder {
                 Activation::GeluTanh => 1,
                 Activation::GeluErf => 2,
                 Activation::Silu => 3,
+                Activation::Relu => 4,
+                Activation::Sigmoid => 5,
             },
         };
         self.push(Op::Linear {

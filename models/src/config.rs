@@ -372,7 +372,7 @@ impl ModelConfig {
 }
 
 impl Vit {
-    fn validate(&self, field: &str) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self, field: &str) -> Result<(), ConfigError> {
         let sizes = [("width", self.width), ("heads", self.heads), ("mlp", self.mlp), ("patch", self.patch)];
         for (name, value) in sizes {
             expect((1..=MAX_SIZE).contains(&value), &format!("{field}.{name}"), format!("1 to {MAX_SIZE}"), value)?;
@@ -397,7 +397,12 @@ fn distinct(names: &[String]) -> bool {
     names.iter().enumerate().all(|(i, name)| !names.iter().take(i).any(|n| n == name))
 }
 
-fn expect(holds: bool, field: &str, expected: impl Into<String>, found: impl ToString) -> Result<(), ConfigError> {
+pub(crate) fn expect(
+    holds: bool,
+    field: &str,
+    expected: impl Into<String>,
+    found: impl ToString,
+) -> Result<(), ConfigError> {
     if holds {
         return Ok(());
     }

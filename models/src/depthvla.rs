@@ -335,7 +335,7 @@ impl DepthParams {
         g.stage("depth encoder");
         let table = weights.host(self.encoder.positions)?;
         let (first, rest) = table.split_at(e.width.min(table.len()));
-        let rest = vit::interpolate_positions(rest, d.pos_grid, e.grid(), e.width, d.pos_interpolation);
+        let rest = vit::interpolate_positions(rest, d.pos_grid, (e.grid(), e.grid()), e.width, d.pos_interpolation);
         let table = g.constant("depth positions", e.patches(), e.width, &rest);
         let cls = match self.encoder.cls {
             Some(cls) => {

@@ -9,7 +9,7 @@ use crate::error::ModelError;
 use crate::graph::{Op, Storage, Tensor, TensorId};
 
 /// Mean and standard deviation of the channels, of values in 0..1.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
     /// Mean of red, green, blue.
     pub mean: [f32; 3],
@@ -119,6 +119,73 @@ fn pillow_table(input: usize, output: usize) -> (Vec<u32>, usize) {
     (table, taps)
 }
 
+/// Interpolation of [`rectangle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Triangle.
+    Bilinear,
+    /// Cubic with a = −0.5.
+    Bicubic,
+}
+
+impl Filter {
+    /// Its value at `x`.
+    fn at(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Filter::Bilinear => (1.0 - x).max(0.0),
+            Filter::Bicubic if x < 1.0 => ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1.0,
+            Filter::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            Filter::Bicubic => 0.0,
+        }
+    }
+
+    /// Half its width.
+    fn support(self) -> f64 {
+        match self {
+            Filter::Bilinear => 1.0,
+            Filter::Bicubic => 2.0,
+        }
+    }
+}
+
+/// Weights of torch's antialiased resize of u8 for one axis (aten, `compute_index_ranges_int16_weights`), in the form of
+/// [`pillow_table`]. torch keeps 16 bits of each, in the finest fixed point that holds the largest; here the same values
+/// stand in 22-bit fixed point, which gives the same sums.
+fn torch_table(filter: Filter, input: usize, output: usize) -> (Vec<u32>, usize) {
+    let scale = input as f64 / output as f64;
+    let support = filter.support() * scale.max(1.0);
+    let inverse = if scale >= 1.0 { 1.0 / scale } else { 1.0 };
+    let rows: Vec<(usize, Vec<f64>)> = (0..output)
+        .map(|out| {
+            let center = scale * (out as f64 + 0.5);
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(input);
+            let weights: Vec<f64> = (first..end).map(|i| filter.at((i as f64 - center + 0.5) * inverse)).collect();
+            let sum: f64 = weights.iter().sum();
+            (first, weights.iter().map(|w| w / sum).collect())
+        })
+        .collect();
+    let largest = rows.iter().flat_map(|(_, weights)| weights).fold(0.0_f64, |m, w| m.max(*w));
+    let bits = (0..22).find(|bits| (0.5 + largest * f64::from(2 << bits)) as i32 >= 1 << 15).unwrap_or(22);
+    let fixed = |w: f64| {
+        let w = w * f64::from(1 << bits);
+        ((if w < 0.0 { w - 0.5 } else { w + 0.5 }) as i32) << (22 - bits)
+    };
+    let taps = rows.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
+    let mut table = vec![0_u32; output * (taps + 2)];
+    for ((first, weights), entry) in rows.iter().zip(table.chunks_exact_mut(taps + 2)) {
+        if let [start, used, slots @ ..] = entry {
+            *start = *first as u32;
+            *used = weights.len() as u32;
+            for (slot, weight) in slots.iter_mut().zip(weights) {
+                *slot = fixed(*weight).cast_unsigned();
+            }
+        }
+    }
+    (table, taps)
+}
+
 /// The camera's bytes as pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Pixels {
@@ -151,29 +218,52 @@ pub fn square(g: &mut GraphBuilder, pixels: &Pixels, resize: Resize, side: usize
             g.image_op(Op::ResizeTorch { params, source: pixels.id, square: square.id });
         }
         Resize::PillowBilinear => {
-            let mut source = pixels.id;
-            if at.width != pixels.spec.width {
-                source = pillow_axis(g, source, &pixels.spec, (at.width, pixels.spec.height), false);
-            }
-            if at.height != pixels.spec.height {
-                let narrowed = ImageSpec { width: at.width, ..pixels.spec };
-                source = pillow_axis(g, source, &narrowed, (at.width, at.height), true);
-            }
-            let params = p::ImagePad { width, height, left, top, side };
+            let source = resize_u8(g, pixels, (at.width, at.height), pillow_table);
+            let params = p::ImagePad { width, height, left, top, out_width: side, out_height: side };
             g.image_op(Op::ImagePad { params, source, square: square.id });
         }
     }
     square
 }
 
-fn pillow_axis(
+/// Pixels to `(height · width, 3)` in 0..1, as torchvision's antialiased `resize` of u8 tensors does: along rows, then
+/// along columns, rounded to u8 after each; a side that stays is not touched.
+pub fn rectangle(g: &mut GraphBuilder, pixels: &Pixels, filter: Filter, (width, height): (usize, usize)) -> Tensor {
+    let source = resize_u8(g, pixels, (width, height), |from, to| torch_table(filter, from, to));
+    let [width, height] = [width, height].map(|v| v as u32);
+    let out = g.activation("rectangle", (width * height) as usize, 3);
+    let params = p::ImagePad { width, height, left: 0, top: 0, out_width: width, out_height: height };
+    g.image_op(Op::ImagePad { params, source, square: out.id });
+    out
+}
+
+/// Both passes of a resize of u8 pixels; `table` makes the weights for (input, output) sizes.
+fn resize_u8(
+    g: &mut GraphBuilder,
+    pixels: &Pixels,
+    (width, height): (usize, usize),
+    table: impl Fn(usize, usize) -> (Vec<u32>, usize),
+) -> TensorId {
+    let mut source = pixels.id;
+    if width != pixels.spec.width {
+        source = resize_axis(g, source, &pixels.spec, (width, pixels.spec.height), false, &table);
+    }
+    if height != pixels.spec.height {
+        let narrowed = ImageSpec { width, ..pixels.spec };
+        source = resize_axis(g, source, &narrowed, (width, height), true, &table);
+    }
+    source
+}
+
+fn resize_axis(
     g: &mut GraphBuilder,
     source: TensorId,
     from: &ImageSpec,
     to: (usize, usize),
     vertical: bool,
+    table: impl Fn(usize, usize) -> (Vec<u32>, usize),
 ) -> TensorId {
-    let (table, taps) = if vertical { pillow_table(from.height, to.1) } else { pillow_table(from.width, to.0) };
+    let (table, taps) = if vertical { table(from.height, to.1) } else { table(from.width, to.0) };
     let table = g.words("resize weights", table.len(), Storage::Constant(table));
     let pixels = g.words("resized", to.0 * to.1, Storage::Activation);
     let params = p::ResizePillow {
@@ -189,9 +279,22 @@ fn pillow_axis(
 
 /// The square to normalised patches, into `into (patches, 3 · patch²)`.
 pub fn patchify(g: &mut GraphBuilder, square: Tensor, vit: &Vit, norm: Normalization, into: Tensor) {
+    patches(g, square, (vit.image_size, vit.image_size), vit.patch, norm, into);
+}
+
+/// An image `(height · width, 3)` to normalised patches, into `into (height / patch · width / patch, 3 · patch²)`.
+pub fn patches(
+    g: &mut GraphBuilder,
+    image: Tensor,
+    (width, height): (usize, usize),
+    patch: usize,
+    norm: Normalization,
+    into: Tensor,
+) {
     let params = p::Patchify {
-        side: vit.image_size as u32,
-        patch_side: vit.patch as u32,
+        width: width as u32,
+        height: height as u32,
+        patch_side: patch as u32,
         y_offset: into.offset as u32,
         mean_r: norm.mean[0],
         mean_g: norm.mean[1],
@@ -200,5 +303,5 @@ pub fn patchify(g: &mut GraphBuilder, square: Tensor, vit: &Vit, norm: Normaliza
         std_g: norm.std[1],
         std_b: norm.std[2],
     };
-    g.image_op(Op::Patchify { params, square: square.id, patches: into.id });
+    g.image_op(Op::Patchify { params, square: image.id, patches: into.id });
 }

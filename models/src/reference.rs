@@ -84,24 +84,25 @@ impl<'a> Reference<'a> {
             Op::ResizeTorch { params, source, .. } => cpu::resize_torch(params, self.words(*source), floats(out)),
             Op::ImagePad { params, source, .. } => cpu::image_pad(params, self.words(*source), floats(out)),
             Op::Patchify { params, square, .. } => cpu::patchify(params, self.f32(*square), floats(out)),
+            Op::Conv3x3 { params, x, w, bias, first, second, .. } => {
+                let bias = bias.map(host).transpose()?.unwrap_or_default();
+                let addends = [first, second].map(|a| a.map(|a| self.f32(a)).unwrap_or_default());
+                let weight = Owned::of(self.weights.bytes(*w)?);
+                cpu::conv3x3(params, self.f32(*x), weight.view(), &bias, addends, floats(out));
+            }
+            Op::ConvTranspose { params, x, w, bias, .. } => {
+                let bias = bias.map(host).transpose()?.unwrap_or_default();
+                let weight = Owned::of(self.weights.bytes(*w)?);
+                cpu::conv_transpose(params, self.f32(*x), weight.view(), &bias, floats(out));
+            }
+            Op::ResizeCorners { params, x, .. } => cpu::resize_corners(params, self.f32(*x), floats(out)),
             Op::Linear { params, x, w, bias, layer_scale, other, .. } => {
                 let bias = bias.map(host).transpose()?.unwrap_or_default();
                 let layer_scale = layer_scale.map(host).transpose()?.unwrap_or_default();
                 let other = other.map(|o| self.f32(o)).unwrap_or_default();
-                let (format, bytes) = self.weights.bytes(*w)?;
+                let weight = Owned::of(self.weights.bytes(*w)?);
                 let epilogue = cpu::Epilogue { bias: &bias, layer_scale: &layer_scale, other };
-                let x = self.f32(*x);
-                match format {
-                    WeightFormat::F32 => {
-                        cpu::linear(params, x, cpu::Weights::F32(&collect(bytes)), epilogue, floats(out))
-                    }
-                    WeightFormat::F16 => {
-                        cpu::linear(params, x, cpu::Weights::F16(&collect(bytes)), epilogue, floats(out))
-                    }
-                    WeightFormat::Bf16 => {
-                        cpu::linear(params, x, cpu::Weights::Bf16(&collect(bytes)), epilogue, floats(out))
-                    }
-                }
+                cpu::linear(params, self.f32(*x), weight.view(), epilogue, floats(out));
             }
             Op::RmsNorm { params, x, weight, .. } => cpu::rms_norm(params, self.f32(*x), &host(*weight)?, floats(out)),
             Op::AdaRmsNorm { params, x, modulation, .. } => {
@@ -129,6 +130,27 @@ fn floats(words: &mut [u32]) -> &mut [f32] {
     bytemuck::cast_slice_mut(words)
 }
 
-fn collect<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
-    bytemuck::pod_collect_to_vec(bytes)
+/// A weight copied out of its file, where it may lie at any byte.
+enum Owned {
+    F32(Vec<f32>),
+    F16(Vec<half::f16>),
+    Bf16(Vec<half::bf16>),
+}
+
+impl Owned {
+    fn of((format, bytes): (WeightFormat, &[u8])) -> Owned {
+        match format {
+            WeightFormat::F32 => Owned::F32(bytemuck::pod_collect_to_vec(bytes)),
+            WeightFormat::F16 => Owned::F16(bytemuck::pod_collect_to_vec(bytes)),
+            WeightFormat::Bf16 => Owned::Bf16(bytemuck::pod_collect_to_vec(bytes)),
+        }
+    }
+
+    fn view(&self) -> cpu::Weights<'_> {
+        match self {
+            Owned::F32(w) => cpu::Weights::F32(w),
+            Owned::F16(w) => cpu::Weights::F16(w),
+            Owned::Bf16(w) => cpu::Weights::Bf16(w),
+        }
+    }
 }

@@ -103,7 +103,59 @@ pub(crate) fn encode(
     positions: Tensor,
     cls: Option<Tensor>,
 ) -> Tensor {
-    let (patches, d) = (c.patches(), c.width);
+    let after = run(g, w, c, views, positions, cls, &[c.layers]);
+    let after = after.first().copied().unwrap_or(positions);
+    features(g, w, c, after, (views.len(), positions.rows, usize::from(cls.is_some())), true)
+}
+
+/// Features of one image after some of the layers (0: the embeddings), each `(patches, D)` without CLS, through the
+/// final norm where `norm` is set. Layers after the last of `taps` are not computed.
+pub(crate) fn encode_taps(
+    g: &mut GraphBuilder,
+    w: &VitParams,
+    c: &Vit,
+    patches: Tensor,
+    positions: Tensor,
+    cls: Tensor,
+    (taps, norm): (&[usize], bool),
+) -> Vec<Tensor> {
+    let states = run(g, w, c, &[patches], positions, Some(cls), taps);
+    states.into_iter().map(|x| features(g, w, c, x, (1, positions.rows, 1), norm)).collect()
+}
+
+/// Tokens of all views without their first `extra` ones, through the final norm where `norm` is set.
+fn features(
+    g: &mut GraphBuilder,
+    w: &VitParams,
+    c: &Vit,
+    x: Tensor,
+    (views, patches, extra): (usize, usize, usize),
+    norm: bool,
+) -> Tensor {
+    let out = g.activation("features", views * patches, c.width);
+    for view in 0..views {
+        let from = x.slice(view * (extra + patches) + extra, patches);
+        let into = Some(out.slice(view * patches, patches));
+        if norm {
+            g.layer_norm(from, w.norm, c.eps, into)
+        } else {
+            g.scale(from, 1.0, into)
+        };
+    }
+    out
+}
+
+/// The tokens `(views · tokens, D)` after each of the layers `taps`, in the order of the layers.
+fn run(
+    g: &mut GraphBuilder,
+    w: &VitParams,
+    c: &Vit,
+    views: &[Tensor],
+    positions: Tensor,
+    cls: Option<Tensor>,
+    taps: &[usize],
+) -> Vec<Tensor> {
+    let (patches, d) = (positions.rows, c.width);
     let extra = usize::from(cls.is_some());
     let tokens = extra + patches;
     let gelu = if cls.is_some() { Activation::GeluErf } else { Activation::GeluTanh };
@@ -116,7 +168,10 @@ pub(crate) fn encode(
         let into = Some(x.slice(view * tokens + extra, patches));
         g.linear(*patch, &w.patch, Epilogue { add: Some(positions), into, ..Epilogue::default() });
     }
-    for layer in &w.layers {
+    let mut tapped = Vec::new();
+    let last = taps.iter().max().copied().unwrap_or(0);
+    for (i, layer) in w.layers.iter().enumerate().take(last) {
+        tapped.extend(taps.contains(&i).then_some(x));
         let h = g.layer_norm(x, layer.norm1, c.eps, None);
         let q = g.linear(h, &layer.q, Epilogue::default());
         let k = g.linear(h, &layer.k, Epilogue::default());
@@ -127,31 +182,57 @@ pub(crate) fn encode(
         let h = g.linear(h, &layer.fc1, Epilogue { activation: gelu, ..Epilogue::default() });
         x = g.linear(h, &layer.fc2, Epilogue { layer_scale: layer.scale2, add: Some(x), ..Epilogue::default() });
     }
-    let out = g.activation("features", views.len() * patches, d);
-    for view in 0..views.len() {
-        let from = x.slice(view * tokens + extra, patches);
-        g.layer_norm(from, w.norm, c.eps, Some(out.slice(view * patches, patches)));
+    tapped.push(x);
+    tapped
+}
+
+/// Position embeddings `(pos_grid², width)` on a grid of `(height, width)`: [`bicubic`], unchanged when the grids are
+/// equal.
+pub fn interpolate_positions(
+    table: &[f32],
+    pos_grid: usize,
+    grid: (usize, usize),
+    width: usize,
+    mode: PosInterpolation,
+) -> Vec<f32> {
+    if grid == (pos_grid, pos_grid) {
+        return table.to_vec();
+    }
+    let scale = |grid: usize| match mode {
+        PosInterpolation::Size => pos_grid as f32 / grid as f32,
+        PosInterpolation::Offset => (1.0 / ((grid as f64 + 0.1) / pos_grid as f64)) as f32,
+    };
+    bicubic(table, (pos_grid, pos_grid), grid, width, (scale(grid.0), scale(grid.1)))
+}
+
+/// `(height, width, channels)` at another size: cubic with a = −0.75, `align_corners=False`, borders clamped, not
+/// antialiased, as torch's `interpolate`. Sizes are `(height, width)`; `scales` are input over output.
+pub fn bicubic(
+    table: &[f32],
+    from: (usize, usize),
+    to: (usize, usize),
+    channels: usize,
+    scales: (f32, f32),
+) -> Vec<f32> {
+    let (rows, columns) = (cubic_taps(from.0, to.0, scales.0), cubic_taps(from.1, to.1, scales.1));
+    let mut out = vec![0.0_f32; to.0 * to.1 * channels];
+    for (cell, out) in out.chunks_exact_mut(channels.max(1)).enumerate() {
+        let (Some(rows), Some(columns)) = (rows.get(cell / to.1), columns.get(cell % to.1)) else { continue };
+        for (row, row_weight) in rows {
+            for (column, column_weight) in columns {
+                let at = (row * from.1 + column) * channels;
+                for (o, v) in out.iter_mut().zip(table.get(at..at + channels).unwrap_or_default()) {
+                    *o += row_weight * column_weight * v;
+                }
+            }
+        }
     }
     out
 }
 
-/// Position embeddings `(pos_grid², width)` on a `grid × grid`: bicubic (a = −0.75), `align_corners=False`, borders
-/// clamped, as torch's `interpolate`. Unchanged when the grids are equal.
-pub fn interpolate_positions(
-    table: &[f32],
-    pos_grid: usize,
-    grid: usize,
-    width: usize,
-    mode: PosInterpolation,
-) -> Vec<f32> {
-    if grid == pos_grid {
-        return table.to_vec();
-    }
-    let scale = match mode {
-        PosInterpolation::Size => pos_grid as f32 / grid as f32,
-        PosInterpolation::Offset => (1.0 / ((grid as f64 + 0.1) / pos_grid as f64)) as f32,
-    };
-    let taps: Vec<[(usize, f32); 4]> = (0..grid)
+/// The four inputs and weights of each output coordinate.
+fn cubic_taps(from: usize, to: usize, scale: f32) -> Vec<[(usize, f32); 4]> {
+    (0..to)
         .map(|i| {
             let at = scale * (i as f32 + 0.5) - 0.5;
             let (first, t) = (at.floor(), at - at.floor());
@@ -160,23 +241,10 @@ pub fn interpolate_positions(
             let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
             let mut tap = [(0, 0.0); 4];
             for (j, (slot, weight)) in tap.iter_mut().zip(weights).enumerate() {
-                let index = (first as i64 - 1 + j as i64).clamp(0, pos_grid as i64 - 1);
+                let index = (first as i64 - 1 + j as i64).clamp(0, from as i64 - 1);
                 *slot = (index as usize, weight);
             }
             tap
         })
-        .collect();
-    let mut out = vec![0.0_f32; grid * grid * width];
-    for (cell, out) in out.chunks_exact_mut(width).enumerate() {
-        let (Some(rows), Some(cols)) = (taps.get(cell / grid), taps.get(cell % grid)) else { continue };
-        for (row, row_weight) in rows {
-            for (col, col_weight) in cols {
-                let source = table.chunks_exact(width).nth(row * pos_grid + col).unwrap_or_default();
-                for (o, v) in out.iter_mut().zip(source) {
-                    *o += row_weight * col_weight * v;
-                }
-            }
-        }
-    }
-    out
+        .collect()
 }

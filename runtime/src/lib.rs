@@ -5,6 +5,7 @@ pub mod camera;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod depth_map;
 pub mod engine;
 pub mod gpu;
 pub mod link;

@@ -25,6 +25,7 @@ enum Command {
     Init(commands::init::Init),
     Inspect(commands::inspect::Inspect),
     Compose(commands::compose::Compose),
+    Depth(commands::depth::Depth),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Init(init) => init.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Compose(compose) => compose.run(),
+        Command::Depth(depth) => depth.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -106,7 +106,7 @@ impl Panel {
 }
 
 /// matplotlib's viridis, 0 to 1, between eight of its colours.
-fn viridis(share: f32) -> [u8; 3] {
+pub(crate) fn viridis(share: f32) -> [u8; 3] {
     const COLOURS: [[f32; 3]; 8] = [
         [68.0, 1.0, 84.0],
         [70.0, 50.0, 127.0],

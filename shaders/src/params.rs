@@ -27,11 +27,22 @@ params! {
     /// `resize_torch.wgsl`
     ResizeTorch { in_width: u32, in_height: u32, width: u32, height: u32, left: u32, top: u32, side: u32 }
     /// `image_pad.wgsl`
-    ImagePad { width: u32, height: u32, left: u32, top: u32, side: u32 }
+    ImagePad { width: u32, height: u32, left: u32, top: u32, out_width: u32, out_height: u32 }
     /// `patchify.wgsl`
     Patchify {
-        side: u32, patch_side: u32, y_offset: u32,
+        width: u32, height: u32, patch_side: u32, y_offset: u32,
         mean_r: f32, mean_g: f32, mean_b: f32, std_r: f32, std_g: f32, std_b: f32,
+    }
+    /// `conv3x3.wgsl`
+    Conv3x3 {
+        width: u32, height: u32, channels: u32, x_first: u32, out_width: u32, out_channels: u32, rows: u32, y_first: u32,
+        stride: u32, flags: u32,
+    }
+    /// `conv_transpose.wgsl`
+    ConvTranspose { width: u32, height: u32, channels: u32, out_channels: u32, factor: u32, flags: u32 }
+    /// `resize_corners.wgsl`
+    ResizeCorners {
+        width: u32, height: u32, channels: u32, out_width: u32, rows: u32, y_first: u32, scale_x: f32, scale_y: f32,
     }
     /// `linear.wgsl` and `linear_skinny.wgsl`
     Linear {
@@ -77,6 +88,20 @@ pub mod epilogue {
     pub const ADD: u32 = 4;
     /// Multiply by `other[r, c]`, after the activation.
     pub const MULTIPLY: u32 = 8;
+}
+
+/// Bits of [`Conv3x3::flags`] and, of them, the first for [`ConvTranspose::flags`].
+pub mod conv {
+    /// Add `bias[o]`.
+    pub const BIAS: u32 = 1;
+    /// Take `max(x, 0)` for x.
+    pub const RELU_IN: u32 = 2;
+    /// Store `max(y, 0)` for y.
+    pub const RELU_OUT: u32 = 4;
+    /// Add the first addend.
+    pub const ADD: u32 = 8;
+    /// Add the second addend.
+    pub const ADD_SECOND: u32 = 16;
 }
 
 /// Largest head width `attention.wgsl` holds.

@@ -149,6 +149,65 @@ CASES = [
         },
     },
     {
+        # Relative depth of an oblong photo, shrunk: 6 × 4 patches on a table of positions of 5 × 5.
+        "name": "depth_anything_relative",
+        "kind": "depth_anything",
+        "seed": 5,
+        "qk_gain": 1.5,
+        "head_bias": -0.75,
+        "image": (61, 90),
+        "backbone": {
+            "hidden_size": 36,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "image_size": 70,
+            "out_indices": [1, 2, 3, 4],
+        },
+        "config": {
+            "neck_hidden_sizes": [12, 20, 24, 40],
+            "fusion_hidden_size": 18,
+            "head_hidden_size": 8,
+            "depth_estimation_type": "relative",
+        },
+        "processor": {
+            "size": {"height": 56, "width": 56},
+            "keep_aspect_ratio": True,
+            "ensure_multiple_of": 14,
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.229, 0.224, 0.225],
+        },
+    },
+    {
+        # Metric depth of a square photo, enlarged: 5 × 5 patches as the table has, other taps, out of six layers.
+        "name": "depth_anything_metric",
+        "kind": "depth_anything",
+        "seed": 6,
+        "qk_gain": 1.5,
+        "head_bias": 0.25,
+        "image": (33, 33),
+        "backbone": {
+            "hidden_size": 24,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 2,
+            "image_size": 70,
+            "out_indices": [2, 3, 5, 6],
+        },
+        "config": {
+            "neck_hidden_sizes": [8, 9, 12, 17],
+            "fusion_hidden_size": 10,
+            "head_hidden_size": 5,
+            "depth_estimation_type": "metric",
+            "max_depth": 20,
+        },
+        "processor": {
+            "size": {"height": 70, "width": 70},
+            "keep_aspect_ratio": True,
+            "ensure_multiple_of": 14,
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.229, 0.224, 0.225],
+        },
+    },
+    {
         # (height, width, size) of each image.
         "name": "resize",
         "kind": "resize",

@@ -68,6 +68,12 @@ def write_lerobot_pi0(case: dict, folder: Path) -> None:
     lerobot_pi0.write(case, folder)
 
 
+def write_depth_anything(case: dict, folder: Path) -> None:
+    import depth_anything
+
+    depth_anything.write(case, folder)
+
+
 def write_sums(output: Path) -> None:
     """SHA256SUMS of everything generated, in the format of sha256sum(1)."""
     files = sorted(p for p in output.rglob("*") if p.suffix in (".safetensors", ".json"))
@@ -77,7 +83,13 @@ def write_sums(output: Path) -> None:
     (output / "SHA256SUMS").write_text("".join(lines))
 
 
-WRITERS = {"depthvla": write_depthvla, "resize": write_resize, "lerobot_pi0": write_lerobot_pi0, "lerobot_pi05": write_lerobot_pi0}
+WRITERS = {
+    "depthvla": write_depthvla,
+    "resize": write_resize,
+    "lerobot_pi0": write_lerobot_pi0,
+    "lerobot_pi05": write_lerobot_pi0,
+    "depth_anything": write_depth_anything,
+}
 
 
 def main() -> None:

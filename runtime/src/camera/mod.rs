@@ -19,6 +19,7 @@ mod v4l;
 
 pub use error::CameraError;
 pub use folder::{FolderCamera, FolderConfig};
+pub use picture::read_picture;
 pub use v4l::{V4lCamera, V4lConfig};
 
 /// How the pixels of an image lie in memory.

@@ -7,6 +7,16 @@ use std::path::Path;
 use super::jpeg::decode_jpeg;
 use super::{CameraError, Image, PixelFormat};
 
+/// The PNG or JPEG file at `path` as [`PixelFormat::Rgb24`]; transparency is dropped, grey becomes RGB, 16 bits become 8.
+///
+/// # Errors
+/// A [`CameraError`] that names the file.
+pub fn read_picture(path: &Path) -> Result<Image, CameraError> {
+    let mut image = Image::default();
+    PictureReader::default().read(path, &mut image)?;
+    Ok(image)
+}
+
 /// Reads pictures; keeps its memory from one to the next.
 #[derive(Debug, Default)]
 pub(super) struct PictureReader {

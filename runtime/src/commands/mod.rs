@@ -1,6 +1,7 @@
 //! The subcommands: arguments in, library calls, text out.
 
 pub(crate) mod compose;
+pub(crate) mod depth;
 pub(crate) mod infer;
 pub(crate) mod init;
 pub(crate) mod inspect;

@@ -69,12 +69,42 @@ impl Places<'_> {
                 push(&variants::RESIZE_TORCH, raw(p), vec![t(source), t(to)], square(p.side));
             }
             Op::ImagePad { params: p, source, square: to } => {
-                push(&variants::IMAGE_PAD, raw(p), vec![t(source), t(to)], square(p.side));
+                let groups = [p.out_width.div_ceil(8), p.out_height.div_ceil(8), 1];
+                push(&variants::IMAGE_PAD, raw(p), vec![t(source), t(to)], groups);
             }
             Op::Patchify { params: p, square, patches } => {
-                let grid = p.side / p.patch_side.max(1);
-                let groups = [(3 * p.patch_side * p.patch_side).div_ceil(64), grid * grid, 1];
+                let count = (p.width / p.patch_side.max(1)) * (p.height / p.patch_side.max(1));
+                let groups = [(3 * p.patch_side * p.patch_side).div_ceil(64), count, 1];
                 push(&variants::PATCHIFY, raw(p), vec![t(square), t(patches)], groups);
+            }
+            Op::Conv3x3 { params: p, x, w, bias, first, second, y } => {
+                let weight = self.resident.get(*w)?;
+                let shader = match weight.format {
+                    WeightFormat::F32 => &variants::CONV3X3_F32,
+                    WeightFormat::F16 => &variants::CONV3X3_F16,
+                    WeightFormat::Bf16 => &variants::CONV3X3_BF16,
+                };
+                let bias = bias.map(vector).unwrap_or_else(|| self.resident.any())?;
+                // An addend that is not there is bound to x, and not read.
+                let addends = [first, second].map(|a| t(&a.unwrap_or(*x)));
+                let groups = [p.out_channels.div_ceil(32), (p.rows * p.out_width).div_ceil(64), 1];
+                push(shader, raw(p), vec![t(x), weight.slot, bias, addends[0], addends[1], t(y)], groups);
+            }
+            Op::ConvTranspose { params: p, x, w, bias, y } => {
+                let weight = self.resident.get(*w)?;
+                let shader = match weight.format {
+                    WeightFormat::F32 => &variants::CONV_TRANSPOSE_F32,
+                    WeightFormat::F16 => &variants::CONV_TRANSPOSE_F16,
+                    WeightFormat::Bf16 => &variants::CONV_TRANSPOSE_BF16,
+                };
+                let bias = bias.map(vector).unwrap_or_else(|| self.resident.any())?;
+                let columns = p.out_channels * p.factor * p.factor;
+                let groups = [columns.div_ceil(32), (p.width * p.height).div_ceil(64), 1];
+                push(shader, raw(p), vec![t(x), weight.slot, bias, t(y)], groups);
+            }
+            Op::ResizeCorners { params: p, x, y } => {
+                let groups = [(p.out_width * p.channels).div_ceil(64), p.rows, 1];
+                push(&variants::RESIZE_CORNERS, raw(p), vec![t(x), t(y)], groups);
             }
             Op::Linear { params: p, x, w, bias, layer_scale, other, y } => {
                 let slots = LinearSlots {

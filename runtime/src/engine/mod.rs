@@ -1,11 +1,13 @@
 //! From a model to actions: the graph planned into one arena, lowered to dispatches, recorded once and replayed.
 
 mod arena;
+mod depth;
 mod lower;
 mod program;
 mod resident;
 mod session;
 
+pub use depth::DepthSession;
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
 pub use session::{Inputs, Once, Session, log_model};

@@ -12,7 +12,8 @@ pub enum Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn get(&self, i: usize) -> f32 {
+    /// Element i of the whole.
+    pub(super) fn get(&self, i: usize) -> f32 {
         match self {
             Weights::F32(w) => w[i],
             Weights::F16(w) => w[i].to_f32(),
@@ -73,6 +74,8 @@ fn activate(x: f32, kind: u32) -> f32 {
         1 => 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh()),
         2 => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
         3 => x / (1.0 + (-x).exp()),
+        4 => x.max(0.0),
+        5 => 1.0 / (1.0 + (-x).exp()),
         _ => x,
     }
 }

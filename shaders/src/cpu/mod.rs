@@ -6,6 +6,8 @@
 
 mod ada_rms_norm;
 mod attention;
+mod conv3x3;
+mod conv_transpose;
 mod euler;
 mod gated_add;
 mod image_pad;
@@ -14,6 +16,7 @@ mod layer_norm;
 mod linear;
 mod linear_skinny;
 mod patchify;
+mod resize_corners;
 mod resize_pillow;
 mod resize_torch;
 mod rms_norm;
@@ -23,6 +26,8 @@ mod unpatchify;
 
 pub use ada_rms_norm::ada_rms_norm;
 pub use attention::attention;
+pub use conv_transpose::conv_transpose;
+pub use conv3x3::conv3x3;
 pub use euler::euler;
 pub use gated_add::gated_add;
 pub use image_pad::image_pad;
@@ -31,6 +36,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, Weights, linear};
 pub use linear_skinny::linear_skinny;
 pub use patchify::patchify;
+pub use resize_corners::resize_corners;
 pub use resize_pillow::resize_pillow;
 pub use resize_torch::resize_torch;
 pub use rms_norm::rms_norm;

@@ -9,6 +9,8 @@ const MULTIPLY: u32 = 8u;
 const GELU_TANH: u32 = 1u;
 const GELU_ERF: u32 = 2u;
 const SILU: u32 = 3u;
+const RELU: u32 = 4u;
+const SIGMOID: u32 = 5u;
 
 // Abramowitz and Stegun 7.1.26, |error| <= 1.5e-7.
 fn erf(x: f32) -> f32 {
@@ -24,6 +26,8 @@ fn activate(x: f32, kind: u32) -> f32 {
         case 1u: { return 0.5 * x * (1.0 + tanh(clamp(0.7978845608 * (x + 0.044715 * x * x * x), -10.0, 10.0))); }
         case 2u: { return 0.5 * x * (1.0 + erf(x * 0.7071067812)); }
         case 3u: { return x / (1.0 + exp(-x)); }
+        case 4u: { return max(x, 0.0); }
+        case 5u: { return 1.0 / (1.0 + exp(-x)); }
         default: { return x; }
     }
 }

@@ -37,13 +37,20 @@ pub(crate) fn squares(resize: Resize, output: &str) -> Graph {
     for (i, (width, height, side)) in sizes.into_iter().enumerate() {
         let pixels = image::unpack(&mut g, &i.to_string(), ImageSpec::rgb(width, height));
         image::square(&mut g, &pixels, resize, side);
+        if resize == Resize::PillowBilinear {
+            image::rectangle(&mut g, &pixels, image::Filter::Bicubic, (side, side + 3));
+            image::rectangle(&mut g, &pixels, image::Filter::Bilinear, (side + 2, side));
+        }
     }
     let mut graph = g.finish().expect("the shapes fit");
     expose(&mut graph, output);
+    if output == "square" {
+        expose(&mut graph, "rectangle");
+    }
     graph
 }
 
-/// Patches that fill the square and patches that leave a rest, into a part of a tensor.
+/// Patches that fill the image and patches that leave a rest, into a part of a tensor.
 pub(crate) fn patchify() -> Graph {
     let mut g = GraphBuilder::default();
     g.stage("patchify");
@@ -55,6 +62,11 @@ pub(crate) fn patchify() -> Graph {
         image::patchify(&mut g, square, &vit, norm, whole.slice(1, vit.patches()));
         g.output(format!("{image_size} / {patch}"), whole);
     }
+    let (width, height, patch) = (29, 16, 7);
+    let image = g.input("oblong", width * height, 3);
+    let whole = g.input("patches oblong", 4 * 2, 3 * patch * patch);
+    image::patches(&mut g, image, (width, height), patch, image::IMAGENET, whole);
+    g.output("oblong", whole);
     g.finish().expect("the shapes fit")
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a set-up that fails is a test that fails")]
 
 mod images;
+mod maps;
 mod split;
 mod transformer;
 
@@ -31,6 +32,13 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "resize_torch" => (images::squares(fathom_models::config::Resize::TorchBilinear, "square"), ROUNDED),
         "patchify" => (images::patchify(), ROUNDED),
         "unpatchify" => (images::unpatchify(), SUMMED),
+        "conv3x3_f32" => (maps::conv3x3(p, WeightFormat::F32), SUMMED),
+        "conv3x3_f16" => (maps::conv3x3(p, WeightFormat::F16), SUMMED),
+        "conv3x3_bf16" => (maps::conv3x3(p, WeightFormat::Bf16), SUMMED),
+        "conv_transpose_f32" => (maps::conv_transpose(p, WeightFormat::F32), SUMMED),
+        "conv_transpose_f16" => (maps::conv_transpose(p, WeightFormat::F16), SUMMED),
+        "conv_transpose_bf16" => (maps::conv_transpose(p, WeightFormat::Bf16), SUMMED),
+        "resize_corners" => (maps::resize_corners(), SUMMED),
         "linear_f32" => (transformer::linear(p, WeightFormat::F32, &[33, 64, 65]), SUMMED),
         "linear_f16" => (transformer::linear(p, WeightFormat::F16, &[33, 64, 65]), SUMMED),
         "linear_bf16" => (transformer::linear(p, WeightFormat::Bf16, &[33, 64, 65]), SUMMED),

@@ -27,12 +27,13 @@ fn view(g: &mut GraphBuilder, name: &str, rows: usize, cols: usize, inside: bool
 /// All shapes of these `rows` and [`SIZES`], and all combinations of what the epilogue can do; by turns in whole
 /// tensors and inside larger ones, whose other elements must stay as they are, and with a part of the weight's inputs.
 pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph {
-    let activations = [Activation::Identity, Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
+    use Activation::{GeluErf, GeluTanh, Identity, Relu, Sigmoid, Silu};
+    let activations = [Identity, GeluTanh, GeluErf, Silu, Relu, Sigmoid];
     graph(|g| {
-        for i in 0..80.max(25 * rows.len()) {
+        for i in 0..120.max(25 * rows.len()) {
             let (m, rest) = (rows[i % rows.len()], i / rows.len());
             let (n, k) = (SIZES[rest % 5], SIZES[rest / 5 % 5]);
-            let (bias, scaled, other, activation) = (i % 2, i / 2 % 2, i / 4 % 5, i / 20 % 4);
+            let (bias, scaled, other, activation) = (i % 2, i / 2 % 2, i / 4 % 5, i / 20 % 6);
             let inside = i % 3 == 1;
             let from_input = if i % 8 == 5 { 5 } else { 0 };
             let left_out = if i % 8 == 2 { 5 } else { 0 };

@@ -1,0 +1,261 @@
+//! Depth Anything V2, whole: DINOv2 tapped after four layers, each tap reassembled at its own resolution, fused from the
+//! deepest on, and a head that gives one depth a pixel. `DepthAnythingForDepthEstimation` of transformers is the origin.
+
+use std::path::Path;
+
+use crate::builder::{Activation, Epilogue, GraphBuilder};
+use crate::error::ModelError;
+use crate::graph::{Graph, Tensor};
+use crate::image::{self, ImageSpec};
+use crate::maps::{Conv, Map};
+use crate::params::{Linear, ParamTable, Role};
+use crate::vit::{self, VitParams};
+use crate::weights::{Checkpoint, Weights};
+
+mod config;
+
+pub use config::{DepthAnythingConfig, DepthKind, Processor, Reassemble, read};
+
+/// Most bytes of one map at full resolution: beyond, the head works in bands of rows. It is a fourth of what the software
+/// driver binds at once.
+pub const BAND_BYTES: usize = 32 << 20;
+
+/// A model: its configuration and the parameters it needs, under Hugging Face's names.
+#[derive(Clone, Debug)]
+pub struct DepthAnything {
+    /// Sizes.
+    pub config: DepthAnythingConfig,
+    /// All parameters.
+    pub params: ParamTable,
+    backbone: VitParams,
+    reassemble: Vec<Neck>,
+    fusion: Vec<Fusion>,
+    conv1: Linear, // (F / 2, F, 3, 3)
+    conv2: Linear, // (head, F / 2, 3, 3)
+    conv3: Linear, // (1, head, 1, 1)
+}
+
+/// Of one tap with C channels.
+#[derive(Clone, Debug)]
+struct Neck {
+    projection: Linear,     // (C, D, 1, 1)
+    resize: Option<Linear>, // enlarging (C, C, f, f), shrinking (C, C, 3, 3)
+    conv: Linear,           // (F, C, 3, 3), no bias
+}
+
+/// Of one fusion layer; each convolution is `(F, F, 3, 3)`.
+#[derive(Clone, Debug)]
+struct Fusion {
+    residual1: Option<[Linear; 2]>,
+    residual2: [Linear; 2],
+    projection: Linear, // (F, F, 1, 1)
+}
+
+/// What a forward pass is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct DepthOptions {
+    /// The photo.
+    pub image: ImageSpec,
+    /// Whether to give every stage's tensors as outputs.
+    pub taps: bool,
+    /// Most bytes of one map at full resolution; see [`BAND_BYTES`].
+    pub band_bytes: usize,
+}
+
+/// Loads the model in the Hugging Face directory `dir`.
+///
+/// # Errors
+/// Every way in which the directory is not such a model: see [`ModelError`].
+pub fn load(dir: &Path) -> Result<(DepthAnything, Weights), ModelError> {
+    let model = DepthAnything::new(read(dir)?);
+    let checkpoint = Checkpoint::open(&dir.join("model.safetensors"))?;
+    let weights = Weights::resolve(checkpoint, &model.params, |p| vec![p.name.clone()], |_| false)?;
+    Ok((model, weights))
+}
+
+impl DepthAnything {
+    /// Declares the parameters of `config`.
+    pub fn new(config: DepthAnythingConfig) -> DepthAnything {
+        let (c, t) = (&config, &mut ParamTable::default());
+        let backbone = VitParams::dinov2(t, "backbone", &c.backbone, c.backbone.grid());
+        let f = c.fusion;
+        let conv = |t: &mut ParamTable, name: &str, to: usize, from: usize, side: usize, bias: bool| {
+            t.linear_shaped(name, &[to, from, side, side], bias)
+        };
+        let reassemble = c
+            .neck
+            .iter()
+            .enumerate()
+            .map(|(i, (channels, resize))| {
+                let name = |part: &str| format!("neck.reassemble_stage.layers.{i}.{part}");
+                let side = match resize {
+                    Reassemble::Enlarge(factor) => Some(*factor),
+                    Reassemble::Keep => None,
+                    Reassemble::Shrink(_) => Some(3),
+                };
+                Neck {
+                    projection: conv(t, &name("projection"), *channels, c.backbone.width, 1, true),
+                    resize: side.map(|side| conv(t, &name("resize"), *channels, *channels, side, true)),
+                    conv: conv(t, &format!("neck.convs.{i}"), f, *channels, 3, false),
+                }
+            })
+            .collect();
+        let fusion = (0..c.neck.len())
+            .map(|i| {
+                let name = |part: &str| format!("neck.fusion_stage.layers.{i}.{part}");
+                let unit = |t: &mut ParamTable, unit: &str| {
+                    [1, 2].map(|n| conv(t, &name(&format!("{unit}.convolution{n}")), f, f, 3, true))
+                };
+                // The deepest layer has nothing to add to: its first unit is in the file, and not used.
+                let residual1 = if i > 0 { Some(unit(t, "residual_layer1")) } else { None };
+                for n in (1..=2).filter(|_| i == 0) {
+                    let unused = name(&format!("residual_layer1.convolution{n}"));
+                    t.declare(format!("{unused}.weight"), &[f, f, 3, 3], Role::Unused);
+                    t.declare(format!("{unused}.bias"), &[f], Role::Unused);
+                }
+                let residual2 = unit(t, "residual_layer2");
+                Fusion { residual1, residual2, projection: conv(t, &name("projection"), f, f, 1, true) }
+            })
+            .collect();
+        let conv1 = conv(t, "head.conv1", f / 2, f, 3, true);
+        let conv2 = conv(t, "head.conv2", c.head, f / 2, 3, true);
+        let conv3 = conv(t, "head.conv3", 1, c.head, 1, true);
+        let params = std::mem::take(t);
+        DepthAnything { params, backbone, reassemble, fusion, conv1, conv2, conv3, config }
+    }
+
+    /// Width and height of the map for a photo of `width` × `height`.
+    ///
+    /// # Errors
+    /// [`ModelError::Observation`] for a photo of impossible size.
+    pub fn map_size(&self, width: usize, height: usize) -> Result<(usize, usize), ModelError> {
+        let patch = self.config.backbone.patch;
+        let (width, height) = self.config.processor.checked_size(width, height, patch)?;
+        Ok((width / patch * patch, height / patch * patch))
+    }
+
+    /// One photo as a graph. Input: `image.photo` (its bytes). Output: `depth (height, width)` of
+    /// [`map_size`](Self::map_size); with [`taps`](DepthOptions::taps) every stage, channels last.
+    ///
+    /// # Errors
+    /// [`ModelError::Observation`] for a photo of impossible size, [`ModelError::Shape`] when the configuration's sizes do
+    /// not fit the kernels.
+    pub fn forward(&self, weights: &Weights, o: &DepthOptions) -> Result<Graph, ModelError> {
+        let (c, b) = (&self.config, &self.config.backbone);
+        o.image.check("image")?;
+        let size = c.processor.checked_size(o.image.width, o.image.height, b.patch)?;
+        let (pw, ph) = (size.0 / b.patch, size.1 / b.patch);
+        let g = &mut GraphBuilder::default();
+
+        g.stage("decode and resize");
+        let pixels = image::unpack(g, "photo", o.image);
+        let resized = image::rectangle(g, &pixels, c.processor.filter, size);
+        let patches = g.activation("patches", pw * ph, b.patch_dim());
+        image::patches(g, resized, size, b.patch, c.processor.normalization, patches);
+
+        g.stage("backbone");
+        let features = self.backbone(g, weights, patches, (ph, pw))?;
+
+        g.stage("reassemble");
+        let mut maps = Vec::new();
+        for ((neck, (_, resize)), feature) in self.reassemble.iter().zip(&c.neck).zip(&features) {
+            let x = Map::whole(g.linear(*feature, &neck.projection, Epilogue::default()), pw, ph);
+            let x = match (resize, &neck.resize) {
+                (Reassemble::Enlarge(factor), Some(layer)) => g.conv_transpose(x, layer, *factor),
+                (Reassemble::Shrink(stride), Some(layer)) => {
+                    g.conv3x3(x, layer, Conv { stride: *stride, ..Conv::default() })
+                }
+                _ => x,
+            };
+            maps.push(g.conv3x3(x, &neck.conv, Conv::default()));
+        }
+
+        let mut fused: Vec<Map> = Vec::new();
+        for (i, (layer, map)) in self.fusion.iter().zip(maps.iter().rev()).enumerate() {
+            g.stage(format!("fusion {}", i + 1));
+            let x = match (fused.last(), &layer.residual1) {
+                (Some(deeper), Some(unit)) => residual(g, *map, unit, Some(*deeper)),
+                _ => *map,
+            };
+            let x = residual(g, x, &layer.residual2, None);
+            let next = maps.iter().rev().nth(i + 1);
+            let size = next.map_or((2 * x.width, 2 * x.height), |next| (next.width, next.height));
+            // The origin projects after it resized. A projection of each pixel and an interpolation, whose weights sum
+            // to 1, may change places; here it meets a fourth of the pixels.
+            let projected = g.linear(x.tensor, &layer.projection, Epilogue::default());
+            fused.push(g.resize_corners(Map { tensor: projected, ..x }, size, None));
+        }
+
+        g.stage("head");
+        let from = fused.get(c.head_input).copied().unwrap_or(Map::whole(patches, pw, ph));
+        let half = g.conv3x3(from, &self.conv1, Conv::default());
+        let depth = self.head(g, half, (pw * b.patch, ph * b.patch), o.band_bytes);
+        if o.taps {
+            g.output("patches", patches);
+            let stages =
+                [("tap", features), ("map", tensors(&maps)), ("fused", tensors(&fused)), ("head", vec![half.tensor])];
+            for (stage, list) in stages {
+                for (i, tensor) in list.into_iter().enumerate() {
+                    g.output(format!("{stage}.{i}"), tensor);
+                }
+            }
+        }
+        g.output("depth", depth);
+        std::mem::take(g).finish()
+    }
+
+    /// Features `(patches, D)` of each tap.
+    fn backbone(
+        &self,
+        g: &mut GraphBuilder,
+        weights: &Weights,
+        patches: Tensor,
+        grid: (usize, usize),
+    ) -> Result<Vec<Tensor>, ModelError> {
+        let (c, b) = (&self.config, &self.config.backbone);
+        let table = weights.host(self.backbone.positions)?;
+        let (first, rest) = table.split_at(b.width.min(table.len()));
+        let rest = vit::interpolate_positions(rest, b.grid(), grid, b.width, crate::config::PosInterpolation::Size);
+        let positions = g.constant("positions", grid.0 * grid.1, b.width, &rest);
+        let cls: Vec<f32> = match self.backbone.cls {
+            Some(cls) => weights.host(cls)?.iter().zip(first).map(|(a, b)| a + b).collect(),
+            None => Vec::new(),
+        };
+        let cls = g.constant("cls", 1, b.width, &cls);
+        Ok(vit::encode_taps(g, &self.backbone, b, patches, positions, cls, (&c.taps, c.norm)))
+    }
+
+    /// From the head's first convolution to `(height, width)` depths, in bands of rows.
+    fn head(&self, g: &mut GraphBuilder, half: Map, (width, height): (usize, usize), band_bytes: usize) -> Tensor {
+        let c = &self.config;
+        let depth = g.activation("depth", height * width, 1);
+        let channels = half.tensor.cols.max(c.head);
+        let rows = (band_bytes / (4 * width * channels).max(1)).saturating_sub(2).clamp(1, height);
+        for first in (0..height).step_by(rows) {
+            let rows = rows.min(height - first);
+            // A row above and a row below, as far as they are there.
+            let from = first.saturating_sub(1);
+            let to = (first + rows + 1).min(height);
+            let x = g.resize_corners(half, (width, height), Some((from, to - from)));
+            let x = g.conv3x3(x, &self.conv2, Conv { relu_out: true, band: Some((first, rows)), ..Conv::default() });
+            let activation = match c.kind {
+                DepthKind::Relative => Activation::Relu,
+                DepthKind::Metric => Activation::Sigmoid,
+            };
+            let into = Some(depth.slice(first * width, rows * width));
+            g.linear(x.tensor, &self.conv3, Epilogue { activation, into, ..Epilogue::default() });
+        }
+        let depth = Tensor { rows: height, cols: width, stride: width, ..depth };
+        if c.max_depth == 1.0 { depth } else { g.scale(depth, c.max_depth, None) }
+    }
+}
+
+/// `x + conv2(relu(conv1(relu(x))))`, and `other` on top of it.
+fn residual(g: &mut GraphBuilder, x: Map, [conv1, conv2]: &[Linear; 2], other: Option<Map>) -> Map {
+    let h = g.conv3x3(x, conv1, Conv { relu_in: true, ..Conv::default() });
+    g.conv3x3(h, conv2, Conv { relu_in: true, add: [Some(x), other], ..Conv::default() })
+}
+
+fn tensors(maps: &[Map]) -> Vec<Tensor> {
+    maps.iter().map(|m| m.tensor).collect()
+}

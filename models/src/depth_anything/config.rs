@@ -1,0 +1,396 @@
+//! Hugging Face's `config.json` and `preprocessor_config.json` of a Depth Anything directory.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::config::{Vit, expect};
+use crate::error::{ConfigError, ModelError};
+use crate::families::read_json;
+use crate::image::{Filter, IMAGENET, Normalization};
+
+/// Most pixels along a side that the network is given.
+const MAX_SIDE: usize = 1 << 13;
+
+/// What the numbers of a depth map mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DepthKind {
+    /// Inverse depth up to scale and shift: larger is nearer.
+    Relative,
+    /// Metres.
+    Metric,
+}
+
+/// What becomes of a tap's resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reassemble {
+    /// Transposed convolution with this kernel and stride.
+    Enlarge(usize),
+    /// As it is.
+    Keep,
+    /// 3 × 3 convolution with this stride.
+    Shrink(usize),
+}
+
+/// Sizes of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DepthAnythingConfig {
+    /// DINOv2; `image_size` is that of its table of positions.
+    pub backbone: Vit,
+    /// After how many layers features are tapped, ascending.
+    pub taps: Vec<usize>,
+    /// Whether taps pass the backbone's final norm.
+    pub norm: bool,
+    /// Channels of each tap once reassembled, and how it is resized.
+    pub neck: Vec<(usize, Reassemble)>,
+    /// Channels of the fused maps.
+    pub fusion: usize,
+    /// Which fused map the head takes.
+    pub head_input: usize,
+    /// Channels within the head.
+    pub head: usize,
+    /// Meaning of the result.
+    pub kind: DepthKind,
+    /// Factor on the result (metric: the largest depth in metres).
+    pub max_depth: f32,
+    /// From a photo to the network's input.
+    pub processor: Processor,
+}
+
+/// transformers' `DPTImageProcessor`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Processor {
+    /// Height and width to reach, where the image is resized at all.
+    pub size: Option<(usize, usize)>,
+    /// Whether both sides are scaled alike, by the factor nearer to 1.
+    pub keep_aspect_ratio: bool,
+    /// Sides are rounded to multiples of this.
+    pub multiple: usize,
+    /// Interpolation.
+    pub filter: Filter,
+    /// Of the channels.
+    pub normalization: Normalization,
+}
+
+impl Processor {
+    /// Width and height that an image of `width` × `height` is resized to (`get_resize_output_image_size`).
+    pub fn output_size(&self, width: usize, height: usize) -> (usize, usize) {
+        let Some((to_height, to_width)) = self.size else { return (width, height) };
+        let mut scale_height = to_height as f64 / height as f64;
+        let mut scale_width = to_width as f64 / width as f64;
+        if self.keep_aspect_ratio {
+            if (1.0 - scale_width).abs() < (1.0 - scale_height).abs() {
+                scale_height = scale_width;
+            } else {
+                scale_width = scale_height;
+            }
+        }
+        let multiple = self.multiple as f64;
+        let round = |v: f64| (v / multiple).round_ties_even() as usize * self.multiple;
+        (round(scale_width * width as f64), round(scale_height * height as f64))
+    }
+
+    /// [`output_size`](Self::output_size), where it has a patch of the side `patch` at least and is not too large.
+    ///
+    /// # Errors
+    /// [`ModelError::Observation`] for an image so thin that nothing would be left of it, or too large.
+    pub fn checked_size(&self, width: usize, height: usize, patch: usize) -> Result<(usize, usize), ModelError> {
+        let to = self.output_size(width, height);
+        if (patch..=MAX_SIDE).contains(&to.0) && (patch..=MAX_SIDE).contains(&to.1) {
+            return Ok(to);
+        }
+        Err(ModelError::Observation {
+            name: "image".to_owned(),
+            expected: format!("sides of {patch} to {MAX_SIDE} pixels once resized"),
+            found: format!("{width} × {height} pixels, resized to {} × {}", to.0, to.1),
+        })
+    }
+}
+
+/// Reads the configuration in `dir`. Without `preprocessor_config.json` it is that of the published models.
+///
+/// # Errors
+/// [`ModelError::Io`] and [`ModelError::Json`] for a file that cannot be read, [`ModelError::Config`] for values that no
+/// such model has or that are not supported.
+pub fn read(dir: &Path) -> Result<DepthAnythingConfig, ModelError> {
+    let raw: RawConfig = read_json(&dir.join("config.json"))?;
+    let processor = dir.join("preprocessor_config.json");
+    let processor: RawProcessor = if processor.exists() { read_json(&processor)? } else { RawProcessor::published() };
+    raw.check(processor.check()?)
+}
+
+/// The fields that decide; defaults are those of transformers' `DepthAnythingConfig`.
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawConfig {
+    model_type: String,
+    backbone_config: RawBackbone,
+    patch_size: usize,
+    reassemble_hidden_size: usize,
+    reassemble_factors: Vec<f64>,
+    neck_hidden_sizes: Vec<usize>,
+    fusion_hidden_size: usize,
+    head_in_index: i64,
+    head_hidden_size: usize,
+    depth_estimation_type: DepthKind,
+    max_depth: Option<f32>,
+}
+
+impl Default for RawConfig {
+    fn default() -> RawConfig {
+        RawConfig {
+            model_type: String::new(),
+            backbone_config: RawBackbone::default(),
+            patch_size: 14,
+            reassemble_hidden_size: 384,
+            reassemble_factors: vec![4.0, 2.0, 1.0, 0.5],
+            neck_hidden_sizes: vec![48, 96, 192, 384],
+            fusion_hidden_size: 64,
+            head_in_index: -1,
+            head_hidden_size: 32,
+            depth_estimation_type: DepthKind::Relative,
+            max_depth: None,
+        }
+    }
+}
+
+/// The same of `Dinov2Config`.
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawBackbone {
+    model_type: String,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    mlp_ratio: f64,
+    image_size: usize,
+    patch_size: usize,
+    num_channels: usize,
+    layer_norm_eps: f32,
+    hidden_act: String,
+    qkv_bias: bool,
+    use_swiglu_ffn: bool,
+    apply_layernorm: bool,
+    reshape_hidden_states: bool,
+    out_indices: Option<Vec<usize>>,
+    out_features: Option<Vec<String>>,
+}
+
+impl Default for RawBackbone {
+    fn default() -> RawBackbone {
+        RawBackbone {
+            model_type: "dinov2".to_owned(),
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            mlp_ratio: 4.0,
+            image_size: 224,
+            patch_size: 14,
+            num_channels: 3,
+            layer_norm_eps: 1e-6,
+            hidden_act: "gelu".to_owned(),
+            qkv_bias: true,
+            use_swiglu_ffn: false,
+            apply_layernorm: true,
+            reshape_hidden_states: true,
+            out_indices: None,
+            out_features: None,
+        }
+    }
+}
+
+impl RawBackbone {
+    /// After how many layers it is tapped: `out_indices`, or the numbers in `out_features` ("stage3").
+    fn taps(&self) -> Vec<usize> {
+        let number = |name: &String| match name.as_str() {
+            "stem" => Some(0),
+            name => name.strip_prefix("stage")?.parse().ok(),
+        };
+        let features = || self.out_features.iter().flatten().filter_map(number).collect();
+        self.out_indices.clone().unwrap_or_else(features)
+    }
+}
+
+impl RawConfig {
+    fn check(&self, processor: Processor) -> Result<DepthAnythingConfig, ModelError> {
+        expect(self.model_type == "depth_anything", "model_type", "\"depth_anything\"", &self.model_type)?;
+        let b = &self.backbone_config;
+        let field = |name: &str| format!("backbone_config.{name}");
+        expect(b.model_type == "dinov2", &field("model_type"), "\"dinov2\"", &b.model_type)?;
+        expect(b.num_channels == 3, &field("num_channels"), "3", b.num_channels)?;
+        expect(b.hidden_act == "gelu", &field("hidden_act"), "\"gelu\"", &b.hidden_act)?;
+        expect(b.qkv_bias, &field("qkv_bias"), "true", b.qkv_bias)?;
+        expect(!b.use_swiglu_ffn, &field("use_swiglu_ffn"), "false", b.use_swiglu_ffn)?;
+        expect(!b.reshape_hidden_states, &field("reshape_hidden_states"), "false", b.reshape_hidden_states)?;
+        expect((0.1..=64.0).contains(&b.mlp_ratio), &field("mlp_ratio"), "0.1 to 64", b.mlp_ratio)?;
+        let backbone = Vit {
+            image_size: b.image_size,
+            patch: b.patch_size,
+            width: b.hidden_size,
+            layers: b.num_hidden_layers,
+            heads: b.num_attention_heads,
+            mlp: (b.hidden_size as f64 * b.mlp_ratio) as usize,
+            eps: b.layer_norm_eps,
+        };
+        backbone.validate("").map_err(|e| {
+            // In the names of this configuration.
+            let name = match e.field.trim_start_matches('.') {
+                "width" => "hidden_size",
+                "layers" => "num_hidden_layers",
+                "heads" => "num_attention_heads",
+                "mlp" => "mlp_ratio",
+                "patch" => "patch_size",
+                "eps" => "layer_norm_eps",
+                other => other,
+            };
+            ConfigError { field: field(name), ..e }
+        })?;
+        let (patch, width) = (backbone.patch, backbone.width);
+        expect(self.patch_size == patch, "patch_size", format!("{patch}, as the backbone's"), self.patch_size)?;
+        let reassembled = self.reassemble_hidden_size;
+        expect(reassembled == width, "reassemble_hidden_size", format!("{width}, as the backbone's"), reassembled)?;
+
+        let taps = b.taps();
+        let ascending = taps.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
+        let within = !taps.is_empty() && taps.iter().all(|t| *t <= backbone.layers);
+        let expected = format!("ascending numbers of at most {} layers", backbone.layers);
+        expect(ascending && within, &field("out_indices"), expected, format!("{taps:?}"))?;
+        for (name, count) in
+            [("neck_hidden_sizes", self.neck_hidden_sizes.len()), ("reassemble_factors", self.reassemble_factors.len())]
+        {
+            expect(count == taps.len(), name, format!("{}, as out_indices", taps.len()), count)?;
+        }
+        let mut neck = Vec::new();
+        for (channels, factor) in self.neck_hidden_sizes.iter().zip(&self.reassemble_factors) {
+            expect((1..=1 << 16).contains(channels), "neck_hidden_sizes", "1 to 65536", channels)?;
+            let whole = |v: f64| v.fract() == 0.0 && (2.0..=64.0).contains(&v);
+            neck.push((
+                *channels,
+                match *factor {
+                    1.0 => Reassemble::Keep,
+                    f if whole(f) => Reassemble::Enlarge(f as usize),
+                    f if f > 0.0 && whole(1.0 / f) => Reassemble::Shrink((1.0 / f) as usize),
+                    f => {
+                        expect(false, "reassemble_factors", "1, 2 to 64, or the inverse of it", f)?;
+                        Reassemble::Keep
+                    }
+                },
+            ));
+        }
+        for (name, channels) in
+            [("fusion_hidden_size", self.fusion_hidden_size), ("head_hidden_size", self.head_hidden_size)]
+        {
+            expect((1..=1 << 16).contains(&channels), name, "1 to 65536", channels)?;
+        }
+        expect(self.fusion_hidden_size > 1, "fusion_hidden_size", "at least 2", self.fusion_hidden_size)?;
+        let count = taps.len() as i64;
+        let input = if self.head_in_index < 0 { self.head_in_index + count } else { self.head_in_index };
+        let expected = format!("{} to {}", -count, count - 1);
+        expect((0..count).contains(&input), "head_in_index", expected, self.head_in_index)?;
+        let max_depth = self.max_depth.filter(|d| *d != 0.0).unwrap_or(1.0);
+        expect(max_depth > 0.0 && max_depth.is_finite(), "max_depth", "a number above 0", max_depth)?;
+        Ok(DepthAnythingConfig {
+            backbone,
+            taps,
+            norm: b.apply_layernorm,
+            neck,
+            fusion: self.fusion_hidden_size,
+            head_input: input as usize,
+            head: self.head_hidden_size,
+            kind: self.depth_estimation_type,
+            max_depth,
+            processor,
+        })
+    }
+}
+
+/// Defaults are those of the class, not those of the published Depth Anything models.
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawProcessor {
+    image_processor_type: Option<String>,
+    do_resize: bool,
+    do_rescale: bool,
+    do_normalize: bool,
+    do_pad: Option<bool>,
+    size: RawSize,
+    keep_aspect_ratio: bool,
+    ensure_multiple_of: usize,
+    resample: u32,
+    rescale_factor: f64,
+    image_mean: [f32; 3],
+    image_std: [f32; 3],
+}
+
+#[derive(Deserialize)]
+struct RawSize {
+    height: usize,
+    width: usize,
+}
+
+impl Default for RawProcessor {
+    fn default() -> RawProcessor {
+        RawProcessor {
+            image_processor_type: None,
+            do_resize: true,
+            do_rescale: true,
+            do_normalize: true,
+            do_pad: None,
+            size: RawSize { height: 384, width: 384 },
+            keep_aspect_ratio: false,
+            ensure_multiple_of: 1,
+            resample: 3,
+            rescale_factor: 1.0 / 255.0,
+            image_mean: [0.5; 3],
+            image_std: [0.5; 3],
+        }
+    }
+}
+
+impl RawProcessor {
+    /// Of the published Depth Anything models.
+    fn published() -> RawProcessor {
+        RawProcessor {
+            size: RawSize { height: 518, width: 518 },
+            keep_aspect_ratio: true,
+            ensure_multiple_of: 14,
+            image_mean: IMAGENET.mean,
+            image_std: IMAGENET.std,
+            ..RawProcessor::default()
+        }
+    }
+
+    fn check(&self) -> Result<Processor, ModelError> {
+        let field = |name: &str| format!("preprocessor_config.json: {name}");
+        let class = self.image_processor_type.as_deref().unwrap_or("DPTImageProcessor");
+        let known = class.starts_with("DPTImageProcessor");
+        expect(known, &field("image_processor_type"), "\"DPTImageProcessor\"", class)?;
+        expect(self.do_rescale, &field("do_rescale"), "true", self.do_rescale)?;
+        let padded = self.do_pad.unwrap_or(false);
+        expect(!padded, &field("do_pad"), "false", padded)?;
+        let factor = self.rescale_factor;
+        expect((factor * 255.0 - 1.0).abs() < 1e-6, &field("rescale_factor"), "1/255", factor)?;
+        let sides = (1..=MAX_SIDE).contains(&self.size.height) && (1..=MAX_SIDE).contains(&self.size.width);
+        let found = format!("{} × {}", self.size.width, self.size.height);
+        expect(sides, &field("size"), format!("sides of 1 to {MAX_SIDE}"), found)?;
+        let multiple = self.ensure_multiple_of;
+        expect((1..=MAX_SIDE).contains(&multiple), &field("ensure_multiple_of"), format!("1 to {MAX_SIDE}"), multiple)?;
+        let known = (2..=3).contains(&self.resample);
+        expect(known, &field("resample"), "2 (bilinear) or 3 (bicubic)", self.resample)?;
+        let numbers = self.image_mean.iter().all(|m| m.is_finite()) && self.image_std.iter().all(|s| *s > 0.0);
+        let found = format!("{:?} and {:?}", self.image_mean, self.image_std);
+        expect(numbers, &field("image_mean, image_std"), "numbers, deviations above 0", found)?;
+        let normalization = match self.do_normalize {
+            true => Normalization { mean: self.image_mean, std: self.image_std },
+            false => Normalization { mean: [0.0; 3], std: [1.0; 3] },
+        };
+        Ok(Processor {
+            size: self.do_resize.then_some((self.size.height, self.size.width)),
+            keep_aspect_ratio: self.keep_aspect_ratio,
+            multiple: self.ensure_multiple_of,
+            filter: if self.resample == 2 { Filter::Bilinear } else { Filter::Bicubic },
+            normalization,
+        })
+    }
+}

@@ -1,0 +1,93 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use fathom::camera::read_picture;
+use fathom::depth_map::{DepthMap, ValuesFormat};
+use fathom::engine::DepthSession;
+use fathom::gpu::{Gpu, GpuOptions};
+use fathom_models::depth_anything::{self, DepthKind};
+
+/// A depth map of a photo, from a Depth Anything checkpoint.
+#[derive(Args)]
+pub(crate) struct Depth {
+    /// Directory of the checkpoint, as Hugging Face has it: `config.json`, `model.safetensors`,
+    /// `preprocessor_config.json`.
+    #[arg(long)]
+    model: PathBuf,
+    /// PNG or JPEG file.
+    #[arg(long)]
+    image: PathBuf,
+    /// Grey PNG of 16 bits to write: millimetres of a metric model; from least to most near of a relative one.
+    #[arg(long)]
+    output: PathBuf,
+    /// PNG in colours to write: near is yellow, far is blue.
+    #[arg(long, alias = "color")]
+    colour: Option<PathBuf>,
+    /// The values themselves to write, f32: a .npy or a .safetensors file.
+    #[arg(long)]
+    values: Option<PathBuf>,
+    /// Resize the map to the photo's size (bicubic), instead of leaving it at the model's.
+    #[arg(long)]
+    original_size: bool,
+    /// Allow a software driver.
+    #[arg(long)]
+    software: bool,
+    /// Part of the adapter's name.
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Let shaders and driver check their bounds.
+    #[arg(long)]
+    checked: bool,
+}
+
+impl Depth {
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        let values = match &self.values {
+            None => None,
+            Some(path) => match ValuesFormat::of(path) {
+                Some(format) => Some((path, format)),
+                None => return Err(format!("{}: expected a .npy or a .safetensors file", path.display()).into()),
+            },
+        };
+        let (model, weights) = depth_anything::load(&self.model)?;
+        let parameters: usize = model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
+        let kind = model.config.kind;
+        tracing::info!(parameters, ?kind, max_depth = model.config.max_depth, "Depth Anything");
+        let photo = read_picture(&self.image)?;
+        let spec = photo.spec();
+        let (width, height) = model.map_size(spec.width, spec.height)?;
+        let options = GpuOptions {
+            adapter: self.adapter,
+            allow_software: self.software,
+            checked: self.checked,
+            ..GpuOptions::default()
+        };
+        let gpu = Gpu::open(&options)?;
+        tracing::info!(adapter = %gpu.info(), "GPU");
+        let mut session = DepthSession::open(gpu, model, weights)?;
+        let start = std::time::Instant::now();
+        let outputs = session.estimate(spec, &photo.data, false)?;
+        let depth = outputs.into_iter().find(|o| o.name == "depth").map(|o| o.values).unwrap_or_default();
+        let milliseconds = start.elapsed().as_millis();
+        tracing::info!(width, height, milliseconds, "depth map, with the preparation of its kernels");
+        let mut map = DepthMap { width, height, values: depth, kind };
+        if self.original_size {
+            map = map.resized(spec.width, spec.height);
+        }
+        let (low, high) = map.range();
+        map.write_png(&self.output)?;
+        if let Some(path) = &self.colour {
+            map.write_colours(path)?;
+        }
+        if let Some((path, format)) = values {
+            map.write_values(path, format)?;
+        }
+        let meaning = match kind {
+            DepthKind::Metric => "metres",
+            DepthKind::Relative => "relative, larger is nearer",
+        };
+        println!("{}: {} × {} pixels, {low} to {high} ({meaning})", self.output.display(), map.width, map.height);
+        Ok(())
+    }
+}

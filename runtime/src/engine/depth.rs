@@ -1,0 +1,51 @@
+//! Depth Anything on a GPU: a photo in, a depth map out.
+
+use fathom_models::ModelError;
+use fathom_models::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
+use fathom_models::image::ImageSpec;
+use fathom_models::weights::Weights;
+
+use super::{Arena, EngineError, Output, Program, Resident};
+use crate::gpu::Gpu;
+
+/// A depth model on a GPU.
+#[derive(Debug)]
+pub struct DepthSession {
+    gpu: Gpu,
+    model: DepthAnything,
+    weights: Weights,
+    resident: Resident,
+    arena: Arena,
+    /// As [`DepthOptions::band_bytes`].
+    pub band_bytes: usize,
+}
+
+impl DepthSession {
+    /// Uploads the weights.
+    ///
+    /// # Errors
+    /// [`EngineError::Gpu`] when they do not fit or the device is lost.
+    pub fn open(mut gpu: Gpu, model: DepthAnything, weights: Weights) -> Result<DepthSession, EngineError> {
+        let resident = Resident::upload(&mut gpu, &model.params, &weights)?;
+        Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
+    }
+
+    /// The outputs of [`DepthAnything::forward`] for one photo: `depth (height, width)`, and every stage with `taps`.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] for a photo of impossible size, or a map that is not finite; [`EngineError::Input`] for
+    /// `bytes` that are not an image of the form `image`; [`EngineError::Gpu`] for what the adapter cannot hold.
+    pub fn estimate(&mut self, image: ImageSpec, bytes: &[u8], taps: bool) -> Result<Vec<Output>, EngineError> {
+        let options = DepthOptions { image, taps, band_bytes: self.band_bytes };
+        let graph = self.model.forward(&self.weights, &options)?;
+        let mut program = Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?;
+        program.run(&mut self.gpu, |_| bytes, false)?;
+        let outputs = program.outputs().to_vec();
+        let depth = outputs.iter().filter(|o| o.name == "depth").flat_map(|o| &o.values);
+        if let Some(value) = depth.copied().find(|v| !v.is_finite()) {
+            let (name, expected) = ("depth".to_owned(), "finite numbers".to_owned());
+            return Err(ModelError::Observation { name, expected, found: value.to_string() }.into());
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,196 @@
+//! Depth Anything gives what transformers gives for the same photo, stage by stage, on the CPU twins and on the GPU; and
+//! what is wrong with a directory is told.
+
+#![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fathom::depth_map::DepthMap;
+use fathom::engine::DepthSession;
+use fathom_models::ModelError;
+use fathom_models::depth_anything::{self, BAND_BYTES, DepthOptions};
+use fathom_models::image::ImageSpec;
+use fathom_models::reference::Reference;
+use fathom_models::weights::Checkpoint;
+use fathom_tests::graphs::open_gpu;
+use fathom_tests::tensors::{Tensors, copy_golden};
+use fathom_tests::{path, relative_error};
+use serde_json::{Value, json};
+
+const CASES: [&str; 2] = ["depth_anything_relative", "depth_anything_metric"];
+/// So little that every map at full resolution is made of several bands.
+const NARROW: usize = 12_000;
+
+/// The photo of a case.
+fn photo(case: &str) -> (ImageSpec, Vec<u8>) {
+    let file = Checkpoint::open(&path("golden").join(case).join("observation.safetensors")).expect("the observation");
+    let shape = file.shape("image").expect("an image");
+    (ImageSpec::rgb(shape[1], shape[0]), file.tensor("image").expect("an image").1.to_vec())
+}
+
+/// Every stage is within 1e-4 of its largest magnitude.
+fn compare(place: &str, case: &str, found: &BTreeMap<String, Vec<f32>>) {
+    let golden = Checkpoint::open(&path("golden").join(case).join("golden.safetensors")).expect("the golden file");
+    let mut wrong = String::new();
+    for name in golden.names().filter(|n| *n != "original_size") {
+        let expected = golden.f32(name).expect("f32");
+        let error = found.get(name).map_or(f32::INFINITY, |f| relative_error(&expected, f));
+        println!("{place}, {case}: {name:8} {error:.2e}");
+        if error > 1e-4 {
+            wrong += &format!("{name}: {error:.2e}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{place}, {case}: stages differ from the oracle by more than 1e-4\n{wrong}");
+}
+
+#[test]
+fn the_twins_give_what_transformers_gives() {
+    for case in CASES {
+        let (model, weights) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
+        let (image, bytes) = photo(case);
+        for band_bytes in [BAND_BYTES, NARROW] {
+            let options = DepthOptions { image, taps: true, band_bytes };
+            let graph = model.forward(&weights, &options).expect("the graph is built");
+            let mut reference = Reference::new(&graph, &weights);
+            reference.write(graph.input("image.photo").expect("an input").id, &bytes);
+            reference.run().expect("it runs");
+            compare("twins", case, &reference.outputs());
+        }
+    }
+}
+
+#[test]
+fn the_gpu_gives_what_transformers_gives() {
+    for case in CASES {
+        for (checked, band_bytes) in [(false, BAND_BYTES), (true, BAND_BYTES), (false, NARROW)] {
+            let (model, weights) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
+            let (image, bytes) = photo(case);
+            let mut session = DepthSession::open(open_gpu(checked), model, weights).expect("the weights fit");
+            session.band_bytes = band_bytes;
+            let outputs = session.estimate(image, &bytes, true).expect("it runs");
+            compare("GPU", case, &outputs.into_iter().map(|o| (o.name, o.values)).collect());
+        }
+    }
+}
+
+/// `--original-size` resizes as transformers' `post_process_depth_estimation`.
+#[test]
+fn the_map_at_the_photos_size_is_that_of_transformers() {
+    for case in CASES {
+        let (model, _) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
+        let golden = Checkpoint::open(&path("golden").join(case).join("golden.safetensors")).expect("the golden file");
+        let (shape, values) = (golden.shape("depth").expect("a map"), golden.f32("depth").expect("f32"));
+        let map = DepthMap { width: shape[1], height: shape[0], values, kind: model.config.kind };
+        let to = golden.shape("original_size").expect("a map");
+        let error = relative_error(&golden.f32("original_size").expect("f32"), &map.resized(to[1], to[0]).values);
+        assert!(error <= 1e-5, "{case}: {error:.2e}");
+    }
+}
+
+/// Sizes that transformers' `get_resize_output_image_size` gives for the published models' configuration.
+#[test]
+fn sizes_are_those_of_the_published_processor() {
+    let dir = copy_golden(CASES[0]);
+    std::fs::remove_file(dir.path().join("preprocessor_config.json")).expect("it is there");
+    let config = depth_anything::read(dir.path()).expect("without it, that of the published models");
+    for (photo, map) in [
+        ((640, 480), (686, 518)),
+        ((480, 640), (518, 686)),
+        ((1920, 1080), (924, 518)),
+        ((518, 518), (518, 518)),
+        ((300, 100), (518, 168)),
+        ((100, 300), (168, 518)),
+        ((4032, 3024), (686, 518)),
+    ] {
+        assert_eq!(config.processor.output_size(photo.0, photo.1), map, "{photo:?}");
+    }
+}
+
+fn edit(dir: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = dir.join(file);
+    let mut json = serde_json::from_slice(&std::fs::read(&path).expect("the file")).expect("JSON");
+    change(&mut json);
+    std::fs::write(&path, json.to_string()).expect("it is written");
+}
+
+#[test]
+fn configurations_that_are_not_supported_are_told() {
+    let own: [(&str, Value, &str); 10] = [
+        ("model_type", json!("dpt"), "model_type"),
+        ("patch_size", json!(16), "patch_size"),
+        ("reassemble_hidden_size", json!(48), "reassemble_hidden_size"),
+        ("neck_hidden_sizes", json!([1, 2, 3]), "neck_hidden_sizes"),
+        ("neck_hidden_sizes", json!([12, 20, 0, 40]), "neck_hidden_sizes"),
+        ("reassemble_factors", json!([4, 2, 1.5, 0.5]), "reassemble_factors"),
+        ("fusion_hidden_size", json!(1), "fusion_hidden_size"),
+        ("head_in_index", json!(4), "head_in_index"),
+        ("depth_estimation_type", json!("absolute"), "absolute"),
+        ("max_depth", json!(-1), "max_depth"),
+    ];
+    let backbone = [
+        ("model_type", json!("dinov2_with_registers")),
+        ("use_swiglu_ffn", json!(true)),
+        ("reshape_hidden_states", json!(true)),
+        ("out_indices", json!([1, 3, 2, 4])),
+        ("out_indices", json!([1, 2, 3, 5])),
+        ("num_attention_heads", json!(7)),
+        ("image_size", json!(0)),
+    ];
+    let processor = [
+        ("image_processor_type", json!("CLIPImageProcessor")),
+        ("do_pad", json!(true)),
+        ("resample", json!(1)),
+        ("ensure_multiple_of", json!(0)),
+        ("rescale_factor", json!(1.0)),
+        ("size", json!({ "height": 0, "width": 56 })),
+        ("image_std", json!([0.1, 0.0, 0.1])),
+    ];
+    let refuse = |file: &str, named: &str, change: &dyn Fn(&mut Value)| {
+        let dir = copy_golden(CASES[0]);
+        edit(dir.path(), file, change);
+        let error = depth_anything::load(dir.path()).expect_err("it must not load").to_string();
+        assert!(error.contains(named), "the error does not name {named}: {error}");
+    };
+    for (field, value, named) in own {
+        refuse("config.json", named, &|json| json[field] = value.clone());
+    }
+    for (field, value) in backbone {
+        refuse("config.json", &format!("backbone_config.{field}"), &|json| {
+            json["backbone_config"][field] = value.clone()
+        });
+    }
+    for (field, value) in processor {
+        refuse("preprocessor_config.json", field, &|json| json[field] = value.clone());
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_listed_in_one_error() {
+    let dir = copy_golden(CASES[0]);
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = Tensors::read(&file);
+    tensors.0.remove("head.conv2.weight").expect("a tensor to remove");
+    tensors.rename("neck.convs.1.weight", "neck.convs.9.weight");
+    // What transformers has there and does not use may be missing.
+    tensors.0.remove("neck.fusion_stage.layers.0.residual_layer1.convolution1.weight").expect("a tensor to remove");
+    tensors.0.remove("backbone.embeddings.mask_token").expect("a tensor to remove");
+    tensors.write(&file);
+    let error = depth_anything::load(dir.path()).expect_err("it must not load");
+    let ModelError::Tensors { problems, .. } = &error else { panic!("{error}") };
+    assert_eq!(problems.len(), 3, "{error}");
+    for name in ["missing     head.conv2.weight", "missing     neck.convs.1.weight", "unexpected  neck.convs.9.weight"]
+    {
+        assert!(error.to_string().contains(name), "the error does not name {name}: {error}");
+    }
+}
+
+#[test]
+fn photos_of_impossible_sizes_are_refused() {
+    let (model, weights) = depth_anything::load(&path("golden").join(CASES[0])).expect("the golden model loads");
+    for (width, height) in [(0, 10), (10, 0), (16384, 1), (1, 16384), (20000, 10)] {
+        let options = DepthOptions { image: ImageSpec::rgb(width, height), taps: false, band_bytes: BAND_BYTES };
+        let error = model.forward(&weights, &options).expect_err("no such photo");
+        assert!(matches!(error, ModelError::Observation { .. }), "{width} × {height}: {error}");
+    }
+}
