@@ -7,6 +7,7 @@ pub fn conv3x3(p: &Conv3x3, x: &[f32], w: Weights<'_>, bias: &[f32], [first, sec
     let [width, height, channels] = [p.width as usize, p.height as usize, p.channels as usize];
     let (out_width, out_channels) = (p.out_width as usize, p.out_channels as usize);
     let set = |flag| p.flags & flag != 0;
+    let add = |flag, addend: &[f32], i: usize| if p.flags & flag != 0 { addend[i] } else { 0.0 };
     for o in 0..out_channels {
         let kernel: Vec<f32> = (0..channels * 9).map(|i| w.get(o * channels * 9 + i)).collect();
         for pixel in 0..p.rows as usize * out_width {
@@ -26,15 +27,9 @@ pub fn conv3x3(p: &Conv3x3, x: &[f32], w: Weights<'_>, bias: &[f32], [first, sec
                 }
             }
             let at = pixel * out_channels + o;
-            if set(conv::BIAS) {
-                sum += bias[o];
-            }
-            if set(conv::ADD) {
-                sum += first[at];
-            }
-            if set(conv::ADD_SECOND) {
-                sum += second[at];
-            }
+            sum += add(conv::BIAS, bias, o);
+            sum += add(conv::ADD, first, at);
+            sum += add(conv::ADD_SECOND, second, at);
             y[at] = if set(conv::RELU_OUT) { sum.max(0.0) } else { sum };
         }
     }
