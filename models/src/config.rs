@@ -100,6 +100,8 @@ pub enum Resize {
     TorchBilinear,
     /// The same, padded on the left and at the top only (lerobot 0.3 and before).
     TorchBilinearPadTopLeft,
+    /// None: images have the input's size already (open-pi-zero resizes with Lanczos, which Fathom does not have).
+    Exact,
 }
 
 /// Attention sizes, common to all experts.

@@ -2,7 +2,7 @@
 //! With `depth: None` it is pi0. Shapes: V views, P patches a view, N text tokens, H horizon.
 
 use crate::builder::{Activation, Epilogue, GraphBuilder, Keys};
-use crate::config::{Depth, DepthHead, ModelConfig, Positions, TimeConditioning, TimeEmbedding};
+use crate::config::{Depth, DepthHead, ModelConfig, Positions, Resize, TimeConditioning, TimeEmbedding};
 use crate::error::ModelError;
 use crate::expert::{self, Cache, ExpertNorm, ExpertParams, Modulations, Shared, Tokens};
 use crate::flow;
@@ -299,7 +299,11 @@ impl Model {
             return refuse("images", format!("{} views {:?}", c.views.len(), c.views), format!("{}", o.images.len()));
         }
         for (view, image) in c.views.iter().zip(&o.images) {
-            image.check(&format!("image.{view}"))?;
+            let (name, side) = (format!("image.{view}"), c.vision.image_size);
+            image.check(&name)?;
+            if c.resize == Resize::Exact && (image.width, image.height) != (side, side) {
+                return refuse(&name, format!("{side} × {side} pixels"), format!("{} × {}", image.width, image.height));
+            }
         }
         if o.prompt_tokens > c.max_tokens {
             return refuse("tokens", format!("at most {} tokens", c.max_tokens), format!("{} tokens", o.prompt_tokens));

@@ -126,6 +126,14 @@ pub enum TensorProblem {
         /// Found dtype.
         found: String,
     },
+    /// It is a copy, and differs from its original.
+    #[error("not a copy  {name}: expected the tensor of {with} of the same name")]
+    Untied {
+        /// Name in the checkpoint.
+        name: String,
+        /// Where its original is.
+        with: String,
+    },
     /// It contains NaN or infinity.
     #[error("not finite  {name}: element {index} is {value}")]
     NotFinite {

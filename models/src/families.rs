@@ -16,6 +16,7 @@ use crate::weights::{Checkpoint, Weights};
 
 mod lerobot;
 mod lerobot_stats;
+mod open_pi_zero;
 mod openpi;
 mod pi0;
 
@@ -31,11 +32,22 @@ pub enum Family {
     LerobotPi05,
     /// openpi's PyTorch port of pi0 or pi0.5, as `convert_jax_model_to_pytorch.py` writes it.
     Openpi,
+    /// open-pi-zero's state dictionary as safetensors.
+    OpenPiZero,
+    /// Galaxea G0's.
+    Galaxea,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 4] = [Family::DepthVla, Family::LerobotPi0, Family::LerobotPi05, Family::Openpi];
+    pub const ALL: [Family; 6] = [
+        Family::DepthVla,
+        Family::LerobotPi0,
+        Family::LerobotPi05,
+        Family::Openpi,
+        Family::OpenPiZero,
+        Family::Galaxea,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -44,6 +56,8 @@ impl Family {
             Family::LerobotPi0 => "lerobot-pi0",
             Family::LerobotPi05 => "lerobot-pi05",
             Family::Openpi => "openpi",
+            Family::OpenPiZero => "open-pi-zero",
+            Family::Galaxea => "galaxea",
         }
     }
 
@@ -136,7 +150,13 @@ pub fn load(dir: &Path) -> Result<Loaded, ModelError> {
 pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError> {
     let checkpoint = Checkpoint::open_model(dir)?;
     let path = dir.join("config.json");
-    let config: serde_json::Value = read_json(&path)?;
+    // open-pi-zero writes none.
+    let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(&checkpoint);
+    let family = if by_tensors { Some(Family::OpenPiZero) } else { family };
+    let config: serde_json::Value = match family {
+        Some(Family::OpenPiZero | Family::Galaxea) => serde_json::Value::Null,
+        _ => read_json(&path)?,
+    };
     let Some(family) = family.or_else(|| Family::of(&config)) else {
         let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
         let found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
@@ -150,12 +170,20 @@ pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError>
         Family::DepthVla => describe_depthvla(dir, &path, config)?,
         Family::LerobotPi0 | Family::LerobotPi05 => lerobot::describe(family, dir, &path, config, &checkpoint)?,
         Family::Openpi => openpi::describe(dir, &path, config, &checkpoint)?,
+        Family::OpenPiZero | Family::Galaxea => open_pi_zero::describe(family, dir, &checkpoint)?,
     };
     let Described { family, config, normalization, state_dims, action_dim } = described;
     let model = Model::new(config)?;
-    let own = family == Family::DepthVla;
-    let names = |p: &Param| if own { vec![p.name.clone()] } else { pi0::names(&p.name) };
-    let ignored = |name: &str| !own && pi0::ignored(name);
+    let names = |p: &Param| match family {
+        Family::DepthVla => vec![p.name.clone()],
+        Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::names(&p.name),
+        Family::OpenPiZero | Family::Galaxea => open_pi_zero::names(&p.name),
+    };
+    let ignored = |name: &str| match family {
+        Family::DepthVla => false,
+        Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::ignored(name),
+        Family::OpenPiZero | Family::Galaxea => open_pi_zero::ignored(name),
+    };
     let weights = Weights::resolve(checkpoint, &model.params, names, ignored)?;
     Ok(Loaded { family, model, weights, normalization, state_dims, action_dim })
 }
@@ -190,16 +218,20 @@ struct Hints {
     kv_heads: Option<usize>,
     vision_heads: Option<usize>,
     patch: Option<usize>,
-    /// openpi: the cameras that there are, of its three; the others are left out, which is what masking them comes to.
+    /// The cameras that there are, where the origin's files do not say; of openpi's three the others are left out, which is what masking them comes to.
     views: Option<Vec<String>>,
     /// openpi: which folder of `assets` has the statistics, where there are several.
     asset_id: Option<String>,
     /// openpi's `make_bool_mask`: `[6, -1]` is six elements relative to the state, and one absolute.
     relative_actions: Option<Vec<i32>>,
-    /// openpi: `max_token_len`.
+    /// Longest prompt, where the origin's files do not say.
     max_tokens: Option<usize>,
-    /// openpi: flow steps.
+    /// Flow steps, where the origin's files do not say.
     steps: Option<usize>,
+    /// open-pi-zero, Galaxea: actions in a chunk.
+    horizon: Option<usize>,
+    /// open-pi-zero, Galaxea: of the time embedding.
+    max_period: Option<f64>,
     /// openpi's `discrete_state_input`.
     state_in_prompt: Option<bool>,
 }

@@ -213,7 +213,8 @@ pub fn square(g: &mut GraphBuilder, pixels: &Pixels, resize: Resize, side: usize
     let [width, height, left, top] = [at.width, at.height, at.left, at.top].map(|v| v as u32);
     let side = side as u32;
     match resize {
-        Resize::TorchBilinear | Resize::TorchBilinearPadTopLeft => {
+        // At the input's size, as Exact demands, torch's changes nothing.
+        Resize::TorchBilinear | Resize::TorchBilinearPadTopLeft | Resize::Exact => {
             let params = p::ResizeTorch { in_width, in_height, width, height, left, top, side };
             g.image_op(Op::ResizeTorch { params, source: pixels.id, square: square.id });
         }

@@ -35,13 +35,15 @@ impl Default for NormalizationMode {
     }
 }
 
-/// `normalized = (x − offset) / scale`, per element; empty is identity. The inverse is exact.
+/// `normalized = (x − offset) / scale`, per element; empty is identity.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Affine {
     /// Subtracted on the way in.
     pub offset: Vec<f32>,
     /// Divided by on the way in.
     pub scale: Vec<f32>,
+    /// Bound on what comes of it on the way in, where given.
+    pub clip: Option<f32>,
 }
 
 impl Affine {
@@ -49,6 +51,9 @@ impl Affine {
     pub fn normalize(&self, values: &mut [f32]) {
         for ((v, offset), scale) in values.iter_mut().zip(&self.offset).zip(&self.scale) {
             *v = (*v - offset) / scale;
+            if let Some(clip) = self.clip {
+                *v = v.clamp(-clip, clip);
+            }
         }
     }
 
@@ -76,7 +81,7 @@ impl Affine {
     }
 
     fn of(parts: &[(f32, f32)]) -> Affine {
-        Affine { offset: parts.iter().map(|p| p.0).collect(), scale: parts.iter().map(|p| p.1).collect() }
+        Affine { offset: parts.iter().map(|p| p.0).collect(), scale: parts.iter().map(|p| p.1).collect(), clip: None }
     }
 
     /// `(x − low) / span · 2 − 1`.

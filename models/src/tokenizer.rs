@@ -75,7 +75,7 @@ impl Tokenizer {
         Ok(Tokenizer { vocab, merges: table, bos })
     }
 
-    /// Tokens of what [`prompt::text`](crate::prompt::text) gives for a model of this format.
+    /// Tokens of what [`prompt::text`] gives for a model of this format.
     ///
     /// # Errors
     /// As [`prompt`](Self::prompt).

@@ -205,7 +205,7 @@ fn shards_that_contradict_their_index() {
     let (moved, tensor) = shards[0].0.pop_first().expect("a tensor");
     shards[0].write(&dir.path().join(SHARDS[0]));
     let absent = ShardProblem::Absent { name: moved.clone(), file: SHARDS[0].into() };
-    assert_eq!(problems(dir.path()), [absent.clone()]);
+    assert_eq!(problems(dir.path()), std::slice::from_ref(&absent));
 
     let (twice, other) = shards[1].0.first_key_value().map(|(n, t)| (n.clone(), t.clone())).expect("a tensor");
     shards[2].0.insert(twice.clone(), other);
@@ -268,8 +268,8 @@ fn as_openpi(case: &str, views: &[(&str, &str)]) -> tempfile::TempDir {
     edit(&at("fathom.json"), |h| {
         (h["views"], h["max_tokens"], h["steps"]) = (json!(views), tokens.clone(), steps.clone());
     });
-    let file = std::fs::read_dir(dir.path()).expect("the folder").map(|f| f.expect("an entry").path());
-    let file = file.filter(|f| f.to_string_lossy().ends_with("_normalizer_processor.safetensors")).next();
+    let mut files = std::fs::read_dir(dir.path()).expect("the folder").map(|f| f.expect("an entry").path());
+    let file = files.find(|f| f.to_string_lossy().ends_with("_normalizer_processor.safetensors"));
     let file = fathom_models::weights::Checkpoint::open(&file.expect("the statistics")).expect("a safetensors file");
     let lists = |key: &str| {
         let values = |list: &str| file.f32(&format!("{key}.{list}"));

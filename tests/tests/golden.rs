@@ -4,6 +4,7 @@
 
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::{Gpu, GpuOptions};
+use fathom_models::observation::finish_actions;
 use fathom_tests::Golden;
 
 fn open(golden: Golden, checked: bool) -> (Session, Golden) {
@@ -43,6 +44,31 @@ fn pi0_as_lerobot_saved_it() {
 #[test]
 fn pi05_as_lerobot_saved_it() {
     run("pi05_lerobot");
+}
+
+/// pi0.5's prompt changes with the state: another of the same length needs no other recording.
+#[test]
+fn a_reworded_prompt_gives_what_a_prepared_one_gives() {
+    let (mut session, golden) = open(Golden::load("pi05_lerobot"), false);
+    let observation = &golden.observation;
+    let expected = session.infer_once(observation, false).expect("it runs").actions;
+    let other: Vec<i32> = observation.tokens.iter().rev().copied().collect();
+    let mut options = golden.options();
+    options.taps = false;
+    session.prepare(&options, &other).expect("it prepares");
+    let images: Vec<&[u8]> = observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    let inputs = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
+    let infer = |session: &mut Session| {
+        let raw = session.infer(&inputs, false).expect("it runs").0[0].values.clone();
+        finish_actions(session.loaded(), &observation.state, raw).expect("finite actions").1
+    };
+    assert!(infer(&mut session) != expected, "the prompt matters");
+    let counts = session.gpu().counts();
+    session.reword(&observation.tokens).expect("it is of the same length");
+    assert!(infer(&mut session) == expected, "bit-identical actions");
+    assert_eq!(session.gpu().counts(), counts, "nothing is made");
+    let error = session.reword(&[1]).expect_err("another length").to_string();
+    assert!(error.contains("text") && error.contains("found"), "{error}");
 }
 
 /// The arena shares memory, the depth map is left out and taps are off in the product: none of it changes the actions.

@@ -123,7 +123,7 @@ pub(super) fn describe(
         time_conditioning,
         prompt,
     };
-    let config = pi0::config(&Shapes(checkpoint), &hints, settings)?;
+    let config = pi0::config(&Shapes { checkpoint, names: pi0::names }, &hints, settings)?;
     let normalization = lerobot_stats::read(dir, checkpoint, &c.normalization_mapping, action_dim)?;
     if c.use_relative_actions == normalization.relative.is_empty() {
         let expected = format!("{}, as the processors say", !c.use_relative_actions);

@@ -52,7 +52,7 @@ pub(super) fn describe(
     // Whatever the order in the file: the prefix has openpi's.
     let views = VIEWS.iter().filter(|v| views.iter().any(|w| w == *v)).map(|v| (*v).to_owned()).collect();
 
-    let s = Shapes(checkpoint);
+    let s = Shapes { checkpoint, names: pi0::names };
     let pi05 = s.has("time_mlp_in.weight");
     let (time_conditioning, prompt) = Settings::conditioning(pi05);
     let mode = if pi05 { NormalizationMode::Quantile { eps: EPS } } else { NormalizationMode::Zscore { eps: EPS } };

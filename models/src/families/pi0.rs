@@ -125,12 +125,16 @@ pub(super) fn ignored(name: &str) -> bool {
 }
 
 /// Shapes of the checkpoint's tensors by Fathom's names.
-pub(super) struct Shapes<'a>(pub(super) &'a Checkpoint);
+pub(super) struct Shapes<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    /// Names that a parameter may have there.
+    pub(super) names: fn(&str) -> Vec<String>,
+}
 
 impl Shapes<'_> {
-    fn get<const N: usize>(&self, own: &str) -> Result<[usize; N], ModelError> {
-        let candidates = names(own);
-        let found = candidates.iter().find_map(|name| Some((name, self.0.shape(name)?)));
+    pub(super) fn get<const N: usize>(&self, own: &str) -> Result<[usize; N], ModelError> {
+        let candidates = (self.names)(own);
+        let found = candidates.iter().find_map(|name| Some((name, self.checkpoint.shape(name)?)));
         let problem = match found {
             Some((name, shape)) => match shape.try_into() {
                 Ok(shape) => return Ok(shape),
@@ -141,16 +145,16 @@ impl Shapes<'_> {
                 TensorProblem::Missing { name, shape: vec![0; N] }
             }
         };
-        Err(ModelError::Tensors { path: self.0.path().to_owned(), problems: vec![problem] })
+        Err(ModelError::Tensors { path: self.checkpoint.path().to_owned(), problems: vec![problem] })
     }
 
     /// Whether there is a tensor of this name.
     pub(super) fn has(&self, own: &str) -> bool {
-        names(own).iter().any(|name| self.0.shape(name).is_some())
+        (self.names)(own).iter().any(|name| self.checkpoint.shape(name).is_some())
     }
 
     /// Layers `0 ..` of `{root}.{i}.{part}`.
-    fn count(&self, root: &str, part: &str) -> usize {
+    pub(super) fn count(&self, root: &str, part: &str) -> usize {
         (0..).take_while(|i| self.has(&format!("{root}.{i}.{part}"))).count()
     }
 }

@@ -18,6 +18,7 @@ const PROMPT: usize = 20;
 
 pub(crate) struct Options {
     pub(crate) model: Option<PathBuf>,
+    pub(crate) family: Option<families::Family>,
     pub(crate) count: u32,
     pub(crate) warm_up: u32,
     pub(crate) seed: u64,
@@ -37,7 +38,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         }
         (None, None) => return Err("no model".into()),
     };
-    let loaded = families::load(&dir)?;
+    let loaded = families::load_as(&dir, o.family)?;
     let gpu_options = GpuOptions {
         adapter: o.adapter.clone(),
         allow_software: o.software,

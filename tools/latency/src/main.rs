@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fathom_models::families::Family;
 
 mod bench;
 
@@ -23,6 +24,9 @@ enum Command {
         /// A Fathom model directory to take instead of the small random one.
         #[arg(long)]
         model: Option<PathBuf>,
+        /// What the checkpoint is, where its files do not tell or tell otherwise.
+        #[arg(long)]
+        family: Option<Family>,
         /// Inferences that are measured.
         #[arg(long, default_value_t = 20)]
         count: u32,
@@ -48,8 +52,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Command::Bench { model, count, warm_up, seed, json, kernels, software, adapter } = Arguments::parse().command;
-    let options = bench::Options { model, count, warm_up, seed, json, kernels, software, adapter };
+    let Command::Bench { model, family, count, warm_up, seed, json, kernels, software, adapter } =
+        Arguments::parse().command;
+    let options = bench::Options { model, family, count, warm_up, seed, json, kernels, software, adapter };
     match bench::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
