@@ -18,7 +18,7 @@ fn load(dir: &Path) -> Loaded {
 
 /// A model with open-pi-zero's conventions in Fathom's own format: the oracle's case `depthvla_opz` proves those.
 fn open_pi_zero(action_head_layers: usize) -> ModelConfig {
-    let mut c = fathom_models::random::small();
+    let mut c = fathom_models::presets::small();
     c.views.truncate(1);
     (c.depth, c.resize, c.max_tokens, c.horizon) = (None, Resize::Exact, 20, 4);
     (c.state_dim, c.action_dim) = (7, 7);
