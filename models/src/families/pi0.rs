@@ -58,7 +58,7 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
         state_dim: c.state_dim,
         action_dim: c.action_dim,
         horizon: c.horizon,
-        layers: s.count("joint_model.mixtures.vlm.layers", "self_attn.q_proj.weight"),
+        layers: s.count("joint_model.mixtures.vlm.layers", "self_attn.k_proj.weight"),
         attention: Attention { heads, kv_heads, head_dim: q / heads.max(1), rope_theta: 10_000.0, softcap: None },
         rms_eps: 1e-6,
         vision,
