@@ -121,6 +121,24 @@ fn lerobot_0_3_resizes_and_normalises_as_it_did() {
     assert!(actions(dir.path(), &loaded).iter().all(|v| v.is_finite()));
 }
 
+/// What a checkpoint asks for and Fathom does not do is refused, not left out.
+#[test]
+fn what_is_not_supported_says_so() {
+    for (key, value, found) in [
+        ("normalization_mapping", json!({"VISUAL": "MEAN_STD"}), "VISUAL: expected IDENTITY, found MEAN_STD"),
+        ("adapt_to_pi_aloha", true.into(), "adapt_to_pi_aloha: expected false, found true"),
+        ("paligemma_variant", "gemma_7b".into(), ""),
+        ("use_relative_actions", true.into(), "use_relative_actions: expected false"),
+    ] {
+        let dir = copy_golden(LEROBOT);
+        edit(&dir.path().join("fathom.json"), |h| *h = json!({"vision_heads": 4}));
+        edit(&dir.path().join("config.json"), |c| c[key] = value);
+        let error = families::load(dir.path()).expect_err(key);
+        assert!(matches!(error, ModelError::Config(_)), "{error}");
+        assert!(error.to_string().contains(key) && error.to_string().contains(found), "{error}");
+    }
+}
+
 #[test]
 fn statistics_that_were_never_filled_in() {
     let dir = as_lerobot_0_3();

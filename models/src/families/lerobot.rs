@@ -33,7 +33,7 @@ struct Pi0Config {
     resize_imgs_with_padding: Option<[usize; 2]>,
     #[serde(default)]
     adapt_to_pi_aloha: bool,
-    /// How 0.3 and before use the statistics beside the weights.
+    /// How 0.3 and before use the statistics beside the weights; later, the processors say it of state and action.
     #[serde(default)]
     normalization_mapping: BTreeMap<String, String>,
     #[serde(default)]
@@ -73,6 +73,9 @@ pub(super) fn describe(
     };
     if c.adapt_to_pi_aloha {
         return Err(wrong("adapt_to_pi_aloha", "false", "true".to_owned()));
+    }
+    if let Some(mode) = c.normalization_mapping.get("VISUAL").filter(|mode| *mode != "IDENTITY") {
+        return Err(wrong("normalization_mapping.VISUAL", "IDENTITY", mode.clone()));
     }
     let mut views = Vec::new();
     let mut state_dim = None;
