@@ -5,8 +5,9 @@ use clap::Args;
 use fathom::camera::read_picture;
 use fathom::depth_map::{DepthMap, ValuesFormat};
 use fathom::engine::DepthSession;
-use fathom::gpu::{Gpu, GpuOptions};
 use fathom_models::depth_anything::{self, DepthKind};
+
+use super::gpu::GpuArguments;
 
 /// A depth map of a photo, from a Depth Anything checkpoint.
 #[derive(Args)]
@@ -30,15 +31,8 @@ pub(crate) struct Depth {
     /// Resize the map to the photo's size (bicubic), instead of leaving it at the model's.
     #[arg(long)]
     original_size: bool,
-    /// Allow a software driver.
-    #[arg(long)]
-    software: bool,
-    /// Part of the adapter's name.
-    #[arg(long)]
-    adapter: Option<String>,
-    /// Let shaders and driver check their bounds.
-    #[arg(long)]
-    checked: bool,
+    #[command(flatten)]
+    gpu: GpuArguments,
 }
 
 impl Depth {
@@ -57,14 +51,7 @@ impl Depth {
         let photo = read_picture(&self.image)?;
         let spec = photo.spec();
         let (width, height) = model.map_size(spec.width, spec.height)?;
-        let options = GpuOptions {
-            adapter: self.adapter,
-            allow_software: self.software,
-            checked: self.checked,
-            ..GpuOptions::default()
-        };
-        let gpu = Gpu::open(&options)?;
-        tracing::info!(adapter = %gpu.info(), "GPU");
+        let gpu = self.gpu.open()?;
         let mut session = DepthSession::open(gpu, model, weights)?;
         let start = std::time::Instant::now();
         let outputs = session.estimate(spec, &photo.data, false)?;

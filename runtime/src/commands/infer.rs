@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fathom::engine::{Session, log_model};
-use fathom::gpu::{Gpu, GpuOptions};
 use fathom_models::families::{self, Family};
 use fathom_models::observation::Observation;
 use fathom_models::tokenizer::Tokenizer;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+
+use super::gpu::GpuArguments;
 
 /// One inference: an observation in, actions out.
 #[derive(Args)]
@@ -33,15 +34,8 @@ pub(crate) struct Infer {
     /// Seed of the noise, where the observation has none.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Allow a software driver.
-    #[arg(long)]
-    software: bool,
-    /// Part of the adapter's name.
-    #[arg(long)]
-    adapter: Option<String>,
-    /// Let shaders and driver check their bounds.
-    #[arg(long)]
-    checked: bool,
+    #[command(flatten)]
+    gpu: GpuArguments,
 }
 
 impl Infer {
@@ -51,14 +45,7 @@ impl Infer {
         let format = loaded.model.config.prompt;
         let tokenize = |text: &str| Tokenizer::open(&self.model)?.text(format, text);
         let observation = Observation::read(&self.observation, &loaded, self.seed, tokenize)?;
-        let options = GpuOptions {
-            adapter: self.adapter,
-            allow_software: self.software,
-            checked: self.checked,
-            ..GpuOptions::default()
-        };
-        let gpu = Gpu::open(&options)?;
-        tracing::info!(adapter = %gpu.info(), "GPU");
+        let gpu = self.gpu.open()?;
         let config = loaded.model.config.clone();
         let action_dim = loaded.action_dim;
         let mut session = Session::open(gpu, loaded)?;

@@ -2,7 +2,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
-use fathom_models::families;
+use fathom_models::families::{self, Family};
 use fathom_models::summary::Summary;
 
 /// What a model directory holds: family, sizes, parameters of each part, statistics.
@@ -10,6 +10,9 @@ use fathom_models::summary::Summary;
 pub(crate) struct Inspect {
     /// Directory of the checkpoint.
     model: PathBuf,
+    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    #[arg(long)]
+    family: Option<Family>,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -17,7 +20,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let summary = Summary::of(&families::load(&self.model)?);
+        let summary = Summary::of(&families::load_as(&self.model, self.family)?);
         if self.json {
             println!("{}", serde_json::to_string_pretty(&summary)?);
         } else {

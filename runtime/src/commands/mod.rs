@@ -2,6 +2,7 @@
 
 pub(crate) mod compose;
 pub(crate) mod depth;
+mod gpu;
 pub(crate) mod infer;
 pub(crate) mod init;
 pub(crate) mod inspect;
