@@ -68,7 +68,7 @@ pub struct DepthOptions {
 /// Every way in which the directory is not such a model: see [`ModelError`].
 pub fn load(dir: &Path) -> Result<(DepthAnything, Weights), ModelError> {
     let model = DepthAnything::new(read(dir)?);
-    let checkpoint = Checkpoint::open(&dir.join("model.safetensors"))?;
+    let checkpoint = Checkpoint::open_model(dir)?;
     let weights = Weights::resolve(checkpoint, &model.params, |p| vec![p.name.clone()], |_| false)?;
     Ok((model, weights))
 }

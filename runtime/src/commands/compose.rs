@@ -28,7 +28,7 @@ pub(crate) struct Compose {
 impl Compose {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let pi0 = families::load(&self.pi0)?;
-        let encoder = Checkpoint::open(&self.depth.join("model.safetensors"))?;
+        let encoder = Checkpoint::open_model(&self.depth)?;
         let first = pi0.model.config.views.first().cloned();
         let views = if self.view.is_empty() { first.into_iter().collect() } else { self.view };
         let origins = compose::compose(&pi0, &encoder, &views, self.seed, &self.output)?;
