@@ -154,13 +154,16 @@ fn infer_on_the_small_model_takes_less_than_400_megabytes() {
     assert!(peak_kib > 0 && peak_kib < 400_000, "peak of {peak_kib} KiB");
 }
 
-/// The path is closed: images, model, chunks, controller, and images again that changed because the arm moved.
+/// The path is closed: images, model, chunks, controller, and an arm that moves by what the controller measured.
 #[test]
 fn the_loop_moves_the_bench_scenes_arm() {
     let (folder, config) = robot([BENCH, BENCH], SIMULATED);
     let (picture, json) = (folder.path().join("run.png"), folder.path().join("run.json"));
     let printed = run_loop(&config, &["--picture", picture.to_str().unwrap(), "--json", json.to_str().unwrap()]);
     assert!(chunks(&printed) >= 1, "no chunk was obeyed");
+    let way = printed.lines().find_map(|l| l.strip_prefix("way of the tool: ")).expect("a line with the tool's way");
+    let millimetres: f32 = way.trim_end_matches(" mm").parse().expect("a number");
+    assert!(millimetres > 20.0, "the arm moved its tool by {millimetres} mm only");
     for stage in
         ["vision tower", "VLM prefix", "flow steps", "controller acknowledgement", "= observation age at actuation"]
     {

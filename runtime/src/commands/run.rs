@@ -56,6 +56,9 @@ impl Run {
         if let Some(ns) = outcome.first_action_ns {
             println!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
         }
+        if let Some(metres) = outcome.travelled {
+            println!("way of the tool: {:.0} mm", metres * 1e3);
+        }
         if let Some((object, metres)) = outcome.target {
             println!("the prompt names the {object}: the tool came within {:.0} mm of it", metres * 1e3);
         }

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub first_action_ns: Option<u64>,
     /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
     pub target: Option<(String, f32)>,
+    /// Length of the tool's way in the bench scene, in metres, by what the controller measured.
+    pub travelled: Option<f32>,
     /// The picture's file.
     pub picture: Option<PathBuf>,
 }
@@ -77,9 +79,11 @@ struct Loop {
     worker: Worker,
     spare: Option<Request>,
     measured: Vec<f32>,
+    /// Whether `measured` is the controller's: until then it is a guess, which only the warm-up sees.
+    measured_once: bool,
     limits: JointTable,
-    /// Sequence of the request to be armed, and when it was sent.
-    arming: Option<(u32, u64)>,
+    /// When the loop last wanted to be armed, and the sequence of its request where one could be sent.
+    arming: Option<(Option<u32>, u64)>,
     arm_tries: u32,
     sent: Option<Sent>,
     last_chunk_ns: Option<u64>,
@@ -133,6 +137,7 @@ impl Robot {
             worker,
             spare: Some(Request::default()),
             measured,
+            measured_once: false,
             limits,
             arming: None,
             arm_tries: 0,
@@ -150,6 +155,8 @@ impl Robot {
         run.ticks(options, &stop)?;
         let picture = options.picture.as_ref().map(|path| run.picture(path)).transpose()?;
         let target = run.target();
+        let way = run.path.windows(2).map(|p| (p[1] - p[0]).length()).sum();
+        let travelled = run.robot.bench.is_some().then_some(way);
         let Loop { state, detail, table, chunks, refused, first_action_ns, robot, worker, .. } = run;
         let dry = robot.config.control.dry_run;
         drop((robot, worker, sim));
@@ -157,7 +164,7 @@ impl Robot {
             State::Fault(_) => Err(RunError::Fault { state, detail }),
             // A time was given, and it was not enough for a single chunk.
             _ if options.seconds.is_some() && chunks == 0 && !dry => Err(RunError::Idle { refused }),
-            _ => Ok(Outcome { header, table, chunks, refused, first_action_ns, target, picture }),
+            _ => Ok(Outcome { header, table, chunks, refused, first_action_ns, target, travelled, picture }),
         }
     }
 }
@@ -218,10 +225,15 @@ impl Loop {
             return Ok(());
         }
         if self.arm_tries == ARM_TRIES {
-            return self.failed(Event::ControllerFault, format!("no permission to move after {ARM_TRIES} requests"));
+            return self.failed(
+                Event::ControllerFault,
+                format!("no permission to move after {ARM_TRIES} tries (pose reported: {})", self.measured_once),
+            );
         }
         self.arm_tries += 1;
-        self.arming = self.sent_or_lost(|link| link.arm())?.map(|sequence| (sequence, now));
+        // Without a pose from the controller there is nothing to act from.
+        let sequence = if self.measured_once { self.sent_or_lost(|link| link.arm())? } else { None };
+        self.arming = Some((sequence, now));
         Ok(())
     }
 
@@ -253,8 +265,11 @@ impl Loop {
         Ok(())
     }
 
+    /// Something failed; of several things the first is told.
     fn failed(&mut self, event: Event, detail: String) -> Result<(), RunError> {
-        self.detail = detail;
+        if !matches!(self.state, State::Stop | State::Fault(_)) {
+            self.detail = detail;
+        }
         self.happened(event)
     }
 
@@ -285,6 +300,7 @@ impl Loop {
                 LinkEvent::State { state, .. } => {
                     self.measured.clear();
                     self.measured.extend_from_slice(state.measured.as_slice());
+                    self.measured_once = true;
                     if let Mode::Faulted(fault) = state.mode
                         && self.state != State::Warm
                     {
@@ -316,12 +332,12 @@ impl Loop {
         controller_us: u64,
         received_ns: u64,
     ) -> Result<(), RunError> {
-        if self.arming.take_if(|(sequence, _)| *sequence == ack.sequence).is_some() {
+        if self.arming.take_if(|(sequence, _)| *sequence == Some(ack.sequence)).is_some() {
             return match ack.reason {
                 Reason::Ok => self.happened(Event::Armed),
                 // It ramps to rest after the hello that ended another session: asked again a little later.
                 Reason::Stopping => {
-                    self.arming = Some((ack.sequence, received_ns));
+                    self.arming = Some((None, received_ns));
                     Ok(())
                 }
                 reason => {
@@ -460,7 +476,8 @@ impl Loop {
     }
 
     fn note_path(&mut self) {
-        if let Some((scene, _)) = &self.robot.bench
+        if self.measured_once
+            && let Some((scene, _)) = &self.robot.bench
             && let Ok(point) = scene.end_effector(&self.measured)
         {
             self.path.push(point);
