@@ -6,35 +6,37 @@ use fathom_shaders::{Shader, variants};
 
 use crate::gpu::{AdapterInfo, AdapterKind};
 
-/// How linear layers share their work among threads.
+/// The family of kernels that an adapter gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinearKernels {
-    /// `linear` and, for few rows, `linear_skinny`: tiles in workgroup memory, for any GPU.
+pub enum Kernels {
+    /// Tiles in workgroup memory, for any GPU: `linear` and, for few rows, `linear_skinny`; `attention`.
     Tiled,
-    /// `linear_lanes`: for drivers whose threads are lanes of a processor's vectors.
+    /// For drivers whose threads are the lanes of a processor's vectors: `linear_lanes`, `attention_lanes`.
     Lanes,
-}
-
-/// The kernels chosen for an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernels {
-    /// Of linear layers.
-    pub linear: LinearKernels,
 }
 
 impl Kernels {
     /// What serves the adapter best.
     pub fn of(info: &AdapterInfo) -> Kernels {
-        let linear = if info.kind == AdapterKind::Software { LinearKernels::Lanes } else { LinearKernels::Tiled };
-        Kernels { linear }
+        if info.kind == AdapterKind::Software { Kernels::Lanes } else { Kernels::Tiled }
     }
 
     /// The kernel for a linear layer of `m` rows, and the columns and rows of one of its workgroups.
-    pub(super) fn linear(&self, format: WeightFormat, m: u32) -> (&'static Shader, [u32; 2]) {
-        match self.linear {
-            LinearKernels::Lanes => (LANES.of(format), [64, 8]),
-            LinearKernels::Tiled if m as usize <= SKINNY_ROWS => (SKINNY.of(format), [16, 16]),
-            LinearKernels::Tiled => (TILED.of(format), [64, 64]),
+    pub(super) fn linear(self, format: WeightFormat, m: u32) -> (&'static Shader, [u32; 2]) {
+        match self {
+            Kernels::Lanes => (LANES.of(format), [64, 8]),
+            Kernels::Tiled if m as usize <= SKINNY_ROWS => (SKINNY.of(format), [16, 16]),
+            Kernels::Tiled => (TILED.of(format), [64, 64]),
+        }
+    }
+
+    /// The kernel for heads of this width, and the rows of one of its workgroups.
+    pub(super) fn attention(self, head_dim: u32) -> (&'static Shader, u32) {
+        match (self, head_dim) {
+            (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 32),
+            (Kernels::Tiled, 0..=64) => (&variants::ATTENTION_64, 64),
+            (Kernels::Tiled, 65..=128) => (&variants::ATTENTION_128, 64),
+            (Kernels::Tiled, _) => (&variants::ATTENTION_256, 64),
         }
     }
 }

@@ -140,13 +140,9 @@ impl Places<'_> {
                 push(&variants::LAYER_NORM, raw(p), slots, [p.rows, 1, 1]);
             }
             Op::Attention { params: p, q, k, v, out: to } => {
-                let shader = match p.head_dim {
-                    0..=64 => &variants::ATTENTION_64,
-                    65..=128 => &variants::ATTENTION_128,
-                    _ => &variants::ATTENTION_256,
-                };
+                let (shader, rows) = self.resident.kernels.attention(p.head_dim);
                 let block = p.q_block.clamp(1, p.rows.max(1));
-                let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(64);
+                let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(rows);
                 push(shader, raw(p), vec![t(q), t(k), t(v), t(to)], [tiles, p.kv_heads, p.rows.div_ceil(block)]);
             }
             Op::Scale { params: p, x, y } => {

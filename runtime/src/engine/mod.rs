@@ -9,7 +9,7 @@ mod resident;
 mod session;
 
 pub use depth::DepthSession;
-pub use kernels::{Kernels, LinearKernels};
+pub use kernels::Kernels;
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
 pub use session::{Inputs, Once, Session, log_model};

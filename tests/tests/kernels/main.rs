@@ -8,7 +8,7 @@ mod maps;
 mod split;
 mod transformer;
 
-use fathom::engine::{Kernels, LinearKernels};
+use fathom::engine::Kernels;
 use fathom_models::graph::Graph;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::variants;
@@ -51,6 +51,7 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "gated_add" => (transformer::gated_add(), ROUNDED),
         "layer_norm" => (transformer::layer_norm(p), SUMMED),
         "attention_64" => (transformer::attention(&[1, 16, 64]), SUMMED),
+        "attention_lanes" => (transformer::attention(&[1, 72, 256]), SUMMED),
         "attention_128" => (transformer::attention(&[65, 72, 128]), SUMMED),
         "attention_256" => (transformer::attention(&[129, 256]), SUMMED),
         "scale" => (transformer::scale(), EXACT),
@@ -79,14 +80,14 @@ fn every_variant_agrees(checked: bool) {
     let mut parameters = Parameters::default();
     let cases: Vec<_> = variants::ALL.iter().map(|shader| (shader.name, case(shader.name, &mut parameters))).collect();
     let weights = parameters.weights();
-    let rig = |linear| Rig::with(open_gpu(checked), &parameters.table, &weights, Kernels { linear });
-    let (mut lanes, mut tiled) = (rig(LinearKernels::Lanes), rig(LinearKernels::Tiled));
+    let rig = |kernels| Rig::with(open_gpu(checked), &parameters.table, &weights, kernels);
+    let (mut lanes, mut tiled) = (rig(Kernels::Lanes), rig(Kernels::Tiled));
     let mut wrong = String::new();
     for (name, (graph, tolerance)) in cases {
         assert!(!graph.outputs.is_empty(), "{name}: nothing to compare");
         let inputs = random_inputs(&graph);
         let expected = on_twins(&graph, &weights, &inputs);
-        let rig = if name.starts_with("linear_lanes") { &mut lanes } else { &mut tiled };
+        let rig = if name.contains("_lanes") { &mut lanes } else { &mut tiled };
         let (found, times) = rig.run(&graph, &inputs);
         let ran = times.kernels.iter().any(|k| k.kernel == name);
         assert!(ran || !rig.gpu.info().timestamps, "{name}: its case does not run it");
