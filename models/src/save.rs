@@ -29,14 +29,25 @@ pub struct Saved<'a> {
 /// # Errors
 /// [`ModelError::Io`] when the directory cannot be written, [`ModelError::Safetensors`] for bytes that do not fit a shape.
 pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ModelError::Io { path, source }
-    };
     fs::create_dir_all(dir).map_err(io(dir))?;
-    let path = dir.join("model.safetensors");
-    let part = dir.join("model.safetensors.part");
-    let invalid = |source| ModelError::Safetensors { path: path.clone(), source };
+    write_tensors(&dir.join("model.safetensors"), tensors)?;
+    let path = dir.join("config.json");
+    let json = |source| ModelError::Json { path: path.clone(), source };
+    let mut config = serde_json::to_value(config).map_err(json)?;
+    if let Some(object) = config.as_object_mut() {
+        object.insert("model_type".to_owned(), "depthvla".into());
+    }
+    let text = serde_json::to_string_pretty(&config).map_err(json)?;
+    fs::write(&path, text).map_err(io(&path))
+}
+
+/// Writes the safetensors file `path`, whole or not at all.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
+    let part = path.with_extension("safetensors.part");
+    let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
     let views = tensors
         .iter()
         .map(|t| {
@@ -52,13 +63,10 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
         .collect::<Result<Vec<_>, _>>()
         .map_err(invalid)?;
     safetensors::serialize_to_file(views, None, &part).map_err(invalid)?;
-    fs::rename(&part, &path).map_err(io(&path))?;
-    let path = dir.join("config.json");
-    let json = |source| ModelError::Json { path: path.clone(), source };
-    let mut config = serde_json::to_value(config).map_err(json)?;
-    if let Some(object) = config.as_object_mut() {
-        object.insert("model_type".to_owned(), "depthvla".into());
-    }
-    let text = serde_json::to_string_pretty(&config).map_err(json)?;
-    fs::write(&path, text).map_err(io(&path))
+    fs::rename(&part, path).map_err(io(path))
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> ModelError {
+    let path = path.to_owned();
+    move |source| ModelError::Io { path: path.clone(), source }
 }
