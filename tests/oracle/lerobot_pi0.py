@@ -108,6 +108,8 @@ def make_policy(case: dict) -> PreTrainedPolicy:
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(case["action"],))},
         device="cpu",
         push_to_hub=False,
+        n_action_steps=case["policy"]["chunk_size"],
+        image_resolution=(case["vision"]["image_size"],) * 2,
         **case["policy"],
     )
     with small_sizes(case):
@@ -144,11 +146,14 @@ class Taps:
         self.cache = None
 
     def vision(self, _module, _inputs, output):
-        self.view = next(self.views)
-        self.tensors[f"vision.{self.view}"] = output.last_hidden_state[0]
+        self.view = next(self.views, None)
+        if self.view is not None:
+            self.tensors[f"vision.{self.view}"] = output.last_hidden_state[0]
 
     def projector(self, _module, _inputs, output):
-        self.tensors[f"projector.{self.view}"] = output[0]
+        # Cameras that are never there come after those that are.
+        if self.view is not None:
+            self.tensors[f"projector.{self.view}"] = output[0]
 
     def clone(self, cache):
         """The prefix's keys and values; lerobot appends the suffix's to the clone."""
@@ -158,14 +163,14 @@ class Taps:
     def denoise(self, **arguments):
         v = self.full_denoise(**arguments)
         self.tensors[f"velocity.{self.step}"] = v[0]
-        prefix = arguments["prefix_pad_masks"].shape[1]
-        valid = prefix - self.case["policy"]["tokenizer_max_length"] + self.text
-        assert bool(arguments["prefix_pad_masks"][0, :valid].all())
-        assert int(arguments["prefix_pad_masks"].sum()) == valid
+        valid = arguments["prefix_pad_masks"][0]
+        prefix = valid.shape[0]
+        patches = (self.case["vision"]["image_size"] // PATCH) ** 2
+        assert int(valid.sum()) == len(self.case["images"]) * patches + self.text
         for i, layer in enumerate(self.cache.layers):
             for part, tensor in (("k", layer.keys), ("v", layer.values)):
                 rows = tensor[0].transpose(0, 1).flatten(1)
-                self.keep(f"vlm.layers.{i}.{part}", rows[:valid])
+                self.keep(f"vlm.layers.{i}.{part}", rows[:prefix][valid])
                 if self.case["kind"] == "lerobot_pi0":
                     self.keep(f"state.layers.{i}.{part}", rows[prefix : prefix + 1])
         self.step += 1
