@@ -33,7 +33,7 @@ impl WeightFormat {
     }
 
     /// The format of a safetensors dtype, where weights can have it.
-    pub(crate) fn of(dtype: Dtype) -> Option<WeightFormat> {
+    pub fn of(dtype: Dtype) -> Option<WeightFormat> {
         match dtype {
             Dtype::F32 => Some(WeightFormat::F32),
             Dtype::F16 => Some(WeightFormat::F16),

@@ -207,6 +207,9 @@ class Taps:
 
 def infer(case: dict, policy: PreTrainedPolicy, observation: dict, preprocessor, postprocessor) -> dict:
     """Every stage of one inference, by the names of `golden.safetensors`."""
+    for step in preprocessor.steps:
+        if isinstance(tokenizer := getattr(step, "input_tokenizer", None), Tokenizer):
+            tokenizer.tokens = observation["tokens"].tolist()
     batch = {
         f"observation.images.{view}": observation[f"image.{view}"].permute(2, 0, 1).float() / 255.0
         for view in case["images"]

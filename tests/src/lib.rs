@@ -7,7 +7,6 @@ use fathom::engine::Session;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Loaded};
 use fathom_models::observation::{Observation, finish_actions};
-use fathom_models::reference::Reference;
 use fathom_models::weights::Checkpoint;
 
 pub mod depth;
@@ -49,12 +48,7 @@ impl Golden {
 
     /// Everything on.
     pub fn options(&self) -> ForwardOptions {
-        ForwardOptions {
-            images: self.observation.images.iter().map(|(spec, _)| *spec).collect(),
-            prompt_tokens: self.observation.tokens.len(),
-            depth_map: true,
-            taps: true,
-        }
+        options(&self.observation)
     }
 
     /// Compares what the CPU twins give with the oracle's stages, as [`compare`].
@@ -122,32 +116,39 @@ pub fn actions_on_twins(loaded: &Loaded, observation: &Observation) -> Vec<f32> 
     finish_actions(loaded, &observation.state, outputs["actions"].clone()).expect("finite actions").1
 }
 
-/// Every output of the graph for `observation`, by the CPU twins; with `taps` every stage.
+/// Every output of the graph for `observation`, by the CPU twins; with `taps` every stage and the depth map.
 #[allow(clippy::expect_used, reason = "for tests")]
 pub fn on_twins(loaded: &Loaded, observation: &Observation, taps: bool) -> BTreeMap<String, Vec<f32>> {
-    let model = &loaded.model;
-    let options = ForwardOptions {
+    let options = ForwardOptions { depth_map: taps, taps, ..options(observation) };
+    let graph = loaded.model.forward(&loaded.weights, &options).expect("the graph is built");
+    graphs::on_twins(&graph, &loaded.weights, &inputs(loaded, observation))
+}
+
+/// For `observation`, with everything on.
+pub fn options(observation: &Observation) -> ForwardOptions {
+    ForwardOptions {
         images: observation.images.iter().map(|(spec, _)| *spec).collect(),
         prompt_tokens: observation.tokens.len(),
-        depth_map: taps,
-        taps,
-    };
-    let graph = model.forward(&loaded.weights, &options).expect("the graph is built");
-    let mut reference = Reference::new(&graph, &loaded.weights);
-    let mut write = |name: &str, bytes: &[u8]| {
-        if let Some(tensor) = graph.input(name) {
-            reference.write(tensor.id, bytes);
-        }
-    };
-    for (view, (_, bytes)) in model.config.views.iter().zip(&observation.images) {
-        write(&format!("image.{view}"), bytes);
+        depth_map: true,
+        taps: true,
     }
+}
+
+/// What a model's graph is given for `observation`.
+#[allow(clippy::expect_used, reason = "for tests")]
+pub fn inputs(loaded: &Loaded, observation: &Observation) -> graphs::Inputs {
+    let model = &loaded.model;
     let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &observation.tokens).expect("tokens");
-    write("text", bytemuck::cast_slice(&text));
-    write("state", bytemuck::cast_slice(&observation.model_state(loaded)));
-    write("noise", bytemuck::cast_slice(&observation.noise));
-    reference.run().expect("it runs");
-    reference.outputs()
+    let words = |name: &str, values: &[f32]| (name.to_owned(), bytemuck::cast_slice(values).to_vec());
+    let images = model.config.views.iter().zip(&observation.images);
+    images
+        .map(|(view, (_, bytes))| (format!("image.{view}"), bytes.clone()))
+        .chain([
+            words("text", &text),
+            words("state", &observation.model_state(loaded)),
+            words("noise", &observation.noise),
+        ])
+        .collect()
 }
 
 /// Largest difference over largest magnitude; infinite for unequal lengths or NaN.

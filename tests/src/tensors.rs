@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fathom_models::weights::WeightFormat;
+use fathom_models::weights::{WeightFormat, to_f32};
 use safetensors::tensor::TensorView;
 pub use safetensors::{Dtype, SafeTensors};
 
@@ -45,6 +45,12 @@ impl Tensors {
             }
         };
         self.0.insert(name.to_owned(), (dtype, shape.to_vec(), bytes));
+    }
+
+    /// A weight's shape and values, whatever its format.
+    pub fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let (dtype, shape, bytes) = self.0.get(name).expect("a tensor of that name");
+        (shape.clone(), to_f32(WeightFormat::of(*dtype).expect("a weight's format"), bytes))
     }
 
     /// Gives a tensor another name.

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use fathom::engine::{Inputs, Session};
+use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
 use fathom_models::observation::finish_actions;
 use fathom_tests::Golden;
@@ -45,8 +46,7 @@ fn a_reworded_prompt_gives_what_a_prepared_one_gives() {
     let observation = &golden.observation;
     let expected = session.infer_once(observation, false).expect("it runs").actions;
     let other: Vec<i32> = observation.tokens.iter().rev().copied().collect();
-    let mut options = golden.options();
-    options.taps = false;
+    let options = ForwardOptions { taps: false, ..golden.options() };
     session.prepare(&options, &other).expect("it prepares");
     let images: Vec<&[u8]> = observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     let inputs = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
@@ -70,8 +70,7 @@ fn an_inference_without_taps_gives_the_same_actions_and_creates_nothing() {
     let (mut session, golden) = open("depthvla_openpi");
     let with_taps = session.infer_once(&golden.observation, true).expect("it runs");
     let raw = with_taps.outputs.iter().find(|o| o.name == "actions").expect("actions").values.clone();
-    let mut options = golden.options();
-    (options.depth_map, options.taps) = (false, false);
+    let options = ForwardOptions { depth_map: false, taps: false, ..golden.options() };
     session.prepare(&options, &golden.observation.tokens).expect("it prepares");
     let images: Vec<&[u8]> = golden.observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     let inputs = Inputs { images: &images, state: &golden.observation.state, noise: &golden.observation.noise };
