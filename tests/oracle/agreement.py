@@ -78,12 +78,11 @@ def configuration(case: dict) -> dict:
 
 def pi0_without_depth(case: dict) -> tuple[dict, dict]:
     """lerobot's stages, and those of the DepthVLA without a depth branch."""
-    policy, observation, _, golden, _ = lerobot_pi0.run(case)
+    policy, observation, (preprocessor, _), golden, _ = lerobot_pi0.run(case)
     weights = {renamed(n): t for n, t in policy.state_dict().items() if not n.endswith(UNUSED)}
     model = DepthVla(configuration(case)).eval()
     model.load_state_dict(weights)
-    stats = lerobot_pi0.statistics(case)["observation.state"]
-    state = (observation["state"] - stats["mean"]) / (stats["std"] + 1e-8)
+    state = lerobot_pi0.prepare(case, observation, preprocessor)["observation.state"][0]
     stages = model.infer({**observation, "state": state})
     without = lambda tensors: {name: t for name, t in tensors.items() if name != "actions"}
     return without(golden), without(stages)

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs.types import NormalizationMode
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
@@ -100,6 +101,7 @@ def make_policy(case: dict) -> PreTrainedPolicy:
         f"observation.images.{view}": PolicyFeature(type=FeatureType.VISUAL, shape=(3, *size))
         for view, size in case["images"].items()
     }
+    modes = {kind: NormalizationMode(mode) for kind, mode in case["policy"]["normalization_mapping"].items()}
     config = configuration(
         input_features={
             **images,
@@ -110,7 +112,7 @@ def make_policy(case: dict) -> PreTrainedPolicy:
         push_to_hub=False,
         n_action_steps=case["policy"]["chunk_size"],
         image_resolution=(case["vision"]["image_size"],) * 2,
-        **case["policy"],
+        **case["policy"] | {"normalization_mapping": modes},
     )
     with small_sizes(case):
         policy = policy_class(config).eval().float()
@@ -205,16 +207,21 @@ class Taps:
             hook.remove()
 
 
-def infer(case: dict, policy: PreTrainedPolicy, observation: dict, preprocessor, postprocessor) -> dict:
-    """Every stage of one inference, by the names of `golden.safetensors`."""
+def prepare(case: dict, observation: dict, preprocessor) -> dict:
+    """The batch that the policy takes."""
     for step in preprocessor.steps:
         if isinstance(tokenizer := getattr(step, "input_tokenizer", None), Tokenizer):
             tokenizer.tokens = observation["tokens"].tolist()
-    batch = {
+    images = {
         f"observation.images.{view}": observation[f"image.{view}"].permute(2, 0, 1).float() / 255.0
         for view in case["images"]
     }
-    batch = preprocessor({**batch, "observation.state": observation["state"], "task": case.get("task", "reach")})
+    return preprocessor({**images, "observation.state": observation["state"], "task": case.get("task", "reach")})
+
+
+def infer(case: dict, policy: PreTrainedPolicy, observation: dict, preprocessor, postprocessor) -> dict:
+    """Every stage of one inference, by the names of `golden.safetensors`."""
+    batch = prepare(case, observation, preprocessor)
     with Taps(policy, case, observation["tokens"].numel()).attached() as taps:
         actions = policy.predict_action_chunk(batch, noise=observation["noise"][None])
     return {**taps.tensors, "actions": postprocessor(actions)[0]}

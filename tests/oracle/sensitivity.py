@@ -10,7 +10,6 @@ import sys
 from generate import depthvla_model, depthvla_observation  # first: it settles how torch computes
 
 import torch
-from lerobot.configs.types import NormalizationMode
 from transformers import DPTImageProcessor
 
 import depth_anything
@@ -62,7 +61,7 @@ LEROBOT = [
     ("policy.num_inference_steps", 3),
     ("policy.min_period", 0.008),
     ("policy.max_period", 2.0),
-    ("policy.normalization_mapping", {"STATE": NormalizationMode.MIN_MAX, "ACTION": NormalizationMode.MIN_MAX}),
+    ("policy.normalization_mapping.ACTION", "MIN_MAX"),
 ]
 
 DEPTH_ANYTHING = [
