@@ -65,8 +65,14 @@ fn validate(name: &str, source: &preprocess::Source) -> Result<naga::Module, Str
         let line = e.location(&source.wgsl).map(|l| l.line_number);
         format!("{}: {}", place(line), e.emit_to_string(&source.wgsl))
     })?;
-    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities).validate(&module).map_err(|e| {
+    use naga::valid::Capabilities;
+    let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::SUBGROUP
+        | Capabilities::COOPERATIVE_MATRIX;
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
+    validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
+    validator.validate(&module).map_err(|e| {
         let line = e.location(&source.wgsl).map(|l| l.line_number);
         format!("{}: {}", place(line), e.emit_to_string(&source.wgsl))
     })?;

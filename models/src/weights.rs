@@ -1,6 +1,7 @@
 //! A model's parameters in its checkpoint: found by name, complete, and checked.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use safetensors::Dtype;
 
@@ -44,9 +45,9 @@ impl Weights {
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Weights, ModelError> {
         let mut problems = Vec::new();
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         let mut slots = Vec::new();
-        let mut skipped: std::collections::BTreeSet<String> = checkpoint.entries().keys().cloned().collect();
+        let mut skipped: BTreeSet<String> = checkpoint.entries().keys().cloned().collect();
         for param in &table.params {
             let candidates = names(param);
             let found = candidates.iter().find(|n| checkpoint.entries().contains_key(*n));
@@ -128,6 +129,21 @@ impl Weights {
     pub(crate) fn rows_and_columns(&self, id: ParamId) -> (usize, usize) {
         let shape = self.params.get(id.0 as usize).map_or(&[][..], |p| &p.shape);
         (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product())
+    }
+
+    /// The formats of all stacks of matrices.
+    ///
+    /// # Errors
+    /// As [`encoded`](Self::encoded).
+    pub fn formats(&self) -> Result<BTreeSet<WeightFormat>, ModelError> {
+        let mut formats = BTreeSet::new();
+        for (i, stack) in self.stacks.iter().enumerate() {
+            let role = stack.parts.first().and_then(|id| self.params.get(id.0 as usize)).map(|p| p.role);
+            if role == Some(Role::Matrix) {
+                formats.insert(self.stacked(StackId(i as u32))?.format);
+            }
+        }
+        Ok(formats)
     }
 
     /// The matrices of a stack as a linear layer takes them.

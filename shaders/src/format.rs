@@ -1,7 +1,7 @@
 //! Number formats of weights: how a row lies in memory, and what its numbers are.
 
 /// Number format of a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightFormat {
     /// IEEE single.
     F32,

@@ -26,7 +26,7 @@ impl DepthSession {
     /// # Errors
     /// [`EngineError::Gpu`] when they do not fit or the device is lost.
     pub fn open(mut gpu: Gpu, model: DepthAnything, weights: Weights) -> Result<DepthSession, EngineError> {
-        let kernels = Kernels::of(gpu.info());
+        let kernels = Kernels::choose(&mut gpu, &weights.formats()?, None)?;
         let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)?;
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }

@@ -9,44 +9,89 @@ use crate::gpu::{AdapterInfo, AdapterKind};
 /// The family of kernels that an adapter gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
-    /// Tiles in workgroup memory, for any GPU: `linear` and, for few rows, `linear_skinny`; `attention`.
+    /// Tiles in workgroup memory, all in f32, for any GPU: `linear` and, for few rows, `linear_skinny`; `attention`.
     Tiled,
+    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 16 × 16 for weights that are not f32.
+    Coop16,
+    /// The same with matrices of 8 × 8.
+    Coop8,
     /// For drivers whose threads are the lanes of a processor's vectors: `linear_lanes`, `attention_lanes`.
     Lanes,
 }
 
-impl std::str::FromStr for Kernels {
-    type Err = String;
+impl Kernels {
+    /// Every family.
+    pub const ALL: [Kernels; 4] = [Kernels::Tiled, Kernels::Coop16, Kernels::Coop8, Kernels::Lanes];
 
-    fn from_str(name: &str) -> Result<Kernels, String> {
-        match name {
-            "tiled" => Ok(Kernels::Tiled),
-            "lanes" => Ok(Kernels::Lanes),
-            _ => Err(format!("expected tiled or lanes, found {name:?}")),
+    /// Its name, as `Display` gives and `FromStr` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernels::Tiled => "tiled",
+            Kernels::Coop16 => "coop16",
+            Kernels::Coop8 => "coop8",
+            Kernels::Lanes => "lanes",
         }
     }
-}
 
-impl Kernels {
-    /// What serves the adapter best.
+    /// What should serve the adapter best, by what it says of itself.
     pub fn of(info: &AdapterInfo) -> Kernels {
-        if info.kind == AdapterKind::Software { Kernels::Lanes } else { Kernels::Tiled }
+        let coop = [Kernels::Coop16, Kernels::Coop8].into_iter().find(|k| info.matrices.contains(&k.side()));
+        match coop {
+            _ if info.kind == AdapterKind::Software => Kernels::Lanes,
+            Some(coop) if coop.refused_by(info).is_none() => coop,
+            _ => Kernels::Tiled,
+        }
+    }
+
+    /// What the adapter lacks for these kernels. That it does not report a matrix' size is no lack: the self-test tells.
+    pub fn refused_by(self, info: &AdapterInfo) -> Option<String> {
+        let coop = matches!(self, Kernels::Coop16 | Kernels::Coop8);
+        match () {
+            () if coop && info.matrices.is_empty() => Some("cooperative matrices".to_owned()),
+            () if coop && !(info.f16 && info.subgroups) => Some("f16 and subgroups in shaders".to_owned()),
+            () if coop && info.subgroup_size[1] > 32 => {
+                Some(format!("subgroups of at most 32, found {}", info.subgroup_size[1]))
+            }
+            () => None,
+        }
+    }
+
+    /// Side of a cooperative matrix.
+    fn side(self) -> u32 {
+        match self {
+            Kernels::Coop16 => 16,
+            Kernels::Coop8 => 8,
+            Kernels::Tiled | Kernels::Lanes => 0,
+        }
     }
 
     /// How many of a weight's rows lie together, word by word.
     pub(super) fn rows_together(self) -> usize {
-        match self {
-            Kernels::Lanes => 64,
-            Kernels::Tiled => 1,
-        }
+        if self == Kernels::Lanes { 64 } else { 1 }
     }
 
     /// The kernel for a linear layer of `m` rows, and the columns and rows of one of its workgroups.
     pub(super) fn linear(self, format: WeightFormat, m: u32) -> (&'static Shader, [u32; 2]) {
+        let few = m as usize <= SKINNY_ROWS;
+        let t = self.side();
         match self {
+            Kernels::Coop16 if format != WeightFormat::F32 => {
+                if few {
+                    (SKINNY_COOP16.of(format), [t, 2 * t])
+                } else {
+                    (COOP16.of(format), [8 * t, 4 * t])
+                }
+            }
+            Kernels::Coop8 if format != WeightFormat::F32 => {
+                if few {
+                    (SKINNY_COOP8.of(format), [t, 2 * t])
+                } else {
+                    (COOP8.of(format), [8 * t, 4 * t])
+                }
+            }
             Kernels::Lanes => (LANES.of(format), [64, 8]),
-            Kernels::Tiled if m as usize <= SKINNY_ROWS => (SKINNY.of(format), [16, 16]),
-            Kernels::Tiled => (TILED.of(format), [64, 64]),
+            _ if few => (SKINNY.of(format), [16, 16]),
+            _ => (TILED.of(format), [64, 64]),
         }
     }
 
@@ -54,10 +99,25 @@ impl Kernels {
     pub(super) fn attention(self, head_dim: u32) -> (&'static Shader, u32) {
         match (self, head_dim) {
             (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 32),
-            (Kernels::Tiled, 0..=64) => (&variants::ATTENTION_64, 64),
-            (Kernels::Tiled, 65..=128) => (&variants::ATTENTION_128, 64),
-            (Kernels::Tiled, _) => (&variants::ATTENTION_256, 64),
+            (_, 0..=64) => (&variants::ATTENTION_64, 64),
+            (_, 65..=128) => (&variants::ATTENTION_128, 64),
+            (_, _) => (&variants::ATTENTION_256, 64),
         }
+    }
+}
+
+impl std::fmt::Display for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Kernels {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Kernels, String> {
+        let found = Kernels::ALL.into_iter().find(|k| k.name() == name);
+        found.ok_or_else(|| format!("expected one of {}, found {name:?}", Kernels::ALL.map(Kernels::name).join(", ")))
     }
 }
 
@@ -109,4 +169,40 @@ const LANES: ByFormat = ByFormat {
     w8: &variants::LINEAR_LANES_W8,
     w4: &variants::LINEAR_LANES_W4,
     w4_minima: &variants::LINEAR_LANES_W4_MINIMA,
+};
+
+const COOP16: ByFormat = ByFormat {
+    f32: &variants::LINEAR_F32,
+    f16: &variants::LINEAR_COOP16_F16,
+    bf16: &variants::LINEAR_COOP16_BF16,
+    w8: &variants::LINEAR_COOP16_W8,
+    w4: &variants::LINEAR_COOP16_W4,
+    w4_minima: &variants::LINEAR_COOP16_W4_MINIMA,
+};
+
+const SKINNY_COOP16: ByFormat = ByFormat {
+    f32: &variants::LINEAR_SKINNY_F32,
+    f16: &variants::LINEAR_SKINNY_COOP16_F16,
+    bf16: &variants::LINEAR_SKINNY_COOP16_BF16,
+    w8: &variants::LINEAR_SKINNY_COOP16_W8,
+    w4: &variants::LINEAR_SKINNY_COOP16_W4,
+    w4_minima: &variants::LINEAR_SKINNY_COOP16_W4_MINIMA,
+};
+
+const COOP8: ByFormat = ByFormat {
+    f32: &variants::LINEAR_F32,
+    f16: &variants::LINEAR_COOP8_F16,
+    bf16: &variants::LINEAR_COOP8_BF16,
+    w8: &variants::LINEAR_COOP8_W8,
+    w4: &variants::LINEAR_COOP8_W4,
+    w4_minima: &variants::LINEAR_COOP8_W4_MINIMA,
+};
+
+const SKINNY_COOP8: ByFormat = ByFormat {
+    f32: &variants::LINEAR_SKINNY_F32,
+    f16: &variants::LINEAR_SKINNY_COOP8_F16,
+    bf16: &variants::LINEAR_SKINNY_COOP8_BF16,
+    w8: &variants::LINEAR_SKINNY_COOP8_W8,
+    w4: &variants::LINEAR_SKINNY_COOP8_W4,
+    w4_minima: &variants::LINEAR_SKINNY_COOP8_W4_MINIMA,
 };

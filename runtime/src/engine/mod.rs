@@ -6,6 +6,7 @@ mod kernels;
 mod lower;
 mod program;
 mod resident;
+mod self_test;
 mod session;
 
 pub use depth::DepthSession;
@@ -27,6 +28,26 @@ pub enum EngineError {
     /// The GPU.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// Kernels that were asked for need what the adapter has not.
+    #[error("kernels {kernels}: expected {lacks}, which {adapter} does not have")]
+    Lacking {
+        /// The kernels.
+        kernels: &'static str,
+        /// What is lacking.
+        lacks: String,
+        /// The adapter.
+        adapter: String,
+    },
+    /// A kernel computes something else than its CPU twin on this adapter.
+    #[error("kernel {kernel}: expected what its CPU twin computes within {tolerance:e}, found an error of {error:e}")]
+    SelfTest {
+        /// The kernel.
+        kernel: &'static str,
+        /// Largest error, relative to the largest output.
+        error: f32,
+        /// Largest that is allowed.
+        tolerance: f32,
+    },
     /// An inference before [`Session::prepare`].
     #[error("nothing was prepared: expected prepare() before infer()")]
     Unprepared,

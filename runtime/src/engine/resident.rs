@@ -240,7 +240,7 @@ fn upload_rows(
 }
 
 /// The words of `together` rows of `row` bytes: the first of each, the second of each, and so on; missing rows are 0.
-fn interleave(bytes: &[u8], row: usize, together: usize) -> Vec<u8> {
+pub(super) fn interleave(bytes: &[u8], row: usize, together: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for block in bytes.chunks(row * together) {
         for word in (0..row).step_by(4) {

@@ -41,7 +41,7 @@ impl Session {
     /// # Errors
     /// [`EngineError::Gpu`] when they do not fit or the device is lost.
     pub fn open(mut gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
-        let kernels = Kernels::of(gpu.info());
+        let kernels = Kernels::choose(&mut gpu, &loaded.weights.formats()?, None)?;
         let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights, kernels)?;
         let (arena, program) = (Arena::default(), None);
         Ok(Session { gpu, loaded, resident, arena, program, images: Vec::new(), text: Vec::new(), state: Vec::new() })

@@ -77,6 +77,8 @@ pub struct AdapterInfo {
     pub subgroups: bool,
     /// Smallest and largest number of invocations in a subgroup.
     pub subgroup_size: [u32; 2],
+    /// Sides of the square cooperative matrices of `f16` that sum up in `f32`, the largest first.
+    pub matrices: Vec<u32>,
 }
 
 impl AdapterInfo {
@@ -99,8 +101,24 @@ impl AdapterInfo {
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+            matrices: matrices(adapter, features),
         }
     }
+}
+
+fn matrices(adapter: &wgpu::Adapter, features: wgpu::Features) -> Vec<u32> {
+    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return Vec::new();
+    }
+    let (half, single) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+    let found = adapter
+        .cooperative_matrix_properties()
+        .into_iter()
+        .filter(|p| (p.ab_type, p.cr_type) == (half, single) && p.m_size == p.n_size && p.n_size == p.k_size);
+    let mut sides: Vec<u32> = found.map(|p| p.m_size).collect();
+    sides.sort_unstable_by(|a, b| b.cmp(a));
+    sides.dedup();
+    sides
 }
 
 impl fmt::Display for AdapterInfo {

@@ -93,7 +93,7 @@ impl Gpu {
             .collect();
         let adapter = adapters.swap_remove(choose(&found, options)?);
 
-        let mut features = Features::SHADER_F16 | Features::SUBGROUP;
+        let mut features = Features::SHADER_F16 | Features::SUBGROUP | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         features.set(Features::TIMESTAMP_QUERY, options.timestamps);
         let features = features & adapter.features();
         let (device, queue) = device::open(&adapter, features, options.checked)?;

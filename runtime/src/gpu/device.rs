@@ -17,7 +17,9 @@ pub(super) fn open(
         label: Some("fathom"),
         required_features: features,
         required_limits: adapter.limits(),
-        experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        // SAFETY: what is experimental may not behave as it should: kernels that use it are compared with their CPU twins
+        // before they serve (`engine/self_test.rs`).
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
         // Few large buffers: nothing is gained by keeping big blocks for small allocations.
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         trace: wgpu::Trace::Off,
