@@ -1,5 +1,5 @@
-//! A DepthVLA from a pi0 and a depth model's encoder, as the paper initialises its own: VLM and action expert from the
-//! pi0, DINOv2 encoder from Depth Anything V2, depth expert and head from a seed. Such a model is not trained.
+//! A DepthVLA from a pi0 or a PaliGemma and a depth model's encoder, as the paper initialises its own: the VLM (and a pi0's
+//! action expert) from the one, the DINOv2 encoder from Depth Anything V2, the rest from a seed. Such a model is not trained.
 
 use std::borrow::Cow;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::weights::{Checkpoint, WeightFormat};
 /// Where each part of a composed model came from, in tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// From the pi0.
+    /// From the pi0 or the PaliGemma.
     pub pi0: usize,
     /// From the depth model.
     pub encoder: usize,
@@ -28,6 +28,7 @@ pub struct Origins {
 
 /// Writes the directory `output`.
 ///
+/// `pi0` may be a PaliGemma of [`load_base`](crate::families::load_base), whose action expert then comes from the seed.
 /// `encoder` is a Hugging Face `Dinov2Model` or `DepthAnythingForDepthEstimation` checkpoint; `views` are those of the
 /// pi0's views that the depth branch looks at. The depth expert has the action expert's sizes.
 ///
@@ -72,10 +73,17 @@ pub fn compose(
     if pi0.normalization.source.is_some() {
         let list = |a: &Affine| serde_json::json!({ "mean": a.offset, "std": a.scale });
         let stats = serde_json::json!({ "norm_stats": { "state": list(mean), "actions": list(std) } });
-        let path = output.join("norm_stats.json");
-        fs::write(&path, format!("{stats:#}\n")).map_err(|source| ModelError::Io { path, source })?;
+        write(output.join("norm_stats.json"), &stats)?;
+        // A scale of 0 is a constant element, which its files allowed.
+        if mean.scale.iter().chain(&std.scale).any(|s| *s == 0.0) {
+            write(output.join("fathom.json"), &serde_json::json!({ "allow_constant": true }))?;
+        }
     }
     Ok(origins)
+}
+
+fn write(path: std::path::PathBuf, json: &serde_json::Value) -> Result<(), ModelError> {
+    fs::write(&path, format!("{json:#}\n")).map_err(|source| ModelError::Io { path, source })
 }
 
 /// The encoder's tensor for one of Fathom's `depth_encoder.*` names.

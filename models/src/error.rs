@@ -64,6 +64,16 @@ pub enum ModelError {
         /// Found form.
         found: String,
     },
+    /// A checkpoint that Fathom knows, and that gives no actions.
+    #[error("{}: a {family} checkpoint is no action model: it is {purpose}", path.display())]
+    NoActions {
+        /// Its directory.
+        path: PathBuf,
+        /// What it is.
+        family: crate::families::Family,
+        /// What it is for.
+        purpose: &'static str,
+    },
     /// The prompt cannot become tokens.
     #[error("prompt: {0}")]
     Prompt(String),

@@ -35,6 +35,10 @@ pub struct Summary {
     pub action_dim: usize,
     /// File of the statistics; identity is used where there is none.
     pub statistics: Option<String>,
+    /// What it is for, where it gives no actions.
+    pub purpose: Option<&'static str>,
+    /// Views that the checkpoint has and the robot lacks.
+    pub skipped_views: Vec<String>,
     /// Tensors of the checkpoint that inference does not read.
     pub skipped: Vec<String>,
     /// All sizes and variants.
@@ -88,6 +92,8 @@ impl Summary {
             state_dims: [*loaded.state_dims.start(), *loaded.state_dims.end()],
             action_dim: loaded.action_dim,
             statistics: loaded.normalization.source.as_ref().map(|p| p.display().to_string()),
+            purpose: loaded.family.purpose(),
+            skipped_views: loaded.skipped_views.clone(),
             skipped: loaded.weights.skipped().to_vec(),
             config: loaded.model.config.clone(),
         }
@@ -99,6 +105,9 @@ impl fmt::Display for Summary {
         let c = &self.config;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "family       {}", self.family)?;
+        if let Some(purpose) = self.purpose {
+            writeln!(f, "             no action model: {purpose}; what is said of state and actions is the default")?;
+        }
         writeln!(
             f,
             "views        {}, each {2}×{2}, {1} tokens",
@@ -106,6 +115,9 @@ impl fmt::Display for Summary {
             c.vision.patches(),
             c.vision.image_size
         )?;
+        if !self.skipped_views.is_empty() {
+            writeln!(f, "skipped      {}: no such camera on the robot", self.skipped_views.join(", "))?;
+        }
         match &c.depth {
             Some(d) => writeln!(
                 f,

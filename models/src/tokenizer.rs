@@ -82,7 +82,9 @@ impl Tokenizer {
     pub fn text(&self, format: PromptFormat, text: &str) -> Result<Vec<i32>, ModelError> {
         match format {
             PromptFormat::Task => self.prompt(text),
-            PromptFormat::TaskAndState => Ok([vec![self.bos], self.encode(text)?].concat()),
+            PromptFormat::TaskAndState | PromptFormat::Lerobot | PromptFormat::OpenPiZero | PromptFormat::Galaxea => {
+                Ok([vec![self.bos], self.encode(text)?].concat())
+            }
         }
     }
 

@@ -21,6 +21,9 @@ pub(crate) struct Infer {
     /// What the checkpoint is, where its files do not tell or tell otherwise.
     #[arg(long)]
     family: Option<Family>,
+    /// View of the checkpoint that the robot has no camera for: it is left out, not faked. May be given again.
+    #[arg(long)]
+    skip_view: Vec<String>,
     /// safetensors file with `image.<view>` (u8), `state` (f32), `tokens` (i32, or `prompt` in the metadata), and
     /// optionally `noise` (f32).
     #[arg(long)]
@@ -40,7 +43,8 @@ pub(crate) struct Infer {
 
 impl Infer {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let loaded = families::load_as(&self.model, self.family)?;
+        let mut loaded = families::load_as(&self.model, self.family)?;
+        loaded.skip_views(&self.skip_view)?;
         log_model(&loaded);
         let format = loaded.model.config.prompt;
         let tokenize = |text: &str| Tokenizer::open(&self.model)?.text(format, text);

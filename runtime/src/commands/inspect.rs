@@ -20,7 +20,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let summary = Summary::of(&families::load_as(&self.model, self.family)?);
+        let summary = Summary::of(&families::load_base(&self.model, self.family)?);
         if self.json {
             println!("{}", serde_json::to_string_pretty(&summary)?);
         } else {

@@ -60,7 +60,10 @@ pub enum RunError {
         seconds: u64,
     },
     /// The cameras are not the model's views.
-    #[error("cameras: expected one for each of the model's views {expected:?}, found {found:?}")]
+    #[error(
+        "cameras: expected one for each of the model's views {expected:?}, found {found:?}; a view without a camera is \
+         named in model.skip_views"
+    )]
     Views {
         /// The model's views.
         expected: Vec<String>,
@@ -131,7 +134,8 @@ impl Robot {
     /// # Errors
     /// The first [`RunError`].
     pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
-        let loaded = families::load_as(&config.model.path, config.model.family)?;
+        let mut loaded = families::load_as(&config.model.path, config.model.family)?;
+        loaded.skip_views(&config.model.skip_views)?;
         log_model(&loaded);
         let mut state_prompt = None;
         let tokens = match (&config.model.tokens, &config.model.prompt) {
