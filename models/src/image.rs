@@ -152,7 +152,7 @@ impl Method {
                     (((if w < 0.0 { w - 0.5 } else { w + 0.5 }) as i32) << (22 - bits)).cast_unsigned()
                 })
             }
-            Method::TorchFloat => pack(&antialiased(Filter::Bilinear, input, output), |w| (w as f32).to_bits()),
+            Method::TorchFloat => pack(&torch_float(input, output), f32::to_bits),
             Method::CvLanczos4 => pack(&lanczos4(input, output), i32::cast_unsigned),
         }
     }
@@ -194,6 +194,24 @@ fn antialiased(filter: Filter, input: usize, output: usize) -> Taps<f64> {
         let end = ((center + support + 0.5) as usize).min(input);
         let weights: Vec<f64> = (first..end).map(|i| filter.at((i as f64 - center + 0.5) * inverse)).collect();
         let sum: f64 = weights.iter().sum();
+        (first, weights.iter().map(|w| w / sum).collect())
+    };
+    (0..output).map(row).collect()
+}
+
+/// The bilinear ones where torch resizes f32, with places and weights in f32, too (aten,
+/// `_compute_indices_min_size_weights_aa`): at some scales many sums lie between two bytes, and the last bit decides.
+fn torch_float(input: usize, output: usize) -> Taps<f32> {
+    let scale = input as f32 / output as f32;
+    let support = scale.max(1.0);
+    let inverse = 1.0 / support;
+    let row = |out: usize| {
+        let center = (f64::from(scale) * (out as f64 + 0.5)) as f32;
+        let first = (f64::from(center - support) + 0.5).max(0.0) as usize;
+        let end = ((f64::from(center + support) + 0.5) as usize).min(input);
+        let at = |i: usize| ((f64::from(i as f32 - center) + 0.5) * f64::from(inverse)) as f32;
+        let weights: Vec<f32> = (first..end).map(|i| Filter::Bilinear.at(f64::from(at(i))) as f32).collect();
+        let sum: f32 = weights.iter().sum();
         (first, weights.iter().map(|w| w / sum).collect())
     };
     (0..output).map(row).collect()

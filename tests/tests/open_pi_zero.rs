@@ -152,8 +152,6 @@ fn galaxeas_statistics_in_all_modes() {
         let arm = 2.0 + step as f32;
         near(&action, &[arm, arm, arm, arm, arm, arm, 75.0]);
     }
-    let file = dir.path().join("dataset_stats.json");
-    let text = std::fs::read_to_string(&file).expect("the file");
     for (hints, part) in [
         (json!({"norm_default_mode": "median"}), "norm_default_mode: expected z-score, min/max, q01/q99"),
         (json!({"norm_exception_mode": {"state": {"tail": "0/1"}}}), "norm_exception_mode.state: expected some of"),
@@ -162,9 +160,13 @@ fn galaxeas_statistics_in_all_modes() {
         let error = families::load_as(dir.path(), Some(Family::Galaxea)).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
+    let dir = galaxea(json!({}));
+    let file = dir.path().join("dataset_stats.json");
+    let text = std::fs::read_to_string(&file).expect("the file");
     std::fs::write(&file, text.replacen("[2.0]", "[0.0]", 1)).expect("the file is written");
     let error = families::load_as(dir.path(), Some(Family::Galaxea)).expect_err("no deviation").to_string();
-    assert!(error.contains("dataset_stats.json") || error.contains("expected"), "{error}");
+    assert!(error.contains("dataset_stats.json: action: expected a deviation"), "{error}");
+    assert!(error.contains("found 0 at element 6"), "{error}");
 }
 
 /// Galaxea's begin of sequence comes before the images, the rest of the prompt after them.
