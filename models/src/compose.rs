@@ -33,7 +33,7 @@ pub struct Origins {
 /// pi0's views that the depth branch looks at. The depth expert has the action expert's sizes.
 ///
 /// # Errors
-/// [`ModelError::Config`] when the pi0 has a depth branch already or a view is not its, [`ModelError::Tensors`] for an
+/// [`ModelError::Config`] when the pi0 has a depth branch already, statistics step by step, or a view is not its, [`ModelError::Tensors`] for an
 /// encoder that is none, [`ModelError::Io`].
 pub fn compose(
     pi0: &Loaded,
@@ -43,6 +43,11 @@ pub fn compose(
     output: &Path,
 ) -> Result<Origins, ModelError> {
     let base = &pi0.model.config;
+    if !pi0.normalization.steps.is_empty() {
+        let field = "use_stepwise_action_norm".to_owned();
+        let (expected, found) = ("false: norm_stats.json has one list for all steps".to_owned(), "true".to_owned());
+        return Err(crate::ConfigError { field, expected, found }.into());
+    }
     let depth = depth_branch(base, encoder, views)?;
     let (mean, std) = (&pi0.normalization.state, &pi0.normalization.action);
     // The pi0's statistics are written as they act: offset and scale, without an eps of their own.
