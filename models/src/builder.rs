@@ -27,23 +27,39 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// What a linear layer does with its sum, in this order: bias (the layer's own), layer scale, addend, activation, factor.
+/// Up to this many rows a linear layer streams its weights and takes a norm of its input along; more rows are normalised
+/// before.
+pub const SKINNY_ROWS: usize = 32;
+
+/// What a linear layer does beside its product, in this order: norm of its input, bias (the layer's own), layer scale,
+/// addend, activation; then gate times value, or RoPE.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue {
+pub struct Fused {
+    /// Gemma's RMSNorm of the input: weight `(k,)` and epsilon.
+    pub norm: Option<(ParamId, f32)>,
     /// `(n,)`
     pub layer_scale: Option<ParamId>,
     /// `(m, n)`, or one row for all.
     pub add: Option<Tensor>,
     /// After the addend.
     pub activation: Activation,
-    /// `(m, n)`; excludes `add`.
-    pub multiply: Option<Tensor>,
+    /// The layer's rows are gates and then as many values (a stack with `half` that many): `activation(gate) · value`.
+    pub gated: bool,
+    /// Turns queries and keys.
+    pub rope: Option<Rope>,
+    /// Keys and values of these tokens, each `(m, cols)` of one tensor: where the layer's last `2 · cols` columns go.
+    pub keys_values: Option<[Tensor; 2]>,
     /// Where the output goes; else a new tensor.
     pub into: Option<Tensor>,
-    /// Inputs `from .. from + x.cols` of the weight only.
-    pub from_input: usize,
-    /// Leave the layer's own bias out.
-    pub without_bias: bool,
+}
+
+/// Rotary position embedding of heads that are a stack's blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Rope {
+    /// Whole, `(positions, head_dim)`: cos and sin of each pair.
+    pub table: Tensor,
+    /// Position of row 0.
+    pub first: usize,
 }
 
 /// The keys that each row of queries sees: `start + (row / q_block) · k_block .. + count`, rows of the cache.
@@ -122,7 +138,9 @@ impl GraphBuilder {
 
     pub(crate) fn push(&mut self, op: Op) {
         let (read, written) = op.tensors();
-        self.check("operation", !read.contains(&written), || format!("{op:?} reads the tensor that it writes"));
+        self.check("operation", !read.iter().any(|r| written.contains(r)), || {
+            format!("{op:?} reads the tensor that it writes")
+        });
         let stage = self.graph.stages.len().saturating_sub(1) as u16;
         self.graph.ops.push((stage, op));
     }
@@ -172,22 +190,46 @@ impl GraphBuilder {
         self.graph.outputs.push(Named { name: name.into(), tensor });
     }
 
-    /// `epilogue(x · wᵀ)`: `(m, k) → (m, n)`.
-    pub fn linear(&mut self, x: Tensor, layer: &Linear, e: Epilogue) -> Tensor {
-        let y = e.into.unwrap_or_else(|| self.activation("linear", x.rows, layer.n));
-        let other = e.add.or(e.multiply);
-        let fits = e.from_input + x.cols <= layer.k
-            && (e.from_input + x.cols == layer.k || e.from_input == 0)
-            && (y.rows, y.cols) == (x.rows, layer.n)
-            && other.is_none_or(|o| o.cols == layer.n && (o.rows == x.rows || o.rows == 1))
-            && !(e.add.is_some() && e.multiply.is_some());
+    /// `x · wᵀ` with what `f` says: `(m, k) → (m, n)` without the columns that are keys and values, or, gated,
+    /// `(m, n / 2)`.
+    pub fn linear(&mut self, x: Tensor, layer: &Linear, mut f: Fused) -> Tensor {
+        let x = match f.norm {
+            Some((weight, eps)) if x.rows > SKINNY_ROWS => {
+                f.norm = None;
+                self.rms_norm(x, weight, eps)
+            }
+            _ => x,
+        };
+        let side = f.keys_values.map_or(0, |[k, v]| k.cols + v.cols);
+        let all = layer.first + layer.n;
+        let split = all - side.min(all);
+        let columns = if f.gated { layer.n / 2 } else { layer.n - side.min(layer.n) };
+        let y = match (f.into, f.keys_values) {
+            (Some(into), _) => into,
+            // Nothing but keys and values: they are the output.
+            (None, Some([k, _])) if columns == 0 => Tensor { cols: 0, ..k },
+            (None, _) => self.activation("linear", x.rows, columns),
+        };
+        let pairs = layer.half == 0 || (layer.first.is_multiple_of(2) && layer.n.is_multiple_of(2 * layer.half));
+        let planes = |[k, v]: [Tensor; 2]| {
+            let rows = (k.rows, v.rows) == (x.rows, x.rows) && k.cols == v.cols && k.cols > 0;
+            rows && k.id == v.id && (k.stride, v.stride) == (k.cols, k.cols) && k.offset <= v.offset && side <= layer.n
+        };
+        let turned = |r: Rope| {
+            let fits = layer.half > 0 && r.table.cols == 2 * layer.half && whole(r.table);
+            fits && r.first + x.rows <= r.table.rows && side > 0 && (side / 2).is_multiple_of(2 * layer.half)
+        };
+        let fits = x.cols == layer.k
+            && (y.rows, y.cols) == (x.rows, columns)
+            && f.add.is_none_or(|o| o.cols == layer.n && (o.rows == x.rows || o.rows == 1))
+            && f.keys_values.is_none_or(planes)
+            && f.rope.is_none_or(turned)
+            && pairs
+            && (layer.first == 0 || columns == 0)
+            && (!f.gated || (layer.n == 2 * layer.half && f.layer_scale.is_none() && f.add.is_none() && side == 0));
         self.check("linear", fits, || {
-            format!(
-                "x ({}, {}), w ({}, {}), y ({}, {}), other {other:?}",
-                x.rows, x.cols, layer.n, layer.k, y.rows, y.cols
-            )
+            format!("x ({}, {}), w {layer:?}, y ({}, {}), {f:?}", x.rows, x.cols, y.rows, y.cols)
         });
-        let bias = layer.bias.filter(|_| !e.without_bias);
         let flag = |set: bool, bit: u32| if set { bit } else { 0 };
         let params = p::Linear {
             m: int(x.rows),
@@ -195,17 +237,27 @@ impl GraphBuilder {
             k: int(x.cols),
             x_offset: int(x.offset),
             x_stride: int(x.stride),
-            w_offset: int(e.from_input),
-            w_stride: int(layer.k),
+            w_row: int(layer.first),
+            w_stride: int(layer.k.next_multiple_of(8)),
+            group_shift: 0, // the weights' own
+            first: int(layer.first),
+            half: int(layer.half),
             y_offset: int(y.offset),
             y_stride: int(y.stride),
-            other_offset: other.map_or(0, |o| int(o.offset)),
-            other_stride: other.map_or(0, |o| if o.rows == 1 { 0 } else { int(o.stride) }),
-            flags: flag(bias.is_some(), epilogue::BIAS)
-                | flag(e.layer_scale.is_some(), epilogue::LAYER_SCALE)
-                | flag(e.add.is_some(), epilogue::ADD)
-                | flag(e.multiply.is_some(), epilogue::MULTIPLY),
-            activation: match e.activation {
+            split: int(split),
+            side_offset: f.keys_values.map_or(0, |[k, _]| int(k.offset)),
+            side_cols: f.keys_values.map_or(1, |[k, _]| int(k.cols)),
+            side_plane: f.keys_values.map_or(0, |[k, v]| int(v.offset.saturating_sub(k.offset))),
+            other_offset: f.add.map_or(0, |o| int(o.offset)),
+            other_stride: f.add.map_or(0, |o| if o.rows == 1 { 0 } else { int(o.stride) }),
+            rope_columns: f.rope.map_or(0, |_| int(all - (side / 2).min(all))),
+            table_offset: f.rope.map_or(0, |r| int(r.first * r.table.cols)),
+            flags: flag(layer.bias.is_some(), epilogue::BIAS)
+                | flag(f.layer_scale.is_some(), epilogue::LAYER_SCALE)
+                | flag(f.add.is_some(), epilogue::ADD)
+                | flag(f.gated, epilogue::GATE)
+                | flag(f.norm.is_some(), epilogue::NORM),
+            activation: match f.activation {
                 Activation::Identity => 0,
                 Activation::GeluTanh => 1,
                 Activation::GeluErf => 2,
@@ -213,14 +265,18 @@ impl GraphBuilder {
                 Activation::Relu => 4,
                 Activation::Sigmoid => 5,
             },
+            eps: f.norm.map_or(0.0, |(_, eps)| eps),
         };
         self.push(Op::Linear {
             params,
             x: x.id,
             w: layer.w,
-            bias,
-            layer_scale: e.layer_scale,
-            other: other.map(|o| o.id),
+            bias: layer.bias,
+            layer_scale: f.layer_scale,
+            norm: f.norm.map(|(weight, _)| weight),
+            other: f.add.map(|o| o.id),
+            table: f.rope.map(|r| r.table.id),
+            side: f.keys_values.map(|[k, _]| k.id),
             y: y.id,
         });
         y
@@ -292,23 +348,6 @@ impl GraphBuilder {
         };
         self.push(Op::LayerNorm { params, x: x.id, weight: norm.weight, bias: norm.bias, y: y.id });
         y
-    }
-
-    /// RoPE on `x (rows, heads · head_dim)` in place; row 0 has position `first`.
-    /// `table` is whole, `(positions, head_dim)`: cos and sin of each pair.
-    pub fn rope(&mut self, x: Tensor, table: Tensor, head_dim: usize, first: usize) {
-        let fits =
-            x.cols.is_multiple_of(head_dim) && table.cols == head_dim && first + x.rows <= table.rows && whole(table);
-        self.check("rope", fits, || format!("x {x:?} from position {first}, table {table:?}"));
-        let params = p::Rope {
-            rows: int(x.rows),
-            heads: int(x.cols / head_dim),
-            head_dim: int(head_dim),
-            x_offset: int(x.offset),
-            x_stride: int(x.stride),
-            table_offset: int(first * head_dim),
-        };
-        self.push(Op::Rope { params, table: table.id, x: x.id });
     }
 
     /// Attention of `q (rows, heads · head_dim)` to the keys `keys` of `k`, `v (_, kv_heads · head_dim)`.

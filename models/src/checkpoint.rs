@@ -5,6 +5,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use fathom_shaders::format::WeightFormat;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -12,34 +13,13 @@ use serde::Deserialize;
 use crate::error::{ModelError, ShardProblem};
 use crate::families::read_json;
 
-/// Number format of a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WeightFormat {
-    /// IEEE single.
-    F32,
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl WeightFormat {
-    /// Bytes of an element.
-    pub fn bytes(self) -> usize {
-        match self {
-            WeightFormat::F32 => 4,
-            WeightFormat::F16 | WeightFormat::Bf16 => 2,
-        }
-    }
-
-    /// The format of a safetensors dtype, where weights can have it.
-    pub(crate) fn of(dtype: Dtype) -> Option<WeightFormat> {
-        match dtype {
-            Dtype::F32 => Some(WeightFormat::F32),
-            Dtype::F16 => Some(WeightFormat::F16),
-            Dtype::BF16 => Some(WeightFormat::Bf16),
-            _ => None,
-        }
+/// The format of a safetensors dtype that is a float of 16 or 32 bits.
+pub(crate) fn float_format(dtype: Dtype) -> Option<WeightFormat> {
+    match dtype {
+        Dtype::F32 => Some(WeightFormat::F32),
+        Dtype::F16 => Some(WeightFormat::F16),
+        Dtype::BF16 => Some(WeightFormat::Bf16),
+        _ => None,
     }
 }
 
@@ -171,7 +151,7 @@ impl Checkpoint {
     /// A tensor's values, where its dtype is a float of 16 or 32 bits.
     pub fn f32(&self, name: &str) -> Option<Vec<f32>> {
         let (dtype, bytes) = self.tensor(name)?;
-        Some(to_f32(WeightFormat::of(dtype)?, bytes))
+        Some(float_format(dtype)?.decode(bytes, &[]))
     }
 
     pub(crate) fn at(&self, place: &Place) -> Option<&[u8]> {
@@ -183,16 +163,7 @@ impl Checkpoint {
     }
 }
 
-/// Values of little-endian bytes.
-pub fn to_f32(format: WeightFormat, bytes: &[u8]) -> Vec<f32> {
-    match format {
-        WeightFormat::F32 => bytemuck::pod_collect_to_vec(bytes),
-        WeightFormat::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-        WeightFormat::Bf16 => bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-    }
-}
-
-/// First element that is NaN or infinite.
+/// First element of floats that is NaN or infinite.
 pub(crate) fn not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
     match format {
         WeightFormat::F32 => {
@@ -200,5 +171,6 @@ pub(crate) fn not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
         }
         WeightFormat::F16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7c00 == 0x7c00),
         WeightFormat::Bf16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7f80 == 0x7f80),
+        WeightFormat::W8 | WeightFormat::W4 { .. } => None,
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
+use crate::checkpoint::float_format;
 use crate::config::{Depth, DepthHead, ModelConfig, NormalizationMode, PosInterpolation, Vit};
 use crate::depthvla::Model;
 use crate::error::{ModelError, TensorProblem};
@@ -63,9 +64,16 @@ pub fn compose(
     for param in &model.params.params {
         let mut save = |format, bytes| tensors.push(Saved { name: &param.name, format, shape: &param.shape, bytes });
         let own = pi0.model.params.params.iter().position(|p| p.name == param.name);
-        if let Some((format, bytes)) = own.and_then(|i| pi0.weights.bytes(ParamId(i as u32)).ok()) {
+        let own = own.map(|i| ParamId(i as u32));
+        if let Some((format, bytes, _)) = own.and_then(|id| pi0.weights.encoded(id).ok()) {
             origins.pi0 += 1;
-            save(format, Cow::Borrowed(bytes));
+            match own.filter(|_| !format.is_float()) {
+                Some(id) => {
+                    let values = pi0.weights.host(id)?;
+                    save(WeightFormat::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into());
+                }
+                None => save(format, Cow::Borrowed(bytes)),
+            }
         } else if let Some((format, bytes)) = encoder_tensor(encoder, &param.name) {
             origins.encoder += 1;
             save(format, Cow::Borrowed(bytes));
@@ -96,7 +104,7 @@ fn encoder_tensor<'a>(encoder: &'a Checkpoint, name: &str) -> Option<(WeightForm
     let bare = name.strip_prefix("depth_encoder.")?;
     let found = [format!("backbone.{bare}"), bare.to_owned(), name.to_owned()];
     let (dtype, bytes) = found.iter().find_map(|name| encoder.tensor(name))?;
-    Some((WeightFormat::of(dtype)?, bytes))
+    Some((float_format(dtype)?, bytes))
 }
 
 /// The depth branch whose encoder has the sizes of the checkpoint's tensors.

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use crate::builder::{Activation, Epilogue, GraphBuilder};
+use crate::builder::{Activation, Fused, GraphBuilder};
 use crate::error::ModelError;
 use crate::graph::{Graph, Tensor};
 use crate::image::{self, ImageSpec};
 use crate::maps::{Conv, Map};
-use crate::params::{Linear, ParamTable, Role};
+use crate::params::{Linear, ParamTable, Role, Tensors};
 use crate::vit::{self, VitParams};
 use crate::weights::{Checkpoint, Weights};
 
@@ -30,24 +30,24 @@ pub struct DepthAnything {
     backbone: VitParams,
     reassemble: Vec<Neck>,
     fusion: Vec<Fusion>,
-    conv1: Linear, // (F / 2, F, 3, 3)
-    conv2: Linear, // (head, F / 2, 3, 3)
-    conv3: Linear, // (1, head, 1, 1)
+    conv1: Tensors, // (F / 2, F, 3, 3)
+    conv2: Tensors, // (head, F / 2, 3, 3)
+    conv3: Linear,  // (1, head, 1, 1)
 }
 
 /// Of one tap with C channels.
 #[derive(Clone, Debug)]
 struct Neck {
-    projection: Linear,     // (C, D, 1, 1)
-    resize: Option<Linear>, // enlarging (C, C, f, f), shrinking (C, C, 3, 3)
-    conv: Linear,           // (F, C, 3, 3), no bias
+    projection: Linear,      // (C, D, 1, 1)
+    resize: Option<Tensors>, // enlarging (C, C, f, f), shrinking (C, C, 3, 3)
+    conv: Tensors,           // (F, C, 3, 3), no bias
 }
 
 /// Of one fusion layer; each convolution is `(F, F, 3, 3)`.
 #[derive(Clone, Debug)]
 struct Fusion {
-    residual1: Option<[Linear; 2]>,
-    residual2: [Linear; 2],
+    residual1: Option<[Tensors; 2]>,
+    residual2: [Tensors; 2],
     projection: Linear, // (F, F, 1, 1)
 }
 
@@ -80,8 +80,10 @@ impl DepthAnything {
         let backbone = VitParams::dinov2(t, "backbone", &c.backbone, c.backbone.grid());
         let f = c.fusion;
         let conv = |t: &mut ParamTable, name: &str, to: usize, from: usize, side: usize, bias: bool| {
-            t.linear_shaped(name, &[to, from, side, side], bias)
+            t.convolution(name, &[to, from, side, side], bias)
         };
+        let pointwise =
+            |t: &mut ParamTable, name: &str, to: usize, from: usize| t.linear_shaped(name, &[to, from, 1, 1], true);
         let reassemble = c
             .neck
             .iter()
@@ -94,7 +96,7 @@ impl DepthAnything {
                     Reassemble::Shrink(_) => Some(3),
                 };
                 Neck {
-                    projection: conv(t, &name("projection"), *channels, c.backbone.width, 1, true),
+                    projection: pointwise(t, &name("projection"), *channels, c.backbone.width),
                     resize: side.map(|side| conv(t, &name("resize"), *channels, *channels, side, true)),
                     conv: conv(t, &format!("neck.convs.{i}"), f, *channels, 3, false),
                 }
@@ -114,12 +116,12 @@ impl DepthAnything {
                     t.declare(format!("{unused}.bias"), &[f], Role::Unused);
                 }
                 let residual2 = unit(t, "residual_layer2");
-                Fusion { residual1, residual2, projection: conv(t, &name("projection"), f, f, 1, true) }
+                Fusion { residual1, residual2, projection: pointwise(t, &name("projection"), f, f) }
             })
             .collect();
         let conv1 = conv(t, "head.conv1", f / 2, f, 3, true);
         let conv2 = conv(t, "head.conv2", c.head, f / 2, 3, true);
-        let conv3 = conv(t, "head.conv3", 1, c.head, 1, true);
+        let conv3 = pointwise(t, "head.conv3", 1, c.head);
         let params = std::mem::take(t);
         DepthAnything { params, backbone, reassemble, fusion, conv1, conv2, conv3, config }
     }
@@ -159,7 +161,7 @@ impl DepthAnything {
         g.stage("reassemble");
         let mut maps = Vec::new();
         for ((neck, (_, resize)), feature) in self.reassemble.iter().zip(&c.neck).zip(&features) {
-            let x = Map::whole(g.linear(*feature, &neck.projection, Epilogue::default()), pw, ph);
+            let x = Map::whole(g.linear(*feature, &neck.projection, Fused::default()), pw, ph);
             let x = match (resize, &neck.resize) {
                 (Reassemble::Enlarge(factor), Some(layer)) => g.conv_transpose(x, layer, *factor),
                 (Reassemble::Shrink(stride), Some(layer)) => {
@@ -182,7 +184,7 @@ impl DepthAnything {
             let size = next.map_or((2 * x.width, 2 * x.height), |next| (next.width, next.height));
             // The origin projects after it resized. A projection of each pixel and an interpolation, whose weights sum
             // to 1, may change places; here it meets a fourth of the pixels.
-            let projected = g.linear(x.tensor, &layer.projection, Epilogue::default());
+            let projected = g.linear(x.tensor, &layer.projection, Fused::default());
             fused.push(g.resize_corners(Map { tensor: projected, ..x }, size, None));
         }
 
@@ -243,7 +245,7 @@ impl DepthAnything {
                 DepthKind::Metric => Activation::Sigmoid,
             };
             let into = Some(depth.slice(first * width, rows * width));
-            g.linear(x.tensor, &self.conv3, Epilogue { activation, into, ..Epilogue::default() });
+            g.linear(x.tensor, &self.conv3, Fused { activation, into, ..Fused::default() });
         }
         let depth = Tensor { rows: height, cols: width, stride: width, ..depth };
         if c.max_depth == 1.0 { depth } else { g.scale(depth, c.max_depth, None) }
@@ -251,7 +253,7 @@ impl DepthAnything {
 }
 
 /// `x + conv2(relu(conv1(relu(x))))`, and `other` on top of it.
-fn residual(g: &mut GraphBuilder, x: Map, [conv1, conv2]: &[Linear; 2], other: Option<Map>) -> Map {
+fn residual(g: &mut GraphBuilder, x: Map, [conv1, conv2]: &[Tensors; 2], other: Option<Map>) -> Map {
     let h = g.conv3x3(x, conv1, Conv { relu_in: true, ..Conv::default() });
     g.conv3x3(h, conv2, Conv { relu_in: true, add: [Some(x), other], ..Conv::default() })
 }

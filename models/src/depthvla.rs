@@ -1,7 +1,7 @@
 //! DepthVLA, whole: three experts that share every layer's attention under a block mask.
 //! With `depth: None` it is pi0. Shapes: V views, P patches a view, N text tokens, H horizon.
 
-use crate::builder::{Activation, Epilogue, GraphBuilder, Keys};
+use crate::builder::{Activation, Fused, GraphBuilder, Keys};
 use crate::config::{Depth, DepthHead, ModelConfig, Positions, PromptFormat, TimeConditioning, TimeEmbedding};
 use crate::error::ModelError;
 use crate::expert::{self, Cache, ExpertNorm, ExpertParams, Modulations, Shared, Tokens};
@@ -27,11 +27,12 @@ pub struct Model {
     depth: Option<DepthParams>,
     action: ExpertParams,
     action_norm: ExpertNorm,
-    state_proj: Option<Linear>, // (W, state_dim)
-    action_in: Linear,          // (W, action_dim)
-    time_in: Linear,            // (W, 2 W): action and time halves; conditioning norms (W, W): time
-    time_out: Linear,           // (W, W)
-    action_out: Vec<Linear>,    // one, or two with SiLU between
+    state_proj: Option<Linear>,  // (W, state_dim)
+    action_in: Linear,           // (W, action_dim)
+    time_in: Linear,             // (W, W): the time's part of the time MLP's first layer
+    action_half: Option<Linear>, // (W, W): and the action's, where the time is joined with every action token
+    time_out: Linear,            // (W, W)
+    action_out: Vec<Linear>,     // one, or two with SiLU between
 }
 
 #[derive(Clone, Debug)]
@@ -67,20 +68,30 @@ impl Model {
         let embed_tokens = t.declare("embed_tokens.weight", &[c.vocab, c.vlm.width], Role::Host);
         let vision = VitParams::siglip(t, &c.vision);
         let projector = t.linear("multi_modal_projector.linear", c.vlm.width, c.vision.width, true);
-        let vlm = ExpertParams::declare(t, "vlm", &c.vlm, &c.attention, c.layers, false);
+        let vlm = ExpertParams::declare(t, "vlm", &c.vlm, &c.attention, c.layers, (false, true));
         t.declare("joint_model.mixtures.vlm.norm.weight", &[c.vlm.width], Role::Unused);
         let depth = c.depth.as_ref().map(|d| DepthParams::declare(t, c, d));
         let w = c.action.width;
         let ada = c.time_conditioning == TimeConditioning::AdaRms;
-        let action = ExpertParams::declare(t, "action", &c.action, &c.attention, c.layers, ada);
+        let action = ExpertParams::declare(t, "action", &c.action, &c.attention, c.layers, (ada, false));
         let action_norm = ExpertNorm::declare(t, "joint_model.mixtures.action.norm", w, ada);
         let state_proj = c.state_token.then(|| t.linear("proprio_encoder", w, c.state_dim, true));
         let action_in = t.linear("action_encoder.linear_1", w, c.action_dim, true);
-        let (time_in, time_out) = match c.time_conditioning {
-            TimeConditioning::Token => {
-                (t.linear("action_encoder.linear_2", w, 2 * w, true), t.linear("action_encoder.linear_3", w, w, true))
+        // The time MLP's first layer takes [action ∥ time], [time ∥ action] or time alone.
+        let (time_in, action_half, time_out) = match (c.time_conditioning, c.time_embedding) {
+            (TimeConditioning::AdaRms, _) => {
+                (t.linear("time_mlp_in", w, w, true), None, t.linear("time_mlp_out", w, w, true))
             }
-            TimeConditioning::AdaRms => (t.linear("time_mlp_in", w, w, true), t.linear("time_mlp_out", w, w, true)),
+            (TimeConditioning::Token, embedding) => {
+                let both = t.tensors("action_encoder.linear_2", w, 2 * w, true);
+                let (action, time) = match embedding {
+                    TimeEmbedding::Openpi { .. } => (0, w),
+                    TimeEmbedding::OpenPiZero { .. } => (w, 0),
+                };
+                let time_in = t.columns(&[both], time..time + w, 0, true);
+                let action_half = t.columns(&[both], action..action + w, 0, false);
+                (time_in, Some(action_half), t.linear("action_encoder.linear_3", w, w, true))
+            }
         };
         let action_out = match c.action_head_layers {
             1 => vec![t.linear("action_decoder", c.action_dim, w, true)],
@@ -89,14 +100,6 @@ impl Model {
                 t.linear("action_decoder.proj.1", c.action_dim, w, true),
             ],
         };
-        // Nobody reads what the VLM's last layer makes of its keys and values: those weights need not be there, and
-        // never go to the GPU.
-        let last = format!("joint_model.mixtures.vlm.layers.{}.", c.layers - 1);
-        for param in t.params.iter_mut().filter(|p| p.name.starts_with(&last)) {
-            if !["input_layernorm", "k_proj", "v_proj"].iter().any(|part| param.name.contains(part)) {
-                param.role = Role::Unused;
-            }
-        }
         let params = std::mem::take(t);
         Ok(Model {
             params,
@@ -110,6 +113,7 @@ impl Model {
             state_proj,
             action_in,
             time_in,
+            action_half,
             time_out,
             action_out,
             config,
@@ -140,7 +144,10 @@ impl Model {
         let kv = c.attention.kv_heads * c.attention.head_dim;
         let cache = Cache {
             layers: (0..c.layers)
-                .map(|_| (g.activation("keys", total, kv), g.activation("values", total, kv)))
+                .map(|_| {
+                    let both = g.activation("keys and values", 2 * total, kv);
+                    (both.slice(0, total), both.slice(total, total))
+                })
                 .collect(),
         };
         let (vlm_position, suffix_position) = match c.positions {
@@ -190,7 +197,7 @@ impl Model {
         let table =
             g.constant("vision positions", c.vision.patches(), c.vision.width, &weights.host(self.vision.positions)?);
         let features = vit::encode(g, &self.vision, &c.vision, &patches, table, None);
-        let projected = g.linear(features, &self.projector, Epilogue::default());
+        let projected = g.linear(features, &self.projector, Fused::default());
         // Tokens of the prompt that come before the images: its begin.
         let lead = if c.prompt == PromptFormat::Galaxea { o.prompt_tokens.min(1) } else { 0 };
         g.scale(projected, c.embed.image, Some(x.slice(lead, n_image)));
@@ -220,7 +227,7 @@ impl Model {
         if let Some(state_proj) = &self.state_proj {
             g.stage("state");
             let state = g.input("state", 1, c.state_dim);
-            let x = g.linear(state, state_proj, Epilogue::default());
+            let x = g.linear(state, state_proj, Fused::default());
             let x = if c.embed.suffix == 1.0 { x } else { g.scale(x, c.embed.suffix, None) };
             let first = if c.depth.as_ref().is_some_and(|d| !d.proprio_sees_depth) { n_depth } else { 0 };
             let at = Tokens { row: prefix, position: suffix_position, keys: Keys::range(first, prefix + 1 - first) };
@@ -250,17 +257,9 @@ impl Model {
         g.stage("time");
         let tau = g.constant("time", times.len(), w, &tau);
         let ada = c.time_conditioning == TimeConditioning::AdaRms;
-        // The time MLP's first layer takes [action ∥ time], [time ∥ action] or time alone. Its time part depends on t
-        // alone: all steps' rows are computed at once, and each step adds its own.
-        let (action_half, time_half) = match c.time_embedding {
-            _ if ada => (0, 0),
-            TimeEmbedding::Openpi { .. } => (0, w),
-            TimeEmbedding::OpenPiZero { .. } => (w, 0),
-        };
-        let silu = Epilogue { activation: Activation::Silu, ..Epilogue::default() };
-        let activation = if ada { Activation::Silu } else { Activation::Identity };
-        let time_rows =
-            g.linear(tau, &self.time_in, Epilogue { from_input: time_half, activation, ..Epilogue::default() });
+        // What the time MLP's first layer makes of the time: all steps' rows at once, and each step adds its own.
+        let silu = Fused { activation: Activation::Silu, ..Fused::default() };
+        let time_rows = g.linear(tau, &self.time_in, if ada { silu } else { Fused::default() });
         let modulations = if ada {
             let conditions = g.linear(time_rows, &self.time_out, silu);
             Modulations::compute(g, &self.action, self.action_norm, conditions)
@@ -271,22 +270,21 @@ impl Model {
         let x = g.input("noise", c.horizon, c.action_dim);
         for step in 0..times.len() {
             g.stage(format!("flow step {}", step + 1));
-            let a = g.linear(x, &self.action_in, Epilogue::default());
-            let h = if ada {
-                a
-            } else {
-                let add = Some(time_rows.slice(step, 1));
-                let e = Epilogue { from_input: action_half, without_bias: true, add, ..silu };
-                let h = g.linear(a, &self.time_in, e);
-                g.linear(h, &self.time_out, Epilogue::default())
+            let a = g.linear(x, &self.action_in, Fused::default());
+            let h = match &self.action_half {
+                Some(action_half) => {
+                    let h = g.linear(a, action_half, Fused { add: Some(time_rows.slice(step, 1)), ..silu });
+                    g.linear(h, &self.time_out, Fused::default())
+                }
+                None => a,
             };
             let h = if c.embed.suffix == 1.0 { h } else { g.scale(h, c.embed.suffix, None) };
             let m = modulations.at(step);
             let h = expert::forward(g, &self.action, shared, h, at, &m, false);
-            let mut v = expert::normalize(g, h, self.action_norm, m.last(), c.rms_eps);
+            let (mut v, mut norm) = expert::normed(g, h, self.action_norm, m.last(), c.rms_eps);
             for (i, layer) in self.action_out.iter().enumerate() {
                 let activation = if i + 1 < self.action_out.len() { Activation::Silu } else { Activation::Identity };
-                v = g.linear(v, layer, Epilogue { activation, ..Epilogue::default() });
+                v = g.linear(v, layer, Fused { activation, norm: norm.take(), ..Fused::default() });
             }
             if taps {
                 g.output(format!("velocity.{step}"), v);
@@ -319,7 +317,7 @@ impl DepthParams {
         let w = d.expert.width;
         let encoder = VitParams::dinov2(t, "depth_encoder", &d.encoder, d.pos_grid);
         let in_proj = d.in_proj.then(|| t.linear("depth_in_proj", w, d.encoder.width, true));
-        let expert = ExpertParams::declare(t, "depth", &d.expert, &c.attention, c.layers, false);
+        let expert = ExpertParams::declare(t, "depth", &d.expert, &c.attention, c.layers, (false, false));
         let head = (d.head != DepthHead::None).then(|| {
             let norm = t.vector("joint_model.mixtures.depth.norm.weight", w);
             (norm, t.linear("depth_head", d.encoder.patch * d.encoder.patch, w, true))
@@ -352,7 +350,7 @@ impl DepthParams {
         };
         let features = vit::encode(g, &self.encoder, e, patches, table, cls);
         let x = match &self.in_proj {
-            Some(layer) => g.linear(features, layer, Epilogue::default()),
+            Some(layer) => g.linear(features, layer, Fused::default()),
             None => features,
         };
         let x = if d.scale_input == 1.0 { x } else { g.scale(x, d.scale_input, None) };
@@ -363,8 +361,7 @@ impl DepthParams {
         let views = d.views.iter();
         if let Some((norm, layer)) = head {
             g.stage("depth map");
-            let x = g.rms_norm(x, *norm, c.rms_eps);
-            let tokens = g.linear(x, layer, Epilogue::default());
+            let tokens = g.linear(x, layer, Fused { norm: Some((*norm, c.rms_eps)), ..Fused::default() });
             let link = match d.head {
                 DepthHead::Log => 1,
                 DepthHead::Sigmoid => 2,

@@ -6,7 +6,7 @@
 use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::params as p;
 
-use crate::params::ParamId;
+use crate::params::{ParamId, StackId};
 
 /// Index into [`Graph::tensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,11 @@ impl Tensor {
     /// Rows `from .. from + count`.
     pub fn slice(self, from: usize, count: usize) -> Tensor {
         Tensor { offset: self.offset + from * self.stride, rows: count, ..self }
+    }
+
+    /// Columns `from .. from + count`.
+    pub fn columns(self, from: usize, count: usize) -> Tensor {
+        Tensor { offset: self.offset + from, cols: count, ..self }
     }
 }
 
@@ -115,10 +120,14 @@ pub enum Op {
     Linear {
         params: p::Linear,
         x: TensorId,
-        w: ParamId,
-        bias: Option<ParamId>,
+        w: StackId,
+        bias: Option<StackId>,
         layer_scale: Option<ParamId>,
+        norm: Option<ParamId>,
         other: Option<TensorId>,
+        table: Option<TensorId>,
+        /// Where the columns from `split` on go; all of them, where it is y.
+        side: Option<TensorId>,
         y: TensorId,
     },
     RmsNorm {
@@ -146,11 +155,6 @@ pub enum Op {
         bias: ParamId,
         y: TensorId,
     },
-    Rope {
-        params: p::Rope,
-        table: TensorId,
-        x: TensorId,
-    },
     Attention {
         params: p::Attention,
         q: TensorId,
@@ -176,24 +180,27 @@ pub enum Op {
 }
 
 impl Op {
-    /// The tensors it reads, and the one it writes. One that is changed in place is only the latter.
-    pub fn tensors(&self) -> (Vec<TensorId>, TensorId) {
-        match *self {
+    /// The tensors it reads, and those it writes. One that is changed in place is only the latter.
+    pub fn tensors(&self) -> (Vec<TensorId>, Vec<TensorId>) {
+        let (read, written) = match *self {
+            Op::Linear { x, other, table, side, y, .. } => {
+                let written = std::iter::once(y).chain(side.filter(|s| *s != y)).collect();
+                return (std::iter::once(x).chain(other).chain(table).collect(), written);
+            }
             Op::ImageUnpack { bytes, pixels, .. } => (vec![bytes], pixels),
             Op::ResizeAxis { table, source, pixels, .. } => (vec![table, source], pixels),
             Op::ResizeTorch { source, square, .. } | Op::ImagePad { source, square, .. } => (vec![source], square),
             Op::Patchify { square, patches, .. } => (vec![square], patches),
             Op::Conv3x3 { x, first, second, y, .. } => (std::iter::once(x).chain(first).chain(second).collect(), y),
             Op::ConvTranspose { x, y, .. } | Op::ResizeCorners { x, y, .. } => (vec![x], y),
-            Op::Linear { x, other, y, .. } => (std::iter::once(x).chain(other).collect(), y),
             Op::RmsNorm { x, y, .. } | Op::LayerNorm { x, y, .. } | Op::Scale { x, y, .. } => (vec![x], y),
             Op::AdaRmsNorm { x, modulation, y, .. } => (vec![x, modulation], y),
             Op::GatedAdd { f, gate, x, .. } => (vec![f, gate], x),
-            Op::Rope { table, x, .. } => (vec![table], x),
             Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
             Op::Euler { velocity, x, .. } => (vec![velocity], x),
             Op::Unpatchify { tokens, map, .. } => (vec![tokens], map),
-        }
+        };
+        (read, vec![written])
     }
 }
 

@@ -4,7 +4,7 @@ use fathom_shaders::params::{self as p, conv};
 
 use crate::builder::{GraphBuilder, int, whole};
 use crate::graph::{Op, Tensor};
-use crate::params::Linear;
+use crate::params::Tensors;
 
 /// A picture of channels, or a band of its rows.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub struct Conv {
 
 impl GraphBuilder {
     /// 3 × 3 convolution with zeros around the picture; `layer`'s weight is `(out, channels, 3, 3)`.
-    pub fn conv3x3(&mut self, x: Map, layer: &Linear, c: Conv) -> Map {
+    pub fn conv3x3(&mut self, x: Map, layer: &Tensors, c: Conv) -> Map {
         let stride = c.stride.max(1);
         let (width, height) = (x.width.div_ceil(stride), x.height.div_ceil(stride));
         let (first, rows) = c.band.unwrap_or((0, height));
@@ -95,7 +95,7 @@ impl GraphBuilder {
 
     /// Transposed convolution with a kernel and a stride of `factor`, of a whole picture; `layer`'s weight is
     /// `(channels, out, factor, factor)`.
-    pub fn conv_transpose(&mut self, x: Map, layer: &Linear, factor: usize) -> Map {
+    pub fn conv_transpose(&mut self, x: Map, layer: &Tensors, factor: usize) -> Map {
         let area = (factor * factor).max(1);
         let out = layer.k / area;
         let (width, height) = (x.width * factor, x.height * factor);

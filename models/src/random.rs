@@ -50,7 +50,7 @@ pub(crate) fn values(p: &Param, seed: u64) -> Vec<u8> {
     let multiplies = p.name.contains("lambda1")
         || (p.name.contains("norm") && p.name.ends_with("weight") && !p.name.contains("joint_model"));
     let (mean, std) = match p.role {
-        Role::Matrix => (0.0, 1.0 / (inputs.max(1) as f32).sqrt()),
+        Role::Matrix | Role::Kernel => (0.0, 1.0 / (inputs.max(1) as f32).sqrt()),
         _ if multiplies => (1.0, 0.1),
         _ => (0.0, 0.1),
     };

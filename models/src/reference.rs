@@ -7,7 +7,7 @@ use fathom_shaders::cpu;
 use crate::error::ModelError;
 use crate::graph::{Graph, Op, Storage, Tensor, TensorId};
 use crate::params::ParamId;
-use crate::weights::{WeightFormat, Weights};
+use crate::weights::Weights;
 
 /// A graph's tensors on the host.
 #[derive(Debug)]
@@ -45,9 +45,16 @@ impl<'a> Reference<'a> {
     pub fn run(&mut self) -> Result<(), ModelError> {
         for (_, op) in &self.graph.ops {
             let (_, written) = op.tensors();
-            let mut out = std::mem::take(&mut self.tensors[written.0 as usize]);
-            let done = self.step(op, &mut out);
-            self.tensors[written.0 as usize] = out;
+            let mut out: Vec<Vec<u32>> =
+                written.iter().map(|id| std::mem::take(&mut self.tensors[id.0 as usize])).collect();
+            let done = match out.as_mut_slice() {
+                [only] => self.step(op, only, &mut []),
+                [first, second, ..] => self.step(op, first, second),
+                [] => Ok(()),
+            };
+            for (id, words) in written.iter().zip(out) {
+                self.tensors[id.0 as usize] = words;
+            }
             done?;
         }
         Ok(())
@@ -72,7 +79,8 @@ impl<'a> Reference<'a> {
         &self.tensors[id.0 as usize]
     }
 
-    fn step(&self, op: &Op, out: &mut [u32]) -> Result<(), ModelError> {
+    /// One operation; `second` is where a linear layer's keys and values go.
+    fn step(&self, op: &Op, out: &mut [u32], second: &mut [u32]) -> Result<(), ModelError> {
         let host = |id: ParamId| self.weights.host(id);
         match op {
             Op::ImageUnpack { layout, params, bytes, .. } => {
@@ -87,22 +95,29 @@ impl<'a> Reference<'a> {
             Op::Conv3x3 { params, x, w, bias, first, second, .. } => {
                 let bias = bias.map(host).transpose()?.unwrap_or_default();
                 let addends = [first, second].map(|a| a.map(|a| self.f32(a)).unwrap_or_default());
-                let weight = Owned::of(self.weights.bytes(*w)?);
-                cpu::conv3x3(params, self.f32(*x), weight.view(), &bias, addends, floats(out));
+                cpu::conv3x3(params, self.f32(*x), &host(*w)?, &bias, addends, floats(out));
             }
             Op::ConvTranspose { params, x, w, bias, .. } => {
                 let bias = bias.map(host).transpose()?.unwrap_or_default();
-                let weight = Owned::of(self.weights.bytes(*w)?);
-                cpu::conv_transpose(params, self.f32(*x), weight.view(), &bias, floats(out));
+                cpu::conv_transpose(params, self.f32(*x), &host(*w)?, &bias, floats(out));
             }
             Op::ResizeCorners { params, x, .. } => cpu::resize_corners(params, self.f32(*x), floats(out)),
-            Op::Linear { params, x, w, bias, layer_scale, other, .. } => {
-                let bias = bias.map(host).transpose()?.unwrap_or_default();
-                let layer_scale = layer_scale.map(host).transpose()?.unwrap_or_default();
-                let other = other.map(|o| self.f32(o)).unwrap_or_default();
-                let weight = Owned::of(self.weights.bytes(*w)?);
-                let epilogue = cpu::Epilogue { bias: &bias, layer_scale: &layer_scale, other };
-                cpu::linear(params, self.f32(*x), weight.view(), epilogue, floats(out));
+            Op::Linear { params, x, w, bias, layer_scale, norm, other, table, side, y } => {
+                let optional = |id: Option<ParamId>| id.map(host).transpose().map(Option::unwrap_or_default);
+                let tensor = |id: Option<TensorId>| id.map(|id| self.f32(id)).unwrap_or_default();
+                let bias = bias.map(|id| self.weights.stacked_vector(id)).transpose()?.unwrap_or_default();
+                let rows = self.weights.stacked(*w)?.decoded();
+                let read = cpu::LinearIn {
+                    x: self.f32(*x),
+                    w: &rows,
+                    bias: &bias,
+                    layer_scale: &optional(*layer_scale)?,
+                    norm: &optional(*norm)?,
+                    other: tensor(*other),
+                    table: tensor(*table),
+                };
+                let (y, side) = if *side == Some(*y) { (second, out) } else { (out, second) };
+                cpu::linear(params, read, floats(y), floats(side));
             }
             Op::RmsNorm { params, x, weight, .. } => cpu::rms_norm(params, self.f32(*x), &host(*weight)?, floats(out)),
             Op::AdaRmsNorm { params, x, modulation, .. } => {
@@ -114,7 +129,6 @@ impl<'a> Reference<'a> {
             Op::LayerNorm { params, x, weight, bias, .. } => {
                 cpu::layer_norm(params, self.f32(*x), &host(*weight)?, &host(*bias)?, floats(out));
             }
-            Op::Rope { params, table, .. } => cpu::rope(params, self.f32(*table), floats(out)),
             Op::Attention { params, q, k, v, .. } => {
                 cpu::attention(params, self.f32(*q), self.f32(*k), self.f32(*v), floats(out));
             }
@@ -128,29 +142,4 @@ impl<'a> Reference<'a> {
 
 fn floats(words: &mut [u32]) -> &mut [f32] {
     bytemuck::cast_slice_mut(words)
-}
-
-/// A weight copied out of its file, where it may lie at any byte.
-enum Owned {
-    F32(Vec<f32>),
-    F16(Vec<half::f16>),
-    Bf16(Vec<half::bf16>),
-}
-
-impl Owned {
-    fn of((format, bytes): (WeightFormat, &[u8])) -> Owned {
-        match format {
-            WeightFormat::F32 => Owned::F32(bytemuck::pod_collect_to_vec(bytes)),
-            WeightFormat::F16 => Owned::F16(bytemuck::pod_collect_to_vec(bytes)),
-            WeightFormat::Bf16 => Owned::Bf16(bytemuck::pod_collect_to_vec(bytes)),
-        }
-    }
-
-    fn view(&self) -> cpu::Weights<'_> {
-        match self {
-            Owned::F32(w) => cpu::Weights::F32(w),
-            Owned::F16(w) => cpu::Weights::F16(w),
-            Owned::Bf16(w) => cpu::Weights::Bf16(w),
-        }
-    }
 }

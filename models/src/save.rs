@@ -44,6 +44,8 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
                 WeightFormat::F32 => Dtype::F32,
                 WeightFormat::F16 => Dtype::F16,
                 WeightFormat::Bf16 => Dtype::BF16,
+                WeightFormat::W8 => Dtype::I8,
+                WeightFormat::W4 { .. } => Dtype::U8,
             };
             Ok((t.name, TensorView::new(dtype, t.shape.to_vec(), &t.bytes)?))
         })

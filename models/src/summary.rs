@@ -76,13 +76,14 @@ impl Summary {
         let mut parts: BTreeMap<&str, Part> = BTreeMap::new();
         let mut bytes_by_format = BTreeMap::new();
         for (i, param) in loaded.model.params.params.iter().enumerate() {
-            let Ok((format, bytes)) = loaded.weights.bytes(ParamId(i as u32)) else { continue };
-            *bytes_by_format.entry(format!("{format:?}").to_lowercase()).or_default() += bytes.len() as u64;
+            let Ok((format, bytes, scales)) = loaded.weights.encoded(ParamId(i as u32)) else { continue };
+            let bytes = (bytes.len() + scales.len()) as u64;
+            *bytes_by_format.entry(format.to_string()).or_default() += bytes;
             if param.role != Role::Unused {
                 let name = part(&param.name);
                 let part = parts.entry(name).or_insert(Part { name, ..Part::default() });
                 part.parameters += param.shape.iter().product::<usize>() as u64;
-                part.bytes += bytes.len() as u64;
+                part.bytes += bytes;
             }
         }
         Summary {

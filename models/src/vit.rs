@@ -1,7 +1,7 @@
 //! The two vision transformers: SigLIP (the VLM's eye) and DINOv2 (the depth branch's). They differ in names, GELU,
 //! layer scale and CLS token; the layer is the same.
 
-use crate::builder::{Activation, Epilogue, GraphBuilder, Keys};
+use crate::builder::{Activation, Fused, GraphBuilder, Keys};
 use crate::config::{PosInterpolation, Vit};
 use crate::graph::Tensor;
 use crate::params::{Linear, Norm, ParamId, ParamTable, Role};
@@ -10,9 +10,7 @@ use crate::params::{Linear, Norm, ParamId, ParamTable, Role};
 #[derive(Clone, Debug)]
 struct Layer {
     norm1: Norm,
-    q: Linear,               // (D, D)
-    k: Linear,               // (D, D)
-    v: Linear,               // (D, D)
+    qkv: Linear,             // (3 D, D)
     out: Linear,             // (D, D)
     scale1: Option<ParamId>, // (D,)
     norm2: Norm,
@@ -46,9 +44,7 @@ impl VitParams {
                 let name = |part: &str| format!("{root}.encoder.layers.{i}.{part}");
                 Layer {
                     norm1: t.layer_norm(&name("layer_norm1"), d),
-                    q: t.linear(&name("self_attn.q_proj"), d, d, true),
-                    k: t.linear(&name("self_attn.k_proj"), d, d, true),
-                    v: t.linear(&name("self_attn.v_proj"), d, d, true),
+                    qkv: stacked(t, ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(name), d),
                     out: t.linear(&name("self_attn.out_proj"), d, d, true),
                     scale1: None,
                     norm2: t.layer_norm(&name("layer_norm2"), d),
@@ -75,9 +71,11 @@ impl VitParams {
                 let name = |part: &str| format!("{root}.encoder.layer.{i}.{part}");
                 Layer {
                     norm1: t.layer_norm(&name("norm1"), d),
-                    q: t.linear(&name("attention.attention.query"), d, d, true),
-                    k: t.linear(&name("attention.attention.key"), d, d, true),
-                    v: t.linear(&name("attention.attention.value"), d, d, true),
+                    qkv: stacked(
+                        t,
+                        ["attention.attention.query", "attention.attention.key", "attention.attention.value"].map(name),
+                        d,
+                    ),
                     out: t.linear(&name("attention.output.dense"), d, d, true),
                     scale1: Some(t.vector(name("layer_scale1.lambda1"), d)),
                     norm2: t.layer_norm(&name("norm2"), d),
@@ -89,6 +87,12 @@ impl VitParams {
             .collect();
         VitParams { patch, positions, cls: Some(cls), layers, norm: t.layer_norm(&format!("{root}.layernorm"), d) }
     }
+}
+
+/// Layers of these names with `d` inputs and outputs and biases, as one.
+fn stacked(t: &mut ParamTable, names: [String; 3], d: usize) -> Linear {
+    let parts = names.map(|name| t.tensors(&name, d, d, true));
+    t.stack(&parts, 0)
 }
 
 /// Patches of each view `(patches, 3 · patch²)` to features `(views · patches, D)` after the final norm, without CLS.
@@ -166,21 +170,20 @@ fn run(
             g.scale(cls, 1.0, Some(x.slice(view * tokens, 1)));
         }
         let into = Some(x.slice(view * tokens + extra, patches));
-        g.linear(*patch, &w.patch, Epilogue { add: Some(positions), into, ..Epilogue::default() });
+        g.linear(*patch, &w.patch, Fused { add: Some(positions), into, ..Fused::default() });
     }
     let mut tapped = Vec::new();
     let last = taps.iter().max().copied().unwrap_or(0);
     for (i, layer) in w.layers.iter().enumerate().take(last) {
         tapped.extend(taps.contains(&i).then_some(x));
         let h = g.layer_norm(x, layer.norm1, c.eps, None);
-        let q = g.linear(h, &layer.q, Epilogue::default());
-        let k = g.linear(h, &layer.k, Epilogue::default());
-        let v = g.linear(h, &layer.v, Epilogue::default());
+        let qkv = g.linear(h, &layer.qkv, Fused::default());
+        let [q, k, v] = [0, 1, 2].map(|part| qkv.columns(part * d, d));
         let a = g.attention(q, k, v, Keys::blocks(tokens), d / c.heads, None);
-        x = g.linear(a, &layer.out, Epilogue { layer_scale: layer.scale1, add: Some(x), ..Epilogue::default() });
+        x = g.linear(a, &layer.out, Fused { layer_scale: layer.scale1, add: Some(x), ..Fused::default() });
         let h = g.layer_norm(x, layer.norm2, c.eps, None);
-        let h = g.linear(h, &layer.fc1, Epilogue { activation: gelu, ..Epilogue::default() });
-        x = g.linear(h, &layer.fc2, Epilogue { layer_scale: layer.scale2, add: Some(x), ..Epilogue::default() });
+        let h = g.linear(h, &layer.fc1, Fused { activation: gelu, ..Fused::default() });
+        x = g.linear(h, &layer.fc2, Fused { layer_scale: layer.scale2, add: Some(x), ..Fused::default() });
     }
     tapped.push(x);
     tapped

@@ -2,19 +2,33 @@
 
 use std::borrow::Cow;
 
-pub use crate::checkpoint::{Checkpoint, WeightFormat, to_f32};
-use crate::checkpoint::{Entry, Place, not_finite};
+use safetensors::Dtype;
+
+pub use fathom_shaders::format::WeightFormat;
+
+pub use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Entry, Place, float_format, not_finite};
 use crate::error::{ModelError, TensorProblem};
-use crate::params::{Param, ParamId, ParamTable, Role};
+use crate::params::{Param, ParamId, ParamTable, Role, Stack, StackId};
+use crate::stack::{self, Rows};
 
 /// The model's parameters in their checkpoint, complete and checked.
 #[derive(Debug)]
 pub struct Weights {
     checkpoint: Checkpoint,
     /// By [`ParamId`]; `None` for a parameter that is not used and not there.
-    slots: Vec<Option<(WeightFormat, Place)>>,
-    names: Vec<String>,
+    slots: Vec<Option<Found>>,
+    params: Vec<Param>,
+    stacks: Vec<Stack>,
     skipped: Vec<String>,
+}
+
+/// Where a parameter's numbers lie.
+#[derive(Clone, Debug)]
+struct Found {
+    format: WeightFormat,
+    place: Place,
+    scales: Option<Place>,
 }
 
 impl Weights {
@@ -41,7 +55,9 @@ impl Weights {
                 Some((name, entry)) => {
                     if param.role != Role::Unused {
                         skipped.remove(name);
+                        skipped.remove(&scales_of(name));
                     }
+                    known.insert(scales_of(name));
                     slots.push(check(param, name, entry, &checkpoint, &mut problems));
                 }
                 None => {
@@ -61,8 +77,8 @@ impl Weights {
         if !problems.is_empty() {
             return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
-        let names = table.params.iter().map(|p| p.name.clone()).collect();
-        Ok(Weights { checkpoint, slots, names, skipped: skipped.into_iter().collect() })
+        let (params, stacks) = (table.params.clone(), table.stacks.clone());
+        Ok(Weights { checkpoint, slots, params, stacks, skipped: skipped.into_iter().collect() })
     }
 
     /// The checkpoint's tensors that inference does not read.
@@ -70,17 +86,21 @@ impl Weights {
         &self.skipped
     }
 
-    /// Format and bytes of a parameter, row-major.
+    /// Format, bytes and scales of a parameter, row-major.
     ///
     /// # Errors
     /// [`ModelError::Tensors`] for a parameter that the checkpoint may leave out and does.
-    pub fn bytes(&self, id: ParamId) -> Result<(WeightFormat, &[u8]), ModelError> {
+    pub fn encoded(&self, id: ParamId) -> Result<(WeightFormat, &[u8], &[u8]), ModelError> {
         let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
-        slot.and_then(|(format, place)| Some((*format, self.checkpoint.at(place)?))).ok_or_else(|| {
-            let name = self.names.get(id.0 as usize).cloned().unwrap_or_else(|| format!("parameter {}", id.0));
+        let found = slot.and_then(|f| {
+            let scales = f.scales.as_ref().map_or(Some(&[][..]), |place| self.checkpoint.at(place))?;
+            Some((f.format, self.checkpoint.at(&f.place)?, scales))
+        });
+        found.ok_or_else(|| {
+            let name = self.params.get(id.0 as usize).map(|p| p.name.clone());
             ModelError::Tensors {
                 path: self.checkpoint.path().to_owned(),
-                problems: vec![TensorProblem::Missing { name, shape: Vec::new() }],
+                problems: vec![TensorProblem::Missing { name: name.unwrap_or_default(), shape: Vec::new() }],
             }
         })
     }
@@ -88,13 +108,42 @@ impl Weights {
     /// Values of a parameter.
     ///
     /// # Errors
-    /// As [`bytes`](Self::bytes).
+    /// As [`encoded`](Self::encoded).
     pub fn host(&self, id: ParamId) -> Result<Cow<'_, [f32]>, ModelError> {
-        let (format, bytes) = self.bytes(id)?;
-        Ok(match (format, bytemuck::try_cast_slice(bytes)) {
-            (WeightFormat::F32, Ok(values)) => Cow::Borrowed(values),
-            _ => Cow::Owned(to_f32(format, bytes)),
-        })
+        let (format, bytes, scales) = self.encoded(id)?;
+        if let (WeightFormat::F32, Ok(values)) = (format, bytemuck::try_cast_slice(bytes)) {
+            return Ok(Cow::Borrowed(values));
+        }
+        let (rows, columns) = if format.is_float() { (1, bytes.len()) } else { self.rows_and_columns(id) };
+        let (row, scale) =
+            if format.is_float() { (columns, 0) } else { (format.row_bytes(columns), format.scale_bytes(columns)) };
+        let row_of = |r: usize| {
+            let bytes = bytes.get(r * row..(r + 1) * row).unwrap_or_default();
+            format.decode(bytes, scales.get(r * scale..(r + 1) * scale).unwrap_or_default())
+        };
+        Ok(Cow::Owned((0..rows).flat_map(row_of).collect()))
+    }
+
+    /// A matrix' rows and columns: of a tensor with more dimensions the first, and the product of the others.
+    pub(crate) fn rows_and_columns(&self, id: ParamId) -> (usize, usize) {
+        let shape = self.params.get(id.0 as usize).map_or(&[][..], |p| &p.shape);
+        (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product())
+    }
+
+    /// The matrices of a stack as a linear layer takes them.
+    ///
+    /// # Errors
+    /// As [`encoded`](Self::encoded).
+    pub fn stacked(&self, id: StackId) -> Result<Rows<'_>, ModelError> {
+        Rows::new(self, self.stacks.get(id.0 as usize).unwrap_or(&Stack { parts: Vec::new(), columns: 0..0, half: 0 }))
+    }
+
+    /// The vectors of a stack one after another.
+    ///
+    /// # Errors
+    /// As [`encoded`](Self::encoded).
+    pub fn stacked_vector(&self, id: StackId) -> Result<Vec<f32>, ModelError> {
+        stack::vector(self, self.stacks.get(id.0 as usize).map_or(&[], |s| s.parts.as_slice()))
     }
 
     /// Rows `indices` of a `(rows, cols)` parameter, one after another.
@@ -102,8 +151,8 @@ impl Weights {
     /// # Errors
     /// As [`bytes`](Self::bytes); [`ModelError::Prompt`] for an index beyond the table.
     pub fn rows(&self, id: ParamId, cols: usize, indices: &[i32]) -> Result<Vec<f32>, ModelError> {
-        let (format, bytes) = self.bytes(id)?;
-        let width = cols * format.bytes();
+        let (format, bytes, _) = self.encoded(id)?;
+        let width = format.row_bytes(cols);
         let mut out = Vec::with_capacity(indices.len() * cols);
         for index in indices {
             let row = usize::try_from(*index).ok().and_then(|i| bytes.get(i * width..(i + 1) * width));
@@ -113,7 +162,7 @@ impl Weights {
                     bytes.len() / width.max(1) - 1
                 ))
             })?;
-            out.extend(to_f32(format, row));
+            out.extend(format.decode(row, &[]));
         }
         Ok(out)
     }
@@ -125,22 +174,66 @@ fn check(
     entry: &Entry,
     checkpoint: &Checkpoint,
     problems: &mut Vec<TensorProblem>,
-) -> Option<(WeightFormat, Place)> {
+) -> Option<Found> {
     let name = name.to_owned();
-    if param.role != Role::Unused && entry.shape != param.shape {
-        problems.push(TensorProblem::Misshapen { name, expected: param.shape.clone(), found: entry.shape.clone() });
-        return None;
-    }
-    let Some(format) = WeightFormat::of(entry.dtype) else {
-        problems.push(TensorProblem::Dtype { name, found: format!("{:?}", entry.dtype) });
-        return None;
+    let (format, scales) = match quantised(param, &name, entry, checkpoint) {
+        Some((format, scales)) => (format, Some(scales)),
+        None => {
+            if param.role != Role::Unused && entry.shape != param.shape {
+                let (expected, found) = (param.shape.clone(), entry.shape.clone());
+                problems.push(TensorProblem::Misshapen { name, expected, found });
+                return None;
+            }
+            let Some(format) = float_format(entry.dtype) else {
+                problems.push(TensorProblem::Dtype { name, found: format!("{:?}", entry.dtype) });
+                return None;
+            };
+            (format, None)
+        }
     };
-    let bytes = checkpoint.at(&entry.place).unwrap_or_default();
-    if let Some(index) = not_finite(format, bytes) {
-        let element = bytes.get(index * format.bytes()..(index + 1) * format.bytes()).unwrap_or_default();
-        let value = to_f32(format, element).first().copied().unwrap_or(f32::NAN);
-        problems.push(TensorProblem::NotFinite { name, index, value });
+    // What must be finite: the numbers themselves, or their scales.
+    let (floats, of, at) = match (&scales, format) {
+        (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales_of(&name), &scales.place),
+        (Some(scales), _) => (WeightFormat::F16, scales_of(&name), &scales.place),
+        (None, _) => (format, name, &entry.place),
+    };
+    let bytes = checkpoint.at(at).unwrap_or_default();
+    if let Some(index) = not_finite(floats, bytes) {
+        let element = bytes.get(floats.row_bytes(index)..floats.row_bytes(index + 1)).unwrap_or_default();
+        let value = floats.decode(element, &[]).first().copied().unwrap_or(f32::NAN);
+        problems.push(TensorProblem::NotFinite { name: of, index, value });
         return None;
     }
-    Some((format, entry.place.clone()))
+    Some(Found { format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
+}
+
+/// The name of the scales of a quantised tensor.
+pub fn scales_of(name: &str) -> String {
+    format!("{name}.scales")
+}
+
+/// Format and scales of a matrix that `fathom-pack` quantised: `I8 (n, k)` with `F32 (n,)`, or `U8 (n, k / 2)` with
+/// `F16 (n, groups)` or, where groups have minima, `F16 (n, groups, 2)`.
+fn quantised<'a>(
+    param: &Param,
+    name: &str,
+    entry: &Entry,
+    checkpoint: &'a Checkpoint,
+) -> Option<(WeightFormat, &'a Entry)> {
+    let scales = checkpoint.entries().get(&scales_of(name))?;
+    let [n, rest @ ..] = param.shape.as_slice() else { return None };
+    let k: usize = rest.iter().product();
+    match (param.role, entry.dtype, scales.dtype, scales.shape.as_slice()) {
+        (Role::Matrix, Dtype::I8, Dtype::F32, [rows]) if rows == n && entry.shape == [*n, k] => {
+            Some((WeightFormat::W8, scales))
+        }
+        (Role::Matrix, Dtype::U8, Dtype::F16, [rows, groups, minima @ ..])
+            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k / 2] && *groups > 0 =>
+        {
+            let group = k / groups;
+            let fits = group * groups == k && group.is_power_of_two() && group >= 8;
+            fits.then_some((WeightFormat::W4 { group: group as u32, minima: !minima.is_empty() }, scales))
+        }
+        _ => None,
+    }
 }

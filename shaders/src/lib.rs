@@ -4,6 +4,7 @@
 //! **Invariant:** this crate does not depend on wgpu.
 
 pub mod cpu;
+pub mod format;
 pub mod params;
 
 /// One variant of one kernel.

@@ -44,10 +44,11 @@ params! {
     ResizeCorners {
         width: u32, height: u32, channels: u32, out_width: u32, rows: u32, y_first: u32, scale_x: f32, scale_y: f32,
     }
-    /// `linear.wgsl` and `linear_skinny.wgsl`
+    /// `linear.wgsl`, `linear_skinny.wgsl` and `linear_lanes.wgsl`
     Linear {
-        m: u32, n: u32, k: u32, x_offset: u32, x_stride: u32, w_offset: u32, w_stride: u32,
-        y_offset: u32, y_stride: u32, other_offset: u32, other_stride: u32, flags: u32, activation: u32,
+        m: u32, n: u32, k: u32, x_offset: u32, x_stride: u32, w_row: u32, w_stride: u32, group_shift: u32, first: u32,
+        half: u32, y_offset: u32, y_stride: u32, split: u32, side_offset: u32, side_cols: u32, side_plane: u32,
+        other_offset: u32, other_stride: u32, rope_columns: u32, table_offset: u32, flags: u32, activation: u32, eps: f32,
     }
     /// `rms_norm.wgsl`
     RmsNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
@@ -62,9 +63,7 @@ params! {
     }
     /// `layer_norm.wgsl`
     LayerNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
-    /// `rope.wgsl`
-    Rope { rows: u32, heads: u32, head_dim: u32, x_offset: u32, x_stride: u32, table_offset: u32 }
-    /// `attention.wgsl`
+    /// `attention.wgsl` and `attention_lanes.wgsl`
     Attention {
         rows: u32, heads: u32, kv_heads: u32, head_dim: u32, q_offset: u32, q_stride: u32, k_offset: u32, v_offset: u32,
         kv_stride: u32, out_offset: u32, out_stride: u32, key_start: u32, key_count: u32, q_block: u32, k_block: u32,
@@ -86,8 +85,10 @@ pub mod epilogue {
     pub const LAYER_SCALE: u32 = 2;
     /// Add `other[r, c]`, before the activation.
     pub const ADD: u32 = 4;
-    /// Multiply by `other[r, c]`, after the activation.
-    pub const MULTIPLY: u32 = 8;
+    /// Rows of the weight are pairs of a gate and its value.
+    pub const GATE: u32 = 8;
+    /// RMSNorm of x before the product.
+    pub const NORM: u32 = 16;
 }
 
 /// Bits of [`Conv3x3::flags`] and, of them, the first for [`ConvTranspose::flags`].

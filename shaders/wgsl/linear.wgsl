@@ -1,7 +1,7 @@
 // y = epilogue(x · wᵀ) for many rows. 64 × 64 outputs a workgroup, 8 × 8 a thread, K in slices of 16.
 
 #import linear_io
-#import weight
+#import octet
 #import epilogue
 
 const TILE: u32 = 64u;
@@ -14,11 +14,6 @@ var<workgroup> ws: array<vec4<f32>, 256>; // (SLICE, QUADS)
 
 fn load_x(r: u32, k: u32) -> f32 {
     if r < params.m && k < params.k { return x[params.x_offset + r * params.x_stride + k]; }
-    return 0.0;
-}
-
-fn load_w(c: u32, k: u32) -> f32 {
-    if c < params.n && k < params.k { return weight(params.w_offset + c * params.w_stride + k); }
     return 0.0;
 }
 
@@ -36,16 +31,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     var a5 = vec4<f32>(); var b5 = vec4<f32>();
     var a6 = vec4<f32>(); var b6 = vec4<f32>();
     var a7 = vec4<f32>(); var b7 = vec4<f32>();
-    // This thread stages sixteen rows at one k.
+    // This thread stages sixteen rows of x at one k, and sixteen weights of one column.
     let stage_k = index % SLICE;
     let stage_quad = (index / SLICE) * 4u;
+    let stage_row = params.w_row + min(col + index, params.n - 1u);
+    let quad = index / 4u;
+    let lane = index % 4u;
     for (var k0 = 0u; k0 < params.k; k0 += SLICE) {
         let k = k0 + stage_k;
         for (var q = stage_quad; q < stage_quad + 4u; q++) {
             let r = row + q * 4u;
-            let c = col + q * 4u;
             xs[stage_k * QUADS + q] = vec4(load_x(r, k), load_x(r + 1u, k), load_x(r + 2u, k), load_x(r + 3u, k));
-            ws[stage_k * QUADS + q] = vec4(load_w(c, k), load_w(c + 1u, k), load_w(c + 2u, k), load_w(c + 3u, k));
+        }
+        // A column beyond the last is the last again, and is not stored.
+        for (var h = 0u; h < SLICE; h += 8u) {
+            var eight = Octet(vec4<f32>(), vec4<f32>());
+            if k0 + h < params.k { eight = octet(stage_row, k0 + h); }
+            ws[h * QUADS + quad][lane] = eight.a.x;
+            ws[(h + 1u) * QUADS + quad][lane] = eight.a.y;
+            ws[(h + 2u) * QUADS + quad][lane] = eight.a.z;
+            ws[(h + 3u) * QUADS + quad][lane] = eight.a.w;
+            ws[(h + 4u) * QUADS + quad][lane] = eight.b.x;
+            ws[(h + 5u) * QUADS + quad][lane] = eight.b.y;
+            ws[(h + 6u) * QUADS + quad][lane] = eight.b.z;
+            ws[(h + 7u) * QUADS + quad][lane] = eight.b.w;
         }
         workgroupBarrier();
         for (var i = 0u; i < SLICE; i++) {
@@ -65,12 +74,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         workgroupBarrier();
     }
     let r = row + local.y * 8u;
-    let c = col + local.x * 8u;
+    let j = col + local.x * 8u;
     // A loop, so that the epilogue stands once in the code.
     var sums = array<vec4<f32>, 16>(a0, b0, a1, b1, a2, b2, a3, b3, a4, b4, a5, b5, a6, b6, a7, b7);
-    for (var i = 0u; i < 64u; i++) {
-        let sr = r + i % 8u;
-        let sc = c + i / 8u;
-        if sr < params.m && sc < params.n { store(sr, sc, sums[i / 4u][i % 4u]); }
+    for (var i = 0u; i < 32u; i++) {
+        let at = r + i % 8u;
+        let pair = i / 8u * 2u;
+        let quad = i % 8u / 4u;
+        if at < params.m && j + pair < params.n {
+            store(at, j + pair, vec2(sums[pair * 2u + quad][i % 4u], sums[pair * 2u + 2u + quad][i % 4u]));
+        }
     }
 }

@@ -1,58 +1,79 @@
-// y = epilogue(x · wᵀ) for few rows: the weights are streamed once per 16 rows.
-// 8 columns a workgroup; 8 threads share a column and split K.
+// y = epilogue(x · wᵀ) for few rows: the weights are streamed once for 16 rows. 16 columns a workgroup: a thread has four of
+// them, and 16 threads share these and split K, an octet at a time.
 
 #import linear_io
-#import weight
+#import octet
 #import epilogue
 
 const ROWS: u32 = 16u;
-const COLS: u32 = 8u;
-const LANES: u32 = 8u;
+const COLS: u32 = 16u;
+const LANES: u32 = 16u;
+const SLICE: u32 = 128u; // LANES octets
 
-var<workgroup> part: array<f32, 1024>; // (LANES, COLS, ROWS)
+// First a slice of x, (k, row quad); in the end the partial sums, (lane, column, row quad).
+var<workgroup> stage: array<vec4<f32>, 1024>;
+var<workgroup> squares: array<f32, 64>; // (row, part)
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let lane = index % LANES;
-    let col = group.x * COLS + index / LANES;
+    let quarter = index / LANES;
     let row = group.y * ROWS;
-    let rows = min(ROWS, params.m - row);
-    var s0 = vec4<f32>(); // rows 0 to 3, and so on
-    var s1 = vec4<f32>();
-    var s2 = vec4<f32>();
-    var s3 = vec4<f32>();
-    if col < params.n {
-        let w_row = params.w_offset + col * params.w_stride;
-        // Rows beyond the last read the last, and are not stored.
-        let last = params.x_offset + (row + rows - 1u) * params.x_stride;
-        let base = params.x_offset + row * params.x_stride;
-        let r0 = min(base + vec4(0u, 1u, 2u, 3u) * params.x_stride, vec4(last));
-        let r1 = min(base + vec4(4u, 5u, 6u, 7u) * params.x_stride, vec4(last));
-        let r2 = min(base + vec4(8u, 9u, 10u, 11u) * params.x_stride, vec4(last));
-        let r3 = min(base + vec4(12u, 13u, 14u, 15u) * params.x_stride, vec4(last));
-        for (var k = lane; k < params.k; k += LANES) {
-            let wv = weight(w_row + k);
-            s0 += wv * vec4(x[r0.x + k], x[r0.y + k], x[r0.z + k], x[r0.w + k]);
-            if rows > 4u {
-                s1 += wv * vec4(x[r1.x + k], x[r1.y + k], x[r1.z + k], x[r1.w + k]);
-                s2 += wv * vec4(x[r2.x + k], x[r2.y + k], x[r2.z + k], x[r2.w + k]);
-                s3 += wv * vec4(x[r3.x + k], x[r3.y + k], x[r3.z + k], x[r3.w + k]);
+    let col = group.x * COLS + quarter * 4u;
+    // Rows and columns beyond the last are the last again, and are not stored.
+    let last = params.m - 1u;
+    let rows = params.w_row + min(vec4(col, col + 1u, col + 2u, col + 3u), vec4(params.n - 1u));
+    let normed = (params.flags & NORM) != 0u;
+    var s: array<array<vec4<f32>, 4>, 4>; // (column, row quad)
+    // This thread stages one row, every fourth k.
+    let begin = params.x_offset + min(row + index % ROWS, last) * params.x_stride;
+    var square = 0.0;
+    for (var k0 = 0u; k0 < params.k; k0 += SLICE) {
+        for (var i = index / ROWS; i < SLICE; i += 4u) {
+            var v = 0.0;
+            if k0 + i < params.k {
+                v = x[begin + k0 + i];
+                square += v * v;
+                if normed { v *= 1.0 + norm[k0 + i]; }
+            }
+            stage[i * 4u + index % ROWS / 4u][index % 4u] = v;
+        }
+        workgroupBarrier();
+        let k = k0 + lane * 8u;
+        if k < params.k {
+            for (var c = 0u; c < 4u; c++) {
+                let eight = octet(rows[c], k);
+                for (var i = 0u; i < 8u; i++) {
+                    var v = eight.a[i & 3u];
+                    if i > 3u { v = eight.b[i & 3u]; }
+                    let at = (lane * 8u + i) * 4u;
+                    s[c][0] += v * stage[at];
+                    s[c][1] += v * stage[at + 1u];
+                    s[c][2] += v * stage[at + 2u];
+                    s[c][3] += v * stage[at + 3u];
+                }
             }
         }
+        workgroupBarrier();
     }
-    let at = (lane * COLS + index / LANES) * ROWS;
-    for (var r = 0u; r < 4u; r++) {
-        part[at + r] = s0[r];
-        part[at + 4u + r] = s1[r];
-        part[at + 8u + r] = s2[r];
-        part[at + 12u + r] = s3[r];
+    squares[index % ROWS * 4u + index / ROWS] = square;
+    for (var c = 0u; c < 4u; c++) {
+        for (var q = 0u; q < 4u; q++) { stage[(lane * COLS + quarter * 4u + c) * 4u + q] = s[c][q]; }
     }
     workgroupBarrier();
-    for (var o = index; o < COLS * ROWS; o += 64u) {
-        let r = o % ROWS;
-        let c = group.x * COLS + o / ROWS;
-        var total = 0.0;
-        for (var l = 0u; l < LANES; l++) { total += part[l * COLS * ROWS + o]; }
-        if r < rows && c < params.n { store(row + r, c, total); }
+    // Two columns and two rows a thread.
+    let j = group.x * COLS + index % 8u * 2u;
+    for (var r = index / 8u; r < ROWS; r += 8u) {
+        if row + r >= params.m || j >= params.n { break; }
+        var sums = vec2<f32>();
+        for (var l = 0u; l < LANES; l++) {
+            let at = (l * COLS + index % 8u * 2u) * 4u + r / 4u;
+            sums += vec2(stage[at][r % 4u], stage[at + 4u][r % 4u]);
+        }
+        if normed {
+            let total = squares[r * 4u] + squares[r * 4u + 1u] + squares[r * 4u + 2u] + squares[r * 4u + 3u];
+            sums *= inverseSqrt(total / f32(params.k) + params.eps);
+        }
+        store(row + r, j, sums);
     }
 }

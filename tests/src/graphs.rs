@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use fathom::engine::{Arena, Program, Resident};
+use fathom::engine::{Arena, Kernels, Program, Resident};
 use fathom::gpu::{Gpu, GpuOptions, GpuTimes};
 use fathom_models::graph::{Graph, Named, Tensor, TensorId};
-use fathom_models::params::{Linear, Norm, ParamId, ParamTable, Role};
+use fathom_models::params::{Linear, Norm, ParamId, ParamTable, Role, Tensors as Layer};
 use fathom_models::random;
 use fathom_models::reference::Reference;
 use fathom_models::weights::{Checkpoint, WeightFormat, Weights};
@@ -29,10 +29,25 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// `(n, k)` and its bias `(n,)`, of N(0, 1) and N(0, 1/k).
+    /// `(n, k)` and its bias `(n,)`, of N(0, 1/k) and N(0, 1).
     pub fn linear(&mut self, n: usize, k: usize, format: WeightFormat) -> Linear {
-        let w = self.add(&[n, k], Role::Matrix, format, 1.0 / (k as f32).sqrt());
-        Linear { w, bias: Some(self.vector(n, format)), n, k }
+        let tensors = self.tensors(n, k, format);
+        self.table.stack(&[tensors], 0)
+    }
+
+    /// As [`linear`](Self::linear), to be stacked.
+    pub fn tensors(&mut self, n: usize, k: usize, format: WeightFormat) -> Layer {
+        self.shaped(n, k, Role::Matrix, format)
+    }
+
+    /// As [`linear`](Self::linear), of a convolution.
+    pub fn convolution(&mut self, n: usize, k: usize, format: WeightFormat) -> Layer {
+        self.shaped(n, k, Role::Kernel, format)
+    }
+
+    fn shaped(&mut self, n: usize, k: usize, role: Role, format: WeightFormat) -> Layer {
+        let w = self.add(&[n, k], role, format, 1.0 / (k as f32).sqrt());
+        Layer { w, bias: Some(self.vector(n, if format.is_float() { format } else { WeightFormat::F32 })), n, k }
     }
 
     /// `(c,)` of N(0, 1).
@@ -108,8 +123,14 @@ pub struct Rig {
 
 impl Rig {
     /// Uploads the weights.
-    pub fn new(mut gpu: Gpu, table: &ParamTable, weights: &Weights) -> Rig {
-        let resident = Resident::upload(&mut gpu, table, weights).expect("the weights fit");
+    pub fn new(gpu: Gpu, table: &ParamTable, weights: &Weights) -> Rig {
+        let kernels = Kernels::of(gpu.info());
+        Rig::with(gpu, table, weights, kernels)
+    }
+
+    /// Uploads the weights, for these kernels.
+    pub fn with(mut gpu: Gpu, table: &ParamTable, weights: &Weights, kernels: Kernels) -> Rig {
+        let resident = Resident::upload(&mut gpu, table, weights, kernels).expect("the weights fit");
         Rig { gpu, resident, arena: Arena::default() }
     }
 

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fathom_models::weights::WeightFormat;
+use fathom_models::quantize::encode;
+use fathom_models::weights::{WeightFormat, scales_of};
 use safetensors::tensor::TensorView;
 pub use safetensors::{Dtype, SafeTensors};
 
@@ -35,16 +36,34 @@ impl Tensors {
 
     /// Puts `values` in a weight's format.
     pub fn put(&mut self, name: &str, format: WeightFormat, shape: &[usize], values: &[f32]) {
-        let (dtype, bytes): (_, Vec<u8>) = match format {
-            WeightFormat::F32 => (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            WeightFormat::F16 => {
-                (Dtype::F16, values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect())
-            }
-            WeightFormat::Bf16 => {
-                (Dtype::BF16, values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect())
-            }
+        let dtype = match format {
+            WeightFormat::F32 => Dtype::F32,
+            WeightFormat::F16 => Dtype::F16,
+            WeightFormat::Bf16 => Dtype::BF16,
+            WeightFormat::W8 => Dtype::I8,
+            WeightFormat::W4 { .. } => Dtype::U8,
         };
-        self.0.insert(name.to_owned(), (dtype, shape.to_vec(), bytes));
+        let columns = if format.is_float() { values.len() } else { shape.iter().skip(1).product() };
+        let (mut bytes, mut scales) = (Vec::new(), Vec::new());
+        for row in values.chunks(columns.max(1)) {
+            let (own, of_row) = encode(format, row, &[]);
+            bytes.extend(own);
+            scales.extend(of_row);
+        }
+        let rows = values.len() / columns.max(1);
+        let (shape, of_scales) = match format {
+            WeightFormat::W8 => (shape.to_vec(), Some((Dtype::F32, vec![rows]))),
+            WeightFormat::W4 { group, minima } => {
+                let groups = [rows, columns / group as usize];
+                let minima: &[usize] = if minima { &[2] } else { &[] };
+                (vec![rows, columns / 2], Some((Dtype::F16, [&groups[..], minima].concat())))
+            }
+            _ => (shape.to_vec(), None),
+        };
+        if let Some((dtype, shape)) = of_scales {
+            self.0.insert(scales_of(name), (dtype, shape, scales));
+        }
+        self.0.insert(name.to_owned(), (dtype, shape, bytes));
     }
 
     /// Gives a tensor another name.

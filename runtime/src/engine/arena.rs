@@ -73,7 +73,7 @@ fn lives(graph: &Graph) -> Vec<(usize, usize)> {
     };
     for (at, (_, op)) in graph.ops.iter().enumerate() {
         let (read, written) = op.tensors();
-        read.iter().chain([&written]).for_each(|id| touch(id.0 as usize, at));
+        read.iter().chain(&written).for_each(|id| touch(id.0 as usize, at));
     }
     for output in &graph.outputs {
         touch(output.tensor.id.0 as usize, graph.ops.len());

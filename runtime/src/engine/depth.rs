@@ -5,7 +5,7 @@ use fathom_models::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
 use fathom_models::image::ImageSpec;
 use fathom_models::weights::Weights;
 
-use super::{Arena, EngineError, Output, Program, Resident};
+use super::{Arena, EngineError, Kernels, Output, Program, Resident};
 use crate::gpu::Gpu;
 
 /// A depth model on a GPU.
@@ -26,7 +26,8 @@ impl DepthSession {
     /// # Errors
     /// [`EngineError::Gpu`] when they do not fit or the device is lost.
     pub fn open(mut gpu: Gpu, model: DepthAnything, weights: Weights) -> Result<DepthSession, EngineError> {
-        let resident = Resident::upload(&mut gpu, &model.params, &weights)?;
+        let kernels = Kernels::of(gpu.info());
+        let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)?;
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }
 

@@ -1,8 +1,9 @@
 //! From graph operations to dispatches: which kernel variant, which slots, how many workgroups.
 
 use bytemuck::{Pod, bytes_of};
+use fathom_models::ModelError;
 use fathom_models::graph::{Graph, Op, TensorId};
-use fathom_models::params::ParamId;
+use fathom_models::params::{ParamId, StackId};
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::{Shader, params, variants};
@@ -12,8 +13,6 @@ use super::arena::Plan;
 use super::resident::Resident;
 use crate::gpu::{BufferId, Commands, Dispatch, Slot};
 
-/// Up to this many rows a linear layer streams its weights (`linear_skinny`); above, it tiles them (`linear`).
-const SKINNY_ROWS: u32 = 32;
 /// Rows of a weight that passes the binding limit are split at multiples of this: then each part begins aligned.
 const SPLIT_ROWS: u64 = 128;
 
@@ -46,7 +45,7 @@ impl Places<'_> {
     }
 
     fn lower(&self, stage: u16, op: &Op, out: &mut Vec<Dispatch>) -> Result<(), EngineError> {
-        let vector = |id: ParamId| self.resident.get(id).map(|p| p.slot);
+        let vector = |id: ParamId| self.resident.param(id).map(|p| p.slot);
         let mut push = |shader, params: Vec<u8>, slots, workgroups| {
             out.push(Dispatch { shader, params, slots, workgroups, stage });
         };
@@ -82,11 +81,12 @@ impl Places<'_> {
                 push(&variants::PATCHIFY, raw(p), vec![t(square), t(patches)], groups);
             }
             Op::Conv3x3 { params: p, x, w, bias, first, second, y } => {
-                let weight = self.resident.get(*w)?;
+                let weight = self.resident.param(*w)?;
                 let shader = match weight.format {
                     WeightFormat::F32 => &variants::CONV3X3_F32,
                     WeightFormat::F16 => &variants::CONV3X3_F16,
                     WeightFormat::Bf16 => &variants::CONV3X3_BF16,
+                    WeightFormat::W8 | WeightFormat::W4 { .. } => return Err(quantised("CONV3X3".to_lowercase())),
                 };
                 let bias = bias.map(vector).unwrap_or_else(|| self.resident.any())?;
                 // An addend that is not there is bound to x, and not read.
@@ -95,11 +95,14 @@ impl Places<'_> {
                 push(shader, raw(p), vec![t(x), weight.slot, bias, addends[0], addends[1], t(y)], groups);
             }
             Op::ConvTranspose { params: p, x, w, bias, y } => {
-                let weight = self.resident.get(*w)?;
+                let weight = self.resident.param(*w)?;
                 let shader = match weight.format {
                     WeightFormat::F32 => &variants::CONV_TRANSPOSE_F32,
                     WeightFormat::F16 => &variants::CONV_TRANSPOSE_F16,
                     WeightFormat::Bf16 => &variants::CONV_TRANSPOSE_BF16,
+                    WeightFormat::W8 | WeightFormat::W4 { .. } => {
+                        return Err(quantised("CONV_TRANSPOSE".to_lowercase()));
+                    }
                 };
                 let bias = bias.map(vector).unwrap_or_else(|| self.resident.any())?;
                 let columns = p.out_channels * p.factor * p.factor;
@@ -110,13 +113,19 @@ impl Places<'_> {
                 let groups = [(p.out_width * p.channels).div_ceil(64), p.rows, 1];
                 push(&variants::RESIZE_CORNERS, raw(p), vec![t(x), t(y)], groups);
             }
-            Op::Linear { params: p, x, w, bias, layer_scale, other, y } => {
+            Op::Linear { params: p, x, w, bias, layer_scale, norm, other, table, side, y } => {
+                // What is not there is bound to something else, and not read.
+                let unused = self.resident.any()?;
+                let optional = |id: &Option<ParamId>| id.map_or(Ok(unused), vector);
                 let slots = LinearSlots {
                     x: t(x),
-                    bias: bias.map(vector).transpose()?,
-                    layer_scale: layer_scale.map(vector).transpose()?,
-                    // A factor or addend that is not there is bound to x, and not read.
+                    unused,
+                    bias: bias.map_or(Ok(unused), |id| self.resident.stack(id).map(|p| p.slot))?,
+                    layer_scale: optional(layer_scale)?,
+                    norm: optional(norm)?,
                     other: t(&other.unwrap_or(*x)),
+                    table: t(&table.unwrap_or(*x)),
+                    side: t(&side.unwrap_or(*y)),
                     y: t(y),
                 };
                 self.linear(*p, *w, slots, &mut push)?;
@@ -134,18 +143,10 @@ impl Places<'_> {
                 let slots = vec![t(x), vector(*weight)?, vector(*bias)?, t(y)];
                 push(&variants::LAYER_NORM, raw(p), slots, [p.rows, 1, 1]);
             }
-            Op::Rope { params: p, table, x } => {
-                let groups = [(p.head_dim / 2 * p.heads).div_ceil(64), p.rows, 1];
-                push(&variants::ROPE, raw(p), vec![t(table), t(x)], groups);
-            }
             Op::Attention { params: p, q, k, v, out: to } => {
-                let shader = match p.head_dim {
-                    0..=64 => &variants::ATTENTION_64,
-                    65..=128 => &variants::ATTENTION_128,
-                    _ => &variants::ATTENTION_256,
-                };
+                let (shader, rows) = self.resident.kernels.attention(p.head_dim);
                 let block = p.q_block.clamp(1, p.rows.max(1));
-                let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(64);
+                let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(rows);
                 push(shader, raw(p), vec![t(q), t(k), t(v), t(to)], [tiles, p.kv_heads, p.rows.div_ceil(block)]);
             }
             Op::Scale { params: p, x, y } => {
@@ -161,50 +162,51 @@ impl Places<'_> {
         Ok(())
     }
 
-    /// One dispatch, or several over ranges of columns where the weight passes the binding limit.
+    /// One dispatch, or several over ranges of the weight's rows where these pass the binding limit.
     fn linear(
         &self,
         p: params::Linear,
-        w: ParamId,
+        w: StackId,
         slots: LinearSlots,
         push: &mut impl FnMut(&'static Shader, Vec<u8>, Vec<Slot>, [u32; 3]),
     ) -> Result<(), EngineError> {
-        let weight = self.resident.get(w)?;
-        let unused = self.resident.any()?;
-        let skinny = p.m <= SKINNY_ROWS;
-        let shader = match (skinny, weight.format) {
-            (false, WeightFormat::F32) => &variants::LINEAR_F32,
-            (false, WeightFormat::F16) => &variants::LINEAR_F16,
-            (false, WeightFormat::Bf16) => &variants::LINEAR_BF16,
-            (true, WeightFormat::F32) => &variants::LINEAR_SKINNY_F32,
-            (true, WeightFormat::F16) => &variants::LINEAR_SKINNY_F16,
-            (true, WeightFormat::Bf16) => &variants::LINEAR_SKINNY_BF16,
+        let weight = self.resident.stack(w)?;
+        let (shader, [columns, rows]) = self.resident.kernels.linear(weight.format, p.m);
+        let group_shift = match weight.format {
+            WeightFormat::W4 { group, .. } => group.trailing_zeros(),
+            _ => 0,
         };
-        let row = u64::from(p.w_stride) * weight.format.bytes() as u64;
+        let [row, scale] = weight.row;
+        let whole = weight.slot.bytes <= self.max_binding_bytes;
         let fitting = (self.max_binding_bytes / row.max(1)) / SPLIT_ROWS * SPLIT_ROWS;
-        let rows = if weight.slot.bytes <= self.max_binding_bytes { u64::from(p.n) } else { fitting.max(SPLIT_ROWS) };
-        let mut first = 0;
-        while first < u64::from(p.n) {
-            let n = rows.min(u64::from(p.n) - first);
-            let part = |slot: Slot, unit: u64| Slot { offset: slot.offset + first * unit, bytes: n * unit, ..slot };
-            let shift = first as u32;
-            let params =
-                params::Linear { n: n as u32, y_offset: p.y_offset + shift, other_offset: p.other_offset + shift, ..p };
+        let window = if whole { u32::MAX } else { u32::try_from(fitting.max(SPLIT_ROWS)).unwrap_or(u32::MAX) };
+        let end = p.w_row + p.n;
+        let mut at = p.w_row;
+        while at < end {
+            let bound = at / window * window;
+            let to = end.min(bound.saturating_add(window));
+            let part = |slot: Slot, unit: u64| match whole {
+                true => slot,
+                false => {
+                    Slot { offset: slot.offset + u64::from(bound) * unit, bytes: u64::from(to - bound) * unit, ..slot }
+                }
+            };
+            let n = to - at;
+            let params = params::Linear { n, first: p.first + at - p.w_row, w_row: at - bound, group_shift, ..p };
             let bound = vec![
                 slots.x,
                 part(weight.slot, row),
-                slots.bias.map_or(unused, |s| part(s, 4)),
-                slots.layer_scale.map_or(unused, |s| part(s, 4)),
+                weight.scales.map_or(slots.unused, |s| part(s, scale)),
+                slots.bias,
+                slots.layer_scale,
+                slots.norm,
                 slots.other,
+                slots.table,
+                slots.side,
                 slots.y,
             ];
-            let groups = if skinny {
-                [params.n.div_ceil(8), p.m.div_ceil(16), 1]
-            } else {
-                [params.n.div_ceil(64), p.m.div_ceil(64), 1]
-            };
-            push(shader, raw(&params), bound, groups);
-            first += n;
+            push(shader, raw(&params), bound, [n.div_ceil(columns), p.m.div_ceil(rows), 1]);
+            at = to;
         }
         Ok(())
     }
@@ -212,10 +214,20 @@ impl Places<'_> {
 
 struct LinearSlots {
     x: Slot,
-    bias: Option<Slot>,
-    layer_scale: Option<Slot>,
+    unused: Slot,
+    bias: Slot,
+    layer_scale: Slot,
+    norm: Slot,
     other: Slot,
+    table: Slot,
+    side: Slot,
     y: Slot,
+}
+
+/// A convolution whose weights are quantised, for which there is no kernel.
+fn quantised(kernel: String) -> EngineError {
+    let detail = format!("{kernel}: expected weights in f32, f16 or bf16, found quantised ones");
+    EngineError::Model(ModelError::Shape { op: "convolution", detail })
 }
 
 fn raw<T: Pod>(params: &T) -> Vec<u8> {

@@ -2,12 +2,14 @@
 
 mod arena;
 mod depth;
+mod kernels;
 mod lower;
 mod program;
 mod resident;
 mod session;
 
 pub use depth::DepthSession;
+pub use kernels::Kernels;
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
 pub use session::{Inputs, Once, Session, log_model};

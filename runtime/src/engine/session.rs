@@ -5,7 +5,7 @@ use fathom_models::families::Loaded;
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
-use super::{Arena, EngineError, Output, Program, Resident};
+use super::{Arena, EngineError, Kernels, Output, Program, Resident};
 use crate::gpu::{Gpu, GpuTimes};
 
 /// What changes from one inference to the next.
@@ -41,7 +41,8 @@ impl Session {
     /// # Errors
     /// [`EngineError::Gpu`] when they do not fit or the device is lost.
     pub fn open(mut gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
-        let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights)?;
+        let kernels = Kernels::of(gpu.info());
+        let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights, kernels)?;
         let (arena, program) = (Arena::default(), None);
         Ok(Session { gpu, loaded, resident, arena, program, images: Vec::new(), text: Vec::new(), state: Vec::new() })
     }

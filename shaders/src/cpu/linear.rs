@@ -1,76 +1,93 @@
 use crate::params::{Linear, epilogue};
 
-/// Weights as the checkpoint holds them: (N, K) row-major.
-#[derive(Clone, Copy, Debug)]
-pub enum Weights<'a> {
-    /// IEEE single.
-    F32(&'a [f32]),
-    /// IEEE half.
-    F16(&'a [half::f16]),
-    /// bfloat16.
-    Bf16(&'a [half::bf16]),
-}
-
-impl Weights<'_> {
-    /// Element i of the whole.
-    pub(super) fn get(&self, i: usize) -> f32 {
-        match self {
-            Weights::F32(w) => w[i],
-            Weights::F16(w) => w[i].to_f32(),
-            Weights::Bf16(w) => w[i].to_f32(),
-        }
-    }
-}
-
-/// Bindings of a linear layer's epilogue; a slice is read only when its flag is set.
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a> {
-    /// `(n,)`
+/// Bindings that a linear layer reads; a slice is read only where the parameters say so.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinearIn<'a> {
+    /// `(m, k)`
+    pub x: &'a [f32],
+    /// Rows of `w_stride` values, in pairs where there is a `half`.
+    pub w: &'a [f32],
+    /// `(columns,)`
     pub bias: &'a [f32],
-    /// `(n,)`
+    /// `(columns,)`
     pub layer_scale: &'a [f32],
-    /// Addend or factor, `(m, n)`.
+    /// `(k,)`
+    pub norm: &'a [f32],
+    /// `(m, columns)`
     pub other: &'a [f32],
+    /// `(positions, half, [cos, sin])`
+    pub table: &'a [f32],
 }
 
-/// `y[r, c] = epilogue( Σ_k x[r, k] · w[c, k] )`: bias, layer scale, addend, activation, factor.
-pub fn linear(p: &Linear, x: &[f32], w: Weights<'_>, e: Epilogue<'_>, y: &mut [f32]) {
-    let [m, n, k] = [p.m, p.n, p.k].map(|v| v as usize);
-    let mut row = vec![0.0; k];
-    for c in 0..n {
-        for (i, v) in row.iter_mut().enumerate() {
-            *v = w.get(p.w_offset as usize + c * p.w_stride as usize + i);
-        }
-        for r in 0..m {
-            let from = p.x_offset as usize + r * p.x_stride as usize;
-            let sum = x[from..from + k].iter().zip(&row).map(|(a, b)| a * b).sum::<f32>();
-            let o = p.other_offset as usize + r * p.other_stride as usize + c;
-            y[p.y_offset as usize + r * p.y_stride as usize + c] = finish(p, e, c, o, sum);
+/// `epilogue( Σ_k x[r, k] · w[j, k] )`: the norm's scale of the row, bias, layer scale, addend, activation; then gate times
+/// value, or RoPE. The first columns go to `y (m, columns)`, those from `split` on to the planes of `side`.
+pub fn linear(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
+    let [m, n, k, half] = [p.m, p.n, p.k, p.half].map(|v| v as usize);
+    for r in 0..m {
+        let row = &i.x[p.x_offset as usize + r * p.x_stride as usize..][..k];
+        let (row, scale) = if p.flags & epilogue::NORM == 0 {
+            (row.to_vec(), 1.0)
+        } else {
+            let scale = 1.0 / (row.iter().map(|v| v * v).sum::<f32>() / k as f32 + p.eps).sqrt();
+            (row.iter().zip(i.norm).map(|(v, w)| v * (1.0 + w)).collect(), scale)
+        };
+        let sum = |j: usize| {
+            let w = &i.w[(p.w_row as usize + j) * p.w_stride as usize..][..k];
+            scale * row.iter().zip(w).map(|(a, b)| a * b).sum::<f32>()
+        };
+        let mut put = |c: usize, v: f32| match c.checked_sub(p.split as usize) {
+            None => y[p.y_offset as usize + r * p.y_stride as usize + c] = v,
+            Some(s) => {
+                let (plane, s) = (s / p.side_cols as usize, s % p.side_cols as usize);
+                side[p.side_offset as usize + plane * p.side_plane as usize + r * p.side_cols as usize + s] = v;
+            }
+        };
+        for j in (0..n).step_by(2) {
+            let mut c = p.first as usize + j;
+            let (mut next, mut pair) = (c + 1, 0);
+            if half != 0 {
+                pair = c % (2 * half) / 2;
+                c = c / (2 * half) * (2 * half) + pair;
+                next = c + half;
+            }
+            let both = j + 1 < n;
+            if p.flags & epilogue::GATE != 0 {
+                let bias = |c: usize| if p.flags & epilogue::BIAS == 0 { 0.0 } else { i.bias[c] };
+                put(c, activate(p, sum(j) + bias(c)) * (sum(j + 1) + bias(next)));
+                continue;
+            }
+            let mut a = activate(p, affine(p, i, r, c, sum(j)));
+            let mut b = if both { activate(p, affine(p, i, r, next, sum(j + 1))) } else { 0.0 };
+            if c < p.rope_columns as usize {
+                let at = p.table_offset as usize + (r * half + pair) * 2;
+                let (cos, sin) = (i.table[at], i.table[at + 1]);
+                (a, b) = (a * cos - b * sin, b * cos + a * sin);
+            }
+            put(c, a);
+            if both {
+                put(next, b);
+            }
         }
     }
 }
 
-fn finish(p: &Linear, e: Epilogue<'_>, c: usize, o: usize, sum: f32) -> f32 {
+fn affine(p: &Linear, i: LinearIn<'_>, r: usize, c: usize, sum: f32) -> f32 {
     let set = |flag| p.flags & flag != 0;
     let mut v = sum;
     if set(epilogue::BIAS) {
-        v += e.bias[c];
+        v += i.bias[c];
     }
     if set(epilogue::LAYER_SCALE) {
-        v *= e.layer_scale[c];
+        v *= i.layer_scale[c];
     }
     if set(epilogue::ADD) {
-        v += e.other[o];
-    }
-    v = activate(v, p.activation);
-    if set(epilogue::MULTIPLY) {
-        v *= e.other[o];
+        v += i.other[p.other_offset as usize + r * p.other_stride as usize + c];
     }
     v
 }
 
-fn activate(x: f32, kind: u32) -> f32 {
-    match kind {
+fn activate(p: &Linear, x: f32) -> f32 {
+    match p.activation {
         1 => 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh()),
         2 => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
         3 => x / (1.0 + (-x).exp()),

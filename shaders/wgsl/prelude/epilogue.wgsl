@@ -1,16 +1,11 @@
-// What a linear layer does with its sum before it stores it. The order is part of the contract:
-// bias, layer scale, addend (residual), activation, factor (gate).
+// What a linear layer does with its sums before it stores them. The order is part of the contract: the norm's scale of the
+// row (the caller's), bias, layer scale, addend (residual), activation; then the product of a gate and its value, or RoPE.
 
 const BIAS: u32 = 1u;
 const LAYER_SCALE: u32 = 2u;
 const ADD: u32 = 4u;
-const MULTIPLY: u32 = 8u;
-
-const GELU_TANH: u32 = 1u;
-const GELU_ERF: u32 = 2u;
-const SILU: u32 = 3u;
-const RELU: u32 = 4u;
-const SIGMOID: u32 = 5u;
+const GATE: u32 = 8u;   // w's rows are pairs of a gate and its value: y has half as many columns
+const NORM: u32 = 16u;  // x is x / sqrt(mean(x²) + eps) · (1 + norm)
 
 // Abramowitz and Stegun 7.1.26, |error| <= 1.5e-7.
 fn erf(x: f32) -> f32 {
@@ -20,8 +15,8 @@ fn erf(x: f32) -> f32 {
     return sign(x) * (1.0 - p * exp(-a * a));
 }
 
-fn activate(x: f32, kind: u32) -> f32 {
-    switch kind {
+fn activate(x: f32) -> f32 {
+    switch params.activation {
         // Beyond 10 tanh is 1 in f32; its own argument must not overflow exp.
         case 1u: { return 0.5 * x * (1.0 + tanh(clamp(0.7978845608 * (x + 0.044715 * x * x * x), -10.0, 10.0))); }
         case 2u: { return 0.5 * x * (1.0 + erf(x * 0.7071067812)); }
@@ -32,14 +27,48 @@ fn activate(x: f32, kind: u32) -> f32 {
     }
 }
 
-// Row r and column c of the output; `sum` is the dot product.
-fn store(r: u32, c: u32, sum: f32) {
+// Everything up to the activation, of row r and the layer's column c.
+fn affine(r: u32, c: u32, sum: f32) -> f32 {
     var v = sum;
     if (params.flags & BIAS) != 0u { v += bias[c]; }
     if (params.flags & LAYER_SCALE) != 0u { v *= layer_scale[c]; }
-    let o = params.other_offset + r * params.other_stride + c;
-    if (params.flags & ADD) != 0u { v += other[o]; }
-    v = activate(v, params.activation);
-    if (params.flags & MULTIPLY) != 0u { v *= other[o]; }
-    y[params.y_offset + r * params.y_stride + c] = v;
+    if (params.flags & ADD) != 0u { v += other[params.other_offset + r * params.other_stride + c]; }
+    return v;
+}
+
+fn put(r: u32, c: u32, v: f32) {
+    if c < params.split {
+        y[params.y_offset + r * params.y_stride + c] = v;
+    } else {
+        let s = c - params.split;
+        side[params.side_offset + s / params.side_cols * params.side_plane + r * params.side_cols + s % params.side_cols] = v;
+    }
+}
+
+// The sums of row r with the rows j and j + 1 of w that are used; j is even, and the second need not be there.
+fn store(r: u32, j: u32, sums: vec2<f32>) {
+    var c = params.first + j;
+    var next = c + 1u;
+    var pair = 0u;
+    if params.half != 0u {
+        pair = c % (2u * params.half) / 2u;
+        c = c / (2u * params.half) * (2u * params.half) + pair;
+        next = c + params.half;
+    }
+    if (params.flags & GATE) != 0u {
+        var v = sums;
+        if (params.flags & BIAS) != 0u { v += vec2(bias[c], bias[next]); }
+        put(r, c, activate(v.x) * v.y);
+        return;
+    }
+    var v = vec2(activate(affine(r, c, sums.x)), 0.0);
+    let both = j + 1u < params.n;
+    if both { v.y = activate(affine(r, next, sums.y)); }
+    if c < params.rope_columns {
+        let at = params.table_offset + (r * params.half + pair) * 2u;
+        let turn = vec2(table[at], table[at + 1u]);
+        v = vec2(v.x * turn.x - v.y * turn.y, v.y * turn.x + v.x * turn.y);
+    }
+    put(r, c, v.x);
+    if both { put(r, next, v.y); }
 }

@@ -1,25 +1,43 @@
-// y[r, c] = epilogue( sum_k x[r, k] * w[c, k] ). Offsets and strides are in elements.
+// y[r, c] = epilogue( sum_k x[r, k] * w[j, k] ), c the layer's own column of w's row j. Offsets and strides are in elements.
+//
+// A layer is one weight or several on top of each other (queries, keys and values; gate and up). With `half`, w's rows are
+// in pairs: in each block of 2 half, rows 2i and 2i + 1 are the layer's columns i and i + half. So one thread has both
+// halves of what RoPE turns, or a gate and its value.
 
 struct Linear {
-    m: u32,            // rows of x and y
-    n: u32,            // columns of y = rows of w
-    k: u32,            // columns of x = columns of w
+    m: u32,             // rows of x and y
+    n: u32,             // rows of w
+    k: u32,             // columns of x and w
     x_offset: u32,
     x_stride: u32,
-    w_offset: u32,
-    w_stride: u32,
+    w_row: u32,         // the first row of w that is used
+    w_stride: u32,      // from row to row, a multiple of 8; w is 0 beyond k
+    group_shift: u32,   // W4: 1 << group_shift weights share a scale
+    first: u32,         // place among the layer's rows of the first row of w that is used
+    half: u32,          // 0: rows are columns
     y_offset: u32,
     y_stride: u32,
+    split: u32,         // columns from here on go to `side`
+    side_offset: u32,
+    side_cols: u32,     // columns of one of its planes
+    side_plane: u32,    // from a plane to the next
     other_offset: u32,
-    other_stride: u32, // 0: the same row for every r
+    other_stride: u32,  // 0: the same row for every r
+    rope_columns: u32,  // RoPE on the columns before this
+    table_offset: u32,  // of the first row's cosines and sines
     flags: u32,
     activation: u32,
+    eps: f32,           // of the norm
 }
 
 @group(0) @binding(0) var<uniform> params: Linear;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;       // (m, k)
-@group(0) @binding(2) var<storage, read> w: array<u32>;             // (n, k), packed
-@group(0) @binding(3) var<storage, read> bias: array<f32>;          // (n,)
-@group(0) @binding(4) var<storage, read> layer_scale: array<f32>;   // (n,)
-@group(0) @binding(5) var<storage, read_write> other: array<f32>;   // (m, n), addend or factor
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;       // (m, n)
+@group(0) @binding(2) var<storage, read> w: array<u32>;             // rows of w_stride, in the variant's format
+@group(0) @binding(3) var<storage, read> scales: array<u32>;        // W8: f32 (rows,); W4: f16 (rows, groups), or with minima f16 (rows, groups, 2)
+@group(0) @binding(4) var<storage, read> bias: array<f32>;          // (columns,)
+@group(0) @binding(5) var<storage, read> layer_scale: array<f32>;   // (columns,)
+@group(0) @binding(6) var<storage, read> norm: array<f32>;          // (k,)
+@group(0) @binding(7) var<storage, read_write> other: array<f32>;   // (m, columns), addend
+@group(0) @binding(8) var<storage, read_write> table: array<f32>;   // (positions, half, [cos, sin])
+@group(0) @binding(9) var<storage, read_write> side: array<f32>;    // (planes, _, side_cols)
+@group(0) @binding(10) var<storage, read_write> y: array<f32>;      // (m, columns)

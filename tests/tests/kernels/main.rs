@@ -8,6 +8,7 @@ mod maps;
 mod split;
 mod transformer;
 
+use fathom::engine::Kernels;
 use fathom_models::graph::Graph;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::variants;
@@ -42,18 +43,18 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "conv_transpose_f16" => (maps::conv_transpose(p, WeightFormat::F16), SUMMED),
         "conv_transpose_bf16" => (maps::conv_transpose(p, WeightFormat::Bf16), SUMMED),
         "resize_corners" => (maps::resize_corners(), SUMMED),
-        "linear_f32" => (transformer::linear(p, WeightFormat::F32, &[33, 64, 65]), SUMMED),
-        "linear_f16" => (transformer::linear(p, WeightFormat::F16, &[33, 64, 65]), SUMMED),
-        "linear_bf16" => (transformer::linear(p, WeightFormat::Bf16, &[33, 64, 65]), SUMMED),
-        "linear_skinny_f32" => (transformer::linear(p, WeightFormat::F32, &[1, 3, 17, 32]), SUMMED),
-        "linear_skinny_f16" => (transformer::linear(p, WeightFormat::F16, &[1, 3, 17, 32]), SUMMED),
-        "linear_skinny_bf16" => (transformer::linear(p, WeightFormat::Bf16, &[1, 3, 17, 32]), SUMMED),
+        _ if name.starts_with("linear") => {
+            let (kernel, format) = linear_variant(name);
+            let rows: &[usize] = if kernel == "linear_skinny" { &[1, 3, 17, 32] } else { &[33, 64, 65] };
+            let rows = if kernel == "linear_lanes" { &[1, 7, 17, 33] } else { rows };
+            (transformer::linear(p, format, rows), SUMMED)
+        }
         "rms_norm" => (transformer::rms_norm(p), SUMMED),
         "ada_rms_norm" => (transformer::ada_rms_norm(), SUMMED),
         "gated_add" => (transformer::gated_add(), ROUNDED),
         "layer_norm" => (transformer::layer_norm(p), SUMMED),
-        "rope" => (transformer::rope(), ROUNDED),
         "attention_64" => (transformer::attention(&[1, 16, 64]), SUMMED),
+        "attention_lanes" => (transformer::attention(&[1, 72, 256]), SUMMED),
         "attention_128" => (transformer::attention(&[65, 72, 128]), SUMMED),
         "attention_256" => (transformer::attention(&[129, 256]), SUMMED),
         "scale" => (transformer::scale(), EXACT),
@@ -63,16 +64,33 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
     (graph, tolerance)
 }
 
+/// Kernel and weights' format of a variant's name.
+fn linear_variant(name: &str) -> (&str, WeightFormat) {
+    let w4 = |minima| WeightFormat::W4 { group: if minima { 64 } else { 32 }, minima };
+    let formats = [
+        ("_f32", WeightFormat::F32),
+        ("_bf16", WeightFormat::Bf16),
+        ("_f16", WeightFormat::F16),
+        ("_w8", WeightFormat::W8),
+        ("_w4", w4(false)),
+        ("_w4_minima", w4(true)),
+    ];
+    let found = formats.into_iter().find_map(|(suffix, format)| Some((name.strip_suffix(suffix)?, format)));
+    found.unwrap_or_else(|| panic!("no format in the name of {name}"))
+}
+
 fn every_variant_agrees(checked: bool) {
     let mut parameters = Parameters::default();
     let cases: Vec<_> = variants::ALL.iter().map(|shader| (shader.name, case(shader.name, &mut parameters))).collect();
     let weights = parameters.weights();
-    let mut rig = Rig::new(open_gpu(checked), &parameters.table, &weights);
+    let rig = |kernels| Rig::with(open_gpu(checked), &parameters.table, &weights, kernels);
+    let (mut lanes, mut tiled) = (rig(Kernels::Lanes), rig(Kernels::Tiled));
     let mut wrong = String::new();
     for (name, (graph, tolerance)) in cases {
         assert!(!graph.outputs.is_empty(), "{name}: nothing to compare");
         let inputs = random_inputs(&graph);
         let expected = on_twins(&graph, &weights, &inputs);
+        let rig = if name.contains("_lanes") { &mut lanes } else { &mut tiled };
         let (found, times) = rig.run(&graph, &inputs);
         let ran = times.kernels.iter().any(|k| k.kernel == name);
         assert!(ran || !rig.gpu.info().timestamps, "{name}: its case does not run it");

@@ -3,7 +3,7 @@
 use fathom_models::builder::GraphBuilder;
 use fathom_models::graph::Graph;
 use fathom_models::maps::{Conv, Map};
-use fathom_models::params::Linear;
+use fathom_models::params::Tensors as Layer;
 use fathom_models::weights::WeightFormat;
 use fathom_tests::graphs::Parameters;
 
@@ -22,8 +22,8 @@ pub(crate) fn conv3x3(p: &mut Parameters, format: WeightFormat) -> Graph {
     for (i, size) in SIZES.into_iter().cycle().take(42).enumerate() {
         let (width, height, channels) = size;
         let (out, stride) = ([1, 3, 31, 32, 37][i % 5], 1 + i / 7 % 2);
-        let layer = p.linear(out, 9 * channels, format);
-        let layer = Linear { bias: layer.bias.filter(|_| i % 3 != 1), ..layer };
+        let layer = p.convolution(out, 9 * channels, format);
+        let layer = Layer { bias: layer.bias.filter(|_| i % 3 != 1), ..layer };
         let shape = (width.div_ceil(stride), height.div_ceil(stride), out);
         let add = [0, 1].map(|a| (i >> a & 1 == 1).then(|| input(&mut g, &format!("add {a} {i}"), shape)));
         let x = input(&mut g, &format!("x {i}"), size);
@@ -33,7 +33,7 @@ pub(crate) fn conv3x3(p: &mut Parameters, format: WeightFormat) -> Graph {
     }
     // Bands of three rows; each has the rows around it, and no others.
     let (width, height) = (17_usize, 10_usize);
-    let layer = p.linear(33, 9 * 5, format);
+    let layer = p.convolution(33, 9 * 5, format);
     for first in (0..height).step_by(3) {
         let rows = (height - first).min(3);
         let (from, to) = (first.saturating_sub(1), (first + rows + 1).min(height));
@@ -50,10 +50,10 @@ pub(crate) fn conv_transpose(p: &mut Parameters, format: WeightFormat) -> Graph 
     g.stage("transposed convolution");
     for (i, size) in SIZES.into_iter().cycle().take(21).enumerate() {
         let (out, factor) = ([1, 5, 33][i % 3], [2, 4, 1, 3][i % 4]);
-        let layer = p.linear(size.2, out * factor * factor, format);
+        let layer = p.convolution(size.2, out * factor * factor, format);
         let bias = (i % 3 != 1).then(|| p.vector(out, format));
         let x = input(&mut g, &format!("x {i}"), size);
-        let y = g.conv_transpose(x, &Linear { bias, ..layer }, factor);
+        let y = g.conv_transpose(x, &Layer { bias, ..layer }, factor);
         g.output(format!("{size:?} to {out} × {factor}, {i}"), y.tensor);
     }
     g.finish().expect("the shapes fit")

@@ -2,7 +2,7 @@
 
 use fathom::engine::EngineError;
 use fathom::gpu::GpuError;
-use fathom_models::builder::{Activation, Epilogue, GraphBuilder};
+use fathom_models::builder::{Activation, Fused, GraphBuilder};
 use fathom_models::weights::WeightFormat;
 use fathom_tests::graphs::{Parameters, Rig, on_twins, open_gpu, random_inputs};
 use fathom_tests::relative_error;
@@ -17,11 +17,11 @@ fn a_weight_beyond_the_binding_limit_is_split() {
     let mut g = GraphBuilder::default();
     g.stage("split");
     let few = g.input("few", 3, 301);
-    let y = g.linear(few, &half, Epilogue { without_bias: true, ..Epilogue::default() });
+    let y = g.linear(few, &half, Fused::default());
     g.output("few rows, nothing else", y);
     let many = g.input("many", 33, 301);
     let rest = g.input("rest", 33, 300);
-    let all = Epilogue { layer_scale, add: Some(rest), activation: Activation::Silu, ..Epilogue::default() };
+    let all = Fused { layer_scale, add: Some(rest), activation: Activation::Silu, ..Fused::default() };
     let y = g.linear(many, &single, all);
     g.output("many rows, with all of the epilogue", y);
     let graph = g.finish().expect("the shapes fit");
@@ -50,12 +50,12 @@ fn a_limit_that_no_part_fits_is_an_error() {
     let mut g = GraphBuilder::default();
     g.stage("split");
     let x = g.input("x", 1, 64);
-    let y = g.linear(x, &layer, Epilogue::default());
+    let y = g.linear(x, &layer, Fused::default());
     g.output("y", y);
     let graph = g.finish().expect("the shapes fit");
     let mut rig = Rig::new(open_gpu(false), &p.table, &p.weights());
     rig.gpu.limit_bindings(16_384);
     let error = rig.prepare(&graph).expect_err("a part has 32,768 bytes");
     let EngineError::Gpu(GpuError::Limit { what, asked: 32_768, limit: 16_384 }) = &error else { panic!("{error}") };
-    assert!(what.contains("linear_skinny_f32") && what.contains("binding 2"), "{what}");
+    assert!(what.contains("linear_lanes_f32") && what.contains("binding 2"), "{what}");
 }

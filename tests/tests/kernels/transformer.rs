@@ -1,6 +1,6 @@
 //! Graphs for the kernels between an image and an action.
 
-use fathom_models::builder::{Activation, Epilogue, GraphBuilder, Keys};
+use fathom_models::builder::{Activation, Fused, GraphBuilder, Keys, Rope};
 use fathom_models::graph::{Graph, Tensor};
 use fathom_models::weights::WeightFormat;
 use fathom_tests::graphs::Parameters;
@@ -24,37 +24,90 @@ fn view(g: &mut GraphBuilder, name: &str, rows: usize, cols: usize, inside: bool
     (Tensor { offset: whole.stride + 2, rows, cols, ..whole }, whole)
 }
 
-/// All shapes of these `rows` and [`SIZES`], and all combinations of what the epilogue can do; by turns in whole
-/// tensors and inside larger ones, whose other elements must stay as they are, and with a part of the weight's inputs.
+/// Inputs of a layer whose weights have this format: of nibbles a multiple of the group.
+fn inputs(format: WeightFormat, k: usize) -> usize {
+    match format {
+        WeightFormat::W4 { group, .. } => k.next_multiple_of(group as usize),
+        _ => k,
+    }
+}
+
+/// All shapes of these `rows` and [`SIZES`], and all combinations of what follows the product; by turns in whole
+/// tensors and inside larger ones, whose other elements must stay as they are, and with some columns of a weight; then
+/// the layers of a transformer.
 pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph {
     use Activation::{GeluErf, GeluTanh, Identity, Relu, Sigmoid, Silu};
     let activations = [Identity, GeluTanh, GeluErf, Silu, Relu, Sigmoid];
     graph(|g| {
         for i in 0..120.max(25 * rows.len()) {
             let (m, rest) = (rows[i % rows.len()], i / rows.len());
-            let (n, k) = (SIZES[rest % 5], SIZES[rest / 5 % 5]);
-            let (bias, scaled, other, activation) = (i % 2, i / 2 % 2, i / 4 % 5, i / 20 % 6);
+            let (n, k) = (SIZES[rest % 5], inputs(format, SIZES[rest / 5 % 5]));
+            let (bias, scaled, other, activation) = (i % 2 == 1, i / 2 % 2 == 1, i / 4 % 3, i / 20 % 6);
             let inside = i % 3 == 1;
-            let from_input = if i % 8 == 5 { 5 } else { 0 };
-            let left_out = if i % 8 == 2 { 5 } else { 0 };
-            let layer = p.linear(n, from_input + k + left_out, format);
+            let columns = if i % 8 == 5 { inputs(format, 5)..inputs(format, 5) + k } else { 0..k };
+            let left_out = if i % 8 == 2 { inputs(format, 5) } else { 0 };
+            let tensors = p.tensors(n, columns.end + left_out, format);
+            let layer = p.table.columns(&[tensors], columns, 0, bias);
             let (x, _) = view(g, &format!("x {i}"), m, k, inside);
             let (into, whole) = view(g, &format!("y {i}"), m, n, inside);
-            let other_rows = if other % 2 == 1 { m } else { 1 };
-            let beside = (other > 0).then(|| view(g, &format!("other {i}"), other_rows, n, inside).0);
-            let epilogue = Epilogue {
-                layer_scale: (scaled == 1).then(|| p.vector(n, format)),
-                add: beside.filter(|_| other <= 2),
+            let other_rows = if other == 1 { m } else { 1 };
+            let fused = Fused {
+                norm: (i % 5 == 2).then(|| (p.vector(k, WeightFormat::F32), 1e-6)),
+                layer_scale: scaled.then(|| p.vector(n, WeightFormat::F32)),
+                add: (other > 0).then(|| view(g, &format!("other {i}"), other_rows, n, inside).0),
                 activation: activations[activation],
-                multiply: beside.filter(|_| other > 2),
                 into: Some(into),
-                from_input,
-                without_bias: bias == 0,
+                ..Fused::default()
             };
-            g.linear(x, &layer, epilogue);
+            g.linear(x, &layer, fused);
             g.output(format!("({m}, {k}) · ({n}, {k})ᵀ, {i}"), whole);
         }
+        for (i, (m, (heads, kv_heads, head_dim))) in
+            rows.iter().flat_map(|m| [(1, 1, 2), (6, 2, 12), (2, 1, 64)].map(|h| (*m, h))).enumerate()
+        {
+            fused_layers(g, p, format, m, (heads, kv_heads, head_dim), i);
+        }
     })
+}
+
+/// Queries, keys and values at once, keys and values alone, and a gated layer.
+fn fused_layers(
+    g: &mut GraphBuilder,
+    p: &mut Parameters,
+    format: WeightFormat,
+    m: usize,
+    (heads, kv_heads, head_dim): (usize, usize, usize),
+    i: usize,
+) {
+    let k = inputs(format, [8, 40, 65][i % 3]);
+    let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+    let name = format!("{m} rows, {heads}:{kv_heads} heads of {head_dim}, {i}");
+    let (x, _) = view(g, &format!("x, {name}"), m, k, i % 2 == 1);
+    let parts = [q, kv, kv].map(|n| p.tensors(n, k, format));
+    let layer = p.table.columns(&parts, 0..k, head_dim / 2, i.is_multiple_of(2));
+    let cache = g.input(&format!("cache, {name}"), 2 * (m + 3), kv);
+    let table = g.input(&format!("table, {name}"), m + 5, head_dim);
+    let keys_values = Some([cache.slice(2, m), cache.slice(m + 3 + 2, m)]);
+    let norm = i.is_multiple_of(2).then(|| (p.vector(k, format_of_vectors(format)), 1e-6));
+    let fused = Fused { norm, rope: Some(Rope { table, first: 5 }), keys_values, ..Fused::default() };
+    let queries = g.linear(x, &layer, fused);
+    g.output(format!("queries, {name}"), queries);
+    g.output(format!("cache, {name}"), cache);
+    let alone = g.input(&format!("cache alone, {name}"), 2 * m, kv);
+    let keys_values = Some([alone.slice(0, m), alone.slice(m, m)]);
+    g.linear(x, &layer.from_row(q), Fused { keys_values, ..fused });
+    g.output(format!("cache alone, {name}"), alone);
+
+    let mlp = [1, 33, 40][i % 3];
+    let gate_up = [mlp, mlp].map(|n| p.tensors(n, k, format));
+    let gate_up = p.table.columns(&gate_up, 0..k, mlp, i.is_multiple_of(3));
+    let gated = Fused { norm, activation: Activation::GeluTanh, gated: true, ..Fused::default() };
+    let y = g.linear(x, &gate_up, gated);
+    g.output(format!("gated, {name}"), y);
+}
+
+fn format_of_vectors(format: WeightFormat) -> WeightFormat {
+    if format.is_float() { format } else { WeightFormat::F32 }
 }
 
 pub(crate) fn rms_norm(p: &mut Parameters) -> Graph {
@@ -98,17 +151,6 @@ pub(crate) fn layer_norm(p: &mut Parameters) -> Graph {
             let (into, whole) = view(g, &format!("y {i}"), rows, cols, i % 2 == 1);
             g.layer_norm(x, p.norm(cols, WeightFormat::F16), 1e-6, Some(into));
             g.output(format!("({rows}, {cols})"), whole);
-        }
-    })
-}
-
-pub(crate) fn rope() -> Graph {
-    graph(|g| {
-        for (i, (rows, heads, head_dim)) in [(1, 1, 2), (3, 6, 72), (17, 2, 256), (65, 1, 6)].into_iter().enumerate() {
-            let table = g.input(&format!("table {i}"), rows + 5, head_dim);
-            let (x, whole) = view(g, &format!("x {i}"), rows, heads * head_dim, i % 2 == 1);
-            g.rope(x, table, head_dim, 5);
-            g.output(format!("{heads} heads of {head_dim}, {rows} rows"), whole);
         }
     })
 }
