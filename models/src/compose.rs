@@ -1,7 +1,6 @@
 //! A DepthVLA from a pi0 and a depth model's encoder, as the paper initialises its own: VLM and action expert from the
 //! pi0, DINOv2 encoder from Depth Anything V2, depth expert and head from a seed. Such a model is not trained.
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
@@ -10,9 +9,8 @@ use crate::depthvla::Model;
 use crate::error::{ModelError, TensorProblem};
 use crate::families::Loaded;
 use crate::normalize::Affine;
-use crate::params::{ParamId, Role};
-use crate::random;
-use crate::save::{Saved, write_model};
+use crate::params::{Param, ParamId, Role};
+use crate::save::{Saved, Values, write_model};
 use crate::weights::{Checkpoint, WeightFormat};
 
 /// Where each part of a composed model came from, in tensors.
@@ -53,20 +51,29 @@ pub fn compose(
     };
     let model = Model::new(config)?;
     let mut origins = Origins::default();
-    let mut tensors = Vec::new();
+    let (mut tensors, mut problems) = (Vec::new(), Vec::new());
     for param in &model.params.params {
-        let mut save = |format, bytes| tensors.push(Saved { name: &param.name, format, shape: &param.shape, bytes });
+        let mut save = |values| tensors.push(Saved { param, values });
         let own = pi0.model.params.params.iter().position(|p| p.name == param.name);
         if let Some((format, bytes)) = own.and_then(|i| pi0.weights.bytes(ParamId(i as u32)).ok()) {
             origins.pi0 += 1;
-            save(format, Cow::Borrowed(bytes));
-        } else if let Some((format, bytes)) = encoder_tensor(encoder, &param.name) {
-            origins.encoder += 1;
-            save(format, Cow::Borrowed(bytes));
+            save(Values::Given(format, bytes));
+        } else if let Some(bare) = param.name.strip_prefix("depth_encoder.") {
+            match encoder_tensor(encoder, bare, param) {
+                Ok(Some((format, bytes))) => {
+                    origins.encoder += 1;
+                    save(Values::Given(format, bytes));
+                }
+                Ok(None) => {}
+                Err(problem) => problems.push(problem),
+            }
         } else if param.role != Role::Unused {
             origins.random += 1;
-            save(WeightFormat::Bf16, Cow::Owned(random::values(param, seed)));
+            save(Values::Random(seed));
         }
+    }
+    if !problems.is_empty() {
+        return Err(ModelError::Tensors { path: encoder.path().to_owned(), problems });
     }
     write_model(output, &model.config, &tensors)?;
     if pi0.normalization.source.is_some() {
@@ -78,12 +85,25 @@ pub fn compose(
     Ok(origins)
 }
 
-/// The encoder's tensor for one of Fathom's `depth_encoder.*` names.
-fn encoder_tensor<'a>(encoder: &'a Checkpoint, name: &str) -> Option<(WeightFormat, &'a [u8])> {
-    let bare = name.strip_prefix("depth_encoder.")?;
-    let found = [format!("backbone.{bare}"), bare.to_owned(), name.to_owned()];
-    let (dtype, bytes) = found.iter().find_map(|name| encoder.tensor(name))?;
-    Some((WeightFormat::of(dtype)?, bytes))
+/// The encoder's tensor for `param`, whose name there is `bare` or begins with `backbone.`; `None` for one that may be left
+/// out and is.
+fn encoder_tensor<'a>(
+    encoder: &'a Checkpoint,
+    bare: &str,
+    param: &Param,
+) -> Result<Option<(WeightFormat, &'a [u8])>, TensorProblem> {
+    let names = [format!("backbone.{bare}"), bare.to_owned(), param.name.clone()];
+    let found = names.iter().find_map(|name| Some((name, encoder.shape(name)?, encoder.tensor(name)?)));
+    let Some((name, shape, (dtype, bytes))) = found else {
+        let (name, shape) = (bare.to_owned(), param.shape.clone());
+        return if param.role == Role::Unused { Ok(None) } else { Err(TensorProblem::Missing { name, shape }) };
+    };
+    let name = name.clone();
+    if shape != param.shape {
+        return Err(TensorProblem::Misshapen { name, expected: param.shape.clone(), found: shape.to_vec() });
+    }
+    let format = WeightFormat::of(dtype).ok_or(TensorProblem::Dtype { name, found: format!("{dtype:?}") })?;
+    Ok(Some((format, bytes)))
 }
 
 /// The depth branch whose encoder has the sizes of the checkpoint's tensors.
