@@ -85,6 +85,13 @@ impl Weights {
         })
     }
 
+    /// Says that a parameter's bytes will not be looked at soon: their pages may leave memory.
+    pub fn release(&self, id: ParamId) {
+        if let Some((_, place)) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
+            self.checkpoint.release(place);
+        }
+    }
+
     /// Values of a parameter.
     ///
     /// # Errors
@@ -136,7 +143,9 @@ fn check(
         return None;
     };
     let bytes = checkpoint.at(&entry.place).unwrap_or_default();
-    if let Some(index) = not_finite(format, bytes) {
+    let first = not_finite(format, bytes);
+    checkpoint.release(&entry.place);
+    if let Some(index) = first {
         let element = bytes.get(index * format.bytes()..(index + 1) * format.bytes()).unwrap_or_default();
         let value = to_f32(format, element).first().copied().unwrap_or(f32::NAN);
         problems.push(TensorProblem::NotFinite { name, index, value });

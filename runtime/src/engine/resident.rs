@@ -71,6 +71,7 @@ impl Resident {
                 gpu.upload(*buffer, offset, data)?;
                 format
             };
+            weights.release(id);
             *place = Some(Placed { slot: Slot { buffer: *buffer, offset, bytes }, format });
         }
         gpu.flush()?;
