@@ -19,7 +19,10 @@ mod lerobot_stats;
 mod nearest;
 mod open_pi_zero;
 mod openpi;
+mod origin;
 mod pi0;
+
+pub use origin::Origin;
 
 /// A checkpoint's origin. Its name (of `--family`) is what `Display` gives and `FromStr` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -246,10 +246,60 @@ fn inspect_tells_what_a_directory_holds() {
     for part in ["depth expert", "VLM expert", "base, wrist", "none: identity", "345132"] {
         assert!(text.contains(part), "no {part:?}");
     }
-    let json = succeed(fathom().args(["inspect", "--json"]).arg(tests("golden/pi0_lerobot")));
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["family"], &json["action_dim"]), (&"LerobotPi0".into(), &7.into()));
+    assert!(text.contains("the checkpoint has no names") && text.contains("family       depthvla"), "{text}");
+}
+
+/// What lerobot's files say, and what is left out; the text has the same facts as the JSON.
+#[test]
+fn inspect_tells_names_normalisation_and_what_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(tests("golden/pi0_lerobot")).unwrap() {
+        let file = file.unwrap().path();
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let inspect = || {
+        let text = succeed(fathom().arg("inspect").arg(folder.path()));
+        let json = succeed(fathom().args(["inspect", "--json"]).arg(folder.path()));
+        (text, serde_json::from_str::<serde_json::Value>(&json).unwrap())
+    };
+    let (text, json) = inspect();
+    assert_eq!((&json["family"], &json["action_dim"]), (&"lerobot-pi0".into(), &7.into()));
     assert_eq!(json["config"]["views"], serde_json::json!(["top", "wrist"]));
+    assert_eq!(json["state_names"], serde_json::Value::Null);
+    assert_eq!((&json["state_normalization"], &json["action_normalization"]), (&"mean_std".into(), &"mean_std".into()));
+    assert_eq!(json["skipped_views"], serde_json::json!([]));
+    assert!(text.contains("normalised   state mean_std, actions mean_std"), "{text}");
+
+    let file = folder.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    config["empty_cameras"] = 1.into();
+    config["input_features"]["observation.images.empty_camera_0"] =
+        config["input_features"]["observation.images.top"].clone();
+    std::fs::write(&file, config.to_string()).unwrap();
+    std::fs::create_dir(folder.path().join("meta")).unwrap();
+    let info = serde_json::json!({ "features": {
+        "observation.state": { "names": { "motors": ["pan", "lift"] } },
+        "action": { "names": ["pan.pos", "grip.pos"] },
+    } });
+    std::fs::write(folder.path().join("meta/info.json"), info.to_string()).unwrap();
+    let (text, json) = inspect();
+    assert_eq!(json["state_names"], serde_json::json!(["pan", "lift"]));
+    assert_eq!(json["action_names"], serde_json::json!(["pan.pos", "grip.pos"]));
+    assert_eq!(json["skipped_views"], serde_json::json!(["empty_camera_0"]));
+    for part in ["pan, lift", "pan.pos, grip.pos", "left out     empty_camera_0", "not read: ", "f32: "] {
+        assert!(text.contains(part), "no {part:?}");
+    }
+}
+
+#[test]
+fn inspect_tells_what_a_depth_model_is() {
+    let text = succeed(fathom().arg("inspect").arg(tests("golden/depth_anything_metric")));
+    for part in ["depth-anything", "metric, up to 20 m", "[2, 3, 5, 6]", "DINOv2", "neck", "head", "bf16: "] {
+        assert!(text.contains(part), "no {part:?}");
+    }
+    let json = succeed(fathom().args(["inspect", "--json"]).arg(tests("golden/depth_anything_relative")));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["family"], &json["kind"]), (&"depth-anything".into(), &"relative".into()));
 }
 
 fn depth(model: &Path, image: &Path, output: &Path) -> Command {
