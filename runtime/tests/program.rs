@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use fathom_models::config::{ModelConfig, PromptFormat, TimeConditioning};
+use fathom_models::{presets, random};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
@@ -58,14 +60,16 @@ fn model() -> &'static Path {
 
 /// A folder with `robot.toml`: the small model, both cameras from `sources`, then `rest`.
 fn robot(sources: [&str; 2], rest: &str) -> (TempDir, PathBuf) {
+    robot_with(model(), sources, rest)
+}
+
+fn robot_with(model: &Path, sources: [&str; 2], rest: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("robot.toml");
     let text = format!(
         "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\naction_rate_hz = 4.0\n{rest}\n\
          [[camera]]\nview = \"base\"\nsource = {}\n[[camera]]\nview = \"wrist\"\nsource = {}\n",
-        model(),
-        sources[0],
-        sources[1]
+        model, sources[0], sources[1]
     );
     std::fs::write(&path, text).unwrap();
     (folder, path)
@@ -162,6 +166,40 @@ fn the_loop_moves_the_bench_scenes_arm() {
     assert!(std::fs::metadata(&picture).unwrap().len() > 10_000, "a picture");
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!(json["header"]["adapter_type"], "software");
+}
+
+/// pi0.5 reads the state in its prompt. The warm-up has a guess there; then it is what the controller measures, and a prompt
+/// of another length is prepared for.
+#[test]
+fn the_prompt_of_pi05_has_the_measured_state() {
+    let pi05 = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        depth: None,
+        max_tokens: 100,
+        state_token: false,
+        time_conditioning: TimeConditioning::AdaRms,
+        prompt: PromptFormat::TaskAndState,
+        ..presets::small()
+    };
+    random::write_checkpoint(pi05.path(), &config, 0).unwrap();
+    for file in ["tokenizer.json", "norm_stats.json"] {
+        std::fs::copy(model().join(file), pi05.path().join(file)).unwrap();
+    }
+    let (_folder, config) = robot_with(pi05.path(), [BENCH, BENCH], SIMULATED);
+    let mut command = fathom();
+    let output = run(command.args(["run", "--software", "--log", "debug", "--seconds", "8", "--config"]).arg(&config));
+    assert!(output.status.success(), "it failed");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let states: Vec<&str> = said
+        .lines()
+        .filter_map(|l| l.split_once("Task: reach for the red block, State: ")?.1.split_once(';'))
+        .map(|(state, _)| state)
+        .collect();
+    assert!(states.iter().all(|s| s.split(' ').count() == 6), "six joints: {states:?}");
+    // The scene's arm starts where the statistics' mean is: in the middle of the 256 bins.
+    let measured = states.iter().position(|s| *s == "128 128 128 128 128 128").expect("the measured pose");
+    assert!(measured > 0 && states[0] != states[measured], "a guess comes first: {states:?}");
+    assert!(said.contains("prepared anew"), "the numbers have other lengths");
 }
 
 #[test]
