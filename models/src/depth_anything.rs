@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::builder::{Activation, Fused, GraphBuilder};
 use crate::error::ModelError;
+use crate::families::read_json;
 use crate::graph::{Graph, Tensor};
 use crate::image::{self, ImageSpec};
 use crate::maps::{Conv, Map};
@@ -60,6 +61,12 @@ pub struct DepthOptions {
     pub taps: bool,
     /// Most bytes of one map at full resolution; see [`BAND_BYTES`].
     pub band_bytes: usize,
+}
+
+/// Whether `config.json` in `dir` says that it is a Depth Anything.
+pub fn recognises(dir: &Path) -> bool {
+    let config = read_json::<serde_json::Value>(&dir.join("config.json"));
+    config.is_ok_and(|c| c.get("model_type").is_some_and(|kind| kind == "depth_anything"))
 }
 
 /// Loads the model in the Hugging Face directory `dir`.

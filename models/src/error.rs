@@ -38,6 +38,14 @@ pub enum ModelError {
         /// One entry a tensor.
         problems: Vec<TensorProblem>,
     },
+    /// As `problem`, and the names of the tensors are rather those of another family.
+    #[error("{problem}\nnearest known family: {nearest}")]
+    OtherFamily {
+        /// What is wrong with the family that it was taken for.
+        problem: Box<ModelError>,
+        /// That family, and how many of the tensors have its names.
+        nearest: String,
+    },
     /// The files of a checkpoint contradict their index; all that is wrong, in one list.
     #[error("{}: {} contradiction(s) between the index and its files:\n{}", path.display(), problems.len(), list(problems))]
     Shards {

@@ -18,10 +18,14 @@ use crate::weights::{Checkpoint, Weights};
 mod galaxea_stats;
 mod lerobot;
 mod lerobot_stats;
+mod nearest;
 mod open_pi_zero;
 mod openpi;
+mod origin;
 mod paligemma;
 mod pi0;
+
+pub use origin::Origin;
 
 /// A checkpoint's origin. Its name (of `--family`) is what `Display` gives and `FromStr` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -212,9 +216,29 @@ pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError>
 /// As [`load`].
 pub fn load_base(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError> {
     let checkpoint = Checkpoint::open_model(dir)?;
+    let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
+    let (family, config) = identify(dir, family, &checkpoint, &names)?;
+    resolve(dir, family, config, checkpoint).map_err(|problem| {
+        let nearest = nearest::nearest(&names).filter(|n| n.family != Some(family));
+        match (problem, nearest) {
+            (problem @ ModelError::Tensors { .. }, Some(nearest)) => {
+                ModelError::OtherFamily { problem: Box::new(problem), nearest: nearest.text(names.len()) }
+            }
+            (problem, _) => problem,
+        }
+    })
+}
+
+/// The family, where it is not given, and what `config.json` says, where the family has one.
+fn identify(
+    dir: &Path,
+    family: Option<Family>,
+    checkpoint: &Checkpoint,
+    names: &[String],
+) -> Result<(Family, serde_json::Value), ModelError> {
     let path = dir.join("config.json");
     // open-pi-zero writes none.
-    let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(&checkpoint);
+    let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(checkpoint);
     let family = if by_tensors { Some(Family::OpenPiZero) } else { family };
     let config: serde_json::Value = match family {
         Some(Family::OpenPiZero | Family::Galaxea) => serde_json::Value::Null,
@@ -222,7 +246,13 @@ pub fn load_base(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelErro
     };
     let Some(family) = family.or_else(|| Family::of(&config)) else {
         let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
-        let found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
+        let mut found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
+        if let Some(known) = kind.and_then(nearest::known) {
+            found += &format!(" ({known})");
+        }
+        if let Some(nearest) = nearest::nearest(names) {
+            found += &format!("\nnearest known family: {}", nearest.text(names.len()));
+        }
         let families = Family::ALL.map(Family::name).join(", ");
         let expected = format!(
             "\"model_type\": \"depthvla\" or \"type\": \"pi0\" or \"pi05\", or Hugging Face's \"paligemma\", \"dinov2\" or \
@@ -230,6 +260,17 @@ pub fn load_base(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelErro
         );
         return Err(ConfigError { field: path.display().to_string(), expected, found }.into());
     };
+    Ok((family, config))
+}
+
+/// The model that a family's files describe, with its tensors.
+fn resolve(
+    dir: &Path,
+    family: Family,
+    config: serde_json::Value,
+    checkpoint: Checkpoint,
+) -> Result<Loaded, ModelError> {
+    let path = dir.join("config.json");
     let described = match family {
         Family::DepthVla => describe_depthvla(dir, &path, config)?,
         Family::LerobotPi0 | Family::LerobotPi05 => lerobot::describe(family, dir, &path, config, &checkpoint)?,

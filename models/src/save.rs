@@ -4,24 +4,60 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use safetensors::{Dtype, View};
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::params::Param;
+use crate::random;
 use crate::weights::WeightFormat;
 
-/// One tensor to write.
+/// One tensor to write, under the parameter's own name.
 #[derive(Debug)]
 pub struct Saved<'a> {
-    /// Fathom's name.
-    pub name: &'a str,
-    /// Number format of `bytes`.
-    pub format: WeightFormat,
-    /// Shape.
-    pub shape: &'a [usize],
-    /// Row-major, little-endian.
-    pub bytes: Cow<'a, [u8]>,
+    /// Its name and shape.
+    pub param: &'a Param,
+    /// Its values.
+    pub values: Values<'a>,
+}
+
+/// What is written for a tensor.
+#[derive(Debug)]
+pub enum Values<'a> {
+    /// Row-major, little-endian, of this number format.
+    Given(WeightFormat, Cow<'a, [u8]>),
+    /// [`random::values`] of this seed, made when they are written: a whole model never lies in memory.
+    Random(u64),
+}
+
+impl View for &Saved<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.values {
+            Values::Given(WeightFormat::F32, _) => Dtype::F32,
+            Values::Given(WeightFormat::W8, _) => Dtype::I8,
+            Values::Given(WeightFormat::W4 { .. }, _) => Dtype::U8,
+            Values::Given(WeightFormat::F16, _) => Dtype::F16,
+            Values::Given(WeightFormat::Bf16, _) | Values::Random(_) => Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.param.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::Given(_, bytes) => Cow::Borrowed(bytes),
+            Values::Random(seed) => Cow::Owned(random::values(self.param, *seed)),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match &self.values {
+            Values::Given(_, bytes) => bytes.len(),
+            Values::Random(_) => WeightFormat::Bf16.row_bytes(self.param.shape.iter().product()),
+        }
+    }
 }
 
 /// Writes `config.json` and `model.safetensors` into `dir`, which is made. The weights appear whole or not at all.
@@ -36,22 +72,9 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
     fs::create_dir_all(dir).map_err(io(dir))?;
     let path = dir.join("model.safetensors");
     let part = dir.join("model.safetensors.part");
-    let invalid = |source| ModelError::Safetensors { path: path.clone(), source };
-    let views = tensors
-        .iter()
-        .map(|t| {
-            let dtype = match t.format {
-                WeightFormat::F32 => Dtype::F32,
-                WeightFormat::F16 => Dtype::F16,
-                WeightFormat::Bf16 => Dtype::BF16,
-                WeightFormat::W8 => Dtype::I8,
-                WeightFormat::W4 { .. } => Dtype::U8,
-            };
-            Ok((t.name, TensorView::new(dtype, t.shape.to_vec(), &t.bytes)?))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(invalid)?;
-    safetensors::serialize_to_file(views, None, &part).map_err(invalid)?;
+    let views = tensors.iter().map(|t| (&t.param.name, t));
+    safetensors::serialize_to_file(views, None, &part)
+        .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
     fs::rename(&part, &path).map_err(io(&path))?;
     let path = dir.join("config.json");
     let json = |source| ModelError::Json { path: path.clone(), source };

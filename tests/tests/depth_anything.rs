@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fathom::depth_map::DepthMap;
 use fathom::engine::DepthSession;
@@ -15,23 +15,28 @@ use fathom_models::reference::Reference;
 use fathom_models::weights::Checkpoint;
 use fathom_tests::graphs::open_gpu;
 use fathom_tests::tensors::{Tensors, copy_golden};
-use fathom_tests::{path, relative_error};
+use fathom_tests::{path, relative_error, skip};
 use serde_json::{Value, json};
 
 const CASES: [&str; 2] = ["depth_anything_relative", "depth_anything_metric"];
 /// So little that every map at full resolution is made of several bands.
 const NARROW: usize = 12_000;
 
+fn golden(case: &str) -> PathBuf {
+    path("golden").join(case)
+}
+
 /// The photo of a case.
-fn photo(case: &str) -> (ImageSpec, Vec<u8>) {
-    let file = Checkpoint::open(&path("golden").join(case).join("observation.safetensors")).expect("the observation");
+fn photo(dir: &Path) -> (ImageSpec, Vec<u8>) {
+    let file = Checkpoint::open(&dir.join("observation.safetensors")).expect("the observation");
     let shape = file.shape("image").expect("an image");
     (ImageSpec::rgb(shape[1], shape[0]), file.tensor("image").expect("an image").1.to_vec())
 }
 
 /// Every stage is within 1e-4 of its largest magnitude.
-fn compare(place: &str, case: &str, found: &BTreeMap<String, Vec<f32>>) {
-    let golden = Checkpoint::open(&path("golden").join(case).join("golden.safetensors")).expect("the golden file");
+fn compare(place: &str, dir: &Path, found: &BTreeMap<String, Vec<f32>>) {
+    let golden = Checkpoint::open(&dir.join("golden.safetensors")).expect("the golden file");
+    let case = dir.file_name().unwrap_or_default().to_string_lossy();
     let mut wrong = String::new();
     for name in golden.names().filter(|n| *n != "original_size") {
         let expected = golden.f32(name).expect("f32");
@@ -48,14 +53,14 @@ fn compare(place: &str, case: &str, found: &BTreeMap<String, Vec<f32>>) {
 fn the_twins_give_what_transformers_gives() {
     for case in CASES {
         let (model, weights) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
-        let (image, bytes) = photo(case);
+        let (image, bytes) = photo(&golden(case));
         for band_bytes in [BAND_BYTES, NARROW] {
             let options = DepthOptions { image, taps: true, band_bytes };
             let graph = model.forward(&weights, &options).expect("the graph is built");
             let mut reference = Reference::new(&graph, &weights);
             reference.write(graph.input("image.photo").expect("an input").id, &bytes);
             reference.run().expect("it runs");
-            compare("twins", case, &reference.outputs());
+            compare("twins", &golden(case), &reference.outputs());
         }
     }
 }
@@ -65,13 +70,27 @@ fn the_gpu_gives_what_transformers_gives() {
     for case in CASES {
         for (checked, band_bytes) in [(false, BAND_BYTES), (true, BAND_BYTES), (false, NARROW)] {
             let (model, weights) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
-            let (image, bytes) = photo(case);
+            let (image, bytes) = photo(&golden(case));
             let mut session = DepthSession::open(open_gpu(checked), model, weights).expect("the weights fit");
             session.band_bytes = band_bytes;
             let outputs = session.estimate(image, &bytes, true).expect("it runs");
-            compare("GPU", case, &outputs.into_iter().map(|o| (o.name, o.values)).collect());
+            compare("GPU", &golden(case), &outputs.into_iter().map(|o| (o.name, o.values)).collect());
         }
     }
+}
+
+/// The same with an encoder that was trained: its features are within 1e-4 of their largest magnitude.
+#[test]
+fn a_trained_encoder_gives_transformers_features_of_a_photograph() {
+    let name = "a_trained_encoder_gives_transformers_features_of_a_photograph";
+    let Some(dir) = std::env::var_os("FATHOM_TRAINED").filter(|dir| !dir.is_empty()).map(PathBuf::from) else {
+        return skip(name, "FATHOM_TRAINED names no folder that tests/oracle/trained made");
+    };
+    let (model, weights) = depth_anything::load(&dir).expect("the model loads");
+    let (image, bytes) = photo(&dir);
+    let mut session = DepthSession::open(open_gpu(false), model, weights).expect("the weights fit");
+    let outputs = session.estimate(image, &bytes, true).expect("it runs");
+    compare("GPU", &dir, &outputs.into_iter().map(|o| (o.name, o.values)).collect());
 }
 
 /// `--original-size` resizes as transformers' `post_process_depth_estimation`.

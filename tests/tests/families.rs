@@ -8,6 +8,7 @@ use fathom_models::config::{NormalizationMode, PromptFormat, Resize, TimeConditi
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::normalize::Normalization;
 use fathom_models::observation::Observation;
+use fathom_models::summary::Summary;
 use fathom_models::{ModelError, ShardProblem, TensorProblem, prompt};
 use fathom_tests::tensors::{Tensors, copy_golden};
 use fathom_tests::{Golden, actions_on_twins, path};
@@ -338,7 +339,8 @@ fn a_paligemma_is_the_base_of_a_mixture() {
         let base = families::load_base(dir.path(), None).expect("it is a base");
         let (own, other) = (&base.model.config, &pi0.model.config);
         assert_eq!((own.vlm, own.vision, own.layers), (other.vlm, other.vision, other.layers));
-        let summary = fathom_models::summary::Summary::of(&base);
+        let summary = Summary::read(dir.path(), None).expect("it is described");
+        let Summary::Policy(summary) = summary else { panic!("no policy: {summary}") };
         assert!(summary.parts.iter().all(|p| p.name != "action expert"), "{summary}");
 
         let output = folder.path().join(format!("composed {new}"));

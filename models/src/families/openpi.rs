@@ -14,7 +14,7 @@ use crate::normalize::Normalization;
 use crate::weights::Checkpoint;
 
 /// The cameras of openpi's models, in the order of the prefix.
-const VIEWS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
+pub(super) const VIEWS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
 /// Longest prompts of pi0 and pi0.5 (`Pi0Config.max_token_len`).
 const MAX_TOKENS: [usize; 2] = [48, 200];
 /// Default of `sample_actions`.

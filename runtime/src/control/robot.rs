@@ -141,7 +141,7 @@ impl Robot {
         let tokens = match (&config.model.tokens, &config.model.prompt) {
             (Some(tokens), _) => tokens.clone(),
             (None, Some(task)) => {
-                let tokenizer = Tokenizer::open(&config.model.path)?;
+                let tokenizer = Tokenizer::open_for(&config.model.path, loaded.model.config.vocab)?;
                 let format = loaded.model.config.prompt;
                 // The controller is asked later; until then the state is nothing in particular.
                 let text = prompt::text(&loaded, task, &vec![0.0; *loaded.state_dims.start()]);
