@@ -165,14 +165,13 @@ fn a_family_that_is_known_and_not_supported_says_so() {
         ("diffusion", "Diffusion Policy, not supported"),
         ("groot", "GR00T, not supported"),
         ("openvla", "OpenVLA, not supported"),
-        ("dinov2", "DINOv2, an encoder for `fathom compose --depth`"),
     ] {
         let error = load_with("/type", json!(kind));
         assert!(matches!(error, ModelError::Config(_)), "{error}");
         names(&error, &[&format!("found {kind:?} (known: {what})"), "nearest known family: depthvla: "]);
     }
     let error = load(&path("golden/depth_anything_metric"));
-    names(&error, &["known: Depth Anything V2, run by `fathom depth`", "nearest known family: Depth Anything V2"]);
+    names(&error, &["a depth-anything checkpoint is no action model", "for `fathom depth`"]);
 }
 
 /// The family that a checkpoint's names fit best is told where it is not the one that it was taken for.

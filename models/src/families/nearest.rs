@@ -43,13 +43,13 @@ const OTHERS: [Other; 17] = [
     other("VLA-JEPA", &["vla_jepa"], &[]),
     Other {
         what: "Depth Anything V2",
-        kinds: &["depth_anything"],
+        kinds: &[],
         names: &["backbone.", "neck.", "head.conv"],
         advice: "run by `fathom depth`",
     },
     Other {
         what: "DINOv2",
-        kinds: &["dinov2"],
+        kinds: &[],
         names: &["embeddings.", "encoder.layer."],
         advice: "an encoder for `fathom compose --depth`",
     },
