@@ -60,7 +60,7 @@ pub fn compose(
     let mut origins = Origins::default();
     let (mut tensors, mut problems) = (Vec::new(), Vec::new());
     for param in &model.params.params {
-        let mut save = |values| tensors.push(Saved { param, values });
+        let mut save = |values| tensors.push(Saved::of(param, values));
         let own = pi0.model.params.params.iter().position(|p| p.name == param.name);
         let own = own.map(|i| ParamId(i as u32));
         if let Some((format, bytes, _)) = own.and_then(|id| pi0.weights.encoded(id).ok()) {
@@ -84,7 +84,7 @@ pub fn compose(
             }
         } else if param.role != Role::Unused {
             origins.random += 1;
-            save(Values::Random(seed));
+            save(Values::Random(param, seed));
         }
     }
     if !problems.is_empty() {

@@ -38,7 +38,7 @@ fn normals(seed: u64) -> impl Iterator<Item = f32> {
 pub fn write_checkpoint(dir: &Path, config: &ModelConfig, seed: u64) -> Result<(), ModelError> {
     let model = Model::new(config.clone())?;
     let used = model.params.params.iter().filter(|p| p.role != Role::Unused);
-    let saved: Vec<Saved<'_>> = used.map(|param| Saved { param, values: Values::Random(seed) }).collect();
+    let saved: Vec<Saved<'_>> = used.map(|param| Saved::of(param, Values::Random(param, seed))).collect();
     write_model(dir, config, &saved)
 }
 

@@ -12,11 +12,13 @@ use crate::params::Param;
 use crate::random;
 use crate::weights::WeightFormat;
 
-/// One tensor to write, under the parameter's own name.
+/// One tensor to write.
 #[derive(Debug)]
 pub struct Saved<'a> {
-    /// Its name and shape.
-    pub param: &'a Param,
+    /// Its name.
+    pub name: &'a str,
+    /// Its shape, as stored.
+    pub shape: &'a [usize],
     /// Its values.
     pub values: Values<'a>,
 }
@@ -26,8 +28,15 @@ pub struct Saved<'a> {
 pub enum Values<'a> {
     /// Row-major, little-endian, of this number format.
     Given(WeightFormat, Cow<'a, [u8]>),
-    /// [`random::values`] of this seed, made when they are written: a whole model never lies in memory.
-    Random(u64),
+    /// [`random::values`] of this parameter and seed, made when they are written: a whole model never lies in memory.
+    Random(&'a Param, u64),
+}
+
+impl<'a> Saved<'a> {
+    /// A parameter under its own name, in its own shape.
+    pub fn of(param: &'a Param, values: Values<'a>) -> Saved<'a> {
+        Saved { name: &param.name, shape: &param.shape, values }
+    }
 }
 
 impl View for &Saved<'_> {
@@ -37,25 +46,25 @@ impl View for &Saved<'_> {
             Values::Given(WeightFormat::W8, _) => Dtype::I8,
             Values::Given(WeightFormat::W4 { .. }, _) => Dtype::U8,
             Values::Given(WeightFormat::F16, _) => Dtype::F16,
-            Values::Given(WeightFormat::Bf16, _) | Values::Random(_) => Dtype::BF16,
+            Values::Given(WeightFormat::Bf16, _) | Values::Random(..) => Dtype::BF16,
         }
     }
 
     fn shape(&self) -> &[usize] {
-        &self.param.shape
+        self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.values {
             Values::Given(_, bytes) => Cow::Borrowed(bytes),
-            Values::Random(seed) => Cow::Owned(random::values(self.param, *seed)),
+            Values::Random(param, seed) => Cow::Owned(random::values(param, *seed)),
         }
     }
 
     fn data_len(&self) -> usize {
         match &self.values {
             Values::Given(_, bytes) => bytes.len(),
-            Values::Random(_) => WeightFormat::Bf16.row_bytes(self.param.shape.iter().product()),
+            Values::Random(..) => WeightFormat::Bf16.row_bytes(self.shape.iter().product()),
         }
     }
 }
@@ -65,17 +74,8 @@ impl View for &Saved<'_> {
 /// # Errors
 /// [`ModelError::Io`] when the directory cannot be written, [`ModelError::Safetensors`] for bytes that do not fit a shape.
 pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ModelError::Io { path, source }
-    };
     fs::create_dir_all(dir).map_err(io(dir))?;
-    let path = dir.join("model.safetensors");
-    let part = dir.join("model.safetensors.part");
-    let views = tensors.iter().map(|t| (&t.param.name, t));
-    safetensors::serialize_to_file(views, None, &part)
-        .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
-    fs::rename(&part, &path).map_err(io(&path))?;
+    write_tensors(&dir.join("model.safetensors"), tensors)?;
     let path = dir.join("config.json");
     let json = |source| ModelError::Json { path: path.clone(), source };
     let mut config = serde_json::to_value(config).map_err(json)?;
@@ -84,4 +84,21 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
     }
     let text = serde_json::to_string_pretty(&config).map_err(json)?;
     fs::write(&path, text).map_err(io(&path))
+}
+
+/// Writes the safetensors file `path`, whole or not at all.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
+    let part = path.with_extension("safetensors.part");
+    let views = tensors.iter().map(|t| (t.name, t));
+    safetensors::serialize_to_file(views, None, &part)
+        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })?;
+    fs::rename(&part, path).map_err(io(path))
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> ModelError {
+    let path = path.to_owned();
+    move |source| ModelError::Io { path: path.clone(), source }
 }

@@ -15,10 +15,30 @@ pub enum Kernels {
     Lanes,
 }
 
+impl std::str::FromStr for Kernels {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Kernels, String> {
+        match name {
+            "tiled" => Ok(Kernels::Tiled),
+            "lanes" => Ok(Kernels::Lanes),
+            _ => Err(format!("expected tiled or lanes, found {name:?}")),
+        }
+    }
+}
+
 impl Kernels {
     /// What serves the adapter best.
     pub fn of(info: &AdapterInfo) -> Kernels {
         if info.kind == AdapterKind::Software { Kernels::Lanes } else { Kernels::Tiled }
+    }
+
+    /// How many of a weight's rows lie together, word by word.
+    pub(super) fn rows_together(self) -> usize {
+        match self {
+            Kernels::Lanes => 64,
+            Kernels::Tiled => 1,
+        }
     }
 
     /// The kernel for a linear layer of `m` rows, and the columns and rows of one of its workgroups.

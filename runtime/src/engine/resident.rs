@@ -44,12 +44,15 @@ enum Source<'a> {
 }
 
 impl Source<'_> {
-    /// Bytes of the numbers, and of their scales.
-    fn bytes(&self) -> [u64; 2] {
+    /// Bytes of the numbers, and of their scales, for these kernels.
+    fn bytes(&self, kernels: Kernels) -> [u64; 2] {
         match self {
             Source::Vector(values) => [values.len() as u64 * 4, 0],
             Source::Kernel(_, bytes) => [bytes.len() as u64, 0],
-            Source::Rows(rows) => [rows.row_bytes(), rows.scale_bytes()].map(|bytes| (rows.n * bytes) as u64),
+            Source::Rows(rows) => {
+                let padded = rows.n.next_multiple_of(kernels.rows_together());
+                [padded * rows.row_bytes(), rows.n * rows.scale_bytes()].map(|bytes| bytes as u64)
+            }
         }
     }
 }
@@ -114,7 +117,7 @@ impl Resident {
         let mut dealer = Dealer::default();
         let mut plan = |source: Option<Source<'_>>| {
             source.map(|s| {
-                let [bytes, scales] = s.bytes();
+                let [bytes, scales] = s.bytes(kernels);
                 let place = dealer.deal(bytes, limit);
                 (place, bytes, (scales > 0).then(|| (dealer.deal(scales, limit), scales)))
             })
@@ -147,7 +150,7 @@ impl Resident {
                 continue;
             };
             let scales = scales.and_then(slot);
-            placed.push(Some(fill(gpu, &source, slot_of_numbers, scales)?));
+            placed.push(Some(fill(gpu, &source, slot_of_numbers, scales, kernels)?));
             if i < table.params.len() {
                 weights.release(ParamId(i as u32));
             }
@@ -184,7 +187,13 @@ fn absent(what: &str) -> EngineError {
 }
 
 /// Uploads `source` to its place.
-fn fill(gpu: &mut Gpu, source: &Source<'_>, slot: Slot, scales: Option<Slot>) -> Result<Placed, EngineError> {
+fn fill(
+    gpu: &mut Gpu,
+    source: &Source<'_>,
+    slot: Slot,
+    scales: Option<Slot>,
+    kernels: Kernels,
+) -> Result<Placed, EngineError> {
     let (format, row) = match source {
         Source::Vector(values) => {
             gpu.upload(slot.buffer, slot.offset, bytemuck::cast_slice(values))?;
@@ -195,10 +204,9 @@ fn fill(gpu: &mut Gpu, source: &Source<'_>, slot: Slot, scales: Option<Slot>) ->
             (*format, [0, 0])
         }
         Source::Rows(rows) => {
-            if let (Some(bytes), None) = (rows.verbatim(), scales) {
-                gpu.upload(slot.buffer, slot.offset, bytes)?;
-            } else {
-                upload_rows(gpu, rows, slot, scales)?;
+            match (rows.verbatim(), scales, kernels.rows_together()) {
+                (Some(bytes), None, 1) => gpu.upload(slot.buffer, slot.offset, bytes)?,
+                (_, _, together) => upload_rows(gpu, rows, slot, scales, together)?,
             }
             (rows.format, [rows.row_bytes(), rows.scale_bytes()].map(|bytes| bytes as u64))
         }
@@ -206,15 +214,25 @@ fn fill(gpu: &mut Gpu, source: &Source<'_>, slot: Slot, scales: Option<Slot>) ->
     Ok(Placed { slot, format, scales, row })
 }
 
-/// Uploads rows a chunk at a time; every chunk but the last ends at a word.
-fn upload_rows(gpu: &mut Gpu, rows: &Rows<'_>, slot: Slot, scales: Option<Slot>) -> Result<(), EngineError> {
-    let count = (CHUNK_BYTES / rows.row_bytes().max(1)).max(4).next_multiple_of(4);
+/// Uploads rows a chunk at a time, `together` of them word by word where that is more than one; every chunk but the last
+/// ends at a word.
+fn upload_rows(
+    gpu: &mut Gpu,
+    rows: &Rows<'_>,
+    slot: Slot,
+    scales: Option<Slot>,
+    together: usize,
+) -> Result<(), EngineError> {
+    let count = (CHUNK_BYTES / rows.row_bytes().max(1)).max(1).next_multiple_of(together.max(4));
     let (mut bytes, mut own) = (Vec::new(), Vec::new());
     let mut at = [slot.offset, scales.map_or(0, |s| s.offset)];
     for first in (0..rows.n).step_by(count) {
         bytes.clear();
         own.clear();
         rows.write(first..(first + count).min(rows.n), &mut bytes, &mut own);
+        if together > 1 {
+            bytes = interleave(&bytes, rows.row_bytes(), together);
+        }
         gpu.upload(slot.buffer, at[0], &bytes)?;
         if let Some(scales) = scales {
             gpu.upload(scales.buffer, at[1], &own)?;
@@ -222,4 +240,18 @@ fn upload_rows(gpu: &mut Gpu, rows: &Rows<'_>, slot: Slot, scales: Option<Slot>)
         at = [at[0] + bytes.len() as u64, at[1] + own.len() as u64];
     }
     Ok(())
+}
+
+/// The words of `together` rows of `row` bytes: the first of each, the second of each, and so on; missing rows are 0.
+fn interleave(bytes: &[u8], row: usize, together: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for block in bytes.chunks(row * together) {
+        for word in (0..row).step_by(4) {
+            for r in 0..together {
+                let at = r * row + word;
+                out.extend_from_slice(block.get(at..at + 4).unwrap_or(&[0; 4]));
+            }
+        }
+    }
+    out
 }

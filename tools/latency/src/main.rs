@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fathom::engine::Kernels;
 use fathom_models::families::Family;
 
 mod bench;
+mod shapes;
 
 /// Measures Fathom's path stage by stage.
 #[derive(Parser)]
@@ -49,13 +51,36 @@ enum Command {
         #[arg(long)]
         adapter: Option<String>,
     },
+    /// The kernels at the full-size model's shapes, each by itself.
+    Shapes {
+        /// Runs of each that are measured.
+        #[arg(long, default_value_t = 5)]
+        count: u32,
+        /// Only shapes whose name has this part.
+        #[arg(long)]
+        only: Option<String>,
+        /// The tiled kernels, which GPUs get, or those for vector lanes; else what the adapter gets.
+        #[arg(long)]
+        kernels: Option<Kernels>,
+        /// Allow a software driver.
+        #[arg(long)]
+        software: bool,
+        /// Part of the adapter's name.
+        #[arg(long)]
+        adapter: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Bench { model, family, count, warm_up, seed, json, kernels, software, adapter } =
-        Arguments::parse().command;
-    let options = bench::Options { model, family, count, warm_up, seed, json, kernels, software, adapter };
-    match bench::run(&options) {
+    let done = match Arguments::parse().command {
+        Command::Bench { model, family, count, warm_up, seed, json, kernels, software, adapter } => {
+            bench::run(&bench::Options { model, family, count, warm_up, seed, json, kernels, software, adapter })
+        }
+        Command::Shapes { count, only, kernels, software, adapter } => {
+            shapes::run(&shapes::Options { count, only, kernels, software, adapter })
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
