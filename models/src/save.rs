@@ -26,7 +26,7 @@ pub struct Saved<'a> {
 pub enum Values<'a> {
     /// Row-major, little-endian, of this number format.
     Given(WeightFormat, &'a [u8]),
-    /// [`random::values`] of this seed, made when they are written: a whole model never lies in memory.
+    /// Random bf16 of this seed and the name, made when they are written: a whole model never lies in memory.
     Random(u64),
 }
 
