@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use fathom::depth_map::DepthMap;
 use fathom::engine::DepthSession;
 use fathom_models::ModelError;
-use fathom_models::depth_anything::{self, BAND_BYTES, DepthOptions};
+use fathom_models::depth_anything::{self, BAND_BYTES, DepthAnything, DepthOptions};
 use fathom_models::image::ImageSpec;
 use fathom_models::reference::Reference;
 use fathom_models::weights::Checkpoint;
 use fathom_tests::graphs::open_gpu;
-use fathom_tests::tensors::{Tensors, copy_golden};
+use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use fathom_tests::{path, relative_error, skip};
 use serde_json::{Value, json};
 
@@ -104,6 +104,33 @@ fn the_map_at_the_photos_size_is_that_of_transformers() {
         let to = golden.shape("original_size").expect("a map");
         let error = relative_error(&golden.f32("original_size").expect("f32"), &map.resized(to[1], to[0]).values);
         assert!(error <= 1e-5, "{case}: {error:.2e}");
+    }
+}
+
+/// With the neck and the head of Large, no tensor of a wide photo passes the 128 MiB that a small adapter binds.
+#[test]
+fn a_wide_photo_fits_a_small_binding_limit() {
+    let dir = copy_golden(CASES[0]);
+    edit(dir.path(), "config.json", |c| {
+        c["neck_hidden_sizes"] = json!([256, 512, 1024, 1024]);
+        c["fusion_hidden_size"] = json!(256);
+        c["head_hidden_size"] = json!(32);
+    });
+    std::fs::remove_file(dir.path().join("preprocessor_config.json")).expect("it is there");
+    let config = depth_anything::read(dir.path()).expect("a configuration");
+    let mut zeros = Tensors::default();
+    for param in DepthAnything::new(config).params.params {
+        let bytes = vec![0; param.shape.iter().product::<usize>() * 2];
+        zeros.0.insert(param.name, (Dtype::BF16, param.shape, bytes));
+    }
+    zeros.write(&dir.path().join("model.safetensors"));
+    let (model, weights) = depth_anything::load(dir.path()).expect("it loads");
+    for (width, height) in [(1920, 1080), (1000, 500)] {
+        let image = ImageSpec::rgb(width, height);
+        let options = DepthOptions { image, taps: false, band_bytes: BAND_BYTES };
+        let graph = model.forward(&weights, &options).expect("the graph is built");
+        let largest = graph.tensors.iter().map(|t| t.words * 4).max().expect("tensors");
+        assert!(largest <= 128 << 20, "{width} × {height}: {} MiB", largest >> 20);
     }
 }
 
