@@ -14,7 +14,7 @@ use crate::error::{ModelError, ShardProblem};
 use crate::families::read_json;
 
 /// The format of a safetensors dtype that is a float of 16 or 32 bits.
-pub(crate) fn float_format(dtype: Dtype) -> Option<WeightFormat> {
+pub fn float_format(dtype: Dtype) -> Option<WeightFormat> {
     match dtype {
         Dtype::F32 => Some(WeightFormat::F32),
         Dtype::F16 => Some(WeightFormat::F16),

@@ -318,10 +318,10 @@ impl DepthParams {
         let encoder = VitParams::dinov2(t, "depth_encoder", &d.encoder, d.pos_grid);
         let in_proj = d.in_proj.then(|| t.linear("depth_in_proj", w, d.encoder.width, true));
         let expert = ExpertParams::declare(t, "depth", &d.expert, &c.attention, c.layers, (false, false));
-        let head = (d.head != DepthHead::None).then(|| {
-            let norm = t.vector("joint_model.mixtures.depth.norm.weight", w);
-            (norm, t.linear("depth_head", d.encoder.patch * d.encoder.patch, w, true))
-        });
+        let has_head = d.head != DepthHead::None;
+        let role = if has_head { Role::Vector } else { Role::Unused };
+        let norm = t.declare("joint_model.mixtures.depth.norm.weight", &[w], role);
+        let head = has_head.then(|| (norm, t.linear("depth_head", d.encoder.patch * d.encoder.patch, w, true)));
         DepthParams { encoder, in_proj, expert, head }
     }
 

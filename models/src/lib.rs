@@ -13,6 +13,7 @@ mod error;
 mod expert;
 pub mod families;
 pub mod flow;
+pub mod fold;
 pub mod graph;
 pub mod image;
 pub mod maps;

@@ -1,5 +1,10 @@
-"""The cases: one entry each. `config` of a `depthvla` case is the `config.json` that Fathom reads."""
+"""The cases: one entry each. `config` of a `depthvla` case is the `config.json` that Fathom reads.
 
+The goldens of `CASES` are committed. Those of `LIVE` are made whenever they are compared with (tests/oracle/check): another
+is one line there.
+"""
+
+import copy
 from math import sqrt
 
 CASES = [
@@ -113,11 +118,13 @@ CASES = [
         "vision": {"image_size": 56, "width": 48, "layers": 2, "heads": 4, "mlp": 96},
         "policy": {
             "chunk_size": 8,
-            "n_action_steps": 8,
             "max_state_dim": 8,
             "max_action_dim": 8,
             "num_inference_steps": 10,
-            "image_resolution": (56, 56),
+            "empty_cameras": 0,
+            "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
+            "use_relative_actions": False,
+            "action_feature_names": None,
             "tokenizer_max_length": 12,
         },
     },
@@ -140,11 +147,13 @@ CASES = [
         "vision": {"image_size": 56, "width": 48, "layers": 2, "heads": 4, "mlp": 96},
         "policy": {
             "chunk_size": 10,
-            "n_action_steps": 10,
             "max_state_dim": 8,
             "max_action_dim": 8,
             "num_inference_steps": 5,
-            "image_resolution": (56, 56),
+            "empty_cameras": 0,
+            "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": "QUANTILES", "ACTION": "QUANTILES"},
+            "use_relative_actions": False,
+            "action_feature_names": None,
             "tokenizer_max_length": 12,
         },
     },
@@ -226,4 +235,67 @@ CASES = [
             (29, 29, 56),  # the same when enlarging: 55 by 55
         ],
     },
+]
+
+
+def variant(base: str, name: str, seed: int, **changes) -> dict:
+    """The case `base` of `CASES` with other values at some paths, `__` for each dot: `config__horizon=50`."""
+    case = copy.deepcopy(next(case for case in CASES if case["name"] == base))
+    case |= {"name": name, "seed": seed}
+    for path, value in changes.items():
+        *parents, field = path.split("__")
+        section = case
+        for parent in parents:
+            section = section[parent]
+        if field not in section:
+            raise KeyError(f"{name}: {base} has no {path}")
+        section[field] = value
+    return case
+
+
+THREE = {"base": (61, 47), "left": (64, 48), "right": (33, 90)}
+LIVE = [
+    # DepthVLA: heads, views, horizons, prompts and sizes that are awkward.
+    variant("depthvla_openpi", "depthvla_odd_heads", 101, prompt=1, config__horizon=1, config__attention__heads=5,
+            config__vision__heads=3, config__depth__encoder__heads=3),
+    variant("depthvla_openpi", "depthvla_three_views", 102, prompt=12, images=THREE, config__views=list(THREE),
+            config__depth__views=["right", "base"], config__horizon=50),
+    variant("depthvla_openpi", "depthvla_heads_72_wide", 103, config__horizon=10, config__vision__width=144,
+            config__vision__heads=2, config__depth__encoder__width=144, config__depth__encoder__heads=2,
+            config__depth__encoder__mlp=288, config__depth__in_proj=True),
+    variant("depthvla_openpi", "depthvla_heads_256_wide", 104, config__attention__head_dim=256, config__layers=2,
+            config__attention__heads=3, config__attention__kv_heads=3),
+    variant("depthvla_openpi", "depthvla_sides_no_patch_divides", 105, config__vision__image_size=61,
+            config__depth__encoder__image_size=75, config__depth__head="linear"),
+    variant("depthvla_openpi", "depthvla_no_depth", 106, config__depth=None, config__horizon=10),
+    variant("depthvla_openpi", "depthvla_no_state", 107, config__state_token=False, config__depth__head="none"),
+    variant("depthvla_opz", "depthvla_opz_odd_heads", 108, prompt=6, config__attention__heads=9,
+            config__attention__kv_heads=3, config__vision__heads=5, config__horizon=1),
+    variant("depthvla_opz", "depthvla_opz_patch_7", 109, images={"front": (40, 40)}, config__vision__patch=7,
+            config__depth__encoder__patch=7, config__resize="pillow_bilinear", config__action_head_layers=1),
+    # lerobot's own PI0 and PI0.5.
+    variant("pi0_lerobot", "pi0_one_view", 111, images={"top": (37, 91)}, prompt=1, policy__chunk_size=1,
+            vision__heads=3),
+    variant("pi0_lerobot", "pi0_three_views", 112, images=THREE, prompt=12, policy__chunk_size=50),
+    variant("pi0_lerobot", "pi0_heads_72_wide", 113, vision__width=144, vision__heads=2, policy__chunk_size=10),
+    variant("pi0_lerobot", "pi0_sides_no_patch_divides", 114, vision__image_size=61),
+    variant("pi0_lerobot", "pi0_masked_cameras", 115, policy__empty_cameras=2),
+    variant("pi0_lerobot", "pi0_min_max", 116, policy__normalization_mapping__STATE="MIN_MAX",
+            policy__normalization_mapping__ACTION="MIN_MAX"),
+    variant("pi0_lerobot", "pi0_relative_actions", 117, state=7, policy__use_relative_actions=True,
+            policy__action_feature_names=["x", "y", "z", "roll", "pitch", "yaw", "Gripper.pos"]),
+    variant("pi05_lerobot", "pi05_one_token", 121, prompt=1, policy__chunk_size=1, vision__heads=3),
+    variant("pi05_lerobot", "pi05_three_views", 122, images=THREE, policy__chunk_size=50,
+            policy__num_inference_steps=10),
+    variant("pi05_lerobot", "pi05_masked_camera", 123, prompt=5, policy__empty_cameras=1, vision__width=144,
+            vision__heads=2),
+    variant("pi05_lerobot", "pi05_mean_std", 124, policy__normalization_mapping__STATE="MEAN_STD",
+            policy__normalization_mapping__ACTION="MEAN_STD"),
+    # Depth Anything; without `head_bias` a quarter of the map is 0.
+    variant("depth_anything_relative", "depth_anything_upright", 131, image=(117, 43), head_bias=None,
+            backbone__num_attention_heads=9),
+    variant("depth_anything_metric", "depth_anything_heads_72_wide", 132, image=(41, 70), head_bias=None,
+            backbone__hidden_size=144),
+    variant("depth_anything_relative", "depth_anything_aspect_lost", 133, image=(29, 100), head_bias=None,
+            processor__keep_aspect_ratio=False, config__fusion_hidden_size=7, config__head_hidden_size=3),
 ]

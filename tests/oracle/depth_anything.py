@@ -11,16 +11,27 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 import seeded
 
 
+@torch.no_grad()
 def build(case: dict) -> DepthAnythingForDepthEstimation:
     backbone = Dinov2Config(**case["backbone"], patch_size=14, reshape_hidden_states=False)
     width = case["backbone"]["hidden_size"]
     config = DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=width, **case["config"])
     model = DepthAnythingForDepthEstimation(config).eval().float()
     seeded.fill(model, case["seed"], case["qk_gain"])
-    with torch.no_grad():
-        # Random weights alone leave next to nothing above 0 for the last ReLU.
-        model.head.conv3.bias.fill_(case["head_bias"])
+    # Random weights alone leave next to nothing above 0 for the last ReLU.
+    model.head.conv3.bias.fill_(0.0 if case["head_bias"] is None else case["head_bias"])
+    if case["head_bias"] is None:
+        # A quarter of the map is 0.
+        last = []
+        hook = model.head.conv3.register_forward_hook(lambda module, inputs, output: last.append(output))
+        model(DPTImageProcessor(**case["processor"])(images=photo(case).numpy(), return_tensors="pt")["pixel_values"])
+        hook.remove()
+        model.head.conv3.bias.fill_(float(-last[0].quantile(0.25).bfloat16()))
     return model
+
+
+def photo(case: dict) -> torch.Tensor:
+    return torch.from_numpy(seeded.image(case["seed"], "image", *case["image"]))
 
 
 def channels_last(tensor: torch.Tensor) -> torch.Tensor:
@@ -55,7 +66,7 @@ def infer(model: DepthAnythingForDepthEstimation, processor: DPTImageProcessor, 
 def write(case: dict, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model, processor = build(case), DPTImageProcessor(**case["processor"])
-    image = torch.from_numpy(seeded.image(case["seed"], "image", *case["image"]))
+    image = photo(case)
     golden = infer(model, processor, image)
     zeros = float((golden["depth"] == 0).float().mean())
     assert zeros < 0.5, f"{zeros:.0%} of the map are 0"

@@ -1,4 +1,4 @@
-"""Writes the golden tensors: `python generate.py [CASE…] --output DIR`. See tests/golden/README.md."""
+"""Writes the golden tensors: `python generate.py [--live] [CASE…] --output DIR`. See tests/golden/README.md."""
 
 import argparse
 import hashlib
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import resize
 import seeded
-from cases import CASES
+from cases import CASES, LIVE
 from depthvla import DepthVla
 
 
@@ -96,15 +96,16 @@ WRITERS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="all cases when none is named")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="all committed cases when none is named")
+    parser.add_argument("--live", action="store_true", help="all that are not committed")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    known = {case["name"]: case for case in CASES}
+    known = {case["name"]: case for case in CASES + LIVE}
     if unknown := set(arguments.cases) - set(known):
         parser.error(f"unknown case {sorted(unknown)}; there are {sorted(known)}")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    for name in arguments.cases or known:
+    for name in arguments.cases or [case["name"] for case in (LIVE if arguments.live else CASES)]:
         WRITERS[known[name]["kind"]](known[name], arguments.output / name)
         print(name)
     write_sums(arguments.output)

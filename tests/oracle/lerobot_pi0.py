@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs.types import NormalizationMode
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
@@ -100,6 +101,7 @@ def make_policy(case: dict) -> PreTrainedPolicy:
         f"observation.images.{view}": PolicyFeature(type=FeatureType.VISUAL, shape=(3, *size))
         for view, size in case["images"].items()
     }
+    modes = {kind: NormalizationMode(mode) for kind, mode in case["policy"]["normalization_mapping"].items()}
     config = configuration(
         input_features={
             **images,
@@ -108,7 +110,9 @@ def make_policy(case: dict) -> PreTrainedPolicy:
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(case["action"],))},
         device="cpu",
         push_to_hub=False,
-        **case["policy"],
+        n_action_steps=case["policy"]["chunk_size"],
+        image_resolution=(case["vision"]["image_size"],) * 2,
+        **case["policy"] | {"normalization_mapping": modes},
     )
     with small_sizes(case):
         policy = policy_class(config).eval().float()
@@ -144,11 +148,14 @@ class Taps:
         self.cache = None
 
     def vision(self, _module, _inputs, output):
-        self.view = next(self.views)
-        self.tensors[f"vision.{self.view}"] = output.last_hidden_state[0]
+        self.view = next(self.views, None)
+        if self.view is not None:
+            self.tensors[f"vision.{self.view}"] = output.last_hidden_state[0]
 
     def projector(self, _module, _inputs, output):
-        self.tensors[f"projector.{self.view}"] = output[0]
+        # Cameras that are never there come after those that are.
+        if self.view is not None:
+            self.tensors[f"projector.{self.view}"] = output[0]
 
     def clone(self, cache):
         """The prefix's keys and values; lerobot appends the suffix's to the clone."""
@@ -158,14 +165,14 @@ class Taps:
     def denoise(self, **arguments):
         v = self.full_denoise(**arguments)
         self.tensors[f"velocity.{self.step}"] = v[0]
-        prefix = arguments["prefix_pad_masks"].shape[1]
-        valid = prefix - self.case["policy"]["tokenizer_max_length"] + self.text
-        assert bool(arguments["prefix_pad_masks"][0, :valid].all())
-        assert int(arguments["prefix_pad_masks"].sum()) == valid
+        valid = arguments["prefix_pad_masks"][0]
+        prefix = valid.shape[0]
+        patches = (self.case["vision"]["image_size"] // PATCH) ** 2
+        assert int(valid.sum()) == len(self.case["images"]) * patches + self.text
         for i, layer in enumerate(self.cache.layers):
             for part, tensor in (("k", layer.keys), ("v", layer.values)):
                 rows = tensor[0].transpose(0, 1).flatten(1)
-                self.keep(f"vlm.layers.{i}.{part}", rows[:valid])
+                self.keep(f"vlm.layers.{i}.{part}", rows[:prefix][valid])
                 if self.case["kind"] == "lerobot_pi0":
                     self.keep(f"state.layers.{i}.{part}", rows[prefix : prefix + 1])
         self.step += 1
@@ -200,13 +207,21 @@ class Taps:
             hook.remove()
 
 
-def infer(case: dict, policy: PreTrainedPolicy, observation: dict, preprocessor, postprocessor) -> dict:
-    """Every stage of one inference, by the names of `golden.safetensors`."""
-    batch = {
+def prepare(case: dict, observation: dict, preprocessor) -> dict:
+    """The batch that the policy takes."""
+    for step in preprocessor.steps:
+        if isinstance(tokenizer := getattr(step, "input_tokenizer", None), Tokenizer):
+            tokenizer.tokens = observation["tokens"].tolist()
+    images = {
         f"observation.images.{view}": observation[f"image.{view}"].permute(2, 0, 1).float() / 255.0
         for view in case["images"]
     }
-    batch = preprocessor({**batch, "observation.state": observation["state"], "task": case.get("task", "reach")})
+    return preprocessor({**images, "observation.state": observation["state"], "task": case.get("task", "reach")})
+
+
+def infer(case: dict, policy: PreTrainedPolicy, observation: dict, preprocessor, postprocessor) -> dict:
+    """Every stage of one inference, by the names of `golden.safetensors`."""
+    batch = prepare(case, observation, preprocessor)
     with Taps(policy, case, observation["tokens"].numel()).attached() as taps:
         actions = policy.predict_action_chunk(batch, noise=observation["noise"][None])
     return {**taps.tensors, "actions": postprocessor(actions)[0]}

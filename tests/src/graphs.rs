@@ -60,12 +60,29 @@ impl Parameters {
         Norm { weight: self.vector(c, format), bias: self.vector(c, format) }
     }
 
+    /// `(n, k)` and its bias `(n,)` with these values, in f32.
+    pub fn linear_of(&mut self, w: &[f32], bias: &[f32]) -> Linear {
+        let tensors = self.tensors_of(w, bias);
+        self.table.stack(&[tensors], 0)
+    }
+
+    /// As [`linear_of`](Self::linear_of), to be stacked.
+    pub fn tensors_of(&mut self, w: &[f32], bias: &[f32]) -> Layer {
+        let (n, k) = (bias.len(), w.len() / bias.len());
+        let bias = Some(self.put(&[n], Role::Vector, WeightFormat::F32, bias));
+        Layer { w: self.put(&[n, k], Role::Matrix, WeightFormat::F32, w), bias, n, k }
+    }
+
     fn add(&mut self, shape: &[usize], role: Role, format: WeightFormat, scale: f32) -> ParamId {
-        let index = self.table.params.len();
-        let values = random::normal(index as u64, shape.iter().product());
+        let values = random::normal(self.table.params.len() as u64, shape.iter().product());
         let values: Vec<f32> = values.into_iter().map(|v| scale * v).collect();
-        self.tensors.put(&index.to_string(), format, shape, &values);
-        self.table.declare(index.to_string(), shape, role)
+        self.put(shape, role, format, &values)
+    }
+
+    fn put(&mut self, shape: &[usize], role: Role, format: WeightFormat, values: &[f32]) -> ParamId {
+        let name = self.table.params.len().to_string();
+        self.tensors.put(&name, format, shape, values);
+        self.table.declare(name, shape, role)
     }
 
     /// The parameters as a checkpoint.

@@ -1,25 +1,23 @@
-//! What several of the project's tests need: the golden cases, and comparing with them.
+//! What several of the project's tests need: the oracle's cases, and comparing with them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use fathom::engine::Session;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Loaded};
 use fathom_models::observation::{Observation, finish_actions};
-use fathom_models::reference::Reference;
 use fathom_models::weights::Checkpoint;
 
+pub mod depth;
 pub mod graphs;
 pub mod tensors;
 
-/// The golden models.
-pub const CASES: [&str; 4] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot", "pi05_lerobot"];
-
-/// A golden case: the model, what it is given, and what the oracle got from it.
+/// A case: the model, what it is given, and what the oracle got from it.
 #[derive(Debug)]
 pub struct Golden {
-    /// Directory's name.
-    pub name: &'static str,
+    /// Directory.
+    pub dir: PathBuf,
     /// The model.
     pub loaded: Loaded,
     /// What it is given.
@@ -35,44 +33,80 @@ pub fn path(below: &str) -> PathBuf {
 
 impl Golden {
     /// Loads `tests/golden/{name}`.
+    pub fn load(name: &str) -> Golden {
+        Golden::open(&path("golden").join(name))
+    }
+
+    /// Loads the case in `dir`.
     #[allow(clippy::expect_used, reason = "for tests: a golden that does not load is a failed test")]
-    pub fn load(name: &'static str) -> Golden {
-        let dir = path("golden").join(name);
-        let loaded = families::load(&dir).expect("the golden model loads");
+    pub fn open(dir: &Path) -> Golden {
+        let loaded = families::load(dir).expect("the golden model loads");
         let observation = Observation::read(&dir.join("observation.safetensors"), &loaded, 0, |_| Ok(Vec::new()))
             .expect("the golden observation loads");
-        let expected = Checkpoint::open(&dir.join("golden.safetensors")).expect("the golden tensors load");
-        Golden { name, loaded, observation, expected }
+        Golden { dir: dir.to_owned(), loaded, observation, expected: golden_tensors(dir) }
     }
 
     /// Everything on.
     pub fn options(&self) -> ForwardOptions {
-        ForwardOptions {
-            images: self.observation.images.iter().map(|(spec, _)| *spec).collect(),
-            prompt_tokens: self.observation.tokens.len(),
-            depth_map: true,
-            taps: true,
-        }
+        options(&self.observation)
     }
 
-    /// Compares each of the oracle's stages with what `get` gives for its name: the largest error, relative to the
-    /// stage's largest magnitude, is at most 1e-4, and 1e-3 at the actions. Fails with a table of all stages.
-    #[allow(clippy::panic, reason = "for tests")]
-    pub fn compare(&self, get: impl Fn(&str) -> Option<Vec<f32>>) {
-        let mut report = String::new();
-        let mut wrong = 0;
-        for name in self.expected.names() {
-            let expected = self.expected.f32(name).unwrap_or_default();
-            let found = get(name);
-            let error = found.as_deref().map_or(f32::INFINITY, |f| relative_error(&expected, f));
-            let bound = if name.starts_with("actions") { 1e-3 } else { 1e-4 };
-            let holds = error <= bound;
-            wrong += usize::from(!holds);
-            report += &format!("{} {name:28} {error:9.2e} (at most {bound:.0e})\n", if holds { "  " } else { "! " });
-        }
-        println!("{}:\n{report}", self.name);
-        assert!(wrong == 0, "{}: {wrong} stages differ from the oracle\n{report}", self.name);
+    /// Compares what the CPU twins give with the oracle's stages, as [`compare`].
+    #[allow(clippy::expect_used, reason = "for tests")]
+    pub fn compare_twins(&self) {
+        let outputs = on_twins(&self.loaded, &self.observation, true);
+        let raw = outputs["actions"].clone();
+        let (normalized, actions) = finish_actions(&self.loaded, &self.observation.state, raw).expect("finite actions");
+        compare("twins", &self.dir, &self.expected, |name| match name {
+            "actions" => Some(actions.clone()),
+            "actions.normalized" => Some(normalized.clone()),
+            _ => outputs.get(name).cloned(),
+        });
     }
+
+    /// Compares what the GPU gives, with and without bounds checks, with the oracle's stages, as [`compare`].
+    #[allow(clippy::expect_used, reason = "for tests")]
+    pub fn compare_gpu(self) {
+        let Golden { dir, mut loaded, observation, expected } = self;
+        for checked in [false, true] {
+            let mut session = Session::open(graphs::open_gpu(checked), loaded).expect("the weights fit");
+            let once = session.infer_once(&observation, true).expect("it runs");
+            compare("GPU", &dir, &expected, |name| match name {
+                "actions" => Some(once.actions.clone()),
+                "actions.normalized" => Some(once.normalized.clone()),
+                _ => once.outputs.iter().find(|o| o.name == name).map(|o| o.values.clone()),
+            });
+            loaded = families::load(&dir).expect("it loaded before");
+        }
+    }
+}
+
+/// The oracle's tensors of the case in `dir`.
+#[allow(clippy::expect_used, reason = "for tests")]
+pub fn golden_tensors(dir: &Path) -> Checkpoint {
+    Checkpoint::open(&dir.join("golden.safetensors")).expect("the golden tensors load")
+}
+
+/// Compares each of the oracle's stages with what `get` gives for its name: the largest error, relative to the
+/// stage's largest magnitude, is at most 1e-4, and 1e-3 at the actions. Fails with a table of all stages.
+#[allow(clippy::panic, reason = "for tests")]
+pub fn compare(place: &str, dir: &Path, expected: &Checkpoint, get: impl Fn(&str) -> Option<Vec<f32>>) {
+    let case = dir.file_name().unwrap_or_default().to_string_lossy();
+    let (mut report, mut wrong, mut stages, mut worst) = (String::new(), 0, 0, (0.0, String::new()));
+    for name in expected.names() {
+        let values = expected.f32(name).unwrap_or_default();
+        let error = get(name).map_or(f32::INFINITY, |f| relative_error(&values, &f));
+        let bound = if name.starts_with("actions") { 1e-3 } else { 1e-4 };
+        let holds = error <= bound;
+        wrong += usize::from(!holds);
+        stages += 1;
+        if error >= worst.0 {
+            worst = (error, name.to_owned());
+        }
+        report += &format!("{} {name:28} {error:9.2e} (at most {bound:.0e})\n", if holds { "  " } else { "! " });
+    }
+    println!("{case}, {place}: {stages} stages, the largest error {:.1e} in {}", worst.0, worst.1);
+    assert!(wrong == 0 && stages > 0, "{case}, {place}: {wrong} of {stages} stages differ from the oracle\n{report}");
 }
 
 /// The robot's own actions for `observation`, by the CPU twins.
@@ -82,32 +116,39 @@ pub fn actions_on_twins(loaded: &Loaded, observation: &Observation) -> Vec<f32> 
     finish_actions(loaded, &observation.state, outputs["actions"].clone()).expect("finite actions").1
 }
 
-/// Every output of the graph for `observation`, by the CPU twins; with `taps` every stage.
+/// Every output of the graph for `observation`, by the CPU twins; with `taps` every stage and the depth map.
 #[allow(clippy::expect_used, reason = "for tests")]
 pub fn on_twins(loaded: &Loaded, observation: &Observation, taps: bool) -> BTreeMap<String, Vec<f32>> {
-    let model = &loaded.model;
-    let options = ForwardOptions {
+    let options = ForwardOptions { depth_map: taps, taps, ..options(observation) };
+    let graph = loaded.model.forward(&loaded.weights, &options).expect("the graph is built");
+    graphs::on_twins(&graph, &loaded.weights, &inputs(loaded, observation))
+}
+
+/// For `observation`, with everything on.
+pub fn options(observation: &Observation) -> ForwardOptions {
+    ForwardOptions {
         images: observation.images.iter().map(|(spec, _)| *spec).collect(),
         prompt_tokens: observation.tokens.len(),
-        depth_map: taps,
-        taps,
-    };
-    let graph = model.forward(&loaded.weights, &options).expect("the graph is built");
-    let mut reference = Reference::new(&graph, &loaded.weights);
-    let mut write = |name: &str, bytes: &[u8]| {
-        if let Some(tensor) = graph.input(name) {
-            reference.write(tensor.id, bytes);
-        }
-    };
-    for (view, (_, bytes)) in model.config.views.iter().zip(&observation.images) {
-        write(&format!("image.{view}"), bytes);
+        depth_map: true,
+        taps: true,
     }
+}
+
+/// What a model's graph is given for `observation`.
+#[allow(clippy::expect_used, reason = "for tests")]
+pub fn inputs(loaded: &Loaded, observation: &Observation) -> graphs::Inputs {
+    let model = &loaded.model;
     let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &observation.tokens).expect("tokens");
-    write("text", bytemuck::cast_slice(&text));
-    write("state", bytemuck::cast_slice(&observation.model_state(loaded)));
-    write("noise", bytemuck::cast_slice(&observation.noise));
-    reference.run().expect("it runs");
-    reference.outputs()
+    let words = |name: &str, values: &[f32]| (name.to_owned(), bytemuck::cast_slice(values).to_vec());
+    let images = model.config.views.iter().zip(&observation.images);
+    images
+        .map(|(view, (_, bytes))| (format!("image.{view}"), bytes.clone()))
+        .chain([
+            words("text", &text),
+            words("state", &observation.model_state(loaded)),
+            words("noise", &observation.noise),
+        ])
+        .collect()
 }
 
 /// Largest difference over largest magnitude; infinite for unequal lengths or NaN.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fathom_models::checkpoint::float_format;
 use fathom_models::quantize::encode;
 use fathom_models::weights::{WeightFormat, scales_of};
 use safetensors::tensor::TensorView;
@@ -64,6 +65,12 @@ impl Tensors {
             self.0.insert(scales_of(name), (dtype, shape, scales));
         }
         self.0.insert(name.to_owned(), (dtype, shape, bytes));
+    }
+
+    /// A weight's shape and values, whatever its format.
+    pub fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let (dtype, shape, bytes) = self.0.get(name).expect("a tensor of that name");
+        (shape.clone(), float_format(*dtype).expect("a weight's format").decode(bytes, &[]))
     }
 
     /// Gives a tensor another name.

@@ -3,79 +3,28 @@
 
 #![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fathom::depth_map::DepthMap;
-use fathom::engine::DepthSession;
 use fathom_models::ModelError;
 use fathom_models::depth_anything::{self, BAND_BYTES, DepthAnything, DepthOptions};
 use fathom_models::image::ImageSpec;
-use fathom_models::reference::Reference;
-use fathom_models::weights::Checkpoint;
-use fathom_tests::graphs::open_gpu;
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
-use fathom_tests::{path, relative_error, skip};
+use fathom_tests::{depth, golden_tensors, path, relative_error, skip};
 use serde_json::{Value, json};
 
 const CASES: [&str; 2] = ["depth_anything_relative", "depth_anything_metric"];
-/// So little that every map at full resolution is made of several bands.
-const NARROW: usize = 12_000;
-
-fn golden(case: &str) -> PathBuf {
-    path("golden").join(case)
-}
-
-/// The photo of a case.
-fn photo(dir: &Path) -> (ImageSpec, Vec<u8>) {
-    let file = Checkpoint::open(&dir.join("observation.safetensors")).expect("the observation");
-    let shape = file.shape("image").expect("an image");
-    (ImageSpec::rgb(shape[1], shape[0]), file.tensor("image").expect("an image").1.to_vec())
-}
-
-/// Every stage is within 1e-4 of its largest magnitude.
-fn compare(place: &str, dir: &Path, found: &BTreeMap<String, Vec<f32>>) {
-    let golden = Checkpoint::open(&dir.join("golden.safetensors")).expect("the golden file");
-    let case = dir.file_name().unwrap_or_default().to_string_lossy();
-    let mut wrong = String::new();
-    for name in golden.names().filter(|n| *n != "original_size") {
-        let expected = golden.f32(name).expect("f32");
-        let error = found.get(name).map_or(f32::INFINITY, |f| relative_error(&expected, f));
-        println!("{place}, {case}: {name:8} {error:.2e}");
-        if error > 1e-4 {
-            wrong += &format!("{name}: {error:.2e}\n");
-        }
-    }
-    assert!(wrong.is_empty(), "{place}, {case}: stages differ from the oracle by more than 1e-4\n{wrong}");
-}
 
 #[test]
 fn the_twins_give_what_transformers_gives() {
     for case in CASES {
-        let (model, weights) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
-        let (image, bytes) = photo(&golden(case));
-        for band_bytes in [BAND_BYTES, NARROW] {
-            let options = DepthOptions { image, taps: true, band_bytes };
-            let graph = model.forward(&weights, &options).expect("the graph is built");
-            let mut reference = Reference::new(&graph, &weights);
-            reference.write(graph.input("image.photo").expect("an input").id, &bytes);
-            reference.run().expect("it runs");
-            compare("twins", &golden(case), &reference.outputs());
-        }
+        depth::compare_twins(&path("golden").join(case));
     }
 }
 
 #[test]
 fn the_gpu_gives_what_transformers_gives() {
     for case in CASES {
-        for (checked, band_bytes) in [(false, BAND_BYTES), (true, BAND_BYTES), (false, NARROW)] {
-            let (model, weights) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
-            let (image, bytes) = photo(&golden(case));
-            let mut session = DepthSession::open(open_gpu(checked), model, weights).expect("the weights fit");
-            session.band_bytes = band_bytes;
-            let outputs = session.estimate(image, &bytes, true).expect("it runs");
-            compare("GPU", &golden(case), &outputs.into_iter().map(|o| (o.name, o.values)).collect());
-        }
+        depth::compare_gpu(&path("golden").join(case));
     }
 }
 
@@ -86,23 +35,17 @@ fn a_trained_encoder_gives_transformers_features_of_a_photograph() {
     let Some(dir) = std::env::var_os("FATHOM_TRAINED").filter(|dir| !dir.is_empty()).map(PathBuf::from) else {
         return skip(name, "FATHOM_TRAINED names no folder that tests/oracle/trained made");
     };
-    let (model, weights) = depth_anything::load(&dir).expect("the model loads");
-    let (image, bytes) = photo(&dir);
-    let mut session = DepthSession::open(open_gpu(false), model, weights).expect("the weights fit");
-    let outputs = session.estimate(image, &bytes, true).expect("it runs");
-    compare("GPU", &dir, &outputs.into_iter().map(|o| (o.name, o.values)).collect());
+    depth::compare_gpu(&dir);
 }
 
 /// `--original-size` resizes as transformers' `post_process_depth_estimation`.
 #[test]
 fn the_map_at_the_photos_size_is_that_of_transformers() {
     for case in CASES {
-        let (model, _) = depth_anything::load(&path("golden").join(case)).expect("the golden model loads");
-        let golden = Checkpoint::open(&path("golden").join(case).join("golden.safetensors")).expect("the golden file");
-        let (shape, values) = (golden.shape("depth").expect("a map"), golden.f32("depth").expect("f32"));
-        let map = DepthMap { width: shape[1], height: shape[0], values, kind: model.config.kind };
-        let to = golden.shape("original_size").expect("a map");
-        let error = relative_error(&golden.f32("original_size").expect("f32"), &map.resized(to[1], to[0]).values);
+        let dir = path("golden").join(case);
+        let golden = golden_tensors(&dir);
+        let resized = depth::original_size(&dir, golden.f32("depth").expect("f32"));
+        let error = relative_error(&golden.f32("original_size").expect("f32"), &resized);
         assert!(error <= 1e-5, "{case}: {error:.2e}");
     }
 }

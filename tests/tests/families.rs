@@ -130,6 +130,7 @@ fn what_is_not_supported_says_so() {
         ("adapt_to_pi_aloha", true.into(), "adapt_to_pi_aloha: expected false, found true"),
         ("paligemma_variant", "gemma_7b".into(), ""),
         ("use_relative_actions", true.into(), "use_relative_actions: expected false"),
+        ("image_resolution", json!([56, 70]), "image_resolution: expected a square, found 56 × 70"),
     ] {
         let dir = copy_golden(LEROBOT);
         edit(&dir.path().join("fathom.json"), |h| *h = json!({"vision_heads": 4}));
@@ -138,6 +139,17 @@ fn what_is_not_supported_says_so() {
         assert!(matches!(error, ModelError::Config(_)), "{error}");
         assert!(error.to_string().contains(key) && error.to_string().contains(found), "{error}");
     }
+}
+
+/// The tower cuts off what no patch fills; the images have the size that the policy says all the same.
+#[test]
+fn images_of_a_size_that_no_patch_divides() {
+    let dir = copy_golden(LEROBOT);
+    edit(&dir.path().join("config.json"), |c| c["image_resolution"] = json!([61, 61]));
+    assert_eq!(load(dir.path()).model.config.vision.image_size, 61);
+    edit(&dir.path().join("config.json"), |c| c["image_resolution"] = json!([70, 70]));
+    let error = families::load(dir.path()).expect_err("25 patches, and positions of 16").to_string();
+    assert!(error.contains("position_embedding"), "{error}");
 }
 
 #[test]

@@ -3,27 +3,20 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use fathom::engine::{Inputs, Session};
-use fathom::gpu::{Gpu, GpuOptions};
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::families;
 use fathom_models::observation::finish_actions;
 use fathom_tests::Golden;
+use fathom_tests::graphs::open_gpu;
 
-fn open(golden: Golden, checked: bool) -> (Session, Golden) {
-    let options = GpuOptions { allow_software: true, checked, ..GpuOptions::default() };
-    let gpu = Gpu::open(&options).expect("an adapter: tools/test sets one up");
-    let again = Golden::load(golden.name);
-    (Session::open(gpu, golden.loaded).expect("the weights fit"), again)
+fn open(name: &str) -> (Session, Golden) {
+    let golden = Golden::load(name);
+    let loaded = families::load(&golden.dir).expect("it loaded before");
+    (Session::open(open_gpu(false), loaded).expect("the weights fit"), golden)
 }
 
-fn run(name: &'static str) {
-    for checked in [false, true] {
-        let (mut session, golden) = open(Golden::load(name), checked);
-        let once = session.infer_once(&golden.observation, true).expect("it runs");
-        golden.compare(|name| match name {
-            "actions" => Some(once.actions.clone()),
-            "actions.normalized" => Some(once.normalized.clone()),
-            _ => once.outputs.iter().find(|o| o.name == name).map(|o| o.values.clone()),
-        });
-    }
+fn run(name: &str) {
+    Golden::load(name).compare_gpu();
 }
 
 #[test]
@@ -49,12 +42,11 @@ fn pi05_as_lerobot_saved_it() {
 /// pi0.5's prompt changes with the state: another of the same length needs no other recording.
 #[test]
 fn a_reworded_prompt_gives_what_a_prepared_one_gives() {
-    let (mut session, golden) = open(Golden::load("pi05_lerobot"), false);
+    let (mut session, golden) = open("pi05_lerobot");
     let observation = &golden.observation;
     let expected = session.infer_once(observation, false).expect("it runs").actions;
     let other: Vec<i32> = observation.tokens.iter().rev().copied().collect();
-    let mut options = golden.options();
-    options.taps = false;
+    let options = ForwardOptions { taps: false, ..golden.options() };
     session.prepare(&options, &other).expect("it prepares");
     let images: Vec<&[u8]> = observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     let inputs = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
@@ -75,11 +67,10 @@ fn a_reworded_prompt_gives_what_a_prepared_one_gives() {
 /// And after the first inference nothing more is made on the GPU, and the same noise gives the same bits.
 #[test]
 fn an_inference_without_taps_gives_the_same_actions_and_creates_nothing() {
-    let (mut session, golden) = open(Golden::load("depthvla_openpi"), false);
+    let (mut session, golden) = open("depthvla_openpi");
     let with_taps = session.infer_once(&golden.observation, true).expect("it runs");
     let raw = with_taps.outputs.iter().find(|o| o.name == "actions").expect("actions").values.clone();
-    let mut options = golden.options();
-    (options.depth_map, options.taps) = (false, false);
+    let options = ForwardOptions { depth_map: false, taps: false, ..golden.options() };
     session.prepare(&options, &golden.observation.tokens).expect("it prepares");
     let images: Vec<&[u8]> = golden.observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     let inputs = Inputs { images: &images, state: &golden.observation.state, noise: &golden.observation.noise };

@@ -1,21 +1,9 @@
 //! The forward definition on the CPU twins gives what PyTorch gives, stage by stage.
 
-#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+use fathom_tests::Golden;
 
-use fathom_models::observation::finish_actions;
-use fathom_tests::{Golden, on_twins};
-
-fn run(name: &'static str) {
-    let golden = Golden::load(name);
-    let Golden { loaded, observation, .. } = &golden;
-    let outputs = on_twins(loaded, observation, true);
-    let raw = outputs["actions"].clone();
-    let (normalized, actions) = finish_actions(loaded, &observation.state, raw).expect("finite actions");
-    golden.compare(|name| match name {
-        "actions" => Some(actions.clone()),
-        "actions.normalized" => Some(normalized.clone()),
-        _ => outputs.get(name).cloned(),
-    });
+fn run(name: &str) {
+    Golden::load(name).compare_twins();
 }
 
 #[test]

@@ -29,7 +29,9 @@ struct Pi0Config {
     #[serde(default = "max_period")]
     max_period: f64,
     paligemma_variant: Option<String>,
-    /// Only 0.3 and before wrote it; they pad on the left and at the top.
+    /// Height and width that images are resized to.
+    image_resolution: Option<[usize; 2]>,
+    /// The same in 0.3 and before, which pad on the left and at the top.
     resize_imgs_with_padding: Option<[usize; 2]>,
     #[serde(default)]
     adapt_to_pi_aloha: bool,
@@ -108,6 +110,10 @@ pub(super) fn describe(
         let expected = "gemma_2b, or heads and kv_heads in fathom.json";
         return Err(wrong("paligemma_variant", expected, c.paligemma_variant.unwrap_or_default()));
     }
+    let resolution = c.resize_imgs_with_padding.or(c.image_resolution);
+    if let Some([height, width]) = resolution.filter(|[height, width]| height != width) {
+        return Err(wrong("image_resolution", "a square", format!("{height} × {width}")));
+    }
     let (time_conditioning, prompt) = Settings::conditioning(family == Family::LerobotPi05);
     let settings = Settings {
         views,
@@ -116,6 +122,7 @@ pub(super) fn describe(
         } else {
             Resize::TorchBilinear
         },
+        image_size: resolution.map(|[side, _]| side),
         max_tokens: c.tokenizer_max_length,
         state_dim: c.max_state_dim,
         action_dim: c.max_action_dim,

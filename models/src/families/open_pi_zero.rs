@@ -51,6 +51,7 @@ pub(super) fn describe(family: Family, dir: &Path, checkpoint: &Checkpoint) -> R
     let [_, state_dim] = s.get("proprio_encoder.weight")?;
     let settings = Settings {
         views: hints.views.clone().unwrap_or_else(|| vec!["primary".to_owned()]),
+        image_size: None,
         resize: if galaxea { Resize::TorchvisionStretch } else { Resize::CvLanczos4Stretch },
         max_tokens: hints.max_tokens.unwrap_or(if galaxea { 55 } else { 20 }),
         state_dim,

@@ -53,6 +53,7 @@ pub(super) fn describe(
     let settings = Settings {
         views: VIEWS.map(str::to_owned).to_vec(),
         resize: Resize::PillowBilinear,
+        image_size: None,
         max_tokens: hints.max_tokens.unwrap_or(MAX_TOKENS[usize::from(pi05)]),
         state_dim: c.action_dim,
         action_dim: c.action_dim,

@@ -78,6 +78,7 @@ pub(super) fn describe(
     let settings = Settings {
         views: vec!["base".to_owned()],
         resize: Resize::PillowBilinear,
+        image_size: None,
         max_tokens: hints.max_tokens.unwrap_or(48),
         state_dim: dim,
         action_dim: dim,

@@ -13,6 +13,8 @@ use crate::weights::Checkpoint;
 pub(super) struct Settings {
     pub(super) views: Vec<String>,
     pub(super) resize: Resize,
+    /// Side of the square that images become, where the origin's files say it; else the patches' own.
+    pub(super) image_size: Option<usize>,
     pub(super) max_tokens: usize,
     pub(super) state_dim: usize,
     pub(super) action_dim: usize,
@@ -57,7 +59,7 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
         }
     };
     let [vocab, _] = s.get("embed_tokens.weight")?;
-    let vision = vision(s, hints)?;
+    let vision = vision(s, hints, c.image_size)?;
     Ok(ModelConfig {
         views: c.views,
         resize: c.resize,
@@ -167,14 +169,15 @@ impl Shapes<'_> {
     }
 }
 
-fn vision(s: &Shapes<'_>, hints: &Hints) -> Result<Vit, ModelError> {
+fn vision(s: &Shapes<'_>, hints: &Hints, image_size: Option<usize>) -> Result<Vit, ModelError> {
     let root = "vision_tower.vision_model";
     let [width, _, patch, _] = s.get(&format!("{root}.embeddings.patch_embedding.weight"))?;
     let [patches, _] = s.get(&format!("{root}.embeddings.position_embedding.weight"))?;
     let [mlp, _] = s.get(&format!("{root}.encoder.layers.0.mlp.fc1.weight"))?;
     let patch = hints.patch.unwrap_or(patch);
+    let image_size = image_size.unwrap_or(patches.isqrt() * patch);
     Ok(Vit {
-        image_size: patches.isqrt() * patch,
+        image_size,
         patch,
         width,
         layers: s.count(&format!("{root}.encoder.layers"), "mlp.fc1.weight"),

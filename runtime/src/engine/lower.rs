@@ -181,22 +181,21 @@ impl Places<'_> {
         let fitting = (self.max_binding_bytes / row.max(1)) / SPLIT_ROWS * SPLIT_ROWS;
         let window = if whole { u32::MAX } else { u32::try_from(fitting.max(SPLIT_ROWS)).unwrap_or(u32::MAX) };
         let end = p.w_row + p.n;
+        let together = self.resident.kernels.rows_together() as u32;
         let mut at = p.w_row;
         while at < end {
             let bound = at / window * window;
             let to = end.min(bound.saturating_add(window));
-            let part = |slot: Slot, unit: u64| match whole {
+            let part = |slot: Slot, unit: u64, rows: u32| match whole {
                 true => slot,
-                false => {
-                    Slot { offset: slot.offset + u64::from(bound) * unit, bytes: u64::from(to - bound) * unit, ..slot }
-                }
+                false => Slot { offset: slot.offset + u64::from(bound) * unit, bytes: u64::from(rows) * unit, ..slot },
             };
             let n = to - at;
             let params = params::Linear { n, first: p.first + at - p.w_row, w_row: at - bound, group_shift, ..p };
             let bound = vec![
                 slots.x,
-                part(weight.slot, row),
-                weight.scales.map_or(slots.unused, |s| part(s, scale)),
+                part(weight.slot, row, (to - bound).next_multiple_of(together)),
+                weight.scales.map_or(slots.unused, |s| part(s, scale, to - bound)),
                 slots.bias,
                 slots.layer_scale,
                 slots.norm,
