@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use fathom_shaders::format::WeightFormat;
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -156,6 +156,17 @@ impl Checkpoint {
 
     pub(crate) fn at(&self, place: &Place) -> Option<&[u8]> {
         self.maps.get(place.file)?.get(place.range.clone())
+    }
+
+    /// Tells the kernel that a tensor's pages may go; they are read again when somebody looks. Without it a model that was
+    /// copied to the GPU would lie in memory a second time.
+    pub(crate) fn release(&self, place: &Place) {
+        let Some(map) = self.maps.get(place.file) else { return };
+        // SAFETY: the map is of a file and nothing ever writes to it, so a page that is dropped comes back as it was.
+        let advised =
+            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, place.range.start, place.range.len()) };
+        // It is advice: a kernel that does not take it keeps the pages.
+        drop(advised);
     }
 
     pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {

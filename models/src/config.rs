@@ -82,15 +82,21 @@ pub enum TimeConditioning {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptFormat {
-    /// The task and a newline.
+    /// The task without surrounding blanks, underscores and line breaks, and a newline of its own (openpi's pi0).
     #[default]
     Task,
     /// `Task: …, State: 12 255 …;\nAction: ` with the normalised state in 256 bins (pi0.5).
     TaskAndState,
+    /// The task as it is, and a newline where it does not end in one (lerobot's pi0).
+    Lerobot,
+    /// The task as it is, and a newline (open-pi-zero).
+    OpenPiZero,
+    /// `Task: [Low]: …, ` with the task as it is; the begin of sequence comes before the images (Galaxea).
+    Galaxea,
 }
 
-/// How an image of any size becomes a square input. All modes keep the aspect ratio and pad with black, centred where
-/// nothing else is said.
+/// How an image of any size becomes a square input. All modes but those that stretch keep the aspect ratio and pad with
+/// black, centred where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
@@ -100,8 +106,10 @@ pub enum Resize {
     TorchBilinear,
     /// The same, padded on the left and at the top only (lerobot 0.3 and before).
     TorchBilinearPadTopLeft,
-    /// None: images have the input's size already (open-pi-zero resizes with Lanczos, which Fathom does not have).
-    Exact,
+    /// torchvision's `Resize((side, side))` of u8 tensors, antialiased: the aspect ratio goes (Galaxea).
+    TorchvisionStretch,
+    /// `cv2.resize` with `INTER_LANCZOS4`: the aspect ratio goes (open-pi-zero).
+    CvLanczos4Stretch,
 }
 
 /// Attention sizes, common to all experts.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::builder::{Activation, Fused, GraphBuilder};
 use crate::error::ModelError;
+use crate::families::read_json;
 use crate::graph::{Graph, Tensor};
 use crate::image::{self, ImageSpec};
 use crate::maps::{Conv, Map};
@@ -16,7 +17,7 @@ mod config;
 
 pub use config::{DepthAnythingConfig, DepthKind, Processor, Reassemble, read};
 
-/// Most bytes of one map at full resolution: beyond, the head works in bands of rows. It is a fourth of what the software
+/// Most bytes of one map in the head: beyond, it works in bands of rows. It is a fourth of what the software
 /// driver binds at once.
 pub const BAND_BYTES: usize = 32 << 20;
 
@@ -58,8 +59,14 @@ pub struct DepthOptions {
     pub image: ImageSpec,
     /// Whether to give every stage's tensors as outputs.
     pub taps: bool,
-    /// Most bytes of one map at full resolution; see [`BAND_BYTES`].
+    /// Most bytes of one map in the head; see [`BAND_BYTES`].
     pub band_bytes: usize,
+}
+
+/// Whether `config.json` in `dir` says that it is a Depth Anything.
+pub fn recognises(dir: &Path) -> bool {
+    let config = read_json::<serde_json::Value>(&dir.join("config.json"));
+    config.is_ok_and(|c| c.get("model_type").is_some_and(|kind| kind == "depth_anything"))
 }
 
 /// Loads the model in the Hugging Face directory `dir`.
@@ -172,7 +179,7 @@ impl DepthAnything {
             maps.push(g.conv3x3(x, &neck.conv, Conv::default()));
         }
 
-        let mut fused: Vec<Map> = Vec::new();
+        let (mut fused, mut small): (Vec<Map>, Vec<_>) = Default::default();
         for (i, (layer, map)) in self.fusion.iter().zip(maps.iter().rev()).enumerate() {
             g.stage(format!("fusion {}", i + 1));
             let x = match (fused.last(), &layer.residual1) {
@@ -185,12 +192,17 @@ impl DepthAnything {
             // The origin projects after it resized. A projection of each pixel and an interpolation, whose weights sum
             // to 1, may change places; here it meets a fourth of the pixels.
             let projected = g.linear(x.tensor, &layer.projection, Fused::default());
-            fused.push(g.resize_corners(Map { tensor: projected, ..x }, size, None));
+            let projected = Map { tensor: projected, ..x };
+            small.push((projected, size));
+            // The largest goes to the head only, which resizes it itself.
+            if next.is_some() || o.taps {
+                fused.push(g.resize_corners(projected, size, None));
+            }
         }
 
         g.stage("head");
-        let from = fused.get(c.head_input).copied().unwrap_or(Map::whole(patches, pw, ph));
-        let half = g.conv3x3(from, &self.conv1, Conv::default());
+        let (from, size) = small.get(c.head_input).copied().unwrap_or((Map::whole(patches, pw, ph), (pw, ph)));
+        let half = self.half(g, from, size, o.band_bytes);
         let depth = self.head(g, half, (pw * b.patch, ph * b.patch), o.band_bytes);
         if o.taps {
             g.output("patches", patches);
@@ -227,18 +239,32 @@ impl DepthAnything {
         Ok(vit::encode_taps(g, &self.backbone, b, patches, positions, cls, (&c.taps, c.norm)))
     }
 
+    /// A fused map, not yet resized, through its resize to `(width, height)` and the head's first convolution, in bands of
+    /// rows.
+    fn half(&self, g: &mut GraphBuilder, from: Map, (width, height): (usize, usize), band_bytes: usize) -> Map {
+        let bands: Vec<Band> = bands(band_bytes, (width, height), from.tensor.cols.max(self.conv1.n)).collect();
+        let made = |g: &mut GraphBuilder, b: &Band| {
+            let x = g.resize_corners(from, (width, height), Some(b.needed));
+            g.conv3x3(x, &self.conv1, Conv { band: Some((b.first, b.rows)), ..Conv::default() })
+        };
+        if let [all] = bands.as_slice() {
+            return made(g, all);
+        }
+        let whole = g.activation("half", height * width, self.conv1.n);
+        for band in &bands {
+            let x = made(g, band);
+            g.scale(x.tensor, 1.0, Some(whole.slice(band.first * width, band.rows * width)));
+        }
+        Map::whole(whole, width, height)
+    }
+
     /// From the head's first convolution to `(height, width)` depths, in bands of rows.
     fn head(&self, g: &mut GraphBuilder, half: Map, (width, height): (usize, usize), band_bytes: usize) -> Tensor {
         let c = &self.config;
         let depth = g.activation("depth", height * width, 1);
         let channels = half.tensor.cols.max(c.head);
-        let rows = (band_bytes / (4 * width * channels).max(1)).saturating_sub(2).clamp(1, height);
-        for first in (0..height).step_by(rows) {
-            let rows = rows.min(height - first);
-            // A row above and a row below, as far as they are there.
-            let from = first.saturating_sub(1);
-            let to = (first + rows + 1).min(height);
-            let x = g.resize_corners(half, (width, height), Some((from, to - from)));
+        for Band { first, rows, needed } in bands(band_bytes, (width, height), channels) {
+            let x = g.resize_corners(half, (width, height), Some(needed));
             let x = g.conv3x3(x, &self.conv2, Conv { relu_out: true, band: Some((first, rows)), ..Conv::default() });
             let activation = match c.kind {
                 DepthKind::Relative => Activation::Relu,
@@ -250,6 +276,25 @@ impl DepthAnything {
         let depth = Tensor { rows: height, cols: width, stride: width, ..depth };
         if c.max_depth == 1.0 { depth } else { g.scale(depth, c.max_depth, None) }
     }
+}
+
+/// Rows of a picture that are made at once.
+struct Band {
+    first: usize,
+    rows: usize,
+    /// First row and number of rows that a 3 × 3 convolution reads for them: one above and one below, where they are.
+    needed: (usize, usize),
+}
+
+/// Bands of a picture of `channels` whose bytes are at most `band_bytes`, if a row's are.
+fn bands(band_bytes: usize, (width, height): (usize, usize), channels: usize) -> impl Iterator<Item = Band> {
+    let rows = (band_bytes / (4 * width * channels).max(1)).saturating_sub(2).clamp(1, height.max(1));
+    (0..height).step_by(rows).map(move |first| {
+        let rows = rows.min(height - first);
+        let from = first.saturating_sub(1);
+        let to = (first + rows + 1).min(height);
+        Band { first, rows, needed: (from, to - from) }
+    })
 }
 
 /// `x + conv2(relu(conv1(relu(x))))`, and `other` on top of it.

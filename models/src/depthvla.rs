@@ -2,7 +2,7 @@
 //! With `depth: None` it is pi0. Shapes: V views, P patches a view, N text tokens, H horizon.
 
 use crate::builder::{Activation, Fused, GraphBuilder, Keys};
-use crate::config::{Depth, DepthHead, ModelConfig, Positions, Resize, TimeConditioning, TimeEmbedding};
+use crate::config::{Depth, DepthHead, ModelConfig, Positions, PromptFormat, TimeConditioning, TimeEmbedding};
 use crate::error::ModelError;
 use crate::expert::{self, Cache, ExpertNorm, ExpertParams, Modulations, Shared, Tokens};
 use crate::flow;
@@ -198,7 +198,9 @@ impl Model {
             g.constant("vision positions", c.vision.patches(), c.vision.width, &weights.host(self.vision.positions)?);
         let features = vit::encode(g, &self.vision, &c.vision, &patches, table, None);
         let projected = g.linear(features, &self.projector, Fused::default());
-        g.scale(projected, c.embed.image, Some(x.slice(0, n_image)));
+        // Tokens of the prompt that come before the images: its begin.
+        let lead = if c.prompt == PromptFormat::Galaxea { o.prompt_tokens.min(1) } else { 0 };
+        g.scale(projected, c.embed.image, Some(x.slice(lead, n_image)));
         for (v, view) in c.views.iter().enumerate().filter(|_| o.taps) {
             let rows = |t: Tensor| t.slice(v * c.vision.patches(), c.vision.patches());
             g.output(format!("vision.{view}"), rows(features));
@@ -208,7 +210,11 @@ impl Model {
         g.stage("VLM prefix");
         if o.prompt_tokens > 0 {
             let text = g.input("text", o.prompt_tokens, c.vlm.width);
-            g.scale(text, c.embed.text, Some(x.slice(n_image, o.prompt_tokens)));
+            for (from, to, count) in [(0, 0, lead), (lead, lead + n_image, o.prompt_tokens - lead)] {
+                if count > 0 {
+                    g.scale(text.slice(from, count), c.embed.text, Some(x.slice(to, count)));
+                }
+            }
         }
         let at = Tokens { row: n_depth, position: vlm_position, keys: Keys::range(n_depth, n_vlm) };
         expert::forward(g, &self.vlm, shared, x, at, &Modulations::default(), true);
@@ -297,11 +303,7 @@ impl Model {
             return refuse("images", format!("{} views {:?}", c.views.len(), c.views), format!("{}", o.images.len()));
         }
         for (view, image) in c.views.iter().zip(&o.images) {
-            let (name, side) = (format!("image.{view}"), c.vision.image_size);
-            image.check(&name)?;
-            if c.resize == Resize::Exact && (image.width, image.height) != (side, side) {
-                return refuse(&name, format!("{side} × {side} pixels"), format!("{} × {}", image.width, image.height));
-            }
+            image.check(&format!("image.{view}"))?;
         }
         if o.prompt_tokens > c.max_tokens {
             return refuse("tokens", format!("at most {} tokens", c.max_tokens), format!("{} tokens", o.prompt_tokens));

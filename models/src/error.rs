@@ -38,6 +38,14 @@ pub enum ModelError {
         /// One entry a tensor.
         problems: Vec<TensorProblem>,
     },
+    /// As `problem`, and the names of the tensors are rather those of another family.
+    #[error("{problem}\nnearest known family: {nearest}")]
+    OtherFamily {
+        /// What is wrong with the family that it was taken for.
+        problem: Box<ModelError>,
+        /// That family, and how many of the tensors have its names.
+        nearest: String,
+    },
     /// The files of a checkpoint contradict their index; all that is wrong, in one list.
     #[error("{}: {} contradiction(s) between the index and its files:\n{}", path.display(), problems.len(), list(problems))]
     Shards {
@@ -63,6 +71,16 @@ pub enum ModelError {
         expected: String,
         /// Found form.
         found: String,
+    },
+    /// A checkpoint that Fathom knows, and that gives no actions.
+    #[error("{}: a {family} checkpoint is no action model: it is {purpose}", path.display())]
+    NoActions {
+        /// Its directory.
+        path: PathBuf,
+        /// What it is.
+        family: crate::families::Family,
+        /// What it is for.
+        purpose: &'static str,
     },
     /// The prompt cannot become tokens.
     #[error("prompt: {0}")]

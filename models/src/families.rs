@@ -1,5 +1,6 @@
 //! Where a checkpoint comes from: the names of its tensors, and how its configuration is read.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -7,18 +8,24 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, PromptFormat, Resize};
 use crate::depthvla::Model;
 use crate::error::{ConfigError, ModelError};
 use crate::normalize::Normalization;
-use crate::params::Param;
+use crate::params::{Param, Role};
 use crate::weights::{Checkpoint, Weights};
 
+mod galaxea_stats;
 mod lerobot;
 mod lerobot_stats;
+mod nearest;
 mod open_pi_zero;
 mod openpi;
+mod origin;
+mod paligemma;
 mod pi0;
+
+pub use origin::Origin;
 
 /// A checkpoint's origin. Its name (of `--family`) is what `Display` gives and `FromStr` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -36,17 +43,26 @@ pub enum Family {
     OpenPiZero,
     /// Galaxea G0's.
     Galaxea,
+    /// Hugging Face's PaliGemma: the base of a mixture.
+    PaliGemma,
+    /// Hugging Face's `Dinov2Model`: a depth encoder.
+    Dinov2,
+    /// Hugging Face's `DepthAnythingForDepthEstimation`.
+    DepthAnything,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 6] = [
+    pub const ALL: [Family; 9] = [
         Family::DepthVla,
         Family::LerobotPi0,
         Family::LerobotPi05,
         Family::Openpi,
         Family::OpenPiZero,
         Family::Galaxea,
+        Family::PaliGemma,
+        Family::Dinov2,
+        Family::DepthAnything,
     ];
 
     /// Its name.
@@ -58,6 +74,19 @@ impl Family {
             Family::Openpi => "openpi",
             Family::OpenPiZero => "open-pi-zero",
             Family::Galaxea => "galaxea",
+            Family::PaliGemma => "paligemma",
+            Family::Dinov2 => "dinov2",
+            Family::DepthAnything => "depth-anything",
+        }
+    }
+
+    /// What a checkpoint is for that gives no actions.
+    pub fn purpose(self) -> Option<&'static str> {
+        match self {
+            Family::PaliGemma => Some("the base of a mixture, for `fathom compose --paligemma`"),
+            Family::Dinov2 => Some("a depth encoder, for `fathom compose --depth`"),
+            Family::DepthAnything => Some("for `fathom depth`, and its encoder for `fathom compose --depth`"),
+            _ => None,
         }
     }
 
@@ -68,6 +97,9 @@ impl Family {
             Some("depthvla") => Some(Family::DepthVla),
             Some("pi0") => Some(Family::LerobotPi0),
             Some("pi05") => Some(Family::LerobotPi05),
+            Some("paligemma") => Some(Family::PaliGemma),
+            Some("dinov2") => Some(Family::Dinov2),
+            Some("depth_anything") => Some(Family::DepthAnything),
             Some(_) => None,
             None => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
         }
@@ -113,6 +145,29 @@ pub struct Loaded {
     pub state_dims: RangeInclusive<usize>,
     /// Length of the robot's own action; the model's may be longer.
     pub action_dim: usize,
+    /// Views that the checkpoint has and the robot lacks: their tokens are left out.
+    pub skipped_views: Vec<String>,
+}
+
+impl Loaded {
+    /// Leaves views out: masking them comes to the same. The depth branch looks at those of its views that stay.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for a view that there is not, or when none is left, to the model or to its depth branch.
+    pub fn skip_views(&mut self, views: &[String]) -> Result<(), ModelError> {
+        let config = &mut self.model.config;
+        if let Some(unknown) = views.iter().find(|v| !config.views.contains(v)) {
+            let expected = format!("some of {:?}", config.views);
+            return Err(ConfigError { field: "skipped views".to_owned(), expected, found: unknown.clone() }.into());
+        }
+        let depth = config.depth.iter_mut().map(|d| &mut d.views);
+        for list in std::iter::once(&mut config.views).chain(depth) {
+            list.retain(|v| !views.contains(v));
+        }
+        config.validate()?;
+        self.skipped_views.extend_from_slice(views);
+        Ok(())
+    }
 }
 
 /// What a family's own files say.
@@ -148,10 +203,42 @@ pub fn load(dir: &Path) -> Result<Loaded, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError> {
+    let loaded = load_base(dir, family)?;
+    match loaded.family.purpose() {
+        None => Ok(loaded),
+        Some(purpose) => Err(ModelError::NoActions { path: dir.to_owned(), family: loaded.family, purpose }),
+    }
+}
+
+/// As [`load_as`], or a PaliGemma, whose action expert is declared and not there.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_base(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError> {
     let checkpoint = Checkpoint::open_model(dir)?;
+    let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
+    let (family, config) = identify(dir, family, &checkpoint, &names)?;
+    resolve(dir, family, config, checkpoint).map_err(|problem| {
+        let nearest = nearest::nearest(&names).filter(|n| n.family != Some(family));
+        match (problem, nearest) {
+            (problem @ ModelError::Tensors { .. }, Some(nearest)) => {
+                ModelError::OtherFamily { problem: Box::new(problem), nearest: nearest.text(names.len()) }
+            }
+            (problem, _) => problem,
+        }
+    })
+}
+
+/// The family, where it is not given, and what `config.json` says, where the family has one.
+fn identify(
+    dir: &Path,
+    family: Option<Family>,
+    checkpoint: &Checkpoint,
+    names: &[String],
+) -> Result<(Family, serde_json::Value), ModelError> {
     let path = dir.join("config.json");
     // open-pi-zero writes none.
-    let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(&checkpoint);
+    let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(checkpoint);
     let family = if by_tensors { Some(Family::OpenPiZero) } else { family };
     let config: serde_json::Value = match family {
         Some(Family::OpenPiZero | Family::Galaxea) => serde_json::Value::Null,
@@ -159,33 +246,76 @@ pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError>
     };
     let Some(family) = family.or_else(|| Family::of(&config)) else {
         let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
-        let found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
+        let mut found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
+        if let Some(known) = kind.and_then(nearest::known) {
+            found += &format!(" ({known})");
+        }
+        if let Some(nearest) = nearest::nearest(names) {
+            found += &format!("\nnearest known family: {}", nearest.text(names.len()));
+        }
         let families = Family::ALL.map(Family::name).join(", ");
         let expected = format!(
-            "\"model_type\": \"depthvla\" or \"type\": \"pi0\" or \"pi05\", or openpi's action_horizon, or --family with one of {families}"
+            "\"model_type\": \"depthvla\" or \"type\": \"pi0\" or \"pi05\", or Hugging Face's \"paligemma\", \"dinov2\" or \
+             \"depth_anything\", or openpi's action_horizon, or --family with one of {families}"
         );
         return Err(ConfigError { field: path.display().to_string(), expected, found }.into());
     };
+    Ok((family, config))
+}
+
+/// The model that a family's files describe, with its tensors.
+fn resolve(
+    dir: &Path,
+    family: Family,
+    config: serde_json::Value,
+    checkpoint: Checkpoint,
+) -> Result<Loaded, ModelError> {
+    let path = dir.join("config.json");
     let described = match family {
         Family::DepthVla => describe_depthvla(dir, &path, config)?,
         Family::LerobotPi0 | Family::LerobotPi05 => lerobot::describe(family, dir, &path, config, &checkpoint)?,
         Family::Openpi => openpi::describe(dir, &path, config, &checkpoint)?,
         Family::OpenPiZero | Family::Galaxea => open_pi_zero::describe(family, dir, &checkpoint)?,
+        Family::PaliGemma => paligemma::describe(dir, &path, config, &checkpoint)?,
+        Family::Dinov2 | Family::DepthAnything => {
+            let purpose = family.purpose().unwrap_or_default();
+            return Err(ModelError::NoActions { path: dir.to_owned(), family, purpose });
+        }
     };
-    let Described { family, config, normalization, state_dims, action_dim } = described;
+    let Described { family, mut config, normalization, state_dims, action_dim } = described;
+    let hints = Hints::read(dir)?;
+    config.resize = hints.resize.unwrap_or(config.resize);
+    config.prompt = hints.prompt.unwrap_or(config.prompt);
     let model = Model::new(config)?;
     let names = |p: &Param| match family {
         Family::DepthVla => vec![p.name.clone()],
         Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::names(&p.name),
         Family::OpenPiZero | Family::Galaxea => open_pi_zero::names(&p.name),
+        _ => paligemma::names(&p.name),
     };
     let ignored = |name: &str| match family {
         Family::DepthVla => false,
         Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::ignored(name),
         Family::OpenPiZero | Family::Galaxea => open_pi_zero::ignored(name),
+        _ => paligemma::ignored(name),
     };
-    let weights = Weights::resolve(checkpoint, &model.params, names, ignored)?;
-    Ok(Loaded { family, model, weights, normalization, state_dims, action_dim })
+    let mut params = model.params.clone();
+    for param in params.params.iter_mut().filter(|p| family == Family::PaliGemma && !paligemma::has(&p.name)) {
+        param.role = Role::Unused;
+    }
+    let weights = Weights::resolve(checkpoint, &params, names, ignored)?;
+    let skipped_views = Vec::new();
+    let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views };
+    if let Some(views) = &hints.views {
+        let known = &loaded.model.config.views;
+        if let Some(view) = views.iter().find(|v| !known.contains(v)) {
+            let (field, expected) = ("fathom.json: views".to_owned(), format!("some of {known:?}"));
+            return Err(ConfigError { field, expected, found: view.clone() }.into());
+        }
+        let skipped: Vec<String> = known.iter().filter(|v| !views.contains(v)).cloned().collect();
+        loaded.skip_views(&skipped)?;
+    }
+    Ok(loaded)
 }
 
 fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> Result<Described, ModelError> {
@@ -196,7 +326,7 @@ fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> 
         serde_json::from_value(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
     let normalization = Normalization {
         relative: config.relative_actions.clone(),
-        ..Normalization::openpi(dir, config.normalization)?
+        ..Normalization::openpi(dir, config.normalization, Hints::read(dir)?.allow_constant)?
     };
     let state_dims = normalization.state_len().map_or(1..=config.state_dim, |n| n..=n);
     let action_dim = normalization.action_len().unwrap_or(config.action_dim);
@@ -218,8 +348,23 @@ struct Hints {
     kv_heads: Option<usize>,
     vision_heads: Option<usize>,
     patch: Option<usize>,
-    /// The cameras that there are, where the origin's files do not say; of openpi's three the others are left out, which is what masking them comes to.
+    /// The cameras that the robot has: the checkpoint's others are skipped. For open-pi-zero and Galaxea, whose files do not
+    /// name them, all cameras in order.
     views: Option<Vec<String>>,
+    /// Instead of the family's own.
+    resize: Option<Resize>,
+    /// Instead of the family's own.
+    prompt: Option<PromptFormat>,
+    /// Whether an element of state or action that never changed in training is taken as constant, and not refused.
+    #[serde(default)]
+    allow_constant: bool,
+    /// Galaxea: `z-score`, `min/max`, `q01/q99`, or a range such as `0/100`.
+    norm_default_mode: Option<String>,
+    /// Galaxea: for `action` and `state`, modes of single keys.
+    #[serde(default)]
+    norm_exception_mode: BTreeMap<String, BTreeMap<String, String>>,
+    /// Galaxea: whether each step of a chunk has statistics of its own.
+    use_stepwise_action_norm: Option<bool>,
     /// openpi: which folder of `assets` has the statistics, where there are several.
     asset_id: Option<String>,
     /// openpi's `make_bool_mask`: `[6, -1]` is six elements relative to the state, and one absolute.
@@ -240,5 +385,11 @@ impl Hints {
     fn read(dir: &Path) -> Result<Hints, ModelError> {
         let path = dir.join("fathom.json");
         if path.exists() { read_json(&path) } else { Ok(Hints::default()) }
+    }
+
+    /// The mask, element by element.
+    fn relative(&self) -> Vec<bool> {
+        let parts = self.relative_actions.iter().flatten();
+        parts.flat_map(|n| std::iter::repeat_n(*n > 0, n.unsigned_abs() as usize)).collect()
     }
 }

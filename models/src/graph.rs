@@ -3,7 +3,7 @@
 //! A graph is data. The forward definition writes it once through [`GraphBuilder`](crate::builder::GraphBuilder);
 //! [`crate::reference`] runs it on the CPU twins, the runtime lowers it to GPU dispatches.
 
-use fathom_shaders::cpu::Layout;
+use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::params as p;
 
 use crate::params::{ParamId, StackId};
@@ -74,8 +74,9 @@ pub enum Op {
         bytes: TensorId,
         pixels: TensorId,
     },
-    ResizePillow {
-        params: p::ResizePillow,
+    ResizeAxis {
+        arithmetic: Arithmetic,
+        params: p::ResizeAxis,
         table: TensorId,
         source: TensorId,
         pixels: TensorId,
@@ -187,7 +188,7 @@ impl Op {
                 return (std::iter::once(x).chain(other).chain(table).collect(), written);
             }
             Op::ImageUnpack { bytes, pixels, .. } => (vec![bytes], pixels),
-            Op::ResizePillow { table, source, pixels, .. } => (vec![table, source], pixels),
+            Op::ResizeAxis { table, source, pixels, .. } => (vec![table, source], pixels),
             Op::ResizeTorch { source, square, .. } | Op::ImagePad { source, square, .. } => (vec![source], square),
             Op::Patchify { square, patches, .. } => (vec![square], patches),
             Op::Conv3x3 { x, first, second, y, .. } => (std::iter::once(x).chain(first).chain(second).collect(), y),

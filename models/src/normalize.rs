@@ -40,17 +40,35 @@ impl Default for NormalizationMode {
 pub struct Affine {
     /// Subtracted on the way in.
     pub offset: Vec<f32>,
-    /// Divided by on the way in.
+    /// Divided by on the way in. 0 is a constant element: it becomes 0 on the way in, and its offset on the way out.
     pub scale: Vec<f32>,
     /// Bound on what comes of it on the way in, where given.
     pub clip: Option<f32>,
+}
+
+/// Whose statistics they are, and what becomes of an element that never changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// The file.
+    pub(crate) path: &'a Path,
+    /// State or actions, as the file calls them.
+    pub(crate) what: &'a str,
+    /// Whether an element without any spread is a constant one; else it is an error.
+    pub(crate) allow_constant: bool,
+}
+
+/// One element: what is subtracted, what is divided by, and the spread that the statistics give it.
+pub(crate) struct Element {
+    pub(crate) offset: f32,
+    pub(crate) scale: f32,
+    pub(crate) spread: f32,
 }
 
 impl Affine {
     /// The robot's own values to the model's.
     pub fn normalize(&self, values: &mut [f32]) {
         for ((v, offset), scale) in values.iter_mut().zip(&self.offset).zip(&self.scale) {
-            *v = (*v - offset) / scale;
+            *v = if *scale == 0.0 { 0.0 } else { (*v - offset) / scale };
             if let Some(clip) = self.clip {
                 *v = v.clamp(-clip, clip);
             }
@@ -64,35 +82,55 @@ impl Affine {
         }
     }
 
-    /// Itself, where every number is finite.
+    /// What these elements make. Elements at the end whose statistics are all 0 are padding, and constant.
     ///
     /// # Errors
-    /// [`ModelError::Statistics`] naming `what` and the element.
-    pub(crate) fn finite(self, path: &Path, what: &str) -> Result<Affine, ModelError> {
-        let pairs = self.offset.iter().zip(&self.scale).enumerate();
-        match pairs.into_iter().find(|(_, (offset, scale))| !offset.is_finite() || !scale.is_finite()) {
-            Some((i, (offset, scale))) => {
-                let detail =
-                    format!("{what}: expected finite statistics, found offset {offset}, scale {scale} at element {i}");
-                Err(ModelError::Statistics { path: path.to_owned(), detail })
+    /// [`ModelError::Statistics`] naming the element: for NaN, infinity or a negative spread, and for no spread at all
+    /// where `source` does not allow it.
+    pub(crate) fn of(source: Source<'_>, elements: &[Element]) -> Result<Affine, ModelError> {
+        let empty = |e: &Element| e.offset == 0.0 && e.spread == 0.0;
+        let used = elements.iter().rposition(|e| !empty(e)).map_or(0, |last| last + 1);
+        let refuse = |detail| Err(ModelError::Statistics { path: source.path.to_owned(), detail });
+        let mut affine = Affine::default();
+        for (i, Element { offset, scale, spread }) in elements.iter().enumerate() {
+            let what = source.what;
+            if !(offset.is_finite() && scale.is_finite() && *spread >= 0.0) {
+                return refuse(format!(
+                    "{what}: expected finite statistics, found offset {offset}, spread {spread} at element {i}"
+                ));
             }
-            None => Ok(self),
+            let constant = *spread == 0.0;
+            if constant && i < used && !source.allow_constant {
+                return refuse(format!(
+                    "{what}: expected a deviation or span above 0, found 0 at element {i}: either it is not what the \
+                     model was trained with, or the element never changed there, which \"allow_constant\": true in \
+                     fathom.json accepts"
+                ));
+            }
+            affine.offset.push(*offset);
+            affine.scale.push(if constant { 0.0 } else { *scale });
         }
-    }
-
-    fn of(parts: &[(f32, f32)]) -> Affine {
-        Affine { offset: parts.iter().map(|p| p.0).collect(), scale: parts.iter().map(|p| p.1).collect(), clip: None }
+        Ok(affine)
     }
 
     /// `(x − low) / span · 2 − 1`.
-    pub(crate) fn range(low: &[f32], high: &[f32], span: impl Fn(f32, f32) -> f32) -> Affine {
-        let half = |(l, h): (&f32, &f32)| (l + span(*l, *h) / 2.0, span(*l, *h) / 2.0);
-        Affine::of(&low.iter().zip(high).map(half).collect::<Vec<_>>())
+    pub(crate) fn range(
+        source: Source<'_>,
+        low: &[f32],
+        high: &[f32],
+        span: impl Fn(f32, f32) -> f32,
+    ) -> Result<Affine, ModelError> {
+        let element = |(l, h): (&f32, &f32)| {
+            let half = span(*l, *h) / 2.0;
+            Element { offset: if h == l { *l } else { l + half }, scale: half, spread: h - l }
+        };
+        Affine::of(source, &low.iter().zip(high).map(element).collect::<Vec<_>>())
     }
 
     /// `(x − mean) / (std + eps)`.
-    pub(crate) fn mean_std(mean: &[f32], std: &[f32], eps: f32) -> Affine {
-        Affine::of(&mean.iter().zip(std).map(|(m, s)| (*m, s + eps)).collect::<Vec<_>>())
+    pub(crate) fn mean_std(source: Source<'_>, mean: &[f32], std: &[f32], eps: f32) -> Result<Affine, ModelError> {
+        let element = |(m, s): (&f32, &f32)| Element { offset: *m, scale: s + eps, spread: *s };
+        Affine::of(source, &mean.iter().zip(std).map(element).collect::<Vec<_>>())
     }
 }
 
@@ -105,6 +143,8 @@ pub struct Normalization {
     pub state: Affine,
     /// Actions.
     pub action: Affine,
+    /// Actions step by step, where each step of a chunk has statistics of its own; the last serves those beyond.
+    pub steps: Vec<Affine>,
     /// Elements of an action that are relative to the state of the same element; shorter than an action where the rest
     /// is absolute.
     pub relative: Vec<bool>,
@@ -136,21 +176,35 @@ impl Normalization {
         Some(self.action.offset.len()).filter(|n| *n > 0)
     }
 
-    /// openpi's `norm_stats.json` in `dir`, used in this mode, or identity.
+    /// What becomes of the actions of step `step`.
+    pub fn action_at(&self, step: usize) -> &Affine {
+        self.steps.get(step).or(self.steps.last()).unwrap_or(&self.action)
+    }
+
+    /// openpi's `norm_stats.json` in `dir`, used in this mode, or identity. With `allow_constant` an element without any
+    /// spread becomes 0 on the way in, and its mean on the way out.
     ///
     /// # Errors
-    /// [`ModelError::Json`], or [`ModelError::Statistics`] for a list that the mode needs and the file lacks, or that has
-    /// another length.
-    pub fn openpi(dir: &Path, mode: NormalizationMode) -> Result<Normalization, ModelError> {
+    /// [`ModelError::Json`], or [`ModelError::Statistics`] for a list that the mode needs and the file lacks, that has
+    /// another length, or that holds what no element can have.
+    pub fn openpi(dir: &Path, mode: NormalizationMode, allow_constant: bool) -> Result<Normalization, ModelError> {
         let path = dir.join("norm_stats.json");
-        if path.exists() { Normalization::openpi_file(path, mode) } else { Ok(Normalization::default()) }
+        if path.exists() {
+            Normalization::openpi_file(path, mode, allow_constant)
+        } else {
+            Ok(Normalization::default())
+        }
     }
 
     /// openpi's statistics in the file `path`.
     ///
     /// # Errors
     /// As [`openpi`](Self::openpi).
-    pub fn openpi_file(path: PathBuf, mode: NormalizationMode) -> Result<Normalization, ModelError> {
+    pub fn openpi_file(
+        path: PathBuf,
+        mode: NormalizationMode,
+        allow_constant: bool,
+    ) -> Result<Normalization, ModelError> {
         let stats: Openpi = crate::families::read_json(&path)?;
         let affine = |name: &str| {
             let Some(s) = stats.norm_stats.get(name) else { return Ok(Affine::default()) };
@@ -168,16 +222,16 @@ impl Normalization {
                     format!("{name}: expected {names:?} of one length, found {} and {}", first.len(), second.len());
                 return Err(ModelError::Statistics { path: path.clone(), detail });
             }
-            let affine = match mode {
-                NormalizationMode::Zscore { eps } => Affine::mean_std(first, second, eps),
+            let source = Source { path: &path, what: name, allow_constant };
+            match mode {
+                NormalizationMode::Zscore { eps } => Affine::mean_std(source, first, second, eps),
                 NormalizationMode::Quantile { eps } | NormalizationMode::Minmax { eps } => {
-                    Affine::range(first, second, |low, high| high - low + eps)
+                    Affine::range(source, first, second, |low, high| high - low + eps)
                 }
-            };
-            affine.finite(&path, name)
+            }
         };
         let (state, action) = (affine("state")?, affine("actions")?);
-        Ok(Normalization { state, action, source: Some(path.clone()), relative: Vec::new() })
+        Ok(Normalization { state, action, source: Some(path.clone()), ..Normalization::default() })
     }
 }
 
@@ -197,7 +251,7 @@ mod tests {
             (NormalizationMode::Zscore { eps }, [(3.0 - 1.0) / 2.5, (5.0 - 2.0) / 4.5]),
             (NormalizationMode::Quantile { eps }, [3.0 / 4.5 * 2.0 - 1.0, 4.0 / 2.5 * 2.0 - 1.0]),
         ] {
-            let n = Normalization::openpi(dir.path(), mode).expect("statistics");
+            let n = Normalization::openpi(dir.path(), mode, false).expect("statistics");
             let mut values = [3.0, 5.0];
             n.state.normalize(&mut values);
             assert!(
@@ -207,8 +261,35 @@ mod tests {
             n.state.unnormalize(&mut values);
             assert!((values[0] - 3.0).abs() < 1e-6 && (values[1] - 5.0).abs() < 1e-6, "{mode:?} back: {values:?}");
         }
-        let error =
-            Normalization::openpi(dir.path(), NormalizationMode::Minmax { eps }).expect_err("actions have no min");
+        let minmax = Normalization::openpi(dir.path(), NormalizationMode::Minmax { eps }, false);
+        let error = minmax.expect_err("actions have no min");
         assert!(error.to_string().contains("actions") && error.to_string().contains("min"), "{error}");
+    }
+
+    /// What no statistics of a robot that moves can hold is refused, element by element; a constant element only by leave.
+    #[test]
+    fn statistics_without_spread() {
+        let source = |allow_constant| Source { path: Path::new("stats.json"), what: "state", allow_constant };
+        let zscore = |std: [f32; 4], allow| Affine::mean_std(source(allow), &[1.0, 2.0, 0.0, 0.0], &std, 1e-6);
+        for wrong in [f32::NAN, f32::INFINITY, -1.0] {
+            let error = zscore([1.0, wrong, 1.0, 1.0], true).expect_err("never").to_string();
+            assert!(error.contains("stats.json: state: expected finite") && error.contains("at element 1"), "{error}");
+        }
+        let error = zscore([1.0, 0.0, 1.0, 1.0], false).expect_err("not unless allowed").to_string();
+        assert!(error.contains("found 0 at element 1") && error.contains("allow_constant"), "{error}");
+        let affine = zscore([1.0, 0.0, 0.0, 0.0], true).expect("allowed");
+        let mut values = [1.0, 9.0, 9.0, 9.0];
+        affine.normalize(&mut values);
+        assert_eq!(values, [0.0; 4]);
+        values = [0.0, 5.0, 5.0, 5.0];
+        affine.unnormalize(&mut values);
+        assert_eq!(values, [1.0, 2.0, 0.0, 0.0], "the means");
+        assert!(zscore([1.0, 1.0, 0.0, 0.0], false).is_ok(), "padding");
+
+        let range = |high, allow| Affine::range(source(allow), &[0.0, 3.0], &[1.0, high], |l, h| h - l + 1e-6);
+        assert!(range(3.0, false).is_err() && range(2.0, true).is_err() && range(f32::NAN, true).is_err());
+        let mut values = [0.5, 7.0];
+        range(3.0, true).expect("allowed").unnormalize(&mut values);
+        assert_eq!(values[1], 3.0);
     }
 }

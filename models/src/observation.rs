@@ -118,9 +118,9 @@ pub fn finish_actions(
         normalized.iter_mut().for_each(|v| *v = v.clamp(-clip, clip));
     }
     let mut actions = Vec::with_capacity(config.horizon * loaded.action_dim);
-    for row in normalized.chunks_exact(config.action_dim) {
+    for (step, row) in normalized.chunks_exact(config.action_dim).enumerate() {
         let mut row: Vec<f32> = row.iter().take(loaded.action_dim).copied().collect();
-        loaded.normalization.action.unnormalize(&mut row);
+        loaded.normalization.action_at(step).unnormalize(&mut row);
         for ((value, relative), state) in row.iter_mut().zip(&loaded.normalization.relative).zip(state) {
             *value += if *relative { *state } else { 0.0 };
         }

@@ -1,4 +1,4 @@
-//! The prompt's text: the task, and for pi0.5 the robot's state.
+//! The prompt's text, as the model's origin makes it of the task and, for pi0.5, of the robot's state.
 
 use crate::config::PromptFormat;
 use crate::families::Loaded;
@@ -6,11 +6,17 @@ use crate::families::Loaded;
 /// Bins of a state in the prompt.
 const BINS: f64 = 256.0;
 
-/// The text that becomes tokens: the task as it is (the tokenizer cleans it), or task and state as openpi's
-/// `PaligemmaTokenizer.tokenize` and lerobot's `Pi05PrepareStateTokenizerProcessorStep` put them together.
+/// The text that becomes tokens after the begin of sequence. openpi's pi0 cleans the task, and encodes the newline by
+/// itself (`PaligemmaTokenizer.tokenize`): there the tokenizer does both. The others: task and state as openpi's
+/// `PaligemmaTokenizer.tokenize` and lerobot's `Pi05PrepareStateTokenizerProcessorStep` put them together, lerobot's
+/// `Pi0NewLineProcessor`, open-pi-zero's `add_image_tokens_to_prompt`, and Galaxea's `PaliGemmaTokenizer` with what
+/// `augment_instruction` gives it without a high-level task.
 pub fn text(loaded: &Loaded, task: &str, state: &[f32]) -> String {
     match loaded.model.config.prompt {
         PromptFormat::Task => task.to_owned(),
+        PromptFormat::Lerobot => format!("{task}{}", if task.ends_with('\n') { "" } else { "\n" }),
+        PromptFormat::OpenPiZero => format!("{task}\n"),
+        PromptFormat::Galaxea => format!("Task: [Low]: {task}, "),
         PromptFormat::TaskAndState => {
             let mut state = state.to_vec();
             loaded.normalization.state.normalize(&mut state);

@@ -6,22 +6,26 @@ use crate::config::ModelConfig;
 use crate::depthvla::Model;
 use crate::error::ModelError;
 use crate::params::{Param, Role};
-use crate::save::{Saved, write_model};
-use crate::weights::WeightFormat;
+use crate::save::{Saved, Values, write_model};
 
 /// `n` values of N(0, 1): SplitMix64 and Box–Muller, the same for a seed on every machine.
 pub fn normal(seed: u64, n: usize) -> Vec<f32> {
+    normals(seed).take(n).collect()
+}
+
+/// As [`normal`], without end.
+fn normals(seed: u64) -> impl Iterator<Item = f32> {
     let mut state = seed;
-    let mut uniform = || {
+    let mut uniform = move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     };
-    (0..n)
-        .map(|_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32)
-        .collect()
+    std::iter::repeat_with(move || {
+        ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32
+    })
 }
 
 /// Writes a directory with `config.json` and seeded random bf16 weights for `config`.
@@ -33,11 +37,8 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
 /// [`ModelError::Config`], or [`ModelError::Io`] when the directory cannot be written.
 pub fn write_checkpoint(dir: &Path, config: &ModelConfig, seed: u64) -> Result<(), ModelError> {
     let model = Model::new(config.clone())?;
-    let used: Vec<&Param> = model.params.params.iter().filter(|p| p.role != Role::Unused).collect();
-    let saved: Vec<Saved<'_>> = used
-        .iter()
-        .map(|p| Saved { name: &p.name, format: WeightFormat::Bf16, shape: &p.shape, bytes: values(p, seed).into() })
-        .collect();
+    let used = model.params.params.iter().filter(|p| p.role != Role::Unused);
+    let saved: Vec<Saved<'_>> = used.map(|param| Saved::of(param, Values::Random(param, seed))).collect();
     write_model(dir, config, &saved)
 }
 
@@ -54,5 +55,9 @@ pub(crate) fn values(p: &Param, seed: u64) -> Vec<u8> {
         _ if multiplies => (1.0, 0.1),
         _ => (0.0, 0.1),
     };
-    normal(seed ^ hash, count).into_iter().flat_map(|v| half::bf16::from_f32(mean + std * v).to_le_bytes()).collect()
+    let mut bytes = Vec::with_capacity(2 * count);
+    for value in normals(seed ^ hash).take(count) {
+        bytes.extend(half::bf16::from_f32(mean + std * value).to_le_bytes());
+    }
+    bytes
 }

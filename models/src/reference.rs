@@ -86,8 +86,8 @@ impl<'a> Reference<'a> {
             Op::ImageUnpack { layout, params, bytes, .. } => {
                 cpu::image_unpack(*layout, params, self.words(*bytes), out)
             }
-            Op::ResizePillow { params, table, source, .. } => {
-                cpu::resize_pillow(params, self.words(*table), self.words(*source), out);
+            Op::ResizeAxis { arithmetic, params, table, source, .. } => {
+                cpu::resize_axis(*arithmetic, params, self.words(*table), self.words(*source), out);
             }
             Op::ResizeTorch { params, source, .. } => cpu::resize_torch(params, self.words(*source), floats(out)),
             Op::ImagePad { params, source, .. } => cpu::image_pad(params, self.words(*source), floats(out)),

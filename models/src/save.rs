@@ -4,24 +4,69 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use safetensors::{Dtype, View};
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::params::Param;
+use crate::random;
 use crate::weights::WeightFormat;
 
 /// One tensor to write.
 #[derive(Debug)]
 pub struct Saved<'a> {
-    /// Fathom's name.
+    /// Its name.
     pub name: &'a str,
-    /// Number format of `bytes`.
-    pub format: WeightFormat,
-    /// Shape.
+    /// Its shape, as stored.
     pub shape: &'a [usize],
-    /// Row-major, little-endian.
-    pub bytes: Cow<'a, [u8]>,
+    /// Its values.
+    pub values: Values<'a>,
+}
+
+/// What is written for a tensor.
+#[derive(Debug)]
+pub enum Values<'a> {
+    /// Row-major, little-endian, of this number format.
+    Given(WeightFormat, Cow<'a, [u8]>),
+    /// [`random::values`] of this parameter and seed, made when they are written: a whole model never lies in memory.
+    Random(&'a Param, u64),
+}
+
+impl<'a> Saved<'a> {
+    /// A parameter under its own name, in its own shape.
+    pub fn of(param: &'a Param, values: Values<'a>) -> Saved<'a> {
+        Saved { name: &param.name, shape: &param.shape, values }
+    }
+}
+
+impl View for &Saved<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.values {
+            Values::Given(WeightFormat::F32, _) => Dtype::F32,
+            Values::Given(WeightFormat::W8, _) => Dtype::I8,
+            Values::Given(WeightFormat::W4 { .. }, _) => Dtype::U8,
+            Values::Given(WeightFormat::F16, _) => Dtype::F16,
+            Values::Given(WeightFormat::Bf16, _) | Values::Random(..) => Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::Given(_, bytes) => Cow::Borrowed(bytes),
+            Values::Random(param, seed) => Cow::Owned(random::values(param, *seed)),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match &self.values {
+            Values::Given(_, bytes) => bytes.len(),
+            Values::Random(..) => WeightFormat::Bf16.row_bytes(self.shape.iter().product()),
+        }
+    }
 }
 
 /// Writes `config.json` and `model.safetensors` into `dir`, which is made. The weights appear whole or not at all.
@@ -47,22 +92,9 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
 /// As [`write_model`].
 pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
     let part = path.with_extension("safetensors.part");
-    let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
-    let views = tensors
-        .iter()
-        .map(|t| {
-            let dtype = match t.format {
-                WeightFormat::F32 => Dtype::F32,
-                WeightFormat::F16 => Dtype::F16,
-                WeightFormat::Bf16 => Dtype::BF16,
-                WeightFormat::W8 => Dtype::I8,
-                WeightFormat::W4 { .. } => Dtype::U8,
-            };
-            Ok((t.name, TensorView::new(dtype, t.shape.to_vec(), &t.bytes)?))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(invalid)?;
-    safetensors::serialize_to_file(views, None, &part).map_err(invalid)?;
+    let views = tensors.iter().map(|t| (t.name, t));
+    safetensors::serialize_to_file(views, None, &part)
+        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })?;
     fs::rename(&part, path).map_err(io(path))
 }
 

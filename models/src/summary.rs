@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
 
-use crate::config::ModelConfig;
-use crate::families::Loaded;
-use crate::params::{ParamId, Role};
+use crate::config::{ModelConfig, Vit};
+use crate::depth_anything::{self, DepthKind};
+use crate::error::ModelError;
+use crate::families::{self, Family, Loaded, Origin};
+use crate::params::{ParamId, ParamTable, Role};
+use crate::weights::Weights;
 
 /// One part of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -20,9 +24,42 @@ pub struct Part {
     pub bytes: u64,
 }
 
-/// A loaded model in numbers.
+/// A directory in numbers.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+#[serde(untagged)]
+pub enum Summary {
+    /// A policy.
+    Policy(Box<PolicySummary>),
+    /// Depth Anything.
+    Depth(DepthSummary),
+}
+
+impl Summary {
+    /// Of the model in `dir`, of the given family or of that which its files say.
+    ///
+    /// # Errors
+    /// As [`families::load_as`] and [`depth_anything::load`].
+    pub fn read(dir: &Path, family: Option<Family>) -> Result<Summary, ModelError> {
+        if matches!(family, None | Some(Family::DepthAnything)) && depth_anything::recognises(dir) {
+            return Ok(Summary::Depth(DepthSummary::read(dir)?));
+        }
+        let loaded = families::load_base(dir, family)?;
+        Ok(Summary::Policy(Box::new(PolicySummary::of(dir, &loaded)?)))
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Summary::Policy(policy) => policy.fmt(f),
+            Summary::Depth(depth) => depth.fmt(f),
+        }
+    }
+}
+
+/// A loaded policy in numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct PolicySummary {
     /// Where it came from.
     pub family: String,
     /// Parts in the order of the data's way.
@@ -33,12 +70,40 @@ pub struct Summary {
     pub state_dims: [usize; 2],
     /// Length of the robot's action.
     pub action_dim: usize,
+    /// Names, modes, and views that are left out.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// File of the statistics; identity is used where there is none.
     pub statistics: Option<String>,
+    /// What it is for, where it gives no actions.
+    pub purpose: Option<&'static str>,
     /// Tensors of the checkpoint that inference does not read.
     pub skipped: Vec<String>,
     /// All sizes and variants.
     pub config: ModelConfig,
+}
+
+/// A Depth Anything in numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct DepthSummary {
+    /// `depth-anything`.
+    pub family: &'static str,
+    /// Parts in the order of the data's way.
+    pub parts: Vec<Part>,
+    /// Bytes of the checkpoint by number format.
+    pub bytes_by_format: BTreeMap<String, u64>,
+    /// `metric` or `relative`.
+    pub kind: &'static str,
+    /// The largest depth in metres of a metric model.
+    pub max_depth: Option<f32>,
+    /// The backbone's sizes.
+    pub backbone: Vit,
+    /// After how many of its layers features are taken.
+    pub taps: Vec<usize>,
+    /// Width and height of the map of a photo of 640 × 480.
+    pub map_of_vga: (usize, usize),
+    /// Tensors of the checkpoint that inference does not read.
+    pub skipped: Vec<String>,
 }
 
 const PARTS: [&str; 8] = [
@@ -66,40 +131,97 @@ fn part(name: &str) -> &'static str {
     }
 }
 
-impl Summary {
-    /// Counts what `loaded` has.
-    pub fn of(loaded: &Loaded) -> Summary {
-        let mut parts: BTreeMap<&str, Part> = BTreeMap::new();
-        let mut bytes_by_format = BTreeMap::new();
-        for (i, param) in loaded.model.params.params.iter().enumerate() {
-            let Ok((format, bytes, scales)) = loaded.weights.encoded(ParamId(i as u32)) else { continue };
-            let bytes = (bytes.len() + scales.len()) as u64;
-            *bytes_by_format.entry(format.to_string()).or_default() += bytes;
-            if param.role != Role::Unused {
-                let name = part(&param.name);
-                let part = parts.entry(name).or_insert(Part { name, ..Part::default() });
-                part.parameters += param.shape.iter().product::<usize>() as u64;
-                part.bytes += bytes;
-            }
+/// Parts in the order of `order`, and bytes by number format.
+fn count(
+    table: &ParamTable,
+    weights: &Weights,
+    order: &[&'static str],
+    part: fn(&str) -> &'static str,
+) -> (Vec<Part>, BTreeMap<String, u64>) {
+    let mut parts: BTreeMap<&str, Part> = BTreeMap::new();
+    let mut bytes_by_format = BTreeMap::new();
+    for (i, param) in table.params.iter().enumerate() {
+        let Ok((format, bytes, scales)) = weights.encoded(ParamId(i as u32)) else { continue };
+        let bytes = (bytes.len() + scales.len()) as u64;
+        *bytes_by_format.entry(format.to_string()).or_default() += bytes;
+        if param.role != Role::Unused {
+            let name = part(&param.name);
+            let part = parts.entry(name).or_insert(Part { name, ..Part::default() });
+            part.parameters += param.shape.iter().product::<usize>() as u64;
+            part.bytes += bytes;
         }
-        Summary {
-            family: format!("{:?}", loaded.family),
-            parts: PARTS.iter().filter_map(|name| parts.remove(name)).collect(),
+    }
+    (order.iter().filter_map(|name| parts.remove(name)).collect(), bytes_by_format)
+}
+
+impl DepthSummary {
+    fn read(dir: &Path) -> Result<DepthSummary, ModelError> {
+        let (model, weights) = depth_anything::load(dir)?;
+        let part = |name: &str| match name.split('.').next() {
+            Some("backbone") => "DINOv2",
+            Some("neck") => "neck",
+            _ => "head",
+        };
+        let (parts, bytes_by_format) = count(&model.params, &weights, &["DINOv2", "neck", "head"], part);
+        let metric = model.config.kind == DepthKind::Metric;
+        Ok(DepthSummary {
+            family: "depth-anything",
+            parts,
             bytes_by_format,
-            state_dims: [*loaded.state_dims.start(), *loaded.state_dims.end()],
-            action_dim: loaded.action_dim,
-            statistics: loaded.normalization.source.as_ref().map(|p| p.display().to_string()),
-            skipped: loaded.weights.skipped().to_vec(),
-            config: loaded.model.config.clone(),
-        }
+            kind: if metric { "metric" } else { "relative" },
+            max_depth: metric.then_some(model.config.max_depth),
+            map_of_vga: model.map_size(640, 480)?,
+            skipped: weights.skipped().to_vec(),
+            backbone: model.config.backbone,
+            taps: model.config.taps,
+        })
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for DepthSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = &self.config;
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let b = &self.backbone;
         writeln!(f, "family       {}", self.family)?;
+        match self.max_depth {
+            Some(metres) => writeln!(f, "depth        metric, up to {metres} m")?,
+            None => writeln!(f, "depth        relative: larger is nearer")?,
+        }
+        let (width, height) = self.map_of_vga;
+        writeln!(f, "map          {width}×{height} of a photo of 640×480")?;
+        writeln!(f, "layers       {}, {} heads, width {}, taps after {:?}", b.layers, b.heads, b.width, self.taps)?;
+        write_counts(f, &self.parts, &self.skipped, &self.bytes_by_format)
+    }
+}
+
+impl PolicySummary {
+    /// Counts what `loaded`, of the directory `dir`, has.
+    fn of(dir: &Path, loaded: &Loaded) -> Result<PolicySummary, ModelError> {
+        let (parts, bytes_by_format) = count(&loaded.model.params, &loaded.weights, &PARTS, part);
+        Ok(PolicySummary {
+            family: loaded.family.to_string(),
+            parts,
+            bytes_by_format,
+            origin: Origin::read(dir, loaded)?,
+            state_dims: [*loaded.state_dims.start(), *loaded.state_dims.end()],
+            action_dim: loaded.action_dim,
+            statistics: loaded.normalization.source.as_ref().map(|p| p.display().to_string()),
+            purpose: loaded.family.purpose(),
+            skipped: loaded.weights.skipped().to_vec(),
+            config: loaded.model.config.clone(),
+        })
+    }
+}
+
+impl fmt::Display for PolicySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (c, o) = (&self.config, &self.origin);
+        let names = |names: &Option<Vec<String>>| {
+            names.as_ref().map_or("the checkpoint has no names".to_owned(), |list| list.join(", "))
+        };
+        writeln!(f, "family       {}", self.family)?;
+        if let Some(purpose) = self.purpose {
+            writeln!(f, "             no action model: {purpose}; what is said of state and actions is the default")?;
+        }
         writeln!(
             f,
             "views        {}, each {2}×{2}, {1} tokens",
@@ -107,6 +229,9 @@ impl fmt::Display for Summary {
             c.vision.patches(),
             c.vision.image_size
         )?;
+        if !o.skipped_views.is_empty() {
+            writeln!(f, "left out     {}", o.skipped_views.join(", "))?;
+        }
         match &c.depth {
             Some(d) => writeln!(
                 f,
@@ -120,12 +245,17 @@ impl fmt::Display for Summary {
         writeln!(f, "prompt       at most {} tokens of {}", c.max_tokens, c.vocab)?;
         let [least, most] = self.state_dims;
         let state = if least == most { format!("{most} values") } else { format!("{least} to {most} values") };
-        writeln!(f, "state        {state}, padded to {}", c.state_dim)?;
+        writeln!(f, "state        {state}, padded to {}: {}", c.state_dim, names(&o.state_names))?;
         writeln!(
             f,
-            "actions      {} steps of {} values (the model's: {}), {} flow steps",
-            c.horizon, self.action_dim, c.action_dim, c.flow.steps
+            "actions      {} steps of {} values (the model's: {}), {} flow steps: {}",
+            c.horizon,
+            self.action_dim,
+            c.action_dim,
+            c.flow.steps,
+            names(&o.action_names)
         )?;
+        writeln!(f, "normalised   state {}, actions {}", o.state_normalization, o.action_normalization)?;
         writeln!(f, "statistics   {}", self.statistics.as_deref().unwrap_or("none: identity"))?;
         let a = &c.attention;
         writeln!(
@@ -133,23 +263,29 @@ impl fmt::Display for Summary {
             "layers       {}, {} heads of {}, {} for keys and values",
             c.layers, a.heads, a.head_dim, a.kv_heads
         )?;
-        writeln!(f, "\n{:14}  {:>13}  {:>9}", "part", "parameters", "MiB")?;
-        for part in &self.parts {
-            writeln!(f, "{:14}  {:>13}  {:>9.1}", part.name, part.parameters, mib(part.bytes))?;
-        }
-        let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).sum::<u64>();
-        write!(f, "{:14}  {:>13}  {:>9.1}", "together", sum(|p| p.parameters), mib(sum(|p| p.bytes)))?;
-        if !self.skipped.is_empty() {
-            write!(
-                f,
-                "\nnot read: {} tensors, such as {}",
-                self.skipped.len(),
-                self.skipped.first().map_or("", String::as_str)
-            )?;
-        }
-        for (format, bytes) in &self.bytes_by_format {
-            write!(f, "\n{format}: {:.1} MiB in the file", mib(*bytes))?;
-        }
-        Ok(())
+        write_counts(f, &self.parts, &self.skipped, &self.bytes_by_format)
     }
+}
+
+/// Tables of parts and formats, and what is not read.
+fn write_counts(
+    f: &mut fmt::Formatter<'_>,
+    parts: &[Part],
+    skipped: &[String],
+    bytes_by_format: &BTreeMap<String, u64>,
+) -> fmt::Result {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    writeln!(f, "\n{:14}  {:>13}  {:>9}", "part", "parameters", "MiB")?;
+    for part in parts {
+        writeln!(f, "{:14}  {:>13}  {:>9.1}", part.name, part.parameters, mib(part.bytes))?;
+    }
+    let sum = |of: fn(&Part) -> u64| parts.iter().map(of).sum::<u64>();
+    write!(f, "{:14}  {:>13}  {:>9.1}", "together", sum(|p| p.parameters), mib(sum(|p| p.bytes)))?;
+    if let Some(first) = skipped.first() {
+        write!(f, "\nnot read: {} tensors, such as {first}", skipped.len())?;
+    }
+    for (format, bytes) in bytes_by_format {
+        write!(f, "\n{format}: {:.1} MiB in the file", mib(*bytes))?;
+    }
+    Ok(())
 }

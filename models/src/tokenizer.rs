@@ -75,6 +75,24 @@ impl Tokenizer {
         Ok(Tokenizer { vocab, merges: table, bos })
     }
 
+    /// As [`open`](Self::open), for a model whose embedding table has `rows` rows: a table is often a little longer than its
+    /// vocabulary (padding, PaliGemma's tokens for places), but a vocabulary of less than 99 in 100 is another model's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_for(dir: &Path, rows: usize) -> Result<Tokenizer, ModelError> {
+        let tokenizer = Tokenizer::open(dir)?;
+        let size = tokenizer.vocab.len();
+        if size * 100 < rows * 99 {
+            let path = dir.join("tokenizer.json");
+            return Err(ModelError::Prompt(format!(
+                "{}: expected a vocabulary for the embedding table's {rows} rows, found {size} tokens",
+                path.display()
+            )));
+        }
+        Ok(tokenizer)
+    }
+
     /// Tokens of what [`prompt::text`] gives for a model of this format.
     ///
     /// # Errors
@@ -82,7 +100,9 @@ impl Tokenizer {
     pub fn text(&self, format: PromptFormat, text: &str) -> Result<Vec<i32>, ModelError> {
         match format {
             PromptFormat::Task => self.prompt(text),
-            PromptFormat::TaskAndState => Ok([vec![self.bos], self.encode(text)?].concat()),
+            PromptFormat::TaskAndState | PromptFormat::Lerobot | PromptFormat::OpenPiZero | PromptFormat::Galaxea => {
+                Ok([vec![self.bos], self.encode(text)?].concat())
+            }
         }
     }
 
@@ -125,12 +145,13 @@ impl Tokenizer {
 }
 
 /// A `tokenizer.json` that knows single bytes only, for models that were never trained: ids 0 to 3 are padding, end,
-/// begin and unknown, 4 is the newline, 5 to 260 the bytes.
-pub fn bytes_only() -> serde_json::Value {
+/// begin and unknown, 4 is the newline, 5 to 260 the bytes, and the rest up to `size` is not used.
+pub fn bytes_only(size: usize) -> serde_json::Value {
     let names = ["<pad>", "<eos>", BOS, "<unk>", "\n"].map(str::to_owned);
     let bytes = (0..=255).map(|b| format!("<0x{b:02X}>"));
+    let rest = (261..size).map(|id| format!("<unused{id}>"));
     let vocab: serde_json::Map<String, serde_json::Value> =
-        names.into_iter().chain(bytes).enumerate().map(|(id, name)| (name, id.into())).collect();
+        names.into_iter().chain(bytes).chain(rest).enumerate().map(|(id, name)| (name, id.into())).collect();
     serde_json::json!({ "model": { "type": "BPE", "byte_fallback": true, "vocab": vocab, "merges": [] } })
 }
 
@@ -156,6 +177,16 @@ mod tests {
 
     #[test]
     fn the_byte_tokenizer_takes_any_prompt() {
-        assert_eq!(tokenizer(&bytes_only()).prompt("A\u{e9}").expect("encodes"), [2, 5 + 65, 5 + 0xC3, 5 + 0xA9, 4]);
+        assert_eq!(tokenizer(&bytes_only(0)).prompt("A\u{e9}").expect("encodes"), [2, 5 + 65, 5 + 0xC3, 5 + 0xA9, 4]);
+    }
+
+    #[test]
+    fn a_vocabulary_much_smaller_than_the_embedding_is_another_models() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("tokenizer.json"), bytes_only(297).to_string()).expect("written");
+        assert!(Tokenizer::open_for(dir.path(), 300).is_ok(), "a table that was padded");
+        let error = Tokenizer::open_for(dir.path(), 301).expect_err("too small").to_string();
+        assert!(error.contains("tokenizer.json: expected a vocabulary for the embedding table's 301 rows"), "{error}");
+        assert!(error.contains("found 297 tokens"), "{error}");
     }
 }

@@ -106,6 +106,13 @@ impl Weights {
         })
     }
 
+    /// Says that a parameter's bytes will not be looked at soon: their pages may leave memory.
+    pub fn release(&self, id: ParamId) {
+        if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
+            self.checkpoint.release(&found.place);
+        }
+    }
+
     /// Values of a parameter.
     ///
     /// # Errors
@@ -214,7 +221,9 @@ fn check(
         (None, _) => (format, name, &entry.place),
     };
     let bytes = checkpoint.at(at).unwrap_or_default();
-    if let Some(index) = not_finite(floats, bytes) {
+    let first = not_finite(floats, bytes);
+    checkpoint.release(at);
+    if let Some(index) = first {
         let element = bytes.get(floats.row_bytes(index)..floats.row_bytes(index + 1)).unwrap_or_default();
         let value = floats.decode(element, &[]).first().copied().unwrap_or(f32::NAN);
         problems.push(TensorProblem::NotFinite { name: of, index, value });

@@ -37,6 +37,9 @@ pub struct ModelSection {
     pub path: PathBuf,
     /// What the checkpoint is, where its files do not tell or tell otherwise.
     pub family: Option<Family>,
+    /// Views of the checkpoint that the robot has no camera for: they are left out, not faked.
+    #[serde(default)]
+    pub skip_views: Vec<String>,
     /// What the robot is to do; needs `tokenizer.json` in the directory. Or `tokens`.
     pub prompt: Option<String>,
     /// The prompt's tokens.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use fathom_models::config::{ModelConfig, PromptFormat, TimeConditioning};
+use fathom_models::{presets, random};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
@@ -58,14 +60,16 @@ fn model() -> &'static Path {
 
 /// A folder with `robot.toml`: the small model, both cameras from `sources`, then `rest`.
 fn robot(sources: [&str; 2], rest: &str) -> (TempDir, PathBuf) {
+    robot_with(model(), sources, rest)
+}
+
+fn robot_with(model: &Path, sources: [&str; 2], rest: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("robot.toml");
     let text = format!(
         "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\naction_rate_hz = 4.0\n{rest}\n\
          [[camera]]\nview = \"base\"\nsource = {}\n[[camera]]\nview = \"wrist\"\nsource = {}\n",
-        model(),
-        sources[0],
-        sources[1]
+        model, sources[0], sources[1]
     );
     std::fs::write(&path, text).unwrap();
     (folder, path)
@@ -120,22 +124,11 @@ fn infer_gives_lerobots_actions_and_the_same_bytes_again() {
 #[test]
 fn infer_on_the_small_model_takes_less_than_400_megabytes() {
     let folder = tempfile::tempdir().unwrap();
-    let observation = folder.path().join("observation.safetensors");
-    let image = vec![90_u8; 480 * 640 * 3];
-    let state: Vec<u8> = [0.1_f32; 6].iter().flat_map(|v| v.to_le_bytes()).collect();
-    let view =
-        |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
-    let tensors = [
-        ("image.base", view(safetensors::Dtype::U8, &[480, 640, 3], &image)),
-        ("image.wrist", view(safetensors::Dtype::U8, &[480, 640, 3], &image)),
-        ("state", view(safetensors::Dtype::F32, &[6], &state)),
-    ];
-    let prompt = std::collections::HashMap::from([("prompt".to_owned(), "reach for the red block".to_owned())]);
-    safetensors::serialize_to_file(tensors, Some(prompt), &observation).unwrap();
     let output = folder.path().join("actions.safetensors");
     let mut command = fathom();
     command.args(["infer", "--software", "--seed", "3", "--model"]).arg(model());
-    let mut child = command.arg("--observation").arg(&observation).arg("--output").arg(&output).spawn().unwrap();
+    command.arg("--observation").arg(model().join("observation.safetensors"));
+    let mut child = command.arg("--output").arg(&output).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak_kib = 0;
     let ended = loop {
@@ -173,6 +166,40 @@ fn the_loop_moves_the_bench_scenes_arm() {
     assert!(std::fs::metadata(&picture).unwrap().len() > 10_000, "a picture");
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!(json["header"]["adapter_type"], "software");
+}
+
+/// pi0.5 reads the state in its prompt. The warm-up has a guess there; then it is what the controller measures, and a prompt
+/// of another length is prepared for.
+#[test]
+fn the_prompt_of_pi05_has_the_measured_state() {
+    let pi05 = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        depth: None,
+        max_tokens: 100,
+        state_token: false,
+        time_conditioning: TimeConditioning::AdaRms,
+        prompt: PromptFormat::TaskAndState,
+        ..presets::small()
+    };
+    random::write_checkpoint(pi05.path(), &config, 0).unwrap();
+    for file in ["tokenizer.json", "norm_stats.json"] {
+        std::fs::copy(model().join(file), pi05.path().join(file)).unwrap();
+    }
+    let (_folder, config) = robot_with(pi05.path(), [BENCH, BENCH], SIMULATED);
+    let mut command = fathom();
+    let output = run(command.args(["run", "--software", "--log", "debug", "--seconds", "8", "--config"]).arg(&config));
+    assert!(output.status.success(), "it failed");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let states: Vec<&str> = said
+        .lines()
+        .filter_map(|l| l.split_once("Task: reach for the red block, State: ")?.1.split_once(';'))
+        .map(|(state, _)| state)
+        .collect();
+    assert!(states.iter().all(|s| s.split(' ').count() == 6), "six joints: {states:?}");
+    // The scene's arm starts where the statistics' mean is: in the middle of the 256 bins.
+    let measured = states.iter().position(|s| *s == "128 128 128 128 128 128").expect("the measured pose");
+    assert!(measured > 0 && states[0] != states[measured], "a guess comes first: {states:?}");
+    assert!(said.contains("prepared anew"), "the numbers have other lengths");
 }
 
 #[test]
@@ -257,10 +284,60 @@ fn inspect_tells_what_a_directory_holds() {
     for part in ["depth expert", "VLM expert", "base, wrist", "none: identity", "345132"] {
         assert!(text.contains(part), "no {part:?}");
     }
-    let json = succeed(fathom().args(["inspect", "--json"]).arg(tests("golden/pi0_lerobot")));
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["family"], &json["action_dim"]), (&"LerobotPi0".into(), &7.into()));
+    assert!(text.contains("the checkpoint has no names") && text.contains("family       depthvla"), "{text}");
+}
+
+/// What lerobot's files say, and what is left out; the text has the same facts as the JSON.
+#[test]
+fn inspect_tells_names_normalisation_and_what_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(tests("golden/pi0_lerobot")).unwrap() {
+        let file = file.unwrap().path();
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let inspect = || {
+        let text = succeed(fathom().arg("inspect").arg(folder.path()));
+        let json = succeed(fathom().args(["inspect", "--json"]).arg(folder.path()));
+        (text, serde_json::from_str::<serde_json::Value>(&json).unwrap())
+    };
+    let (text, json) = inspect();
+    assert_eq!((&json["family"], &json["action_dim"]), (&"lerobot-pi0".into(), &7.into()));
     assert_eq!(json["config"]["views"], serde_json::json!(["top", "wrist"]));
+    assert_eq!(json["state_names"], serde_json::Value::Null);
+    assert_eq!((&json["state_normalization"], &json["action_normalization"]), (&"mean_std".into(), &"mean_std".into()));
+    assert_eq!(json["skipped_views"], serde_json::json!([]));
+    assert!(text.contains("normalised   state mean_std, actions mean_std"), "{text}");
+
+    let file = folder.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    config["empty_cameras"] = 1.into();
+    config["input_features"]["observation.images.empty_camera_0"] =
+        config["input_features"]["observation.images.top"].clone();
+    std::fs::write(&file, config.to_string()).unwrap();
+    std::fs::create_dir(folder.path().join("meta")).unwrap();
+    let info = serde_json::json!({ "features": {
+        "observation.state": { "names": { "motors": ["pan", "lift"] } },
+        "action": { "names": ["pan.pos", "grip.pos"] },
+    } });
+    std::fs::write(folder.path().join("meta/info.json"), info.to_string()).unwrap();
+    let (text, json) = inspect();
+    assert_eq!(json["state_names"], serde_json::json!(["pan", "lift"]));
+    assert_eq!(json["action_names"], serde_json::json!(["pan.pos", "grip.pos"]));
+    assert_eq!(json["skipped_views"], serde_json::json!(["empty_camera_0"]));
+    for part in ["pan, lift", "pan.pos, grip.pos", "left out     empty_camera_0", "not read: ", "f32: "] {
+        assert!(text.contains(part), "no {part:?}");
+    }
+}
+
+#[test]
+fn inspect_tells_what_a_depth_model_is() {
+    let text = succeed(fathom().arg("inspect").arg(tests("golden/depth_anything_metric")));
+    for part in ["depth-anything", "metric, up to 20 m", "[2, 3, 5, 6]", "DINOv2", "neck", "head", "bf16: "] {
+        assert!(text.contains(part), "no {part:?}");
+    }
+    let json = succeed(fathom().args(["inspect", "--json"]).arg(tests("golden/depth_anything_relative")));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["family"], &json["kind"]), (&"depth-anything".into(), &"relative".into()));
 }
 
 fn depth(model: &Path, image: &Path, output: &Path) -> Command {

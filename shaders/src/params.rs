@@ -22,8 +22,8 @@ macro_rules! params {
 params! {
     /// `image_unpack.wgsl`
     ImageUnpack { width: u32, height: u32, stride: u32 }
-    /// `resize_pillow.wgsl`
-    ResizePillow { in_width: u32, out_width: u32, out_height: u32, vertical: u32, taps: u32 }
+    /// `resize_axis.wgsl`
+    ResizeAxis { in_width: u32, out_width: u32, out_height: u32, vertical: u32, taps: u32, wide: u32 }
     /// `resize_torch.wgsl`
     ResizeTorch { in_width: u32, in_height: u32, width: u32, height: u32, left: u32, top: u32, side: u32 }
     /// `image_pad.wgsl`

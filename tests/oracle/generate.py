@@ -58,6 +58,8 @@ def write_resize(case: dict, folder: Path) -> None:
         tensors[f"in.{n}"] = torch.from_numpy(image)
         tensors[f"pillow.{n}"] = torch.from_numpy(resize.pillow(image, size).copy())
         tensors[f"torch.{n}"] = resize.torch_bilinear(image, size).contiguous()
+        tensors[f"torchvision.{n}"] = torch.from_numpy(resize.torchvision(image, size).copy())
+        tensors[f"lanczos4.{n}"] = torch.from_numpy(resize.lanczos4(image, size))
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder.with_suffix(".safetensors"))
 

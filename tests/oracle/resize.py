@@ -1,6 +1,6 @@
-"""The two ways in which an image of any size becomes a model's square input.
+"""The ways in which an image of any size becomes a model's square input.
 
-Both keep the aspect ratio, truncate the new sides (in double precision, so the longer side can come out one pixel short),
+`pillow` and `torch_bilinear` keep the aspect ratio, truncate the new sides (in double precision, so the longer side can come out one pixel short),
 and centre the result on black with the odd pixel at the right or the bottom:
 
     ratio = max(width / size, height / size)
@@ -9,12 +9,16 @@ and centre the result on black with the odd pixel at the right or the bottom:
 
 An image that already is `size` by `size` passes unchanged. An aspect ratio above `size` makes a side of 0 pixels, which
 both references refuse.
+
+`torchvision` and `lanczos4` stretch.
 """
 
+import cv2  # a dependency of lerobot
 import numpy as np
 import torch
 from lerobot.policies.common.vla_utils import resize_with_pad_torch
 from PIL import Image
+from torchvision.transforms import Resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,6 +49,16 @@ def torch_bilinear(image: np.ndarray, size: int) -> torch.Tensor:
     if pixels.shape[1:3] != (size, size):
         pixels = resize_with_pad_torch(pixels, size, size)
     return pixels[0]
+
+
+def torchvision(image: np.ndarray, size: int) -> np.ndarray:
+    """u8 (H, W, 3) to u8 (size, size, 3): the class, defaults and layout of GalaxeaVLA's configs/data/libero/default.yaml."""
+    return Resize([size, size])(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+
+
+def lanczos4(image: np.ndarray, size: int) -> np.ndarray:
+    """u8 (H, W, 3) to u8 (size, size, 3): the call in open-pi-zero's src/agent/env_adapter/simpler.py."""
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LANCZOS4)
 
 
 def unit(image: np.ndarray, size: int, mode: str) -> torch.Tensor:

@@ -160,3 +160,14 @@ pub fn relative_error(expected: &[f32], found: &[f32]) -> f32 {
     let difference = expected.iter().zip(found).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
     if difference == 0.0 { 0.0 } else { difference / magnitude }
 }
+
+/// Notes a test that cannot run here, for `tools/test` to report.
+#[allow(clippy::expect_used, reason = "for tests")]
+pub fn skip(name: &str, reason: &str) {
+    use std::io::Write as _;
+    println!("skipped: {reason}");
+    if let Ok(path) = std::env::var("FATHOM_SKIPS") {
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips");
+        writeln!(file, "{name}: {reason}").expect("noted");
+    }
+}

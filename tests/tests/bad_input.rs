@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fathom::engine::{EngineError, Inputs, Session};
 use fathom_models::depthvla::ForwardOptions;
-use fathom_models::families::{self, Loaded};
+use fathom_models::families::{self, Family, Loaded};
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::WeightFormat;
@@ -154,6 +154,50 @@ fn a_directory_that_is_no_model() {
     names(&error, &["config.json", "line 1"]);
     std::fs::remove_file(&config).expect("the file is removed");
     names(&load(dir.path()), &["config.json", "No such file"]);
+}
+
+#[test]
+fn a_family_that_is_known_and_not_supported_says_so() {
+    for (kind, what) in [
+        ("smolvla", "SmolVLA, not supported"),
+        ("pi0_fast", "pi0-FAST, not supported"),
+        ("act", "ACT, not supported"),
+        ("diffusion", "Diffusion Policy, not supported"),
+        ("groot", "GR00T, not supported"),
+        ("openvla", "OpenVLA, not supported"),
+    ] {
+        let error = load_with("/type", json!(kind));
+        assert!(matches!(error, ModelError::Config(_)), "{error}");
+        names(&error, &[&format!("found {kind:?} (known: {what})"), "nearest known family: depthvla: "]);
+    }
+    let error = load(&path("golden/depth_anything_metric"));
+    names(&error, &["a depth-anything checkpoint is no action model", "for `fathom depth`"]);
+}
+
+/// The family that a checkpoint's names fit best is told where it is not the one that it was taken for.
+#[test]
+fn the_nearest_family_is_named() {
+    let error = families::load_as(&path("golden/pi0_lerobot"), Some(Family::LerobotPi05)).expect_err("a pi0");
+    let ModelError::OtherFamily { problem, .. } = &error else { panic!("{error}") };
+    assert!(matches!(**problem, ModelError::Tensors { .. }), "{error}");
+    names(&error, &["time_mlp_in.weight", "nearest known family: lerobot-pi0: 107 of 108 tensors have its names"]);
+
+    let dir = copy_golden("pi0_lerobot");
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = Tensors::default();
+    tensors.put("model.vlm_with_expert.lm_expert.norm.weight", WeightFormat::F32, &[2], &[0.0; 2]);
+    tensors.write(&file);
+    let error = load(dir.path());
+    names(&error, &["missing", "nearest known family: SmolVLA (not supported): 1 of 1 tensors"]);
+    for case in [CASE, "depthvla_opz", "pi0_lerobot", "pi05_lerobot"] {
+        let dir = copy_golden(case);
+        let file = dir.path().join("model.safetensors");
+        let mut tensors = Tensors::read(&file);
+        tensors.put("surplus", WeightFormat::F32, &[2], &[0.0; 2]);
+        tensors.write(&file);
+        let error = load(dir.path());
+        assert!(matches!(error, ModelError::Tensors { .. }), "{case} is what it says: {error}");
+    }
 }
 
 #[test]

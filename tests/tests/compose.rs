@@ -1,8 +1,9 @@
 //! A DepthVLA composed of lerobot's pi0 and a DINOv2 encoder holds both, and its VLM computes what the pi0's did.
 
 use fathom_models::compose::compose;
-use fathom_models::families;
-use fathom_models::weights::Checkpoint;
+use fathom_models::weights::{Checkpoint, WeightFormat};
+use fathom_models::{ModelError, families};
+use fathom_tests::tensors::{Dtype, Tensors};
 use fathom_tests::{Golden, on_twins, path, relative_error};
 use safetensors::SafeTensors;
 
@@ -36,6 +37,47 @@ fn a_composed_model_has_the_pi0s_vlm_and_the_encoders_weights() {
     let again =
         compose(&composed, &encoder, &["top".to_owned()], 7, &output).expect_err("it has a depth branch already");
     assert!(again.to_string().contains("depth"), "{again}");
+}
+
+/// What does not fit is listed, and nothing is written: a tensor that an encoder lacks is not made from the seed.
+#[test]
+fn checkpoints_that_do_not_fit_each_other() {
+    let golden = Golden::load("pi0_lerobot");
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("composed");
+    let mut encoder = Tensors::read(&path("golden/depthvla_openpi/model.safetensors"));
+    encoder.0.retain(|name, _| name.starts_with("depth_encoder."));
+    for name in encoder.0.keys().cloned().collect::<Vec<_>>() {
+        encoder.rename(&name, name.trim_start_matches("depth_encoder."));
+    }
+    let refused = |tensors: &Tensors, view: &str| {
+        let file = folder.path().join("encoder.safetensors");
+        tensors.write(&file);
+        let encoder = Checkpoint::open(&file).expect("opens");
+        let error = compose(&golden.loaded, &encoder, &[view.to_owned()], 7, &output).expect_err("it does not fit");
+        assert!(!output.exists(), "nothing was written");
+        error
+    };
+    let error = refused(&encoder, "ceiling");
+    assert!(matches!(error, ModelError::Config(_)) && error.to_string().contains("ceiling"), "{error}");
+
+    let [query, fc2, scale] = ["attention.attention.query.weight", "mlp.fc2.weight", "layer_scale1.lambda1"]
+        .map(|p| format!("encoder.layer.1.{p}"));
+    let mut other = encoder.clone();
+    other.0.remove(&query).expect("a tensor to remove");
+    other.put(&fc2, WeightFormat::F32, &[2, 2], &[0.0; 4]);
+    let (_, shape, _) = other.0.get(&scale).expect("a tensor").clone();
+    other.0.insert(scale.clone(), (Dtype::I32, shape.clone(), vec![0; shape[0] * 4]));
+    let error = refused(&other, "top");
+    let ModelError::Tensors { problems, .. } = &error else { panic!("{error}") };
+    assert_eq!(problems.len(), 3, "{error}");
+    let text = error.to_string();
+    for part in [format!("missing     {query}"), format!("misshapen   {fc2}"), format!("wrong dtype {scale}")] {
+        assert!(text.contains(&part), "no {part:?} in {text}");
+    }
+
+    let error = refused(&Tensors::read(&path("golden/pi0_lerobot/model.safetensors")), "top").to_string();
+    assert!(error.contains("missing     embeddings.patch_embeddings.projection.weight"), "{error}");
 }
 
 /// A Fathom directory may say that actions are relative, as openpi's delta mask does.

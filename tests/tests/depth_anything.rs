@@ -3,13 +3,13 @@
 
 #![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fathom_models::ModelError;
-use fathom_models::depth_anything::{self, BAND_BYTES, DepthOptions};
+use fathom_models::depth_anything::{self, BAND_BYTES, DepthAnything, DepthOptions};
 use fathom_models::image::ImageSpec;
-use fathom_tests::tensors::{Tensors, copy_golden};
-use fathom_tests::{depth, golden_tensors, path, relative_error};
+use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
+use fathom_tests::{depth, golden_tensors, path, relative_error, skip};
 use serde_json::{Value, json};
 
 const CASES: [&str; 2] = ["depth_anything_relative", "depth_anything_metric"];
@@ -28,6 +28,16 @@ fn the_gpu_gives_what_transformers_gives() {
     }
 }
 
+/// The same with an encoder that was trained: its features are within 1e-4 of their largest magnitude.
+#[test]
+fn a_trained_encoder_gives_transformers_features_of_a_photograph() {
+    let name = "a_trained_encoder_gives_transformers_features_of_a_photograph";
+    let Some(dir) = std::env::var_os("FATHOM_TRAINED").filter(|dir| !dir.is_empty()).map(PathBuf::from) else {
+        return skip(name, "FATHOM_TRAINED names no folder that tests/oracle/trained made");
+    };
+    depth::compare_gpu(&dir);
+}
+
 /// `--original-size` resizes as transformers' `post_process_depth_estimation`.
 #[test]
 fn the_map_at_the_photos_size_is_that_of_transformers() {
@@ -37,6 +47,33 @@ fn the_map_at_the_photos_size_is_that_of_transformers() {
         let resized = depth::original_size(&dir, golden.f32("depth").expect("f32"));
         let error = relative_error(&golden.f32("original_size").expect("f32"), &resized);
         assert!(error <= 1e-5, "{case}: {error:.2e}");
+    }
+}
+
+/// With the neck and the head of Large, no tensor of a wide photo passes the 128 MiB that a small adapter binds.
+#[test]
+fn a_wide_photo_fits_a_small_binding_limit() {
+    let dir = copy_golden(CASES[0]);
+    edit(dir.path(), "config.json", |c| {
+        c["neck_hidden_sizes"] = json!([256, 512, 1024, 1024]);
+        c["fusion_hidden_size"] = json!(256);
+        c["head_hidden_size"] = json!(32);
+    });
+    std::fs::remove_file(dir.path().join("preprocessor_config.json")).expect("it is there");
+    let config = depth_anything::read(dir.path()).expect("a configuration");
+    let mut zeros = Tensors::default();
+    for param in DepthAnything::new(config).params.params {
+        let bytes = vec![0; param.shape.iter().product::<usize>() * 2];
+        zeros.0.insert(param.name, (Dtype::BF16, param.shape, bytes));
+    }
+    zeros.write(&dir.path().join("model.safetensors"));
+    let (model, weights) = depth_anything::load(dir.path()).expect("it loads");
+    for (width, height) in [(1920, 1080), (1000, 500)] {
+        let image = ImageSpec::rgb(width, height);
+        let options = DepthOptions { image, taps: false, band_bytes: BAND_BYTES };
+        let graph = model.forward(&weights, &options).expect("the graph is built");
+        let largest = graph.tensors.iter().map(|t| t.words * 4).max().expect("tensors");
+        assert!(largest <= 128 << 20, "{width} × {height}: {} MiB", largest >> 20);
     }
 }
 

@@ -8,9 +8,10 @@ use fathom_models::config::{NormalizationMode, PromptFormat, Resize, TimeConditi
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::normalize::Normalization;
 use fathom_models::observation::Observation;
+use fathom_models::summary::Summary;
 use fathom_models::{ModelError, ShardProblem, TensorProblem, prompt};
 use fathom_tests::tensors::{Tensors, copy_golden};
-use fathom_tests::{Golden, actions_on_twins};
+use fathom_tests::{Golden, actions_on_twins, path};
 use serde_json::{Value, json};
 
 const LEROBOT: &str = "pi0_lerobot";
@@ -162,6 +163,15 @@ fn statistics_that_were_never_filled_in() {
     let error = families::load(dir.path()).expect_err("infinite statistics");
     assert!(matches!(error, ModelError::Statistics { .. }), "{error}");
     assert!(error.to_string().contains("ACTION: expected finite statistics"), "{error}");
+
+    tensors.put("unnormalize_outputs.buffer_action.std", format, &[7], &[1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
+    tensors.write(&file);
+    let error = families::load(dir.path()).expect_err("an element that never changed").to_string();
+    assert!(error.contains("ACTION: expected a deviation") && error.contains("at element 2"), "{error}");
+    edit(&dir.path().join("fathom.json"), |h| h["allow_constant"] = true.into());
+    let loaded = load(dir.path());
+    let mean = loaded.normalization.action.offset[2];
+    assert!(actions(dir.path(), &loaded).chunks(7).all(|a| a[2] == mean), "its mean, whatever the model gave");
 }
 
 /// lerobot: `absolute = relative + state` where the mask says so, with the state of the observation.
@@ -271,7 +281,110 @@ fn the_state_in_the_prompt_of_pi05() {
     let text = prompt::text(&golden.loaded, " push_the\nblock ", &golden.observation.state);
     assert_eq!(Some(text.as_str()), golden.expected.metadata("prompt"));
     let pi0 = Golden::load(LEROBOT);
-    assert_eq!(prompt::text(&pi0.loaded, "a_b", &pi0.observation.state), "a_b");
+    let text = |task: &str| prompt::text(&pi0.loaded, task, &pi0.observation.state);
+    assert_eq!((text(" a_b").as_str(), text("a\n").as_str()), (" a_b\n", "a\n"), "lerobot cleans nothing");
+}
+
+/// What the checkpoint has and the robot lacks is left out by name: in fathom.json, or by the caller.
+#[test]
+fn cameras_that_the_robot_lacks_are_skipped() {
+    let dir = copy_golden(LEROBOT);
+    let mut called = load(dir.path());
+    called.skip_views(&["top".to_owned()]).expect("wrist stays");
+    edit(&dir.path().join("fathom.json"), |h| h["views"] = json!(["wrist"]));
+    let loaded = load(dir.path());
+    assert_eq!(loaded.model.config.views, ["wrist"]);
+    assert_eq!((&loaded.skipped_views, &called.skipped_views), (&vec!["top".to_owned()], &vec!["top".to_owned()]));
+    assert!(actions(dir.path(), &loaded) == actions(dir.path(), &called), "the same bits");
+    assert!(actions(dir.path(), &loaded) != expected(LEROBOT), "the image was used before");
+    let error = called.skip_views(&["wrist".to_owned()]).expect_err("nothing left").to_string();
+    assert!(error.contains("views: expected at least one view"), "{error}");
+    edit(&dir.path().join("fathom.json"), |h| h["views"] = json!(["wrist", "ceiling"]));
+    let error = families::load(dir.path()).expect_err("no such camera").to_string();
+    assert!(error.contains("fathom.json: views") && error.contains("ceiling"), "{error}");
+
+    let mut depth = Golden::load("depthvla_openpi").loaded;
+    let views = depth.model.config.depth.clone().expect("a depth branch").views;
+    let error = depth.skip_views(&views).expect_err("nothing for the depth branch").to_string();
+    assert!(error.contains("views"), "{error}");
+}
+
+/// The golden pi0's VLM as Hugging Face's hub has PaliGemma, or as transformers has written it since 4.52.
+fn as_paligemma(new: bool) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = "model.paligemma_with_expert.paligemma.model.";
+    let mut tensors = Tensors::default();
+    for (name, tensor) in Tensors::read(&path("golden").join(LEROBOT).join("model.safetensors")).0 {
+        let Some(rest) = name.strip_prefix(root) else { continue };
+        let name = match rest.strip_prefix("language_model.") {
+            _ if new => format!("model.{}", rest.replace("vision_tower.vision_model.", "vision_tower.")),
+            Some(rest) => format!("language_model.model.{rest}"),
+            None => rest.to_owned(),
+        };
+        tensors.0.insert(name, tensor);
+    }
+    tensors.write(&dir.path().join("model.safetensors"));
+    let config = json!({"model_type": "paligemma", "vision_config": {"num_attention_heads": 4},
+                        "text_config": {"model_type": "gemma", "num_attention_heads": 8, "num_key_value_heads": 1}});
+    std::fs::write(dir.path().join("config.json"), config.to_string()).expect("the file is written");
+    dir
+}
+
+#[test]
+fn a_paligemma_is_the_base_of_a_mixture() {
+    let pi0 = Golden::load(LEROBOT).loaded;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut encoder = Tensors::default();
+    for (name, tensor) in Tensors::read(&path("golden/depthvla_openpi/model.safetensors")).0 {
+        if let Some(rest) = name.strip_prefix("depth_encoder.") {
+            encoder.0.insert(rest.to_owned(), tensor);
+        }
+    }
+    let encoder_file = folder.path().join("encoder.safetensors");
+    encoder.write(&encoder_file);
+    let encoder = fathom_models::weights::Checkpoint::open(&encoder_file).expect("the encoder");
+    for new in [false, true] {
+        let dir = as_paligemma(new);
+        let error = families::load(dir.path()).expect_err("it gives no actions");
+        assert!(matches!(error, ModelError::NoActions { family: Family::PaliGemma, .. }), "{error}");
+        assert!(error.to_string().contains("fathom compose --paligemma"), "{error}");
+        let base = families::load_base(dir.path(), None).expect("it is a base");
+        let (own, other) = (&base.model.config, &pi0.model.config);
+        assert_eq!((own.vlm, own.vision, own.layers), (other.vlm, other.vision, other.layers));
+        let summary = Summary::read(dir.path(), None).expect("it is described");
+        let Summary::Policy(summary) = summary else { panic!("no policy: {summary}") };
+        assert!(summary.parts.iter().all(|p| p.name != "action expert"), "{summary}");
+
+        let output = folder.path().join(format!("composed {new}"));
+        let views = ["base".to_owned()];
+        let origins = fathom_models::compose::compose(&base, &encoder, &views, 1, &output).expect("it composes");
+        let composed = load(&output);
+        assert_eq!(
+            composed.weights.skipped().len(),
+            base.weights.skipped().len(),
+            "the VLM came along, last layer and all"
+        );
+        assert_eq!(origins.encoder, encoder.names().count());
+        let id = composed.model.embed_tokens;
+        assert_eq!(composed.weights.rows(id, own.vlm.width, &[5]).expect("a row"), {
+            pi0.weights.rows(pi0.model.embed_tokens, own.vlm.width, &[5]).expect("a row")
+        });
+    }
+    let dir = as_paligemma(false);
+    edit(&dir.path().join("config.json"), |c| c["text_config"]["model_type"] = "gemma2".into());
+    let error = families::load_base(dir.path(), None).expect_err("PaliGemma 2").to_string();
+    assert!(error.contains("text_config.model_type: expected gemma, found gemma2"), "{error}");
+}
+
+#[test]
+fn depth_models_are_known_and_give_no_actions() {
+    let dir = copy_golden("depth_anything_relative");
+    for (kind, family) in [("depth_anything", Family::DepthAnything), ("dinov2", Family::Dinov2)] {
+        edit(&dir.path().join("config.json"), |c| c["model_type"] = kind.into());
+        let error = families::load_base(dir.path(), None).expect_err("no actions");
+        assert!(matches!(error, ModelError::NoActions { family: found, .. } if found == family), "{error}");
+        assert!(error.to_string().contains("fathom compose --depth"), "{error}");
+    }
 }
 
 /// The lerobot golden as openpi's converter would have written it.
@@ -326,7 +439,7 @@ fn openpi_gives_what_lerobot_gives_with_its_own_processing() {
     other.model.config.resize = Resize::PillowBilinear;
     let file = dir.path().join("assets/lab/arm/norm_stats.json");
     let mode = NormalizationMode::Zscore { eps: 1e-6 };
-    other.normalization = Normalization::openpi_file(file, mode).expect("the statistics");
+    other.normalization = Normalization::openpi_file(file, mode, false).expect("the statistics");
     assert!(actions(dir.path(), &loaded) == actions_on_twins(&other, &observation), "the same bits");
 
     edit(&dir.path().join("fathom.json"), |h| h["relative_actions"] = json!([2, -1]));

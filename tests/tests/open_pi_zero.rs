@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
-use fathom_models::config::{FlowDirection, ModelConfig, NormalizationMode, Positions, Resize, TimeEmbedding};
+use fathom_models::config::{
+    FlowDirection, ModelConfig, NormalizationMode, Positions, PromptFormat, Resize, TimeEmbedding,
+};
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::observation::Observation;
 use fathom_models::{ModelError, TensorProblem};
@@ -20,7 +22,8 @@ fn load(dir: &Path) -> Loaded {
 fn open_pi_zero(action_head_layers: usize) -> ModelConfig {
     let mut c = fathom_models::presets::small();
     c.views.truncate(1);
-    (c.depth, c.resize, c.max_tokens, c.horizon) = (None, Resize::Exact, 20, 4);
+    (c.depth, c.resize, c.max_tokens, c.horizon) = (None, Resize::CvLanczos4Stretch, 20, 4);
+    c.prompt = PromptFormat::OpenPiZero;
     (c.state_dim, c.action_dim) = (7, 7);
     c.attention.softcap = Some(50.0);
     c.embed.suffix = (c.action.width as f32).sqrt();
@@ -51,6 +54,7 @@ fn open_pi_zero_is_told_by_its_tensors() {
         let mut config = open_pi_zero(layers);
         if family == Family::Galaxea {
             (config.flow.clip, config.max_tokens) = (None, 55);
+            (config.resize, config.prompt) = (Resize::TorchvisionStretch, PromptFormat::Galaxea);
         }
         fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
         let own = load(dir.path());
@@ -95,18 +99,99 @@ fn open_pi_zero_is_told_by_its_tensors() {
     }
 }
 
-#[test]
-fn images_of_another_size_where_nothing_resizes_them() {
+/// A small Galaxea directory whose hints have `more`, and its `dataset_stats.json`: keys in an order of their own.
+fn galaxea(more: serde_json::Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    let config = open_pi_zero(1);
+    fathom_models::random::write_checkpoint(dir.path(), &open_pi_zero(2), 1).expect("the checkpoint is written");
+    std::fs::remove_file(dir.path().join("config.json")).expect("the file is removed");
+    let mut hints = json!({"heads": 2, "kv_heads": 1, "vision_heads": 2, "views": ["base"], "horizon": 4});
+    hints.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    std::fs::write(dir.path().join("fathom.json"), hints.to_string()).expect("the file is written");
+    let lists = |n: usize, at: f32| {
+        let mut map = serde_json::Map::new();
+        for (list, value) in
+            [("mean", at), ("std", 2.0), ("min", at - 8.0), ("max", at + 8.0), ("q01", at - 4.0), ("q99", at + 4.0)]
+        {
+            map.insert(format!("global_{list}"), json!(vec![value; n]));
+            let steps: Vec<_> =
+                (0..4).map(|step| vec![value + if list == "std" { 0.0 } else { step as f32 }; n]).collect();
+            map.insert(format!("stepwise_{list}"), json!(steps));
+        }
+        serde_json::Value::Object(map)
+    };
+    // Not in the order of the alphabet.
+    let part = format!(r#"{{"right_arm": {}, "grip": {}}}"#, lists(6, 1.0), lists(1, 50.0));
+    std::fs::write(dir.path().join("dataset_stats.json"), format!(r#"{{"action": {part}, "state": {part}}}"#))
+        .expect("written");
+    dir
+}
+
+#[test]
+fn galaxeas_statistics_in_all_modes() {
+    let near = |found: &[f32], expected: &[f32]| {
+        assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "{found:?} is not {expected:?}");
+    };
+    let load = |dir: &Path| families::load_as(dir, Some(Family::Galaxea)).expect("it loads").normalization;
+    let values = [3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 75.0];
+    for (mode, arm, grip) in
+        [("z-score", 1.0, 12.5), ("min/max", 0.25, 3.125), ("q01/q99", 0.5, 6.25), ("2/4", 0.0, 72.0)]
+    {
+        let dir = galaxea(json!({ "norm_default_mode": mode }));
+        let mut state = values;
+        load(dir.path()).state.normalize(&mut state);
+        near(&state, &[arm, arm, arm, arm, arm, arm, grip]);
+    }
+    let hints = json!({"use_stepwise_action_norm": true, "norm_exception_mode": {"action": {"grip": "0/100"}},
+                       "relative_actions": [6, -1]});
+    let dir = galaxea(hints);
+    let normalization = load(dir.path());
+    assert_eq!(normalization.relative, [true, true, true, true, true, true, false]);
+    for step in 0..4 {
+        let mut action = [0.5_f32; 7];
+        normalization.action_at(step).unnormalize(&mut action);
+        let arm = 2.0 + step as f32;
+        near(&action, &[arm, arm, arm, arm, arm, arm, 75.0]);
+    }
+    for (hints, part) in [
+        (json!({"norm_default_mode": "median"}), "norm_default_mode: expected z-score, min/max, q01/q99"),
+        (json!({"norm_exception_mode": {"state": {"tail": "0/1"}}}), "norm_exception_mode.state: expected some of"),
+    ] {
+        let dir = galaxea(hints);
+        let error = families::load_as(dir.path(), Some(Family::Galaxea)).expect_err(part).to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let dir = galaxea(json!({}));
+    let file = dir.path().join("dataset_stats.json");
+    let text = std::fs::read_to_string(&file).expect("the file");
+    std::fs::write(&file, text.replacen("[2.0]", "[0.0]", 1)).expect("the file is written");
+    let error = families::load_as(dir.path(), Some(Family::Galaxea)).expect_err("no deviation").to_string();
+    assert!(error.contains("dataset_stats.json: action: expected a deviation"), "{error}");
+    assert!(error.contains("found 0 at element 6"), "{error}");
+}
+
+/// Galaxea's begin of sequence comes before the images, the rest of the prompt after them.
+#[test]
+fn galaxeas_prompt_goes_around_the_images() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut config = open_pi_zero(2);
+    fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
+    let observation = observation_of(&config);
+    let plain = fathom_tests::on_twins(&load(dir.path()), &observation, true);
+    config.prompt = PromptFormat::Galaxea;
     fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
     let loaded = load(dir.path());
-    let options = fathom_models::depthvla::ForwardOptions {
-        images: vec![fathom_models::image::ImageSpec::rgb(640, 480)],
-        prompt_tokens: 3,
-        depth_map: false,
-        taps: false,
-    };
-    let error = loaded.model.forward(&loaded.weights, &options).expect_err("no resize").to_string();
-    assert!(error.contains("image.base") && error.contains("112 × 112") && error.contains("640 × 480"), "{error}");
+    let around = fathom_tests::on_twins(&loaded, &observation, true);
+    // Values of the first layer depend on a token alone, not on its place.
+    let values = |outputs: &std::collections::BTreeMap<String, Vec<f32>>| outputs["vlm.layers.0.v"].clone();
+    let (plain, around) = (values(&plain), values(&around));
+    let (width, images) = (config.attention.kv_heads * config.attention.head_dim, config.vision.patches());
+    let (first, rest) = (images * width, (images + 1) * width);
+    assert!(around[..width] == plain[first..rest], "the begin of sequence");
+    assert!(around[width..rest] == plain[..first], "the images");
+    assert!(around[rest..] == plain[rest..], "the rest of the prompt");
+
+    assert_eq!(fathom_models::prompt::text(&loaded, "pick_up ", &[]), "Task: [Low]: pick_up , ");
+    config.prompt = PromptFormat::OpenPiZero;
+    fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
+    assert_eq!(fathom_models::prompt::text(&load(dir.path()), "pick_up\n", &[]), "pick_up\n\n");
 }

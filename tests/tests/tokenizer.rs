@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use fathom_models::tokenizer::Tokenizer;
+use fathom_tests::skip;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::normalizers::Replace;
 use tokenizers::{AddedToken, TokenizerImpl};
@@ -89,14 +90,4 @@ fn prompts_give_gemmas_tokens() {
             8811, 108
         ]
     );
-}
-
-/// Notes a test that cannot run here, for `tools/test` to report.
-fn skip(name: &str, reason: &str) {
-    use std::io::Write as _;
-    println!("skipped: {reason}");
-    if let Ok(path) = std::env::var("FATHOM_SKIPS") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips");
-        writeln!(file, "{name}: {reason}").expect("noted");
-    }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::pi0::{Settings, Shapes};
 use super::{Described, Family, Hints, lerobot_stats, pi0};
-use crate::config::{NormalizationMode, Resize};
+use crate::config::{NormalizationMode, PromptFormat, Resize};
 use crate::error::{ConfigError, ModelError};
 use crate::weights::Checkpoint;
 
@@ -131,10 +131,12 @@ pub(super) fn describe(
         periods: (c.min_period, c.max_period),
         normalization: NormalizationMode::default(),
         time_conditioning,
-        prompt,
+        prompt: if family == Family::LerobotPi0 { PromptFormat::Lerobot } else { prompt },
+        action: None,
     };
     let config = pi0::config(&Shapes { checkpoint, names: pi0::names }, &hints, settings)?;
-    let normalization = lerobot_stats::read(dir, checkpoint, &c.normalization_mapping, action_dim)?;
+    let normalization =
+        lerobot_stats::read(dir, checkpoint, &c.normalization_mapping, action_dim, hints.allow_constant)?;
     if c.use_relative_actions == normalization.relative.is_empty() {
         let expected = format!("{}, as the processors say", !c.use_relative_actions);
         return Err(wrong("use_relative_actions", &expected, c.use_relative_actions.to_string()));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::read_json;
 use crate::error::ModelError;
-use crate::normalize::{Affine, Normalization};
+use crate::normalize::{Affine, Normalization, Source};
 use crate::weights::Checkpoint;
 
 #[derive(Deserialize)]
@@ -42,6 +42,11 @@ impl Part {
     fn kind(self) -> &'static str {
         if self == Part::State { "STATE" } else { "ACTION" }
     }
+
+    /// lerobot divides by std + eps on the way in, and multiplies by std alone on the way out.
+    fn eps(self, eps: f32) -> f32 {
+        if self == Part::State { eps } else { 0.0 }
+    }
 }
 
 /// The processor files in `dir`; without any the buffers in `checkpoint`, used as `mapping` (of `config.json`) says; or
@@ -55,18 +60,19 @@ pub(super) fn read(
     checkpoint: &Checkpoint,
     mapping: &BTreeMap<String, String>,
     action_dim: usize,
+    allow_constant: bool,
 ) -> Result<Normalization, ModelError> {
     let [input, output] = ["policy_preprocessor.json", "policy_postprocessor.json"].map(|f| dir.join(f));
     if !input.exists() && !output.exists() {
-        return buffers(checkpoint, mapping);
+        return buffers(checkpoint, mapping, allow_constant);
     }
     let (input, output) = (open(input)?, open(output)?);
-    let state = step(dir, &input, "normalizer_processor", Part::State, "observation.state")?;
-    let action = step(dir, &output, "unnormalizer_processor", Part::Action, "action")?;
+    let state = step(dir, &input, "normalizer_processor", (Part::State, "observation.state"), allow_constant)?;
+    let action = step(dir, &output, "unnormalizer_processor", (Part::Action, "action"), allow_constant)?;
     let source = state.as_ref().or(action.as_ref()).map(|(path, _)| path.clone());
     let [state, action] = [state, action].map(|found| found.map(|(_, affine)| affine).unwrap_or_default());
     let relative = relative(&input, &output, action_dim)?;
-    Ok(Normalization { source, state, action, relative })
+    Ok(Normalization { source, state, action, relative, ..Normalization::default() })
 }
 
 fn open(path: PathBuf) -> Result<(PathBuf, Vec<Step>), ModelError> {
@@ -104,70 +110,91 @@ fn step(
     dir: &Path,
     (path, steps): &(PathBuf, Vec<Step>),
     registry_name: &str,
-    part: Part,
-    key: &str,
+    (part, key): (Part, &str),
+    allow_constant: bool,
 ) -> Result<Option<(PathBuf, Affine)>, ModelError> {
     let Some(step) = steps.iter().find(|s| s.registry_name == registry_name) else { return Ok(None) };
     let mode = step.config.get("norm_map").and_then(|m| m.get(part.kind())).and_then(Value::as_str);
+    let mode = Mode::of(path, part, mode.unwrap_or("IDENTITY"))?;
     let eps = step.config.get("eps").and_then(Value::as_f64).unwrap_or(1e-8) as f32;
     let Some(state_file) = &step.state_file else { return Ok(None) };
     let statistics = Checkpoint::open(&dir.join(state_file))?;
     // A span of zero becomes eps.
     let span = |l: f32, h: f32| if h == l { eps } else { h - l };
-    let affine = affine(path, &statistics, mode, part, eps, span, |list| format!("{key}.{list}"))?;
+    let source = Source { path: statistics.path(), what: part.kind(), allow_constant };
+    let affine = mode.affine(source, part.eps(eps), span, |list| named(&statistics, format!("{key}.{list}"), mode))?;
     Ok(Some((statistics.path().to_owned(), affine)))
 }
 
 /// The buffers of lerobot 0.3's `Normalize` and `Unnormalize`.
-fn buffers(checkpoint: &Checkpoint, mapping: &BTreeMap<String, String>) -> Result<Normalization, ModelError> {
+fn buffers(
+    checkpoint: &Checkpoint,
+    mapping: &BTreeMap<String, String>,
+    allow_constant: bool,
+) -> Result<Normalization, ModelError> {
     let part = |module: &str, key: &str, part: Part| {
         let prefix = format!("{module}.buffer_{key}.");
         if !checkpoint.names().any(|name| name.starts_with(&prefix)) {
             return Ok(Affine::default());
         }
-        let mode = mapping.get(part.kind()).map_or("MEAN_STD", String::as_str);
+        let mode = Mode::of(checkpoint.path(), part, mapping.get(part.kind()).map_or("MEAN_STD", String::as_str))?;
         // On the way in a span gets eps added, on the way out none.
-        let span = |l: f32, h: f32| h - l + if part == Part::State { BUFFERS_EPS } else { 0.0 };
-        let name = |list: &str| format!("{prefix}{list}");
-        affine(checkpoint.path(), checkpoint, Some(mode), part, BUFFERS_EPS, span, name)
+        let eps = part.eps(BUFFERS_EPS);
+        let source = Source { path: checkpoint.path(), what: part.kind(), allow_constant };
+        mode.affine(source, eps, |l, h| h - l + eps, |list| named(checkpoint, format!("{prefix}{list}"), mode))
     };
     let state = part("normalize_inputs", "observation_state", Part::State)?;
     let action = part("unnormalize_outputs", "action", Part::Action)?;
     let found = state != Affine::default() || action != Affine::default();
     let source = found.then(|| checkpoint.path().to_owned());
-    Ok(Normalization { source, state, action, relative: Vec::new() })
+    Ok(Normalization { source, state, action, ..Normalization::default() })
 }
 
 const BUFFERS_EPS: f32 = 1e-8;
 
-fn affine(
-    path: &Path,
-    statistics: &Checkpoint,
-    mode: Option<&str>,
-    part: Part,
-    eps: f32,
-    span: impl Fn(f32, f32) -> f32,
-    name: impl Fn(&str) -> String,
-) -> Result<Affine, ModelError> {
-    let get = |list: &str| {
-        let name = name(list);
-        statistics.f32(&name).ok_or_else(|| ModelError::Statistics {
-            path: statistics.path().to_owned(),
-            detail: format!("no tensor {name}, which mode {} needs", mode.unwrap_or_default()),
+/// How two lists of statistics are used.
+#[derive(Clone, Copy)]
+struct Mode {
+    name: &'static str,
+    lists: Option<[&'static str; 2]>,
+}
+
+const MODES: [Mode; 5] = [
+    Mode { name: "IDENTITY", lists: None },
+    Mode { name: "MEAN_STD", lists: Some(["mean", "std"]) },
+    Mode { name: "MIN_MAX", lists: Some(["min", "max"]) },
+    Mode { name: "QUANTILES", lists: Some(["q01", "q99"]) },
+    Mode { name: "QUANTILE10", lists: Some(["q10", "q90"]) },
+];
+
+impl Mode {
+    fn of(path: &Path, part: Part, name: &str) -> Result<Mode, ModelError> {
+        MODES.into_iter().find(|m| m.name == name).ok_or_else(|| {
+            let (kind, known) = (part.kind(), MODES.map(|m| m.name).join(", "));
+            let detail = format!("mode of {kind}: expected one of {known}, found {name}");
+            ModelError::Statistics { path: path.to_owned(), detail }
         })
-    };
-    let affine = match mode {
-        None | Some("IDENTITY") => Affine::default(),
-        // lerobot divides by std + eps on the way in, and multiplies by std alone on the way out.
-        Some("MEAN_STD") => Affine::mean_std(&get("mean")?, &get("std")?, if part == Part::State { eps } else { 0.0 }),
-        Some("MIN_MAX") => Affine::range(&get("min")?, &get("max")?, span),
-        Some("QUANTILES") => Affine::range(&get("q01")?, &get("q99")?, span),
-        Some("QUANTILE10") => Affine::range(&get("q10")?, &get("q90")?, span),
-        Some(other) => {
-            let kind = part.kind();
-            let detail = format!("mode of {kind}: expected IDENTITY, MEAN_STD, MIN_MAX or QUANTILES, found {other}");
-            return Err(ModelError::Statistics { path: path.to_owned(), detail });
+    }
+
+    fn affine(
+        self,
+        source: Source<'_>,
+        eps: f32,
+        span: impl Fn(f32, f32) -> f32,
+        get: impl Fn(&str) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Affine, ModelError> {
+        let Some([first, second]) = self.lists else { return Ok(Affine::default()) };
+        let (first, second) = (get(first)?, get(second)?);
+        match self.name {
+            "MEAN_STD" => Affine::mean_std(source, &first, &second, eps),
+            _ => Affine::range(source, &first, &second, span),
         }
-    };
-    affine.finite(statistics.path(), part.kind())
+    }
+}
+
+fn named(statistics: &Checkpoint, name: String, mode: Mode) -> Result<Vec<f32>, ModelError> {
+    statistics.f32(&name).ok_or_else(|| ModelError::Statistics {
+        path: statistics.path().to_owned(),
+        detail: format!("no tensor {name}, which mode {} needs", mode.name),
+    })
 }

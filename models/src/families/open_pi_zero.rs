@@ -1,18 +1,18 @@
-//! open-pi-zero and Galaxea G0: the state dictionary as safetensors, and open-pi-zero's statistics. Neither writes a
-//! configuration that is not YAML: what the shapes do not tell is this file's defaults, or `fathom.json`.
+//! open-pi-zero and Galaxea G0: the state dictionary as safetensors, and statistics. Neither writes a configuration that is
+//! not YAML: what the shapes do not tell is this file's defaults, or `fathom.json`.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::pi0::{self, Settings, Shapes};
-use super::{Described, Family, Hints, check_lengths, read_json};
+use super::{Described, Family, Hints, check_lengths, galaxea_stats, read_json};
 use crate::config::{
     EmbedScale, Flow, FlowDirection, NormalizationMode, Positions, PromptFormat, Resize, TimeConditioning,
     TimeEmbedding,
 };
 use crate::error::{ModelError, TensorProblem};
-use crate::normalize::{Affine, Normalization};
+use crate::normalize::{Affine, Normalization, Source};
 use crate::weights::Checkpoint;
 
 /// `torch.compile` puts this before every name.
@@ -52,7 +52,7 @@ pub(super) fn describe(family: Family, dir: &Path, checkpoint: &Checkpoint) -> R
     let settings = Settings {
         views: hints.views.clone().unwrap_or_else(|| vec!["primary".to_owned()]),
         image_size: None,
-        resize: Resize::Exact,
+        resize: if galaxea { Resize::TorchvisionStretch } else { Resize::CvLanczos4Stretch },
         max_tokens: hints.max_tokens.unwrap_or(if galaxea { 55 } else { 20 }),
         state_dim,
         action_dim,
@@ -61,7 +61,8 @@ pub(super) fn describe(family: Family, dir: &Path, checkpoint: &Checkpoint) -> R
         periods: (1.0, 1.0), // not openpi's embedding
         normalization: NormalizationMode::Quantile { eps: EPS },
         time_conditioning: TimeConditioning::Token,
-        prompt: PromptFormat::Task,
+        prompt: if galaxea { PromptFormat::Galaxea } else { PromptFormat::OpenPiZero },
+        action: None,
     };
     let mut config = pi0::config(&s, &hints, settings)?;
     config.attention.softcap = Some(50.0);
@@ -76,7 +77,13 @@ pub(super) fn describe(family: Family, dir: &Path, checkpoint: &Checkpoint) -> R
     config.positions = Positions::PerMixture { base: 1 };
     config.action_head_layers = if two_layers { 2 } else { 1 };
 
-    let normalization = statistics(dir, galaxea)?;
+    let galaxeas = dir.join("dataset_stats.json");
+    let normalization = if galaxea && galaxeas.exists() {
+        galaxea_stats::read(&galaxeas, &hints)?
+    } else {
+        statistics(dir, hints.allow_constant)?
+    };
+    let normalization = Normalization { relative: hints.relative(), ..normalization };
     let state_dims = normalization.state_len().map_or(1..=state_dim, |n| n..=n);
     let own = normalization.action_len().unwrap_or(action_dim);
     check_lengths(dir, [("proprio", *state_dims.start(), state_dim), ("action", own, action_dim)])?;
@@ -115,16 +122,11 @@ struct Bounds {
 
 /// The directory's one `*_statistics.json`, used as `SimplerAdapter` does: the state's 1st to 99th percentile becomes −1
 /// to 1, and is clipped to it; so do the actions, but for the last element, the gripper, which is the model's own.
-fn statistics(dir: &Path, galaxea: bool) -> Result<Normalization, ModelError> {
+fn statistics(dir: &Path, allow_constant: bool) -> Result<Normalization, ModelError> {
     let io = |source| ModelError::Io { path: dir.to_owned(), source };
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(dir).map_err(io)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     let refuse = |path: PathBuf, detail: &str| Err(ModelError::Statistics { path, detail: detail.to_owned() });
-    if galaxea && dir.join("dataset_stats.json").exists() {
-        let detail =
-            "Galaxea's statistics are known and not supported: expected open-pi-zero's form in *_statistics.json";
-        return refuse(dir.join("dataset_stats.json"), detail);
-    }
     files.retain(|f| f.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_statistics.json")));
     let path = match files.as_slice() {
         [] => return Ok(Normalization::default()),
@@ -135,12 +137,15 @@ fn statistics(dir: &Path, galaxea: bool) -> Result<Normalization, ModelError> {
     if s.proprio.p01.len() != s.proprio.p99.len() || s.action.p01.len() != s.action.p99.len() {
         return refuse(path, "expected p01 and p99 of one length");
     }
-    let mut state = Affine::range(&s.proprio.p01, &s.proprio.p99, |l, h| h - l + EPS);
+    let source = |what| Source { path: &path, what, allow_constant };
+    let mut state = Affine::range(source("proprio"), &s.proprio.p01, &s.proprio.p99, |l, h| h - l + EPS)?;
     state.clip = Some(1.0);
-    let mut action = Affine::range(&s.action.p01, &s.action.p99, |l, h| h - l);
-    if let (Some(offset), Some(scale)) = (action.offset.last_mut(), action.scale.last_mut()) {
-        (*offset, *scale) = (0.0, 1.0);
+    // All but the gripper.
+    let but_last = |list: &[f32]| list.split_last().map_or(Vec::new(), |(_, rest)| rest.to_vec());
+    let mut action = Affine::range(source("action"), &but_last(&s.action.p01), &but_last(&s.action.p99), |l, h| h - l)?;
+    if !s.action.p01.is_empty() {
+        action.offset.push(0.0);
+        action.scale.push(1.0);
     }
-    let (state, action) = (state.finite(&path, "proprio")?, action.finite(&path, "action")?);
-    Ok(Normalization { source: Some(path), state, action, relative: Vec::new() })
+    Ok(Normalization { source: Some(path), state, action, ..Normalization::default() })
 }

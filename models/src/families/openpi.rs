@@ -14,7 +14,7 @@ use crate::normalize::Normalization;
 use crate::weights::Checkpoint;
 
 /// The cameras of openpi's models, in the order of the prefix.
-const VIEWS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
+pub(super) const VIEWS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
 /// Longest prompts of pi0 and pi0.5 (`Pi0Config.max_token_len`).
 const MAX_TOKENS: [usize; 2] = [48, 200];
 /// Default of `sample_actions`.
@@ -45,19 +45,13 @@ pub(super) fn describe(
         let expected = "gemma_2b, or heads and kv_heads in fathom.json".to_owned();
         return refuse(format!("{}: paligemma_variant", path.display()), expected, c.paligemma_variant);
     }
-    let views = hints.views.clone().unwrap_or_else(|| VIEWS.map(str::to_owned).to_vec());
-    if let Some(view) = views.iter().find(|v| !VIEWS.contains(&v.as_str())) {
-        return refuse("fathom.json: views".to_owned(), format!("some of {VIEWS:?}"), view.clone());
-    }
-    // Whatever the order in the file: the prefix has openpi's.
-    let views = VIEWS.iter().filter(|v| views.iter().any(|w| w == *v)).map(|v| (*v).to_owned()).collect();
 
     let s = Shapes { checkpoint, names: pi0::names };
     let pi05 = s.has("time_mlp_in.weight");
     let (time_conditioning, prompt) = Settings::conditioning(pi05);
     let mode = if pi05 { NormalizationMode::Quantile { eps: EPS } } else { NormalizationMode::Zscore { eps: EPS } };
     let settings = Settings {
-        views,
+        views: VIEWS.map(str::to_owned).to_vec(),
         resize: Resize::PillowBilinear,
         image_size: None,
         max_tokens: hints.max_tokens.unwrap_or(MAX_TOKENS[usize::from(pi05)]),
@@ -69,14 +63,14 @@ pub(super) fn describe(
         normalization: mode,
         time_conditioning,
         prompt: if hints.state_in_prompt == Some(false) { PromptFormat::Task } else { prompt },
+        action: None,
     };
     let config = pi0::config(&s, &hints, settings)?;
     let mut normalization = match statistics(dir, hints.asset_id.as_deref())? {
-        Some(path) => Normalization::openpi_file(path, mode)?,
+        Some(path) => Normalization::openpi_file(path, mode, hints.allow_constant)?,
         None => Normalization::default(),
     };
-    let mask = hints.relative_actions.unwrap_or_default();
-    normalization.relative = mask.iter().flat_map(|n| std::iter::repeat_n(*n > 0, n.unsigned_abs() as usize)).collect();
+    normalization.relative = hints.relative();
     let state_dims = normalization.state_len().map_or(1..=config.state_dim, |n| n..=n);
     let action_dim = normalization.action_len().unwrap_or(config.action_dim);
     check_lengths(dir, [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)])?;

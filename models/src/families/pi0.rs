@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) normalization: NormalizationMode,
     pub(super) time_conditioning: TimeConditioning,
     pub(super) prompt: PromptFormat,
+    /// Sizes of the action expert, where the checkpoint has none.
+    pub(super) action: Option<Expert>,
 }
 
 impl Settings {
@@ -48,8 +50,14 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
     let kv_heads = hints.kv_heads.unwrap_or(1);
     let [q, vlm_width] = s.get("joint_model.mixtures.vlm.layers.0.self_attn.q_proj.weight")?;
     let [vlm_mlp, _] = s.get("joint_model.mixtures.vlm.layers.0.mlp.gate_proj.weight")?;
-    let [_, width] = s.get("joint_model.mixtures.action.layers.0.self_attn.q_proj.weight")?;
-    let [mlp, _] = s.get("joint_model.mixtures.action.layers.0.mlp.gate_proj.weight")?;
+    let action = match c.action {
+        Some(action) => action,
+        None => {
+            let [_, width] = s.get("joint_model.mixtures.action.layers.0.self_attn.q_proj.weight")?;
+            let [mlp, _] = s.get("joint_model.mixtures.action.layers.0.mlp.gate_proj.weight")?;
+            Expert { width, mlp }
+        }
+    };
     let [vocab, _] = s.get("embed_tokens.weight")?;
     let vision = vision(s, hints, c.image_size)?;
     Ok(ModelConfig {
@@ -65,7 +73,7 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
         rms_eps: 1e-6,
         vision,
         vlm: Expert { width: vlm_width, mlp: vlm_mlp },
-        action: Expert { width, mlp },
+        action,
         depth: None,
         state_token: c.time_conditioning == TimeConditioning::Token,
         embed: EmbedScale { text: (vlm_width as f32).sqrt(), image: 1.0, suffix: 1.0 },

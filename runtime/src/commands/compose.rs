@@ -2,22 +2,27 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
+use fathom_models::compose;
+use fathom_models::families::{self, Family};
 use fathom_models::weights::Checkpoint;
-use fathom_models::{compose, families};
 
-/// Makes a DepthVLA directory from a pi0 and a depth model's encoder. The result is not trained.
+/// Makes a DepthVLA directory from a pi0, or a PaliGemma, and a depth model's encoder. The result is not trained.
 #[derive(Args)]
 pub(crate) struct Compose {
     /// Directory of the pi0.
+    #[arg(long, required_unless_present = "paligemma", conflicts_with = "paligemma")]
+    pi0: Option<PathBuf>,
+    /// Directory of a PaliGemma (Hugging Face) instead: then the action expert comes from the seed, too.
     #[arg(long)]
-    pi0: PathBuf,
+    paligemma: Option<PathBuf>,
     /// Directory of a Dinov2Model or a DepthAnythingForDepthEstimation (Hugging Face).
     #[arg(long)]
     depth: PathBuf,
-    /// Views that the depth branch looks at; the pi0's first if not given.
+    /// Views that the depth branch looks at, the pi0's first if not given; with --paligemma the model's views, "base" if not
+    /// given.
     #[arg(long)]
     view: Vec<String>,
-    /// Seed of the depth expert and its head.
+    /// Seed of what comes from neither.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Directory to write.
@@ -27,27 +32,34 @@ pub(crate) struct Compose {
 
 impl Compose {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let pi0 = families::load(&self.pi0)?;
+        let (base, mut pi0) = match (self.pi0, self.paligemma) {
+            (Some(dir), _) => (dir.clone(), families::load(&dir)?),
+            (None, dir) => {
+                let dir = dir.unwrap_or_default();
+                (dir.clone(), families::load_base(&dir, Some(Family::PaliGemma))?)
+            }
+        };
+        if pi0.family == Family::PaliGemma && !self.view.is_empty() {
+            pi0.model.config.views.clone_from(&self.view);
+        }
         let encoder = Checkpoint::open_model(&self.depth)?;
         let first = pi0.model.config.views.first().cloned();
         let views = if self.view.is_empty() { first.into_iter().collect() } else { self.view };
         let origins = compose::compose(&pi0, &encoder, &views, self.seed, &self.output)?;
-        let tokenizer = self.pi0.join("tokenizer.json");
+        let tokenizer = base.join("tokenizer.json");
         if tokenizer.exists() {
             std::fs::copy(&tokenizer, self.output.join("tokenizer.json"))
                 .map_err(|e| format!("{}: {e}", tokenizer.display()))?;
         }
         println!(
-            "{}: {} tensors of the pi0, {} of the encoder, {} from seed {}",
+            "{}: {} tensors of the base, {} of the encoder, {} from seed {}",
             self.output.display(),
             origins.pi0,
             origins.encoder,
             origins.random,
             self.seed
         );
-        println!(
-            "THIS MODEL IS NOT TRAINED: its depth expert and depth head are random. Train it before it moves an arm."
-        );
+        println!("THIS MODEL IS NOT TRAINED: what comes from the seed is random. Train it before it moves an arm.");
         Ok(())
     }
 }

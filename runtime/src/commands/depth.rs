@@ -51,7 +51,7 @@ impl Depth {
         let photo = read_picture(&self.image)?;
         let spec = photo.spec();
         let (width, height) = model.map_size(spec.width, spec.height)?;
-        let gpu = self.gpu.open()?;
+        let gpu = self.gpu.open(false)?;
         let mut session = DepthSession::open(gpu, model, weights)?;
         let start = std::time::Instant::now();
         let outputs = session.estimate(spec, &photo.data, false)?;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use clap::Args;
 use fathom::gpu::{Gpu, GpuError, GpuOptions};
 
@@ -13,16 +15,20 @@ pub(crate) struct GpuArguments {
     /// Let shaders and driver check their bounds.
     #[arg(long)]
     checked: bool,
+    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
+    #[arg(long)]
+    timeout: Option<u64>,
 }
 
 impl GpuArguments {
-    /// Opens it, and says which it is.
-    pub(crate) fn open(self) -> Result<Gpu, GpuError> {
+    /// Opens it, and says which it is. With `timestamps`, submissions return GPU times, where the adapter can.
+    pub(crate) fn open(self, timestamps: bool) -> Result<Gpu, GpuError> {
         let options = GpuOptions {
             adapter: self.adapter,
             allow_software: self.software,
             checked: self.checked,
-            ..GpuOptions::default()
+            timestamps,
+            timeout: self.timeout.map(Duration::from_secs),
         };
         let gpu = Gpu::open(&options)?;
         tracing::info!(adapter = %gpu.info(), "GPU");

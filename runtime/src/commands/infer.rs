@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use fathom::engine::{Session, log_model};
+use fathom::telemetry::Memory;
 use fathom_models::families::{self, Family};
 use fathom_models::observation::Observation;
 use fathom_models::tokenizer::Tokenizer;
@@ -21,6 +23,9 @@ pub(crate) struct Infer {
     /// What the checkpoint is, where its files do not tell or tell otherwise.
     #[arg(long)]
     family: Option<Family>,
+    /// View of the checkpoint that the robot has no camera for: it is left out, not faked. May be given again.
+    #[arg(long)]
+    skip_view: Vec<String>,
     /// safetensors file with `image.<view>` (u8), `state` (f32), `tokens` (i32, or `prompt` in the metadata), and
     /// optionally `noise` (f32).
     #[arg(long)]
@@ -34,22 +39,37 @@ pub(crate) struct Infer {
     /// Seed of the noise, where the observation has none.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Print how long each stage took, and how much main memory this process held after it.
+    #[arg(long)]
+    times: bool,
     #[command(flatten)]
     gpu: GpuArguments,
 }
 
 impl Infer {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let loaded = families::load_as(&self.model, self.family)?;
+        let mut report = Report { wanted: self.times, last: Instant::now() };
+        let mut loaded = families::load_as(&self.model, self.family)?;
+        loaded.skip_views(&self.skip_view)?;
         log_model(&loaded);
-        let format = loaded.model.config.prompt;
-        let tokenize = |text: &str| Tokenizer::open(&self.model)?.text(format, text);
+        let (format, vocab) = (loaded.model.config.prompt, loaded.model.config.vocab);
+        let tokenize = |text: &str| Tokenizer::open_for(&self.model, vocab)?.text(format, text);
         let observation = Observation::read(&self.observation, &loaded, self.seed, tokenize)?;
-        let gpu = self.gpu.open()?;
+        report.done("checkpoint read and checked");
+        let gpu = self.gpu.open(self.times)?;
         let config = loaded.model.config.clone();
         let action_dim = loaded.action_dim;
         let mut session = Session::open(gpu, loaded)?;
+        report.done("weights on the GPU");
         let once = session.infer_once(&observation, self.taps)?;
+        report.done("prepared and inferred");
+        for stage in once.times.stages.iter().filter(|_| self.times) {
+            println!("  {:<28} {:>9.3} s", stage.stage, stage.ns as f64 / 1e9);
+        }
+        if self.times {
+            let (weights, rest) = session.gpu_bytes();
+            println!("on the GPU: {} MiB of weights, {} MiB of activations", weights >> 20, rest >> 20);
+        }
 
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
         for output in once.outputs {
@@ -71,5 +91,21 @@ impl Infer {
         std::fs::rename(&part, &self.output).map_err(|e| format!("{}: {e}", self.output.display()))?;
         tracing::info!(file = %self.output.display(), tensors = tensors.len(), "written");
         Ok(())
+    }
+}
+
+/// What `--times` prints.
+struct Report {
+    wanted: bool,
+    last: Instant,
+}
+
+impl Report {
+    /// Says how long the time since the last was.
+    fn done(&mut self, stage: &str) {
+        if self.wanted {
+            println!("{stage:<30} {:>9.3} s; {}", self.last.elapsed().as_secs_f64(), Memory::now());
+        }
+        self.last = Instant::now();
     }
 }

@@ -1,11 +1,16 @@
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use fathom::bench::Scene;
+use fathom::bench::{Renderer, Scene};
+use fathom::telemetry::Memory;
 use fathom_models::{presets, random, tokenizer};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
-/// Makes a model directory with seeded random weights: a model that was never trained, for trying out the path.
+/// Makes a model directory with seeded random weights: a model that was never trained, for trying out the path. In it
+/// lies an `observation.safetensors` for `infer`.
 #[derive(Args)]
 pub(crate) struct Init {
     /// Sizes of the model.
@@ -23,21 +28,24 @@ pub(crate) struct Init {
 enum Preset {
     /// A DepthVLA for a software driver: two views, four layers, some 2 M parameters.
     Small,
+    /// DepthVLA at the paper's sizes: one view, 3.85 B parameters, 7.7 GB.
+    Full,
 }
 
 impl Init {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let config = match self.preset {
             Preset::Small => presets::small(),
+            Preset::Full => presets::depthvla(),
         };
         random::write_checkpoint(&self.output, &config, self.seed)?;
         let write = |name: &str, json: serde_json::Value| {
             let path = self.output.join(name);
             std::fs::write(&path, format!("{json:#}\n")).map_err(|e| format!("{}: {e}", path.display()))
         };
-        write("tokenizer.json", tokenizer::bytes_only())?;
+        write("tokenizer.json", tokenizer::bytes_only(config.vocab))?;
         // Statistics for the bench scene's arm: about its initial pose, within its limits.
-        let scene = Scene::built_in(0)?;
+        let scene = Arc::new(Scene::built_in(0)?);
         let joints = scene.joints();
         let mean: Vec<f32> = joints.iter().map(|j| j.initial_rad).collect();
         let spread =
@@ -47,7 +55,30 @@ impl Init {
             "actions": { "mean": mean, "std": spread(0.1) },
         } });
         write("norm_stats.json", stats)?;
-        tracing::info!(directory = %self.output.display(), seed = self.seed, "an untrained model was written");
+        write_observation(&self.output.join("observation.safetensors"), &scene, &config.views)?;
+        let (directory, seed, memory) = (self.output.display(), self.seed, Memory::now());
+        tracing::info!(%directory, seed, %memory, "an untrained model was written");
         Ok(())
     }
+}
+
+/// What the scene's cameras of these names see before the arm moves.
+fn write_observation(path: &Path, scene: &Arc<Scene>, views: &[String]) -> Result<(), Box<dyn Error>> {
+    let state: Vec<f32> = scene.initial_positions().collect();
+    let mut images = Vec::new();
+    for view in views {
+        let mut renderer = Renderer::new(Arc::clone(scene), scene.camera_index(view)?)?;
+        let (width, height) = renderer.size();
+        let (width, height) = (width as usize, height as usize);
+        let (mut rgb, mut depth) = (vec![0; width * height * 3], vec![0.0; width * height]);
+        renderer.render(&state, &mut rgb, &mut depth)?;
+        images.push((format!("image.{view}"), [height, width, 3], rgb));
+    }
+    let mut tensors = images
+        .iter()
+        .map(|(name, shape, rgb)| Ok((name.as_str(), TensorView::new(Dtype::U8, shape.to_vec(), rgb)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    tensors.push(("state", TensorView::new(Dtype::F32, vec![state.len()], bytemuck::cast_slice(&state))?));
+    let metadata = [("prompt".to_owned(), "reach for the red block".to_owned())].into();
+    Ok(safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| format!("{}: {e}", path.display()))?)
 }

@@ -2,10 +2,10 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
-use fathom_models::families::{self, Family};
+use fathom_models::families::Family;
 use fathom_models::summary::Summary;
 
-/// What a model directory holds: family, sizes, parameters of each part, statistics.
+/// What a model directory holds: family, sizes, parameters of each part, names, normalisation, what is left out.
 #[derive(Args)]
 pub(crate) struct Inspect {
     /// Directory of the checkpoint.
@@ -20,7 +20,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let summary = Summary::of(&families::load_as(&self.model, self.family)?);
+        let summary = Summary::read(&self.model, self.family)?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&summary)?);
         } else {

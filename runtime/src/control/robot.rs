@@ -60,7 +60,10 @@ pub enum RunError {
         seconds: u64,
     },
     /// The cameras are not the model's views.
-    #[error("cameras: expected one for each of the model's views {expected:?}, found {found:?}")]
+    #[error(
+        "cameras: expected one for each of the model's views {expected:?}, found {found:?}; a view without a camera is \
+         named in model.skip_views"
+    )]
     Views {
         /// The model's views.
         expected: Vec<String>,
@@ -131,13 +134,14 @@ impl Robot {
     /// # Errors
     /// The first [`RunError`].
     pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
-        let loaded = families::load_as(&config.model.path, config.model.family)?;
+        let mut loaded = families::load_as(&config.model.path, config.model.family)?;
+        loaded.skip_views(&config.model.skip_views)?;
         log_model(&loaded);
         let mut state_prompt = None;
         let tokens = match (&config.model.tokens, &config.model.prompt) {
             (Some(tokens), _) => tokens.clone(),
             (None, Some(task)) => {
-                let tokenizer = Tokenizer::open(&config.model.path)?;
+                let tokenizer = Tokenizer::open_for(&config.model.path, loaded.model.config.vocab)?;
                 let format = loaded.model.config.prompt;
                 // The controller is asked later; until then the state is nothing in particular.
                 let text = prompt::text(&loaded, task, &vec![0.0; *loaded.state_dims.start()]);

@@ -120,6 +120,7 @@ fn fit(
 ) -> Result<(), EngineError> {
     if let Some(StatePrompt { tokenizer, task }) = prompt {
         let text = prompt::text(session.loaded(), task, &request.state);
+        tracing::debug!(text, "prompt");
         *tokens = tokenizer.text(session.loaded().model.config.prompt, &text)?;
     }
     let same = request.images.iter().map(Image::spec).eq(session.images().iter().copied());

@@ -5,7 +5,7 @@ use fathom_models::ModelError;
 use fathom_models::graph::{Graph, Op, TensorId};
 use fathom_models::params::{ParamId, StackId};
 use fathom_models::weights::WeightFormat;
-use fathom_shaders::cpu::Layout;
+use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::{Shader, params, variants};
 
 use super::EngineError;
@@ -60,9 +60,13 @@ impl Places<'_> {
                 };
                 push(shader, raw(p), vec![t(bytes), t(pixels)], [p.width.div_ceil(8), p.height.div_ceil(8), 1]);
             }
-            Op::ResizePillow { params: p, table, source, pixels } => {
+            Op::ResizeAxis { arithmetic, params: p, table, source, pixels } => {
                 let groups = [p.out_width.div_ceil(8), p.out_height.div_ceil(8), 1];
-                push(&variants::RESIZE_PILLOW, raw(p), vec![t(table), t(source), t(pixels)], groups);
+                let kernel = match arithmetic {
+                    Arithmetic::Integer => &variants::RESIZE_AXIS_INTEGER,
+                    Arithmetic::Float => &variants::RESIZE_AXIS_FLOAT,
+                };
+                push(kernel, raw(p), vec![t(table), t(source), t(pixels)], groups);
             }
             Op::ResizeTorch { params: p, source, square: to } => {
                 push(&variants::RESIZE_TORCH, raw(p), vec![t(source), t(to)], square(p.side));

@@ -151,6 +151,9 @@ impl Resident {
             };
             let scales = scales.and_then(slot);
             placed.push(Some(fill(gpu, &source, slot_of_numbers, scales, kernels)?));
+            if i < table.params.len() {
+                weights.release(ParamId(i as u32));
+            }
         }
         gpu.flush()?;
         let stacks = placed.split_off(table.params.len());

@@ -56,8 +56,7 @@ fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, kernels: Kernels) 
         let error = linear_error(gpu, format, m, kernels)?;
         let kernel = kernels.linear(format, m).0.name;
         tracing::debug!(kernel, error, "self-test");
-        // Not a number is no small error.
-        if !(error <= TOLERANCE) {
+        if error > TOLERANCE || error.is_nan() {
             return Err(EngineError::SelfTest { kernel, error, tolerance: TOLERANCE });
         }
     }

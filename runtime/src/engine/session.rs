@@ -155,10 +155,11 @@ impl Session {
         self.prepare(&options, &observation.tokens)?;
         let images: Vec<&[u8]> = observation.images.iter().map(|(_, bytes)| bytes.as_slice()).collect();
         let inputs = Inputs { images: &images, state: &observation.state, noise: &observation.noise };
-        let outputs = self.infer(&inputs, false)?.0.to_vec();
+        let (outputs, times) = self.infer(&inputs, false)?;
+        let outputs = outputs.to_vec();
         let raw = outputs.iter().find(|o| o.name == "actions").map(|o| o.values.clone()).unwrap_or_default();
         let (normalized, actions) = finish_actions(&self.loaded, &observation.state, raw)?;
-        Ok(Once { normalized, actions, outputs })
+        Ok(Once { normalized, actions, outputs, times })
     }
 }
 
@@ -171,6 +172,8 @@ pub struct Once {
     pub actions: Vec<f32>,
     /// Every output of the graph.
     pub outputs: Vec<Output>,
+    /// Of each stage, where the GPU was opened with timestamps.
+    pub times: GpuTimes,
 }
 
 /// Says what a model is, and that it has no statistics where it has none.

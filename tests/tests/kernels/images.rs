@@ -28,13 +28,15 @@ pub(crate) fn unpack(layout: Layout) -> Graph {
     graph
 }
 
-/// Larger, smaller, wide, tall, unchanged, one pixel, and so thin that a side would vanish.
+/// Width, height and side to reach: larger, smaller, wide, tall, unchanged, one pixel, and so thin that a side would vanish.
+const SIZES: [(usize, usize, usize); 8] =
+    [(40, 30, 17), (9, 17, 33), (17, 9, 17), (16, 16, 16), (1, 1, 8), (65, 3, 16), (3, 65, 16), (100, 1, 8)];
+
+/// Every size to its square.
 pub(crate) fn squares(resize: Resize, output: &str) -> Graph {
     let mut g = GraphBuilder::default();
     g.stage("resize");
-    let sizes =
-        [(40, 30, 17), (9, 17, 33), (17, 9, 17), (16, 16, 16), (1, 1, 8), (65, 3, 16), (3, 65, 16), (100, 1, 8)];
-    for (i, (width, height, side)) in sizes.into_iter().enumerate() {
+    for (i, (width, height, side)) in SIZES.into_iter().enumerate() {
         let pixels = image::unpack(&mut g, &i.to_string(), ImageSpec::rgb(width, height));
         image::square(&mut g, &pixels, resize, side);
         if resize == Resize::PillowBilinear {
@@ -47,6 +49,23 @@ pub(crate) fn squares(resize: Resize, output: &str) -> Graph {
     if output == "square" {
         expose(&mut graph, "rectangle");
     }
+    graph
+}
+
+/// Of the integer resizes: what is rounded after each axis, and what after both, with the sums between.
+pub(crate) fn resized() -> Graph {
+    let mut g = GraphBuilder::default();
+    g.stage("resize");
+    for (i, (width, height, side)) in SIZES.into_iter().enumerate() {
+        let pixels = image::unpack(&mut g, &i.to_string(), ImageSpec::rgb(width, height));
+        image::square(&mut g, &pixels, Resize::PillowBilinear, side);
+        image::square(&mut g, &pixels, Resize::CvLanczos4Stretch, side);
+        image::rectangle(&mut g, &pixels, image::Filter::Bicubic, (side, side + 3));
+        image::rectangle(&mut g, &pixels, image::Filter::Bilinear, (side + 2, side));
+    }
+    let mut graph = g.finish().expect("the shapes fit");
+    expose(&mut graph, "resized");
+    expose(&mut graph, "resized sums");
     graph
 }
 

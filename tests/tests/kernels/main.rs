@@ -28,7 +28,10 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "image_unpack_rgb24" => (images::unpack(fathom_shaders::cpu::Layout::Rgb24), EXACT),
         "image_unpack_yuyv" => (images::unpack(fathom_shaders::cpu::Layout::Yuyv), EXACT),
         "image_unpack_nv12" => (images::unpack(fathom_shaders::cpu::Layout::Nv12), EXACT),
-        "resize_pillow" => (images::squares(fathom_models::config::Resize::PillowBilinear, "resized"), EXACT),
+        "resize_axis_integer" => (images::resized(), EXACT),
+        "resize_axis_float" => {
+            (images::squares(fathom_models::config::Resize::TorchvisionStretch, "resized sums"), ROUNDED)
+        }
         "image_pad" => (images::squares(fathom_models::config::Resize::PillowBilinear, "square"), ROUNDED),
         "resize_torch" => (images::squares(fathom_models::config::Resize::TorchBilinear, "square"), ROUNDED),
         "patchify" => (images::patchify(), ROUNDED),

@@ -10,7 +10,7 @@ use fathom_models::graph::Graph;
 use fathom_models::params::{Linear, ParamTable};
 use fathom_models::quantize::encode;
 use fathom_models::random;
-use fathom_models::save::{Saved, write_tensors};
+use fathom_models::save::{Saved, Values, write_tensors};
 use fathom_models::weights::{Checkpoint, WeightFormat, Weights, scales_of};
 
 use crate::Failure;
@@ -104,10 +104,10 @@ fn random_weights(table: &ParamTable, format: WeightFormat) -> Result<Weights, F
         shapes.push((stored, groups, own.repeat(rows), scale.repeat(rows)));
     }
     for ((p, name), (stored, groups, own, scale)) in table.params.iter().zip(&names).zip(&shapes) {
-        saved.push(Saved { name: &p.name, format, shape: stored, bytes: own.into() });
+        saved.push(Saved { name: &p.name, shape: stored, values: Values::Given(format, own.into()) });
         let of_scales = if format == WeightFormat::W8 { WeightFormat::F32 } else { WeightFormat::F16 };
         if !format.is_float() {
-            saved.push(Saved { name, format: of_scales, shape: groups, bytes: scale.into() });
+            saved.push(Saved { name, shape: groups, values: Values::Given(of_scales, scale.into()) });
         }
     }
     write_tensors(&path, &saved)?;

@@ -1,0 +1,99 @@
+//! Hugging Face's PaliGemma: the VLM of a mixture, which has no action expert.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::pi0::{self, Settings, Shapes};
+use super::{Described, Family, Hints};
+use crate::config::{Expert, NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use crate::error::{ConfigError, ModelError};
+use crate::normalize::Normalization;
+use crate::weights::Checkpoint;
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    text_config: Part,
+    #[serde(default)]
+    vision_config: Part,
+}
+
+#[derive(Default, Deserialize)]
+struct Part {
+    model_type: Option<String>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+}
+
+/// Names that a parameter of Fathom's naming may have: the hub's, and those of transformers from 4.52 on, which has no level
+/// `vision_model` from 5 on.
+pub(super) fn names(own: &str) -> Vec<String> {
+    let vlm = |rest: &str| vec![format!("language_model.model.{rest}"), format!("model.language_model.{rest}")];
+    if own == "embed_tokens.weight" {
+        let mut list = vlm(own);
+        list.extend(["lm_head.weight".to_owned(), "language_model.lm_head.weight".to_owned()]);
+        return list;
+    }
+    if let Some(rest) = own.strip_prefix("joint_model.mixtures.vlm.") {
+        return vlm(rest);
+    }
+    let bare = own.replacen("vision_tower.vision_model.", "vision_tower.", 1);
+    vec![own.to_owned(), format!("model.{own}"), format!("model.{bare}")]
+}
+
+/// Tensors that are not read as weights: the head, which is the embedding table once more.
+pub(super) fn ignored(name: &str) -> bool {
+    name.ends_with("lm_head.weight")
+}
+
+/// Whether a parameter is one that PaliGemma has.
+pub(super) fn has(own: &str) -> bool {
+    ["embed_tokens.", "vision_tower.", "multi_modal_projector.", "joint_model.mixtures.vlm."]
+        .iter()
+        .any(|p| own.starts_with(p))
+}
+
+/// A pi0 around it with openpi's conventions, chunks of 16 actions of at most 32 values, and an action expert half as wide,
+/// as Gemma-2B's is.
+pub(super) fn describe(
+    dir: &Path,
+    path: &Path,
+    config: serde_json::Value,
+    checkpoint: &Checkpoint,
+) -> Result<Described, ModelError> {
+    let c: Config =
+        serde_json::from_value(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+    if let Some(kind) = c.text_config.model_type.filter(|kind| kind != "gemma") {
+        let field = format!("{}: text_config.model_type", path.display());
+        return Err(ConfigError { field, expected: "gemma".to_owned(), found: kind }.into());
+    }
+    let mut hints = Hints::read(dir)?;
+    hints.heads = hints.heads.or(c.text_config.num_attention_heads);
+    hints.kv_heads = hints.kv_heads.or(c.text_config.num_key_value_heads);
+    hints.vision_heads = hints.vision_heads.or(c.vision_config.num_attention_heads);
+    let s = Shapes { checkpoint, names };
+    let [mlp, width] = s.get("joint_model.mixtures.vlm.layers.0.mlp.gate_proj.weight")?;
+    let dim = 32;
+    let settings = Settings {
+        views: vec!["base".to_owned()],
+        resize: Resize::PillowBilinear,
+        image_size: None,
+        max_tokens: hints.max_tokens.unwrap_or(48),
+        state_dim: dim,
+        action_dim: dim,
+        horizon: hints.horizon.unwrap_or(16),
+        steps: hints.steps.unwrap_or(10),
+        periods: (4e-3, 4.0),
+        normalization: NormalizationMode::default(),
+        time_conditioning: TimeConditioning::Token,
+        prompt: PromptFormat::Task,
+        action: Some(Expert { width: width / 2, mlp: mlp / 4 }),
+    };
+    let mut config = pi0::config(&s, &hints, settings)?;
+    if let Some(views) = hints.views {
+        config.views = views;
+    }
+    let normalization = Normalization::default();
+    Ok(Described { family: Family::PaliGemma, config, normalization, state_dims: 1..=dim, action_dim: dim })
+}
