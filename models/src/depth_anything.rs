@@ -253,7 +253,11 @@ impl DepthAnything {
         let whole = g.activation("half", height * width, self.conv1.n);
         for band in &bands {
             let x = made(g, band);
-            g.scale(x.tensor, 1.0, Some(whole.slice(band.first * width, band.rows * width)));
+            // A row of pixels as one row: a GPU takes no more than 65535 of them.
+            let cols = width * whole.cols;
+            let lines = |t: Tensor| Tensor { rows: band.rows, cols, stride: cols, ..t };
+            let into = whole.slice(band.first * width, band.rows * width);
+            g.scale(lines(x.tensor), 1.0, Some(lines(into)));
         }
         Map::whole(whole, width, height)
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fathom_models::ModelError;
 use fathom_models::depth_anything::{self, BAND_BYTES, DepthAnything, DepthOptions};
+use fathom_models::graph::Op;
 use fathom_models::image::ImageSpec;
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use fathom_tests::{depth, golden_tensors, path, relative_error, skip};
@@ -50,7 +51,8 @@ fn the_map_at_the_photos_size_is_that_of_transformers() {
     }
 }
 
-/// With the neck and the head of Large, no tensor of a wide photo passes the 128 MiB that a small adapter binds.
+/// With the neck and the head of Large, no tensor of a wide photo passes the 128 MiB that a small adapter binds, and no copy
+/// the 65535 rows that it dispatches.
 #[test]
 fn a_wide_photo_fits_a_small_binding_limit() {
     let dir = copy_golden(CASES[0]);
@@ -74,6 +76,11 @@ fn a_wide_photo_fits_a_small_binding_limit() {
         let graph = model.forward(&weights, &options).expect("the graph is built");
         let largest = graph.tensors.iter().map(|t| t.words * 4).max().expect("tensors");
         assert!(largest <= 128 << 20, "{width} × {height}: {} MiB", largest >> 20);
+        let copied = graph
+            .ops
+            .iter()
+            .filter_map(|(_, op)| if let Op::Scale { params, .. } = op { Some(params.rows) } else { None });
+        assert!(copied.max() <= Some(65535), "{width} × {height}");
     }
 }
 
