@@ -28,7 +28,7 @@ pub struct Saved<'a> {
 pub enum Values<'a> {
     /// Row-major, little-endian, of this number format.
     Given(WeightFormat, Cow<'a, [u8]>),
-    /// [`random::values`] of this parameter and seed, made when they are written: a whole model never lies in memory.
+    /// Random values of this parameter and seed, made when they are written: a whole model never lies in memory.
     Random(&'a Param, u64),
 }
 

@@ -172,7 +172,7 @@ impl Weights {
     /// Rows `indices` of a `(rows, cols)` parameter, one after another.
     ///
     /// # Errors
-    /// As [`bytes`](Self::bytes); [`ModelError::Prompt`] for an index beyond the table.
+    /// As [`encoded`](Self::encoded); [`ModelError::Prompt`] for an index beyond the table.
     pub fn rows(&self, id: ParamId, cols: usize, indices: &[i32]) -> Result<Vec<f32>, ModelError> {
         let (format, bytes, _) = self.encoded(id)?;
         let width = format.row_bytes(cols);

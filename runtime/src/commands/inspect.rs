@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -21,11 +22,11 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let summary = Summary::read(&self.model, self.family)?;
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&summary)?);
-        } else {
-            println!("{summary}");
+        let text = if self.json { serde_json::to_string_pretty(&summary)? } else { summary.to_string() };
+        match writeln!(std::io::stdout(), "{text}") {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
         }
-        Ok(())
     }
 }
