@@ -56,6 +56,9 @@ enum Command {
         /// Runs of each that are measured.
         #[arg(long, default_value_t = 5)]
         count: u32,
+        /// A JSON line for each instead of a table.
+        #[arg(long)]
+        json: bool,
         /// Only shapes whose name has this part.
         #[arg(long)]
         only: Option<String>,
@@ -76,8 +79,8 @@ fn main() -> ExitCode {
         Command::Bench { model, family, count, warm_up, seed, json, kernels, software, adapter } => {
             bench::run(&bench::Options { model, family, count, warm_up, seed, json, kernels, software, adapter })
         }
-        Command::Shapes { count, only, kernels, software, adapter } => {
-            shapes::run(&shapes::Options { count, only, kernels, software, adapter })
+        Command::Shapes { count, json, only, kernels, software, adapter } => {
+            shapes::run(&shapes::Options { count, only, json, kernels, software, adapter })
         }
     };
     match done {
