@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use fathom_shaders::cpu;
 
+use crate::builder::SKINNY_ROWS;
 use crate::error::ModelError;
 use crate::graph::{Graph, Op, Storage, Tensor, TensorId};
 use crate::params::ParamId;
-use crate::weights::Weights;
+use crate::weights::{WeightFormat, Weights};
 
 /// A graph's tensors on the host.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Reference<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
     tensors: Vec<Vec<u32>>,
+    /// Whether W8 layers of many rows take 8 bits of their input, too, as the kernel `linear_dot8` does.
+    pub dot8: bool,
 }
 
 impl<'a> Reference<'a> {
@@ -28,7 +31,7 @@ impl<'a> Reference<'a> {
                 Storage::Activation | Storage::Input => vec![0; t.words],
             })
             .collect();
-        Reference { graph, weights, tensors }
+        Reference { graph, weights, tensors, dot8: false }
     }
 
     /// Writes an input; bytes beyond the tensor are ignored.
@@ -106,7 +109,9 @@ impl<'a> Reference<'a> {
                 let optional = |id: Option<ParamId>| id.map(host).transpose().map(Option::unwrap_or_default);
                 let tensor = |id: Option<TensorId>| id.map(|id| self.f32(id)).unwrap_or_default();
                 let bias = bias.map(|id| self.weights.stacked_vector(id)).transpose()?.unwrap_or_default();
-                let rows = self.weights.stacked(*w)?.decoded();
+                let rows = self.weights.stacked(*w)?;
+                let in_bytes = self.dot8 && rows.format == WeightFormat::W8 && params.m as usize > SKINNY_ROWS;
+                let rows = rows.decoded();
                 let read = cpu::LinearIn {
                     x: self.f32(*x),
                     w: &rows,
@@ -117,7 +122,8 @@ impl<'a> Reference<'a> {
                     table: tensor(*table),
                 };
                 let (y, side) = if *side == Some(*y) { (second, out) } else { (out, second) };
-                cpu::linear(params, read, floats(y), floats(side));
+                let twin = if in_bytes { cpu::linear_dot8 } else { cpu::linear };
+                twin(params, read, floats(y), floats(side));
             }
             Op::RmsNorm { params, x, weight, .. } => cpu::rms_norm(params, self.f32(*x), &host(*weight)?, floats(out)),
             Op::AdaRmsNorm { params, x, modulation, .. } => {

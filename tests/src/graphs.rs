@@ -121,7 +121,13 @@ pub fn expose(graph: &mut Graph, name: &str) {
 
 /// Every output, from the CPU twins.
 pub fn on_twins(graph: &Graph, weights: &Weights, inputs: &Inputs) -> BTreeMap<String, Vec<f32>> {
+    on_twins_of(graph, weights, inputs, Kernels::Tiled)
+}
+
+/// Every output, from the twins of these kernels.
+pub fn on_twins_of(graph: &Graph, weights: &Weights, inputs: &Inputs, kernels: Kernels) -> BTreeMap<String, Vec<f32>> {
     let mut reference = Reference::new(graph, weights);
+    reference.dot8 = kernels == Kernels::Dot8;
     for input in &graph.inputs {
         reference.write(input.tensor.id, inputs.get(&input.name).expect("an input of that name"));
     }

@@ -15,13 +15,16 @@ pub enum Kernels {
     Coop16,
     /// The same with matrices of 8 × 8.
     Coop8,
+    /// As [`Tiled`](Self::Tiled), with integer dot products for W8 weights and many rows, whose activations become bytes:
+    /// faster without matrix units, less exact. Only where it is asked for.
+    Dot8,
     /// For drivers whose threads are the lanes of a processor's vectors: `linear_lanes`, `attention_lanes`.
     Lanes,
 }
 
 impl Kernels {
     /// Every family.
-    pub const ALL: [Kernels; 4] = [Kernels::Tiled, Kernels::Coop16, Kernels::Coop8, Kernels::Lanes];
+    pub const ALL: [Kernels; 5] = [Kernels::Tiled, Kernels::Coop16, Kernels::Coop8, Kernels::Dot8, Kernels::Lanes];
 
     /// Its name, as `Display` gives and `FromStr` takes it.
     pub fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Kernels {
             Kernels::Tiled => "tiled",
             Kernels::Coop16 => "coop16",
             Kernels::Coop8 => "coop8",
+            Kernels::Dot8 => "dot8",
             Kernels::Lanes => "lanes",
         }
     }
@@ -61,7 +65,7 @@ impl Kernels {
         match self {
             Kernels::Coop16 => 16,
             Kernels::Coop8 => 8,
-            Kernels::Tiled | Kernels::Lanes => 0,
+            Kernels::Tiled | Kernels::Dot8 | Kernels::Lanes => 0,
         }
     }
 
@@ -90,6 +94,7 @@ impl Kernels {
                 }
             }
             Kernels::Lanes => (LANES.of(format), [64, 8]),
+            Kernels::Dot8 if format == WeightFormat::W8 && !few => (&variants::LINEAR_DOT8, [64, 64]),
             _ if few => (SKINNY.of(format), [16, 16]),
             _ => (TILED.of(format), [64, 64]),
         }

@@ -91,7 +91,9 @@ fn linear_error(gpu: &mut Gpu, format: WeightFormat, m: u32, kernels: Kernels) -
         ..params::Linear::default()
     };
     let mut expected = vec![0.0; m as usize * COLUMNS];
-    cpu::linear(&p, LinearIn { x: &x, w: &decoded, ..LinearIn::default() }, &mut expected, &mut []);
+    let read = LinearIn { x: &x, w: &decoded, ..LinearIn::default() };
+    let twin = if shader.name == "linear_dot8" { cpu::linear_dot8 } else { cpu::linear };
+    twin(&p, read, &mut expected, &mut []);
 
     let mut place = |label: &str, bytes: &[u8]| {
         let buffer = gpu.create_buffer(label, bytes.len().max(4) as u64)?;
