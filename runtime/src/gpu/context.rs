@@ -155,6 +155,13 @@ impl Gpu {
         self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
     }
 
+    /// Says from here on that the adapter has no cooperative matrices.
+    ///
+    /// For tests of what adapters without them get.
+    pub fn hide_matrices(&mut self) {
+        self.info.matrices.clear();
+    }
+
     /// The fault that wgpu reported since the last call, if any.
     pub(super) fn check(&self) -> Result<(), GpuError> {
         self.faults.check()
