@@ -2,6 +2,7 @@
 //! service manager is told.
 
 mod event;
+mod header;
 mod memory;
 mod notify;
 mod recorder;
@@ -9,8 +10,9 @@ mod ring;
 mod stages;
 
 pub use event::{Event, Kind, Track};
+pub use header::{Header, RunInfo, SOFTWARE, Shapes};
 pub use memory::Memory;
 pub use notify::Notify;
 pub use recorder::{Recorder, counter, stage};
 pub use ring::{MAGIC, RingError, RingReader, RingWriter, VERSION};
-pub use stages::{Header, Stage, StageTable, table};
+pub use stages::{Stage, StageTable, table};

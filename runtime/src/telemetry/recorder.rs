@@ -26,6 +26,8 @@ pub mod stage {
     pub const GPU_START: &str = "GPU begins";
     /// From the end of the GPU's last stage to the outputs in main memory.
     pub const READBACK: &str = "readback";
+    /// The first inference, in which drivers compile and memory is touched for the first time.
+    pub const COLD: &str = "cold: first inference";
     /// All flow steps of an inference.
     pub const FLOW: &str = "flow steps";
     /// From the begin of the inputs to the outputs in main memory.

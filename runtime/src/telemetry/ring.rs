@@ -81,7 +81,7 @@ pub enum RingError {
         found: u64,
     },
     /// No daemon has a ring here.
-    #[error("no daemon is running: {} holds no ring of a live process{}", folder.display(), stale(*.stale))]
+    #[error("no daemon is running: {} holds no ring of a live process ({stale} of processes that ended)", folder.display())]
     NoDaemon {
         /// Where rings lie.
         folder: PathBuf,
@@ -94,10 +94,6 @@ pub enum RingError {
         /// Their processes.
         found: Vec<u32>,
     },
-}
-
-fn stale(count: usize) -> String {
-    if count == 0 { String::new() } else { format!(" ({count} of processes that ended)") }
 }
 
 /// A file's words, for both sides.

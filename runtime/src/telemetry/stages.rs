@@ -5,8 +5,6 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::AdapterInfo;
-
 /// Statistics of one stage, in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
@@ -41,50 +39,6 @@ impl Stage {
             p999_ns: histogram.value_at_quantile(0.999),
             max_ns: histogram.max(),
         }
-    }
-}
-
-/// What a table was measured on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Header {
-    /// Adapter's name.
-    pub adapter: String,
-    /// `discrete`, `integrated`, `virtual`, `other`, or `software`.
-    pub adapter_type: String,
-    /// Driver and version.
-    pub driver: String,
-    /// What ran.
-    pub model: String,
-    /// Dispatches of an inference.
-    pub dispatches: usize,
-}
-
-impl Header {
-    /// The header for what ran on `adapter`.
-    pub fn new(adapter: &AdapterInfo, model: String, dispatches: usize) -> Header {
-        Header {
-            adapter: adapter.name.clone(),
-            adapter_type: adapter.kind.to_string(),
-            driver: adapter.driver.clone(),
-            model,
-            dispatches,
-        }
-    }
-
-    /// Whether the processor did a GPU's work, so that its times say nothing of a GPU.
-    pub fn is_software(&self) -> bool {
-        self.adapter_type == "software"
-    }
-}
-
-impl fmt::Display for Header {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "adapter: {} ({}, {})", self.adapter, self.adapter_type, self.driver)?;
-        write!(f, "model: {}, {} dispatches an inference", self.model, self.dispatches)?;
-        if self.is_software() {
-            write!(f, "\nA SOFTWARE DRIVER ran this on the CPU: these are not a GPU's times.")?;
-        }
-        Ok(())
     }
 }
 
