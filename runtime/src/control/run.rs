@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use firmware_bridge::joint::JointTable;
-use firmware_bridge::message::{Mode, Reason};
+use firmware_bridge::message::{Interpolation, Mode, Reason};
 
 use super::core::{Command, Event, State, next};
 use super::robot::{Robot, RunError};
@@ -459,6 +459,7 @@ impl Loop {
             start: Start::HostNs(stamp_ns),
             period_us,
             validity_us: period_us.saturating_mul(steps as u32),
+            interpolation: Interpolation::Linear,
             positions: &reply.actions,
         };
         let limited = monotonic_ns();
