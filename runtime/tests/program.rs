@@ -175,7 +175,7 @@ fn the_loop_moves_the_bench_scenes_arm() {
     let millimetres: f32 = way.trim_end_matches(" mm").parse().expect("a number");
     assert!(millimetres > 20.0, "the arm moved its tool by {millimetres} mm only");
     for stage in
-        ["vision tower", "VLM prefix", "flow steps", "controller acknowledgement", "= observation age at actuation"]
+        ["vision tower", "VLM prefix", "flow steps", "acknowledgement returns", "= observation age at actuation"]
     {
         assert!(printed.contains(stage), "no stage {stage:?}");
     }

@@ -86,6 +86,11 @@ impl Session {
         self.program.as_ref().map_or(0, Program::dispatches)
     }
 
+    /// Tokens of the prepared prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.text.len() / self.loaded.model.config.vlm.width.max(1)
+    }
+
     /// Gives the GPU up, as a driver's reset would: for tests of what follows.
     pub fn lose_gpu(&mut self, reason: &str) {
         self.gpu.lose(reason);

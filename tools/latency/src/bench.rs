@@ -81,7 +81,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         IMAGE[1],
         config.horizon
     );
-    let header = Header::new(session.gpu().info(), model, session.dispatches());
+    let header = Header::of(&session, model, o.seed);
     println!("{header}\n\n{table}");
     let mut kernels = StageTable::default();
     if o.kernels {
