@@ -4,16 +4,22 @@ mod arena;
 mod depth;
 mod kernels;
 mod lower;
+mod plan;
 mod program;
 mod resident;
+mod roofline;
 mod self_test;
 mod session;
+mod work;
 
 pub use depth::DepthSession;
 pub use kernels::Kernels;
+pub use plan::{FLOW, Plan, StageWork};
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
+pub use roofline::{Bound, DEVICES, Device};
 pub use session::{Inputs, Once, Session, log_model};
+pub use work::Work;
 
 use fathom_models::ModelError;
 

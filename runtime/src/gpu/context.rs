@@ -65,6 +65,8 @@ pub struct Gpu {
     pub(super) buffers: Vec<(String, wgpu::Buffer)>,
     pub(super) kernels: HashMap<&'static str, Kernel>,
     pub(super) staging: Staging,
+    /// Bytes of the buffers that were given out.
+    pub(super) held: u64,
     pub(super) queries: Queries,
     pub(super) calibration: Option<Calibration>,
     /// Tells this GPU's recordings from those of another.
@@ -97,6 +99,9 @@ impl Gpu {
 
         let mut features = Features::SHADER_F16 | Features::SUBGROUP | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         features.set(Features::TIMESTAMP_QUERY, options.timestamps);
+        let kind = AdapterKind::from(adapter.get_info().device_type);
+        let unified = matches!(kind, AdapterKind::Integrated | AdapterKind::Software);
+        features.set(Features::MAPPABLE_PRIMARY_BUFFERS, unified);
         let features = features & adapter.features();
         let (device, queue) = device::open(&adapter, features, options.checked)?;
         let info = AdapterInfo::new(&adapter, features, options.checked);
@@ -116,6 +121,7 @@ impl Gpu {
             queries: Queries::new(queue.get_timestamp_period()),
             calibration: if options.checked { None } else { Calibration::of(&adapter, &device) },
             staging: Staging::default(),
+            held: 0,
             counts: Counts::default(),
             buffers: Vec::new(),
             kernels: HashMap::new(),
@@ -153,6 +159,13 @@ impl Gpu {
     /// For tests of how weights are split that need no gigabytes.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
+    }
+
+    /// Holds at most `bytes` from here on, where the adapter can hold more.
+    ///
+    /// For tests of what happens where memory is short.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.info.memory_bytes = self.info.memory_bytes.min(bytes);
     }
 
     /// Says from here on that the adapter has no cooperative matrices.
