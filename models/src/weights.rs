@@ -27,6 +27,7 @@ pub struct Weights {
 /// Where a parameter's numbers lie.
 #[derive(Clone, Debug)]
 struct Found {
+    name: String,
     format: WeightFormat,
     place: Place,
     scales: Option<Place>,
@@ -85,12 +86,27 @@ impl Weights {
     /// Parameters of these formats that are nowhere, for plans: as floats they are zeros, and they have no bytes.
     pub fn planned(table: &ParamTable, format: impl Fn(ParamId, &Param) -> WeightFormat) -> Weights {
         let slot = |(i, p): (usize, &Param)| {
-            let found = || Found { format: format(ParamId(i as u32), p), place: Place::default(), scales: None };
-            (p.role != Role::Unused).then(found)
+            let (name, place, scales) = (p.name.clone(), Place::default(), None);
+            (p.role != Role::Unused).then(|| Found { name, format: format(ParamId(i as u32), p), place, scales })
         };
         let slots = table.params.iter().enumerate().map(slot).collect();
         let (params, stacks) = (table.params.clone(), table.stacks.clone());
         Weights { checkpoint: Checkpoint::default(), slots, params, stacks, skipped: Vec::new() }
+    }
+
+    /// The parameters, by [`ParamId`], and the stacks that are made of them.
+    pub fn table(&self) -> ParamTable {
+        ParamTable { params: self.params.clone(), stacks: self.stacks.clone() }
+    }
+
+    /// Where the tensors are.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The name that a parameter has in the checkpoint.
+    pub fn name(&self, id: ParamId) -> Option<&str> {
+        Some(&self.slots.get(id.0 as usize)?.as_ref()?.name)
     }
 
     /// The checkpoint's tensors that inference does not read.
@@ -121,6 +137,13 @@ impl Weights {
     pub fn release(&self, id: ParamId) {
         if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
             [Some(&found.place), found.scales.as_ref()].into_iter().flatten().for_each(|p| self.checkpoint.release(p));
+        }
+    }
+
+    /// As [`release`](Self::release), of some of a parameter's bytes.
+    pub fn release_part(&self, id: ParamId, bytes: std::ops::Range<usize>) {
+        if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
+            self.checkpoint.release_part(&found.place, bytes);
         }
     }
 
@@ -238,7 +261,7 @@ fn check(
     let (floats, of, at) = match (&scales, format) {
         (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales_of(&name), &scales.place),
         (Some(scales), _) => (WeightFormat::F16, scales_of(&name), &scales.place),
-        (None, _) => (format, name, &entry.place),
+        (None, _) => (format, name.clone(), &entry.place),
     };
     let bytes = checkpoint.at(at).unwrap_or_default();
     let first = not_finite(floats, bytes);
@@ -249,7 +272,7 @@ fn check(
         problems.push(TensorProblem::NotFinite { name: of, index, value });
         return None;
     }
-    Some(Found { format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
+    Some(Found { name, format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
 }
 
 /// The name of the scales of a quantised tensor.
@@ -273,7 +296,7 @@ fn quantised<'a>(
             Some((WeightFormat::W8, scales))
         }
         (Role::Matrix, Dtype::U8, Dtype::F16, [rows, groups, minima @ ..])
-            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k / 2] && *groups > 0 =>
+            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k] && *groups > 0 =>
         {
             let group = k / groups;
             let fits = group * groups == k && group.is_power_of_two() && group >= 8;
