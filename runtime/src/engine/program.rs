@@ -72,6 +72,7 @@ impl Program {
         let commands = places.commands("inference")?;
         let work = commands.dispatches.iter().map(Work::of).collect();
         let recording = gpu.prepare(&commands)?;
+        gpu.save_pipelines();
         upload_constants(gpu, graph, &places)?;
         let inputs = graph.inputs.iter().map(|n| (n.name.clone(), places.slot(n.tensor.id))).collect();
         let slots = graph
@@ -88,6 +89,11 @@ impl Program {
             })
             .collect();
         Ok(Program { recording, work, inputs, slots, outputs })
+    }
+
+    /// Bytes of the arena that `graph` needs.
+    pub(super) fn arena_bytes(graph: &Graph) -> u64 {
+        Placement::of(graph).bytes
     }
 
     /// Dispatches of a run.
