@@ -15,7 +15,7 @@ mod work;
 
 pub use depth::DepthSession;
 pub use kernels::Kernels;
-pub use plan::{FLOW, Plan, StageWork};
+pub use plan::{FLOW, Plan, StageWork, stage_of};
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
 pub use roofline::{Bound, DEVICES, Device};

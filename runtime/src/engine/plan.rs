@@ -45,8 +45,8 @@ pub struct StageWork {
 /// What the flow steps are called together.
 pub const FLOW: &str = "flow steps";
 
-/// The stage that a stage of a recording is counted to.
-fn stage_of(name: &str) -> &str {
+/// The stage that a stage of a recording is counted to: [`FLOW`] for each flow step.
+pub fn stage_of(name: &str) -> &str {
     if name.starts_with("flow step ") { FLOW } else { name }
 }
 
@@ -72,7 +72,8 @@ impl Plan {
     }
 }
 
-fn stages(commands: &Commands) -> Vec<StageWork> {
+/// What the stages of a list do.
+pub(super) fn stages(commands: &Commands) -> Vec<StageWork> {
     let mut stages: Vec<StageWork> = Vec::new();
     for dispatch in &commands.dispatches {
         let name = commands.stages.get(usize::from(dispatch.stage)).map_or("", |name| stage_of(name));

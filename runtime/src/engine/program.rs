@@ -5,6 +5,7 @@ use fathom_models::graph::{Graph, Storage, TensorId};
 use super::EngineError;
 use super::arena::Placement;
 use super::lower::Places;
+use super::plan::{StageWork, stages};
 use super::resident::Resident;
 use super::work::Work;
 use crate::gpu::{BufferId, Download, Gpu, GpuTimes, Recording, Slot, Upload};
@@ -38,6 +39,7 @@ pub struct Output {
 pub struct Program {
     recording: Recording,
     work: Vec<Work>,
+    stages: Vec<StageWork>,
     /// Name and slot of each input.
     inputs: Vec<(String, Slot)>,
     /// Where each output begins.
@@ -70,6 +72,7 @@ impl Program {
         let max_binding_bytes = gpu.info().max_binding_bytes;
         let places = Places { graph, placement: &placement, buffer, resident, max_binding_bytes };
         let commands = places.commands("inference")?;
+        let stages = stages(&commands);
         let work = commands.dispatches.iter().map(Work::of).collect();
         let recording = gpu.prepare(&commands)?;
         gpu.save_pipelines();
@@ -88,7 +91,7 @@ impl Program {
                 Output { name: n.name.clone(), shape, values: vec![0.0; shape[0] * shape[1]] }
             })
             .collect();
-        Ok(Program { recording, work, inputs, slots, outputs })
+        Ok(Program { recording, work, stages, inputs, slots, outputs })
     }
 
     /// Bytes of the arena that `graph` needs.
@@ -104,6 +107,11 @@ impl Program {
     /// What each dispatch of a run does, in their order.
     pub fn work(&self) -> &[Work] {
         &self.work
+    }
+
+    /// What the stages of a run do.
+    pub fn stages(&self) -> &[StageWork] {
+        &self.stages
     }
 
     /// What the last run gave.

@@ -1,7 +1,7 @@
 //! How long an inference takes at least on a device, from its peak and the speed of its memory.
 
 use super::Kernels;
-use super::plan::{Plan, StageWork};
+use super::plan::{FLOW, Plan, StageWork};
 
 /// A device's dense peaks and its memory, as NVIDIA states them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,18 +43,19 @@ impl Device {
     /// The sum over the stages of what each takes at least: its operations at the peak, or its bytes at the memory's speed.
     /// Operations count at the peak of the units that the plan's kernels use.
     pub fn bound(&self, plan: &Plan) -> Bound {
-        let matrices = matches!(plan.kernels, Kernels::Coop16 | Kernels::Coop8);
-        let tflops = if matrices { self.matrix_tflops } else { self.alu_tflops };
-        let ms = |stage: &StageWork, bytes: u64| {
-            let compute = stage.flops as f64 / (tflops * 1e9);
-            compute.max(bytes as f64 / (self.gigabytes * 1e6))
-        };
-        let total = |stages: &mut dyn Iterator<Item = &StageWork>| stages.map(|s| ms(s, s.weight_bytes)).sum();
-        let with_activations = plan.stages.iter().map(|s| ms(s, s.weight_bytes + s.activation_bytes)).sum();
+        let ms = |stage: &StageWork, bytes: u64| self.at_least_ms(plan.kernels, stage.flops, bytes);
+        let flow = plan.stages.iter().filter(|s| s.name == FLOW);
         Bound {
-            total_ms: total(&mut plan.stages.iter()),
-            flow_ms: total(&mut plan.stages.iter().filter(|s| s.name == super::plan::FLOW)),
-            with_activations_ms: with_activations,
+            total_ms: plan.stages.iter().map(|s| ms(s, s.weight_bytes)).sum(),
+            flow_ms: flow.map(|s| ms(s, s.weight_bytes)).sum(),
+            with_activations_ms: plan.stages.iter().map(|s| ms(s, s.weight_bytes + s.activation_bytes)).sum(),
         }
+    }
+
+    /// The longer of the times that operations and bytes take at least, in milliseconds.
+    pub fn at_least_ms(&self, kernels: Kernels, flops: u64, bytes: u64) -> f64 {
+        let matrices = matches!(kernels, Kernels::Coop16 | Kernels::Coop8);
+        let tflops = if matrices { self.matrix_tflops } else { self.alu_tflops };
+        (flops as f64 / (tflops * 1e9)).max(bytes as f64 / (self.gigabytes * 1e6))
     }
 }

@@ -6,7 +6,7 @@ use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
 use super::memory::explain;
-use super::{Arena, EngineError, Kernels, Output, Program, Resident, Work};
+use super::{Arena, EngineError, Kernels, Output, Program, Resident, StageWork, Work};
 use crate::gpu::{Gpu, GpuTimes};
 
 /// What changes from one inference to the next.
@@ -97,6 +97,11 @@ impl Session {
     /// What each dispatch of an inference does, in their order.
     pub fn work(&self) -> &[Work] {
         self.program.as_ref().map_or(&[], Program::work)
+    }
+
+    /// What the stages of an inference do.
+    pub fn stages(&self) -> &[StageWork] {
+        self.program.as_ref().map_or(&[], Program::stages)
     }
 
     /// Gives the GPU up, as a driver's reset would: for tests of what follows.
