@@ -80,6 +80,22 @@ impl Family {
         }
     }
 
+    /// Its names.
+    fn names(self) -> NameMap {
+        match self {
+            Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => {
+                NameMap { names: pi0::names, ignored: pi0::ignored }
+            }
+            Family::OpenPiZero | Family::Galaxea => {
+                NameMap { names: open_pi_zero::names, ignored: open_pi_zero::ignored }
+            }
+            Family::PaliGemma => NameMap { names: paligemma::names, ignored: paligemma::ignored },
+            Family::DepthVla | Family::Dinov2 | Family::DepthAnything => {
+                NameMap { names: |own| vec![own.to_owned()], ignored: |_| false }
+            }
+        }
+    }
+
     /// What a checkpoint is for that gives no actions.
     pub fn purpose(self) -> Option<&'static str> {
         match self {
@@ -92,16 +108,18 @@ impl Family {
 
     /// What `config.json` says, where it says it.
     fn of(config: &serde_json::Value) -> Option<Family> {
-        let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
-        match kind {
-            Some("depthvla") => Some(Family::DepthVla),
-            Some("pi0") => Some(Family::LerobotPi0),
-            Some("pi05") => Some(Family::LerobotPi05),
-            Some("paligemma") => Some(Family::PaliGemma),
-            Some("dinov2") => Some(Family::Dinov2),
-            Some("depth_anything") => Some(Family::DepthAnything),
-            Some(_) => None,
-            None => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
+        // lerobot has a type, Hugging Face and Fathom a model_type: transformers' own PI0 is not lerobot's.
+        let [policy, model] = ["type", "model_type"].map(|key| config.get(key).and_then(serde_json::Value::as_str));
+        match (policy, model) {
+            (Some("pi0"), _) => Some(Family::LerobotPi0),
+            (Some("pi05"), _) => Some(Family::LerobotPi05),
+            (Some(_), _) => None,
+            (None, Some("depthvla")) => Some(Family::DepthVla),
+            (None, Some("paligemma")) => Some(Family::PaliGemma),
+            (None, Some("dinov2")) => Some(Family::Dinov2),
+            (None, Some("depth_anything")) => Some(Family::DepthAnything),
+            (None, Some(_)) => None,
+            (None, None) => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
         }
     }
 }
@@ -128,6 +146,15 @@ impl std::str::FromStr for Family {
         let found = Family::ALL.into_iter().find(|f| f.name() == name);
         found.ok_or_else(|| ConfigError { field: "family".to_owned(), expected: expected(), found: name.to_owned() })
     }
+}
+
+/// A family's names for what Fathom has names for.
+#[derive(Clone, Copy)]
+struct NameMap {
+    /// Names that a parameter of Fathom's naming may have, most likely first.
+    names: fn(&str) -> Vec<String>,
+    /// Whether a tensor that is no parameter may be there.
+    ignored: fn(&str) -> bool,
 }
 
 /// A model ready for inference.
@@ -188,6 +215,11 @@ fn check_lengths(dir: &Path, lengths: [(&str, usize, usize); 2]) -> Result<(), M
         }
     }
     Ok(())
+}
+
+/// The family that `config.json` in `dir` names, where it is there and does.
+pub(crate) fn told(dir: &Path) -> Option<Family> {
+    Family::of(&read_json(&dir.join("config.json")).ok()?)
 }
 
 /// Loads the model in the directory `dir`, whose files say which family it is of.
@@ -287,23 +319,12 @@ fn resolve(
     config.resize = hints.resize.unwrap_or(config.resize);
     config.prompt = hints.prompt.unwrap_or(config.prompt);
     let model = Model::new(config)?;
-    let names = |p: &Param| match family {
-        Family::DepthVla => vec![p.name.clone()],
-        Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::names(&p.name),
-        Family::OpenPiZero | Family::Galaxea => open_pi_zero::names(&p.name),
-        _ => paligemma::names(&p.name),
-    };
-    let ignored = |name: &str| match family {
-        Family::DepthVla => false,
-        Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::ignored(name),
-        Family::OpenPiZero | Family::Galaxea => open_pi_zero::ignored(name),
-        _ => paligemma::ignored(name),
-    };
+    let NameMap { names, ignored } = family.names();
     let mut params = model.params.clone();
     for param in params.params.iter_mut().filter(|p| family == Family::PaliGemma && !paligemma::has(&p.name)) {
         param.role = Role::Unused;
     }
-    let weights = Weights::resolve(checkpoint, &params, names, ignored)?;
+    let weights = Weights::resolve(checkpoint, &params, |p: &Param| names(&p.name), ignored)?;
     let skipped_views = Vec::new();
     let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views };
     if let Some(views) = &hints.views {

@@ -75,9 +75,32 @@ pub(super) fn read(
     Ok(Normalization { source, state, action, relative, ..Normalization::default() })
 }
 
+/// The processors' steps that are done here or change no number: what another one does would be left out.
+const STEPS: [&str; 13] = [
+    "absolute_actions_processor",
+    "device_processor",
+    "normalizer_processor",
+    "pi05_prepare_state_tokenizer_processor_step",
+    "pi0_new_line_processor",
+    "relative_actions_processor",
+    "rename_observations_processor",
+    "to_batch_processor",
+    "to_batch_processor_action",
+    "to_batch_processor_complementary_data",
+    "to_batch_processor_observation",
+    "tokenizer_processor",
+    "unnormalizer_processor",
+];
+
 fn open(path: PathBuf) -> Result<(PathBuf, Vec<Step>), ModelError> {
     let steps = if path.exists() { read_json::<Processor>(&path)?.steps } else { Vec::new() };
-    Ok((path, steps))
+    match steps.iter().find(|s| !STEPS.contains(&s.registry_name.as_str())) {
+        None => Ok((path, steps)),
+        Some(other) => {
+            let detail = format!("expected steps of {}, found {:?}", STEPS.join(", "), other.registry_name);
+            Err(ModelError::Statistics { path, detail })
+        }
+    }
 }
 
 /// Which elements the postprocessor makes absolute: all, but for the joints that the preprocessor's step excludes.
