@@ -45,6 +45,14 @@ fn a_composed_model_has_the_pi0s_vlm_and_the_encoders_weights() {
     assert!(again.to_string().contains("depth"), "{again}");
 }
 
+/// And they compute what transformers computes, from its own files: a PaliGemma in shards and bf16, a DINOv2 in f16.
+#[test]
+fn a_composed_model_computes_what_its_parts_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Golden::compose(&path("golden/composed"), folder.path()).compare_twins();
+    Golden::compose(&path("golden/composed"), folder.path()).compare_gpu();
+}
+
 /// What is given goes before the seed, and has a place and its shape, or nothing is written.
 #[test]
 fn tensors_may_be_given_for_what_is_in_neither() {
