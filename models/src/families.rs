@@ -174,6 +174,8 @@ pub struct Loaded {
     pub action_dim: usize,
     /// Views that the checkpoint has and the robot lacks: their tokens are left out.
     pub skipped_views: Vec<String>,
+    /// Views that have the robot's names of its cameras, by these names: the checkpoint's.
+    pub cameras: BTreeMap<String, String>,
 }
 
 impl Loaded {
@@ -318,6 +320,11 @@ fn resolve(
     let hints = Hints::read(dir)?;
     config.resize = hints.resize.unwrap_or(config.resize);
     config.prompt = hints.prompt.unwrap_or(config.prompt);
+    let cameras = match hints.cameras {
+        Some(cameras) => cameras,
+        None => lerobot_stats::cameras(dir, &config.views)?,
+    };
+    rename_views(&mut config, &cameras)?;
     let model = Model::new(config)?;
     let NameMap { names, ignored } = family.names();
     let mut params = model.params.clone();
@@ -326,7 +333,7 @@ fn resolve(
     }
     let weights = Weights::resolve(checkpoint, &params, |p: &Param| names(&p.name), ignored)?;
     let skipped_views = Vec::new();
-    let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views };
+    let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views, cameras };
     if let Some(views) = &hints.views {
         let known = &loaded.model.config.views;
         if let Some(view) = views.iter().find(|v| !known.contains(v)) {
@@ -337,6 +344,22 @@ fn resolve(
         loaded.skip_views(&skipped)?;
     }
     Ok(loaded)
+}
+
+/// Gives views the robot's names of its cameras.
+fn rename_views(config: &mut ModelConfig, cameras: &BTreeMap<String, String>) -> Result<(), ModelError> {
+    let own = config.views.clone();
+    for (camera, view) in cameras {
+        if !own.contains(view) {
+            let (field, expected) = ("fathom.json: cameras".to_owned(), format!("some of {own:?}"));
+            return Err(ConfigError { field, expected, found: view.clone() }.into());
+        }
+        let depth = config.depth.iter_mut().map(|d| &mut d.views);
+        for name in std::iter::once(&mut config.views).chain(depth).flatten().filter(|name| *name == view) {
+            name.clone_from(camera);
+        }
+    }
+    Ok(())
 }
 
 fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> Result<Described, ModelError> {
@@ -372,6 +395,8 @@ struct Hints {
     /// The cameras that the robot has: the checkpoint's others are skipped. For open-pi-zero and Galaxea, whose files do not
     /// name them, all cameras in order.
     views: Option<Vec<String>>,
+    /// The robot's names of cameras, and which view of the checkpoint each is.
+    cameras: Option<BTreeMap<String, String>>,
     /// Instead of the family's own.
     resize: Option<Resize>,
     /// Instead of the family's own.

@@ -277,6 +277,9 @@ impl fmt::Display for PolicySummary {
             c.vision.patches(),
             c.vision.image_size
         )?;
+        for (camera, view) in &o.cameras {
+            writeln!(f, "             {camera} is the checkpoint's {view}")?;
+        }
         if !o.skipped_views.is_empty() {
             writeln!(f, "left out     {}", o.skipped_views.join(", "))?;
         }
@@ -308,9 +311,13 @@ impl fmt::Display for PolicySummary {
         let a = &c.attention;
         writeln!(
             f,
-            "layers       {}, {} heads of {}, {} for keys and values",
-            c.layers, a.heads, a.head_dim, a.kv_heads
+            "layers       {}, {} heads of {}, {} for keys and values; vision tower {}, {} heads",
+            c.layers, a.heads, a.head_dim, a.kv_heads, c.vision.layers, c.vision.heads
         )?;
+        write!(f, "widths       vision {}, VLM {}, action expert {}", c.vision.width, c.vlm.width, c.action.width)?;
+        let depth =
+            c.depth.as_ref().map(|d| format!(", depth encoder {}, depth expert {}", d.encoder.width, d.expert.width));
+        writeln!(f, "{}", depth.unwrap_or_default())?;
         write_counts(f, &self.parts, &self.skipped, &self.bytes_by_format)
     }
 }

@@ -322,6 +322,63 @@ fn cameras_that_the_robot_lacks_are_skipped() {
     assert!(error.contains("views"), "{error}");
 }
 
+/// Views have the names of the robot's cameras, where a map says which is which: lerobot's, or fathom.json's.
+#[test]
+fn cameras_have_the_robots_names() {
+    let dir = copy_golden(LEROBOT);
+    let file = dir.path().join("observation.safetensors");
+    let rename = |from: &str, to: &str| {
+        let mut observation = Tensors::read(&file);
+        observation.rename(&format!("image.{from}"), &format!("image.{to}"));
+        observation.write(&file);
+    };
+    edit(&dir.path().join("policy_preprocessor.json"), |p| {
+        let steps = p["steps"].as_array_mut().expect("steps");
+        let step = steps.iter_mut().find(|s| s["registry_name"] == "rename_observations_processor").expect("the step");
+        step["config"]["rename_map"] = json!({"observation.images.overhead": "observation.images.top",
+            "observation.images.left": "observation.images.wrist", "observation.images.right": "observation.images.wrist",
+            "observation.joints": "observation.state"});
+    });
+    rename("top", "overhead");
+    let loaded = load(dir.path());
+    assert_eq!(loaded.model.config.views, ["overhead", "wrist"], "which of two the wrist is nobody can tell");
+    assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
+    let Summary::Policy(summary) = Summary::read(dir.path(), None).expect("it is described") else {
+        panic!("no policy")
+    };
+    assert!(summary.origin.skipped_views.is_empty(), "{summary}");
+    assert!(summary.to_string().contains("overhead is the checkpoint's top"), "{summary}");
+
+    edit(&dir.path().join("fathom.json"), |h| h["cameras"] = json!({"cam0": "wrist", "cam1": "top"}));
+    rename("overhead", "cam1");
+    rename("wrist", "cam0");
+    let loaded = load(dir.path());
+    assert_eq!(loaded.model.config.views, ["cam1", "cam0"]);
+    assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
+    for (cameras, found) in [(json!({"cam0": "ceiling"}), "ceiling"), (json!({"top": "wrist"}), "views")] {
+        edit(&dir.path().join("fathom.json"), |h| h["cameras"] = cameras);
+        let error = families::load(dir.path()).expect_err("no such camera, or two of one name").to_string();
+        assert!(error.contains(found), "{error}");
+    }
+}
+
+/// A base that was made for no robot names no cameras; its user does.
+#[test]
+fn a_lerobot_base_without_features() {
+    let dir = copy_golden(LEROBOT);
+    edit(&dir.path().join("config.json"), |c| {
+        (c["input_features"], c["output_features"]) = (json!({}), json!({}));
+    });
+    for file in ["policy_preprocessor.json", "policy_postprocessor.json"] {
+        std::fs::remove_file(dir.path().join(file)).expect("the file is removed");
+    }
+    let error = families::load(dir.path()).expect_err("no cameras").to_string();
+    assert!(error.contains("views: expected at least one view"), "{error}");
+    edit(&dir.path().join("fathom.json"), |h| h["views"] = json!(["a", "b", "c"]));
+    let loaded = load(dir.path());
+    assert_eq!((loaded.model.config.views.len(), loaded.state_dims, loaded.action_dim), (3, 8..=8, 8));
+}
+
 /// Which of the levels that transformers' names of a PaliGemma have had there are: `model` outside, `model` within the
 /// language model, `vision_model` within the vision tower.
 type Levels = [bool; 3];

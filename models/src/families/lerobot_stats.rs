@@ -11,6 +11,20 @@ use crate::error::ModelError;
 use crate::normalize::{Affine, Normalization, Source};
 use crate::weights::Checkpoint;
 
+/// Which of `views` the preprocessor makes of cameras with other names (`rename_map`), by these names: those of which it
+/// makes one alone. None where there is no such file.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn cameras(dir: &Path, views: &[String]) -> Result<BTreeMap<String, String>, ModelError> {
+    let (_, steps) = open(dir.join("policy_preprocessor.json"))?;
+    let maps = steps.iter().filter_map(|s| s.config.get("rename_map").and_then(Value::as_object)).flatten();
+    let bare = |name: &str| name.trim_start_matches("observation.images.").to_owned();
+    let renamed: Vec<_> = maps.filter_map(|(from, to)| Some((bare(from), bare(to.as_str()?)))).collect();
+    let alone = |view: &String| renamed.iter().filter(|(_, to)| to == view).count() == 1;
+    Ok(renamed.iter().filter(|(from, to)| from != to && views.contains(to) && alone(to)).cloned().collect())
+}
+
 #[derive(Deserialize)]
 struct Processor {
     steps: Vec<Step>,
