@@ -91,6 +91,11 @@ impl Session {
         self.text.len() / self.loaded.model.config.vlm.width.max(1)
     }
 
+    /// Whether inferences return GPU times from here on, where the GPU was opened with them.
+    pub fn set_times(&mut self, on: bool) {
+        self.gpu.set_times(on);
+    }
+
     /// Gives the GPU up, as a driver's reset would: for tests of what follows.
     pub fn lose_gpu(&mut self, reason: &str) {
         self.gpu.lose(reason);
