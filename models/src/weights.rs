@@ -158,7 +158,7 @@ impl Weights {
     /// # Errors
     /// As [`encoded`](Self::encoded).
     pub fn stacked(&self, id: StackId) -> Result<Rows<'_>, ModelError> {
-        Rows::new(self, self.stacks.get(id.0 as usize).unwrap_or(&Stack { parts: Vec::new(), columns: 0..0, half: 0 }))
+        Rows::new(self, self.stack(id))
     }
 
     /// The vectors of a stack one after another.
@@ -166,7 +166,12 @@ impl Weights {
     /// # Errors
     /// As [`encoded`](Self::encoded).
     pub fn stacked_vector(&self, id: StackId) -> Result<Vec<f32>, ModelError> {
-        stack::vector(self, self.stacks.get(id.0 as usize).map_or(&[], |s| s.parts.as_slice()))
+        stack::vector(self, self.stack(id))
+    }
+
+    fn stack(&self, id: StackId) -> &Stack {
+        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, half: 0, reader: None };
+        self.stacks.get(id.0 as usize).unwrap_or(NONE)
     }
 
     /// Rows `indices` of a `(rows, cols)` parameter, one after another.
