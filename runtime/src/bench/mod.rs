@@ -21,5 +21,5 @@ pub use camera::{BenchCamera, FixedJoints, JointSource};
 pub use error::SceneError;
 pub use kinematics::{Projection, View};
 pub use render::Renderer;
-pub use untrained::write_untrained;
 pub use scene::{Joint, Light, Object, Part, Scene, SceneCamera, Shape, Table, Tool};
+pub use untrained::write_untrained;

@@ -8,12 +8,14 @@ mod program;
 mod resident;
 mod self_test;
 mod session;
+mod work;
 
 pub use depth::DepthSession;
 pub use kernels::Kernels;
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
 pub use session::{Inputs, Once, Session, log_model};
+pub use work::Work;
 
 use fathom_models::ModelError;
 

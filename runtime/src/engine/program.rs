@@ -6,6 +6,7 @@ use super::EngineError;
 use super::arena::Plan;
 use super::lower::Places;
 use super::resident::Resident;
+use super::work::Work;
 use crate::gpu::{BufferId, Download, Gpu, GpuTimes, Recording, Slot, Upload};
 
 /// The buffer that programs keep their tensors in; made anew only for a program that needs more.
@@ -36,6 +37,7 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Program {
     recording: Recording,
+    work: Vec<Work>,
     /// Name and slot of each input.
     inputs: Vec<(String, Slot)>,
     /// Where each output begins.
@@ -67,7 +69,9 @@ impl Program {
         };
         let max_binding_bytes = gpu.info().max_binding_bytes;
         let places = Places { graph, plan: &plan, buffer, resident, max_binding_bytes };
-        let recording = gpu.prepare(&places.commands("inference")?)?;
+        let commands = places.commands("inference")?;
+        let recording = gpu.prepare(&commands)?;
+        let work = commands.dispatches.iter().map(Work::of).collect();
         upload_constants(gpu, graph, &places)?;
         let inputs = graph.inputs.iter().map(|n| (n.name.clone(), places.slot(n.tensor.id))).collect();
         let slots = graph
@@ -83,12 +87,17 @@ impl Program {
                 Output { name: n.name.clone(), shape, values: vec![0.0; shape[0] * shape[1]] }
             })
             .collect();
-        Ok(Program { recording, inputs, slots, outputs })
+        Ok(Program { recording, work, inputs, slots, outputs })
     }
 
     /// Dispatches of a run.
     pub fn dispatches(&self) -> usize {
         self.recording.len()
+    }
+
+    /// What each dispatch of a run does, in their order.
+    pub fn work(&self) -> &[Work] {
+        &self.work
     }
 
     /// What the last run gave.

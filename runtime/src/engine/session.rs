@@ -5,7 +5,7 @@ use fathom_models::families::Loaded;
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
-use super::{Arena, EngineError, Kernels, Output, Program, Resident};
+use super::{Arena, EngineError, Kernels, Output, Program, Resident, Work};
 use crate::gpu::{Gpu, GpuTimes};
 
 /// What changes from one inference to the next.
@@ -89,6 +89,16 @@ impl Session {
     /// Tokens of the prepared prompt.
     pub fn prompt_tokens(&self) -> usize {
         self.text.len() / self.loaded.model.config.vlm.width.max(1)
+    }
+
+    /// What each dispatch of an inference does, in their order.
+    pub fn work(&self) -> &[Work] {
+        self.program.as_ref().map_or(&[], Program::work)
+    }
+
+    /// The GPU, for measurements beside the model.
+    pub fn gpu_mut(&mut self) -> &mut Gpu {
+        &mut self.gpu
     }
 
     /// Whether inferences return GPU times from here on, where the GPU was opened with them.

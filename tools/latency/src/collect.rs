@@ -98,6 +98,7 @@ pub(crate) struct Collector {
     active: bool,
     starvation: Starvation,
     starved_since_ns: Option<u64>,
+    starved: Option<u64>,
     clock_error_ns: Option<u64>,
     gpu_clock_error_ns: Option<u64>,
     refused: u64,
@@ -137,6 +138,7 @@ impl Collector {
             active: false,
             starvation: Starvation::default(),
             starved_since_ns: None,
+            starved: None,
             clock_error_ns: None,
             gpu_clock_error_ns: None,
             refused: 0,
@@ -144,6 +146,12 @@ impl Collector {
             last_ns: 0,
             missed: false,
         }
+    }
+
+    /// One that knows what this one knows, and has counted nothing.
+    pub(crate) fn fresh(&self) -> Collector {
+        let (active, starved) = (self.active, self.starved);
+        Collector { active, starved, ..Collector::new(self.watch.clone()) }
     }
 
     /// Paths that ended so far.
@@ -162,7 +170,14 @@ impl Collector {
         match event.kind {
             Kind::Span => self.span(name, event),
             Kind::Counter if name == counter::STEPS_LEFT => self.steps_left(event),
-            Kind::Counter if name == counter::CLOCK_ERROR => self.clock_error_ns = self.clock_error_ns.max(Some(event.value)),
+            Kind::Counter if name == counter::STARVED => {
+                let last = self.starved.replace(event.value).unwrap_or(event.value);
+                // It wraps, and begins again with the controller.
+                self.starvation.controller_ticks += u64::from((event.value as u32).wrapping_sub(last as u32).min(1 << 16));
+            }
+            Kind::Counter if name == counter::CLOCK_ERROR => {
+                self.clock_error_ns = self.clock_error_ns.max(Some(event.value))
+            }
             Kind::Counter if name == counter::GPU_CLOCK_ERROR => {
                 self.gpu_clock_error_ns = self.gpu_clock_error_ns.max(Some(event.value));
             }
@@ -228,10 +243,14 @@ impl Collector {
         parts.sort_by_key(|p| (p.begin_ns, p.end_ns));
         let (mut covered_ns, mut sum_ns, mut upto_ns, mut flow_ns) = (0, 0, begin_ns, 0);
         for part in &parts {
+            // Of several images the oldest counts: it is where the path begins.
+            let counts = !matches!(part.track, Track::Camera(_)) || part.begin_ns == begin_ns;
             let (from, to) = (part.begin_ns.clamp(begin_ns, end_ns), part.end_ns.clamp(begin_ns, end_ns));
-            sum_ns += to - from;
-            covered_ns += to.saturating_sub(from.max(upto_ns));
-            upto_ns = upto_ns.max(to);
+            if counts {
+                sum_ns += to - from;
+                covered_ns += to.saturating_sub(from.max(upto_ns));
+                upto_ns = upto_ns.max(to);
+            }
             if self.names.get(part.name).is_some_and(|n| n.starts_with("flow step")) {
                 flow_ns += part.end_ns - part.begin_ns;
             }
@@ -243,7 +262,13 @@ impl Collector {
                     place.begin_ns += offset_ns;
                     place.length_ns += length_ns;
                 }
-                None => self.places.push(Place { name: part.name, track: part.track, count: 1, begin_ns: offset_ns, length_ns }),
+                None => self.places.push(Place {
+                    name: part.name,
+                    track: part.track,
+                    count: 1,
+                    begin_ns: offset_ns,
+                    length_ns,
+                }),
             }
         }
         if flow_ns > 0 {
@@ -253,6 +278,8 @@ impl Collector {
         self.sum_ns += sum_ns;
         self.total_ns += end_ns - begin_ns;
         self.paths += 1;
+        // Whoever began to watch later did not see it begin.
+        self.active = true;
         if let Some(deadline_ns) = self.watch.deadline_ns {
             self.late.add(event.value > deadline_ns);
         }
@@ -280,7 +307,7 @@ impl Collector {
 
     fn steps_left(&mut self, event: &Event) {
         // Before the first chunk there is nothing to run out of.
-        if !self.active || self.paths == 0 {
+        if !self.active {
             self.starved_since_ns = None;
             return;
         }
@@ -343,9 +370,10 @@ impl Collector {
             sum_mean_ns: self.sum_ns / self.paths.max(1),
             unexplained,
         });
-        let period = rows.iter().find(|r| r.stage.name == stage::PERIOD).and_then(|r| {
-            Some(Period { of: stage::PERIOD.to_owned(), p50_ns: r.stage.p50_ns, jitter: find(JITTER)? })
-        });
+        let period = rows
+            .iter()
+            .find(|r| r.stage.name == stage::PERIOD)
+            .and_then(|r| Some(Period { of: stage::PERIOD.to_owned(), p50_ns: r.stage.p50_ns, jitter: find(JITTER)? }));
         let mut deadlines = Vec::new();
         if self.ticks.count > 0 {
             deadlines.push(self.ticks.result(stage::LATENESS, w.tick_ns));
@@ -434,10 +462,13 @@ mod tests {
     /// Stages of 10 + 20 + 5 ms, of which the last two overlap by 2, in a path of 40: 7 are explained by nothing.
     #[test]
     fn the_rest_is_what_no_stage_covers() {
-        let mut c = Collector::new(Watch { name: "loop", path: stage::AGE, deadline_ns: Some(39 * MS), ..Watch::default() });
+        let mut c =
+            Collector::new(Watch { name: "loop", path: stage::AGE, deadline_ns: Some(39 * MS), ..Watch::default() });
         for chunk in 1..=4_u32 {
             let at = u64::from(chunk) * 1000;
             c.event("capture", &span(Track::Camera(0), chunk, at, 10));
+            // A younger image beside it is no part of the sum.
+            c.event("capture", &span(Track::Camera(1), chunk, at + 4, 6));
             c.event("model", &span(Track::Gpu, chunk, at + 12, 20));
             c.event("write", &span(Track::Control, chunk, at + 30, 5));
             // It ends after the path.
@@ -450,7 +481,7 @@ mod tests {
         assert!(near(balance.unexplained.p50_ns, 7), "{balance:?}");
         assert!(near(balance.sum_mean_ns, 35) && near(balance.total_mean_ns, 40), "{balance:?}");
         let bars: Vec<_> = section.waterfall.iter().map(|b| (b.name.as_str(), b.begin_ns / MS as i64)).collect();
-        assert_eq!(bars, [("capture", 0), ("model", 12), ("write", 30), ("reply", 40)]);
+        assert_eq!(bars, [("capture", 0), ("capture", 4), ("model", 12), ("write", 30), ("reply", 40)]);
         assert_eq!((section.deadlines[0].misses, section.deadlines[0].longest_run), (4, 4));
         assert!(near(row(&section, "model").stage.p50_ns, 20));
         assert_eq!(section.age.len(), 4);
@@ -464,7 +495,8 @@ mod tests {
             assert_eq!(c.missed, late > 10);
         }
         let mut tell = |name: &str, at_ms: u64, value: u64| {
-            let event = Event { kind: Kind::Counter, track: Track::Controller, name: 0, chunk: 0, begin_ns: at_ms * MS, value };
+            let event =
+                Event { kind: Kind::Counter, track: Track::Controller, name: 0, chunk: 0, begin_ns: at_ms * MS, value };
             c.event(name, &event);
         };
         tell(counter::STEPS_LEFT, 90, 0);
@@ -472,7 +504,8 @@ mod tests {
         c.event("capture", &span(Track::Camera(0), 1, 100, 1));
         c.event(stage::AGE, &span(Track::Path, 1, 100, 5));
         let mut tell = |name: &str, at_ms: u64, value: u64| {
-            let event = Event { kind: Kind::Counter, track: Track::Controller, name: 0, chunk: 0, begin_ns: at_ms * MS, value };
+            let event =
+                Event { kind: Kind::Counter, track: Track::Controller, name: 0, chunk: 0, begin_ns: at_ms * MS, value };
             c.event(name, &event);
         };
         for (at_ms, left) in [(110, 3), (120, 0), (130, 0), (150, 0), (160, 4), (170, 0)] {

@@ -57,7 +57,9 @@ pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
     let comparison = Comparison::of(names, &results, o.floor_percent / 100.0)?;
     if !comparison.unlike.is_empty() && !o.force {
         let list = comparison.unlike.join("\n  ");
-        return Err(format!("these results are not of the same thing (--force compares them all the same):\n  {list}").into());
+        return Err(
+            format!("these results are not of the same thing (--force compares them all the same):\n  {list}").into()
+        );
     }
     print(&comparison.text());
     if let Some(path) = &o.markdown {
@@ -87,9 +89,21 @@ fn identity(m: &Measured) -> [(&'static str, String); 15] {
         ("model hash", m.model_hash.clone()),
         ("scheme", h.scheme.clone()),
         ("kernels", h.kernels.clone()),
-        ("shapes", format!("{}; {} tokens; horizon {}; {} flow steps", h.shapes.images.join(", "), h.shapes.prompt_tokens, h.shapes.horizon, h.shapes.flow_steps)),
+        (
+            "shapes",
+            format!(
+                "{}; {} tokens; horizon {}; {} flow steps",
+                h.shapes.images.join(", "),
+                h.shapes.prompt_tokens,
+                h.shapes.horizon,
+                h.shapes.flow_steps
+            ),
+        ),
         ("seed", h.seed.to_string()),
-        ("highest clocks", machine.clocks.iter().map(|c| format!("{} {:.0} MHz", c.name, c.max_mhz)).collect::<Vec<_>>().join(", ")),
+        (
+            "highest clocks",
+            machine.clocks.iter().map(|c| format!("{} {:.0} MHz", c.name, c.max_mhz)).collect::<Vec<_>>().join(", "),
+        ),
     ]
 }
 
@@ -111,7 +125,10 @@ impl Comparison {
         for (name, other) in names.iter().zip(results).skip(1) {
             for ((what, a), (_, b)) in identity(first).into_iter().zip(identity(other)) {
                 if a != b {
-                    unlike.push(format!("{what}: {a:?} in {}, {b:?} in {name}", names.first().map_or("", String::as_str)));
+                    unlike.push(format!(
+                        "{what}: {a:?} in {}, {b:?} in {name}",
+                        names.first().map_or("", String::as_str)
+                    ));
                 }
             }
         }
@@ -254,8 +271,10 @@ mod tests {
     #[test]
     fn only_what_passes_floor_and_noise_is_flagged() {
         let (steady, noisy): (&[u64], &[u64]) = (&[1000, 1001, 999, 1000], &[800, 1000, 1200, 1000]);
-        let a = result(&[("steady", 1000, steady), ("noisy", 1000, noisy), ("faster", 1000, steady), ("gone", 9, steady)]);
-        let b = result(&[("steady", 1060, steady), ("noisy", 1400, noisy), ("faster", 900, steady), ("new", 9, steady)]);
+        let a =
+            result(&[("steady", 1000, steady), ("noisy", 1000, noisy), ("faster", 1000, steady), ("gone", 9, steady)]);
+        let b =
+            result(&[("steady", 1060, steady), ("noisy", 1400, noisy), ("faster", 900, steady), ("new", 9, steady)]);
         use Verdict as V;
         assert_eq!(verdicts(&[a.clone(), b]), [V::Slower, V::Same, V::Faster, V::Gone, V::New]);
         let little = result(&[("steady", 1040, steady), ("noisy", 1700, noisy)]);

@@ -1,6 +1,7 @@
 //! The whole loop in this process: cameras, model, controller, watched through its ring like any daemon's.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use fathom::telemetry::{RingReader, RunInfo, stage};
 use crate::Failure;
 use crate::collect::Watch;
 use crate::model::AdapterOptions;
-use crate::result::Section;
+use crate::result::{Section, ms};
 use crate::watch::{Pump, TraceFile};
 
 /// How often the ring is read.
@@ -27,6 +28,8 @@ pub(crate) struct Drive<'a> {
     /// Paths of a round.
     pub(crate) round: u64,
     pub(crate) trace: Option<&'a Path>,
+    /// How often to say how it goes, on stderr.
+    pub(crate) progress: Option<Duration>,
     /// End at the first late tick, with the last seconds as a trace at this path.
     pub(crate) break_on_miss: Option<(Duration, &'a Path)>,
 }
@@ -55,17 +58,24 @@ pub(crate) fn bench_robot(
 ) -> Result<RobotConfig, Failure> {
     let scene = Scene::built_in(0)?;
     let folder = tempfile::tempdir()?;
-    let mut text = format!("[model]\npath = {dir:?}\ntokens = {tokens:?}\nseed = {seed}\n[gpu]\nsoftware = {}\n", adapter.software);
+    let mut text = format!(
+        "[model]\npath = {dir:?}\ntokens = {tokens:?}\nseed = {seed}\n[gpu]\nsoftware = {}\n",
+        adapter.software
+    );
     if let Some(name) = &adapter.adapter {
         text += &format!("adapter = {name:?}\n");
     }
     if let Some(kernels) = adapter.kernels {
         text += &format!("kernels = \"{kernels}\"\n");
     }
-    text += &format!("[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\n[link]\ndevice = \"simulated\"\n");
+    text += &format!(
+        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\n[link]\ndevice = \"simulated\"\n"
+    );
     for view in views {
         let camera = if scene.camera_index(view).is_ok() { view } else { "base" };
-        text += &format!("[[camera]]\nview = {view:?}\nsource = {{ kind = \"bench\", camera = {camera:?}, rate_hz = 30.0 }}\n");
+        text += &format!(
+            "[[camera]]\nview = {view:?}\nsource = {{ kind = \"bench\", camera = {camera:?}, rate_hz = 30.0 }}\n"
+        );
     }
     let path = folder.path().join("robot.toml");
     std::fs::write(&path, text)?;
@@ -78,13 +88,18 @@ pub(crate) fn bench_robot(
 /// Runs the loop that `config` describes, and watches it.
 pub(crate) fn drive(config: RobotConfig, d: &Drive<'_>) -> Result<Driven, Failure> {
     if d.seconds <= d.warm_up {
-        return Err(format!("the run of {} s is not longer than its warm-up of {} s: nothing would be left to measure", d.seconds, d.warm_up).into());
+        return Err(format!(
+            "the run of {} s is not longer than its warm-up of {} s: nothing would be left to measure",
+            d.seconds, d.warm_up
+        )
+        .into());
     }
     let robot = Robot::open(config)?;
     let done = AtomicBool::new(false);
     let options = RunOptions { seconds: Some(d.seconds), ..RunOptions::default() };
+    let stop = Arc::clone(&options.stop);
     std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| follow(d, &done));
+        let watcher = scope.spawn(|| follow(d, &done, &stop));
         let ran = robot.run(&options);
         done.store(true, Ordering::Release);
         let watched = watcher.join().map_err(|_| "the thread that watches the loop ended")?.map_err(Failure::from);
@@ -94,7 +109,7 @@ pub(crate) fn drive(config: RobotConfig, d: &Drive<'_>) -> Result<Driven, Failur
     })
 }
 
-fn follow(d: &Drive<'_>, done: &AtomicBool) -> Result<Driven, String> {
+fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven, String> {
     let pid = std::process::id();
     let reader = loop {
         match RingReader::attach(Some(pid)) {
@@ -114,13 +129,12 @@ fn follow(d: &Drive<'_>, done: &AtomicBool) -> Result<Driven, String> {
     let mut missed = false;
     let mut warm_at = None;
     let mut cold = Vec::new();
+    let mut told = Progress::new(d.progress);
     loop {
         let last = done.load(Ordering::Acquire);
         missed |= pump.pump() && warm;
         if missed && !last {
-            // The loop ends as at the signal that its user would send.
-            let pid = rustix::process::getpid();
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            stop.store(true, Ordering::Release);
             break;
         }
         // The warm-up's time begins with the first chunk.
@@ -129,12 +143,13 @@ fn follow(d: &Drive<'_>, done: &AtomicBool) -> Result<Driven, String> {
             if !warm && Instant::now() >= warm_at {
                 warm = true;
                 cold = pump.section(Vec::new()).cold;
-                pump.forget(watch(&info, d.deadline_ns, d.round));
+                pump.forget();
             }
         }
         if last {
             break;
         }
+        told.tick(&pump);
         std::thread::sleep(LOOK);
     }
     let section = pump.section(cold);
@@ -147,4 +162,31 @@ fn follow(d: &Drive<'_>, done: &AtomicBool) -> Result<Driven, String> {
     }
     notes.extend(pump.end());
     Ok(Driven { section, info, notes, missed })
+}
+
+/// Says now and then how a long run goes.
+pub(crate) struct Progress {
+    every: Option<Duration>,
+    began: Instant,
+    last: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new(every: Option<Duration>) -> Progress {
+        Progress { every, began: Instant::now(), last: Instant::now() }
+    }
+
+    /// Says it when it is time.
+    pub(crate) fn tick(&mut self, pump: &Pump) {
+        if self.every.is_none_or(|every| self.last.elapsed() < every) {
+            return;
+        }
+        self.last = Instant::now();
+        let section = pump.section(Vec::new());
+        let age = section.stages.iter().map(|r| &r.stage).find(|s| s.name == section.headline);
+        let [p50, p99, max] = age.map_or([0; 3], |s| [s.p50_ns, s.p99_ns, s.max_ns]).map(ms);
+        let misses = section.deadlines.iter().map(|d| d.misses).sum::<u64>();
+        let seconds = self.began.elapsed().as_secs();
+        eprintln!("{seconds:>6} s: {} chunks, age p50 {p50}, p99 {p99}, max {max} ms; {misses} misses", section.chunks);
+    }
 }

@@ -47,7 +47,12 @@ impl Synthetic {
     }
 
     /// One inference: when it began and ended, and its times.
-    pub(crate) fn infer(&self, session: &mut Session, number: u64, profile: bool) -> Result<(u64, u64, GpuTimes), Failure> {
+    pub(crate) fn infer(
+        &self,
+        session: &mut Session,
+        number: u64,
+        profile: bool,
+    ) -> Result<(u64, u64, GpuTimes), Failure> {
         let images = vec![self.bytes.as_slice(); self.views];
         let began_ns = monotonic_ns();
         let noise = random::normal(self.seed + number, self.noise);
@@ -149,12 +154,14 @@ struct Writing {
 /// What the control loop's own calls take: a tick's, and those of an inference with its way to the controller.
 fn writing(times: &GpuTimes) -> Result<Writing, Failure> {
     const TIMES: u64 = 2000;
+    const TICK_EVENTS: u64 = 3;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ring");
     let mut r = Recorder::over(RingWriter::create_at(&path, "{}", 1 << 14)?);
     let tick = |r: &mut Recorder, n: u64| {
         r.span(Track::Control, stage::LATENESS, 0, n, n + 1000);
         r.counter(Track::Controller, counter::STEPS_LEFT, n, 3);
+        r.counter(Track::Controller, counter::STARVED, n, 3);
     };
     let inference = |r: &mut Recorder, n: u64| {
         r.inference(times, n as u32, n, n + 1000);
@@ -187,7 +194,7 @@ fn writing(times: &GpuTimes) -> Result<Writing, Failure> {
     };
     let tick_ns = timed(&mut r, &tick);
     let inference_ns = timed(&mut r, &inference);
-    Ok(Writing { events: events.len() as u64 - 2, inference_ns, tick_ns })
+    Ok(Writing { events: events.len() as u64 - TICK_EVENTS, inference_ns, tick_ns })
 }
 
 /// Medians of the stages, where they were measured.

@@ -77,8 +77,14 @@ impl Watched {
             kernel: read("proc/sys/kernel/osrelease"),
             power_mode: power_mode(root),
             governors: governors(root),
-            clocks: clocks(root).into_iter().map(|(name, [now, max])| Clock { name, start_mhz: now, end_mhz: now, max_mhz: max }).collect(),
-            temperatures: temperatures(root).into_iter().map(|(zone, c)| Temperature { zone, start_c: c, end_c: c }).collect(),
+            clocks: clocks(root)
+                .into_iter()
+                .map(|(name, [now, max])| Clock { name, start_mhz: now, end_mhz: now, max_mhz: max })
+                .collect(),
+            temperatures: temperatures(root)
+                .into_iter()
+                .map(|(zone, c)| Temperature { zone, start_c: c, end_c: c })
+                .collect(),
             throttling: Vec::new(),
             throttling_known: false,
         };
@@ -185,9 +191,11 @@ fn gpus(root: &Path) -> Vec<PathBuf> {
 
 fn governors(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    for (what, path) in cpus(root).iter().map(|p| ("CPU", p.join("scaling_governor"))).chain(
-        gpus(root).iter().map(|p| ("GPU", p.join("governor"))),
-    ) {
+    for (what, path) in cpus(root)
+        .iter()
+        .map(|p| ("CPU", p.join("scaling_governor")))
+        .chain(gpus(root).iter().map(|p| ("GPU", p.join("governor"))))
+    {
         let governor = text(&path);
         let entry = format!("{what} {governor}");
         if !governor.is_empty() && !found.contains(&entry) {
@@ -199,10 +207,11 @@ fn governors(root: &Path) -> Vec<String> {
 
 /// Present and highest clock of each, in MHz.
 fn clocks(root: &Path) -> BTreeMap<String, [f64; 2]> {
-    let cpus = cpus(root).into_iter().map(|p| {
-        (name(&p).replace("policy", "CPU "), p.join("scaling_cur_freq"), p.join("cpuinfo_max_freq"), 1e3)
-    });
-    let gpus = gpus(root).into_iter().map(|p| (format!("GPU {}", name(&p)), p.join("cur_freq"), p.join("max_freq"), 1e6));
+    let cpus = cpus(root)
+        .into_iter()
+        .map(|p| (name(&p).replace("policy", "CPU "), p.join("scaling_cur_freq"), p.join("cpuinfo_max_freq"), 1e3));
+    let gpus =
+        gpus(root).into_iter().map(|p| (format!("GPU {}", name(&p)), p.join("cur_freq"), p.join("max_freq"), 1e6));
     let amd = entries(&root.join("sys/class/hwmon")).into_iter().filter(|p| text(&p.join("name")) == "amdgpu");
     let amd = amd.map(|p| ("GPU amdgpu".to_owned(), p.join("freq1_input"), p.join("freq1_max"), 1e6));
     let found = cpus.chain(gpus).chain(amd).filter_map(|(name, now, max, unit)| {
@@ -229,7 +238,8 @@ fn throttles(root: &Path) -> BTreeMap<String, u64> {
     for cpu in entries(&root.join("sys/devices/system/cpu")) {
         for kind in ["core_throttle_count", "package_throttle_count"] {
             if let Some(count) = number(&cpu.join("thermal_throttle").join(kind)) {
-                *found.entry(format!("CPU {}", kind.trim_end_matches("_count").replace('_', " "))).or_insert(0) += count as u64;
+                *found.entry(format!("CPU {}", kind.trim_end_matches("_count").replace('_', " "))).or_insert(0) +=
+                    count as u64;
             }
         }
     }
@@ -244,7 +254,9 @@ fn throttles(root: &Path) -> BTreeMap<String, u64> {
     // Cooling that holds a clock down now counts as one event.
     for device in entries(&root.join("sys/class/thermal")).iter().filter(|p| name(p).starts_with("cooling_device")) {
         let kind = text(&device.join("type"));
-        if let Some(state) = number(&device.join("cur_state")).filter(|_| kind.contains("cpufreq") || kind.contains("devfreq")) {
+        if let Some(state) =
+            number(&device.join("cur_state")).filter(|_| kind.contains("cpufreq") || kind.contains("devfreq"))
+        {
             found.insert(format!("cooling by {kind}"), state as u64);
         }
     }

@@ -68,7 +68,9 @@ pub(crate) enum Preset {
 
 fn size(text: &str) -> Result<[usize; 2], String> {
     let sides = text.split_once(['x', '×']).and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
-    sides.filter(|s| s.iter().all(|v| (1..=16384).contains(v))).ok_or_else(|| format!("expected WIDTHxHEIGHT, found {text:?}"))
+    sides
+        .filter(|s| s.iter().all(|v| (1..=16384).contains(v)))
+        .ok_or_else(|| format!("expected WIDTHxHEIGHT, found {text:?}"))
 }
 
 /// A model's directory, which goes when it is temporary.
@@ -87,14 +89,15 @@ impl ModelOptions {
         let (config, name) = match (&self.config, self.preset) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-                let config: ModelConfig = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+                let config: ModelConfig =
+                    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
                 (config, path.display().to_string())
             }
             (None, Preset::Small) => (presets::small(), "small".to_owned()),
             (None, Preset::Full) => (presets::depthvla(), "full".to_owned()),
         };
         let folder = tempfile::tempdir()?;
-        write_untrained(folder.path(), &config, &*Scene::built_in(0)?, self.seed)?;
+        write_untrained(folder.path(), &config, &Scene::built_in(0)?, self.seed)?;
         let path = folder.path().to_owned();
         Ok(ModelDir { path, name: format!("{name}, random weights"), _temporary: Some(folder) })
     }
@@ -108,7 +111,7 @@ impl ModelOptions {
             timestamps: true,
             ..GpuOptions::default()
         };
-        let mut session = Session::open(Gpu::open(&options)?, loaded, adapter.kernels)?;
+        let mut session = Session::open_with(Gpu::open(&options)?, loaded, adapter.kernels)?;
         let config = session.loaded().model.config.clone();
         let tokens = self.tokens(&config);
         let spec = ImageSpec::rgb(self.image[0], self.image[1]);

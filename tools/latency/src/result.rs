@@ -102,6 +102,8 @@ pub(crate) struct Starvation {
     pub(crate) samples: u64,
     pub(crate) starved: u64,
     pub(crate) longest_ns: u64,
+    /// The controller's own ticks without a step to follow.
+    pub(crate) controller_ticks: u64,
 }
 
 /// The kernels of an inference, and what the adapter can do at best.
@@ -169,7 +171,11 @@ impl std::fmt::Display for ResultError {
         match self {
             ResultError::Io { path, source } => write!(f, "{}: {source}", path.display()),
             ResultError::Truncated { path, line, column } => {
-                write!(f, "{}: the file ends at line {line}, column {column}, in the middle: it is truncated", path.display())
+                write!(
+                    f,
+                    "{}: the file ends at line {line}, column {column}, in the middle: it is truncated",
+                    path.display()
+                )
             }
             ResultError::Form { path, source } => write!(f, "{}: not a result: {source}", path.display()),
             ResultError::NoSchema { path } => {
@@ -220,7 +226,8 @@ impl Measured {
 
     /// Every row that has a time: section, name, row. Kernels are the section `kernels`.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
-        let stages = self.sections.iter().flat_map(|s| s.stages.iter().map(|r| (s.name.as_str(), r.stage.name.as_str(), r)));
+        let stages =
+            self.sections.iter().flat_map(|s| s.stages.iter().map(|r| (s.name.as_str(), r.stage.name.as_str(), r)));
         let kernels = self.kernels.iter().flat_map(|k| &k.table).map(|k| ("kernels", k.kernel.as_str(), &k.row));
         stages.chain(kernels)
     }

@@ -105,8 +105,8 @@ impl Pump {
     }
 
     /// Forgets what was counted so far: it was warm-up.
-    pub(crate) fn forget(&mut self, watch: Watch) {
-        self.collector = Collector::new(watch);
+    pub(crate) fn forget(&mut self) {
+        self.collector = self.collector.fresh();
     }
 
     /// Writes the events of the last seconds as a trace; what there is to say of it.

@@ -11,7 +11,12 @@ const STYLE: &str = include_str!("page.css");
 pub(super) fn page(m: &Measured) -> String {
     let esc = picture::escape;
     let title = format!("fathom-latency {}: {}", m.mode, m.header.adapter);
-    let mut body = format!("<header><h1>fathom-latency <b>{}</b></h1><p>{}, commit {}</p></header>", esc(&m.mode), esc(&m.taken_at), esc(&m.commit));
+    let mut body = format!(
+        "<header><h1>fathom-latency <b>{}</b></h1><p>{}, commit {}</p></header>",
+        esc(&m.mode),
+        esc(&m.taken_at),
+        esc(&m.commit)
+    );
     if let Some(label) = text::label(m) {
         body += &format!("<p class=\"software\">{}</p>", esc(label));
     }
@@ -19,11 +24,18 @@ pub(super) fn page(m: &Measured) -> String {
         let name = esc(age.name.trim_start_matches("= "));
         body += &format!("<section class=\"headline\"><h2>{name}</h2><dl>");
         let times = [("p50", age.p50_ns), ("p99", age.p99_ns), ("p99.9", age.p999_ns), ("max", age.max_ns)];
-        times.iter().for_each(|(p, ns)| body += &format!("<div><dt>{p}</dt><dd>{} <small>ms</small></dd></div>", ms(*ns)));
+        times
+            .iter()
+            .for_each(|(p, ns)| body += &format!("<div><dt>{p}</dt><dd>{} <small>ms</small></dd></div>", ms(*ns)));
         for d in &section.deadlines {
             let of = esc(d.of.trim_start_matches("= "));
             let class = if d.misses > 0 { " class=\"bad\"" } else { "" };
-            body += &format!("<div{class}><dt>{of} over {} ms</dt><dd>{} <small>of {}</small></dd></div>", ms(d.deadline_ns), d.misses, d.count);
+            body += &format!(
+                "<div{class}><dt>{of} over {} ms</dt><dd>{} <small>of {}</small></dd></div>",
+                ms(d.deadline_ns),
+                d.misses,
+                d.count
+            );
         }
         body += "</dl></section>";
     }
@@ -55,7 +67,8 @@ fn section(s: &Section) -> String {
     }
     if s.age.len() > 1 {
         let headline = esc(s.headline.trim_start_matches("= "));
-        out += &format!("<h3>{headline} over time <small>ms; s</small></h3><div class=\"wide\">{}</div>", picture::age(s));
+        out +=
+            &format!("<h3>{headline} over time <small>ms; s</small></h3><div class=\"wide\">{}</div>", picture::age(s));
     }
     out += "<h3>Percentiles <small>ms</small></h3><div class=\"wide\"><table class=\"numbers\"><tr><th>stage</th>";
     ["count", "p50", "p90", "p99", "p99.9", "max"].iter().for_each(|h| out += &format!("<th>{h}</th>"));
@@ -88,7 +101,9 @@ fn kernels(m: &Measured) -> String {
         out += &format!("<li>roof: {name} {:.2} G{unit}</li>", roof.per_second / 1e9);
     }
     out += "</ul><div class=\"wide\"><table class=\"numbers\"><tr>";
-    ["kernel", "calls", "p50 ms", "GFLOP/s", "GB/s", "of the roof"].iter().for_each(|h| out += &format!("<th>{h}</th>"));
+    ["kernel", "calls", "p50 ms", "GFLOP/s", "GB/s", "of the roof"]
+        .iter()
+        .for_each(|h| out += &format!("<th>{h}</th>"));
     out += "</tr>";
     let line = |r: &KernelRow| {
         let share = (r.share_of_roof * 100.0).clamp(0.0, 100.0);
@@ -111,7 +126,10 @@ fn kernels(m: &Measured) -> String {
 fn facts(m: &Measured) -> Vec<(&'static str, String)> {
     let (h, machine) = (&m.header, &m.machine);
     let or = |text: String| if text.is_empty() { "not told".to_owned() } else { text };
-    let clocks = machine.clocks.iter().map(|c| format!("{} {:.0} → {:.0} of {:.0} MHz", c.name, c.start_mhz, c.end_mhz, c.max_mhz));
+    let clocks = machine
+        .clocks
+        .iter()
+        .map(|c| format!("{} {:.0} → {:.0} of {:.0} MHz", c.name, c.start_mhz, c.end_mhz, c.max_mhz));
     let hot = machine.temperatures.iter().map(|t| format!("{} {:.1} → {:.1} °C", t.zone, t.start_c, t.end_c));
     let throttling = match (machine.throttling_known, machine.throttling.is_empty()) {
         (false, _) => String::new(),
@@ -131,7 +149,16 @@ fn facts(m: &Measured) -> Vec<(&'static str, String)> {
         ("throttling", or(throttling)),
         ("model", format!("{} ({:.1} M parameters, {})", h.model, h.shapes.parameters as f64 / 1e6, h.scheme)),
         ("model hash", or(m.model_hash.clone())),
-        ("shapes", format!("{}; {} tokens; horizon {}; {} flow steps", h.shapes.images.join(", "), h.shapes.prompt_tokens, h.shapes.horizon, h.shapes.flow_steps)),
+        (
+            "shapes",
+            format!(
+                "{}; {} tokens; horizon {}; {} flow steps",
+                h.shapes.images.join(", "),
+                h.shapes.prompt_tokens,
+                h.shapes.horizon,
+                h.shapes.flow_steps
+            ),
+        ),
         ("kernels", format!("{}, {} dispatches an inference", h.kernels, h.dispatches)),
         ("seed", h.seed.to_string()),
     ]

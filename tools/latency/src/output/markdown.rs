@@ -10,7 +10,8 @@ pub(super) fn markdown(m: &Measured) -> String {
     let mut out = format!("### fathom-latency {}\n\n", m.mode);
     if let Some((_, age)) = m.headline() {
         let name = age.name.trim_start_matches("= ");
-        out += &format!("**{name}: p50 {} ms, p99 {} ms, max {} ms**\n\n", ms(age.p50_ns), ms(age.p99_ns), ms(age.max_ns));
+        out +=
+            &format!("**{name}: p50 {} ms, p99 {} ms, max {} ms**\n\n", ms(age.p50_ns), ms(age.p99_ns), ms(age.max_ns));
     }
     if let Some(label) = text::label(m) {
         out += &format!("> **{label}**\n\n");

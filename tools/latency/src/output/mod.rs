@@ -14,7 +14,7 @@ pub(crate) mod perfetto;
 mod picture;
 mod text;
 
-pub(crate) use markdown::{comparison as comparison_markdown, table as markdown_table};
+pub(crate) use markdown::comparison as comparison_markdown;
 pub(crate) use text::text;
 
 /// Where a result goes besides the terminal.

@@ -139,7 +139,8 @@ impl<W: Write> Trace<W> {
     /// Begins a trace of process `pid`, about which `title` says more.
     pub(crate) fn begin(to: W, pid: u32, title: &str, now_ns: u64) -> Trace<W> {
         let buffer = Vec::with_capacity(2 * BUFFER);
-        let mut trace = Trace { to, buffer, written: 0, failed: None, events: 0, lines: HashMap::new(), next_uuid: PROCESS + 1 };
+        let mut trace =
+            Trace { to, buffer, written: 0, failed: None, events: 0, lines: HashMap::new(), next_uuid: PROCESS + 1 };
         let mut clock = Message::default();
         clock.number(field::CLOCK_ID, MONOTONIC).number(field::CLOCK_TIME, now_ns);
         let mut snapshot = Message::default();
@@ -176,7 +177,8 @@ impl<W: Write> Trace<W> {
             Kind::Mark => {
                 let uuid = self.line(event.track, name, 0, None, event.begin_ns);
                 let mut body = Message::default();
-                let said = if name == counter::REFUSED { format!("{name}: reason {}", event.value) } else { name.to_owned() };
+                let said =
+                    if name == counter::REFUSED { format!("{name}: reason {}", event.value) } else { name.to_owned() };
                 body.number(field::EVENT_TYPE, INSTANT).number(field::EVENT_TRACK, uuid);
                 body.bytes(field::EVENT_NAME, said.as_bytes());
                 self.track_event(event.begin_ns, &body);
@@ -193,7 +195,11 @@ impl<W: Write> Trace<W> {
             _ => "",
         };
         let mut lane = 0;
-        while self.lines.get(&Line { track: event.track, part: part.to_owned(), lane }).is_some_and(|l| l.1 > event.begin_ns) {
+        while self
+            .lines
+            .get(&Line { track: event.track, part: part.to_owned(), lane })
+            .is_some_and(|l| l.1 > event.begin_ns)
+        {
             lane += 1;
         }
         let uuid = self.line(event.track, part, lane, None, end_ns);
@@ -229,7 +235,9 @@ impl<W: Write> Trace<W> {
             name += &format!(" ({})", lane + 1);
         }
         let mut body = Message::default();
-        body.number(field::TRACK_UUID, uuid).bytes(field::TRACK_NAME, name.as_bytes()).number(field::TRACK_PARENT, PROCESS);
+        body.number(field::TRACK_UUID, uuid)
+            .bytes(field::TRACK_NAME, name.as_bytes())
+            .number(field::TRACK_PARENT, PROCESS);
         if let Some(unit) = unit {
             let mut counter = Message::default();
             counter.number(field::COUNTER_UNIT, unit);

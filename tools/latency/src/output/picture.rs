@@ -45,12 +45,23 @@ pub(super) fn waterfall(section: &Section) -> String {
     let scale = (WIDTH - NAMES - 70.0) / (last - first);
     let x = |at_ms: f64| NAMES + (at_ms - first) * scale;
     let height = bars.len() as f64 * ROW + 30.0;
-    let mut out = format!("<svg class=\"waterfall\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\"><title>Stages on one clock, means of {} paths</title>", section.chunks);
+    let mut out = format!(
+        "<svg class=\"waterfall\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\"><title>Stages on one clock, means of {} paths</title>",
+        section.chunks
+    );
     let step = step(last - first, 8.0);
     let mut tick = (first / step).ceil() * step;
     while tick <= last {
-        out += &format!("<line class=\"grid\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"16\" y2=\"{1:.1}\"/>", x(tick), height - 6.0);
-        out += &format!("<text class=\"tick\" x=\"{:.1}\" y=\"11\" text-anchor=\"middle\">{}</text>", x(tick), number(tick));
+        out += &format!(
+            "<line class=\"grid\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"16\" y2=\"{1:.1}\"/>",
+            x(tick),
+            height - 6.0
+        );
+        out += &format!(
+            "<text class=\"tick\" x=\"{:.1}\" y=\"11\" text-anchor=\"middle\">{}</text>",
+            x(tick),
+            number(tick)
+        );
         tick += step;
     }
     for (i, bar) in bars.iter().enumerate() {
@@ -83,7 +94,11 @@ pub(super) fn histogram(row: &Row) -> String {
     let most = row.histogram.iter().map(|b| b.1).max().unwrap_or(1).max(1) as f64;
     let step = width / row.histogram.len().max(1) as f64;
     let (name, stage) = (escape(&row.stage.name), &row.stage);
-    let mut out = format!("<svg class=\"histogram\" viewBox=\"0 0 {width} {}\" role=\"img\"><title>{name}: {} samples</title>", height + 16.0, stage.count);
+    let mut out = format!(
+        "<svg class=\"histogram\" viewBox=\"0 0 {width} {}\" role=\"img\"><title>{name}: {} samples</title>",
+        height + 16.0,
+        stage.count
+    );
     for (i, (upto_ns, count)) in row.histogram.iter().enumerate().filter(|(_, b)| b.1 > 0) {
         // One sample is seen, too: the rare ones are why one looks.
         let h = (*count as f64 / most * height).max(2.0);
@@ -97,7 +112,12 @@ pub(super) fn histogram(row: &Row) -> String {
     }
     let low = row.histogram.first().map_or(0, |b| b.0);
     out += &format!("<line class=\"axis\" x1=\"0\" x2=\"{width}\" y1=\"{height}\" y2=\"{height}\"/>");
-    out += &format!("<text class=\"tick\" x=\"0\" y=\"{0}\">{1}</text><text class=\"tick\" x=\"{width}\" y=\"{0}\" text-anchor=\"end\">{2} ms</text>", height + 13.0, ms(low), ms(stage.max_ns));
+    out += &format!(
+        "<text class=\"tick\" x=\"0\" y=\"{0}\">{1}</text><text class=\"tick\" x=\"{width}\" y=\"{0}\" text-anchor=\"end\">{2} ms</text>",
+        height + 13.0,
+        ms(low),
+        ms(stage.max_ns)
+    );
     out + "</svg>"
 }
 
@@ -110,7 +130,8 @@ pub(super) fn age(section: &Section) -> String {
     let x = |s: f64| left + s / last * (WIDTH - left - 8.0);
     let y = |v: f64| 6.0 + (1.0 - v / most) * (height - bottom - 6.0);
     let headline = escape(section.headline.trim_start_matches("= "));
-    let mut out = format!("<svg class=\"age\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\"><title>{headline} over time</title>");
+    let mut out =
+        format!("<svg class=\"age\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\"><title>{headline} over time</title>");
     let mut grid = |step: f64, limit: f64, draw: &dyn Fn(f64) -> String| {
         let mut at = 0.0;
         while at <= limit {
@@ -119,15 +140,30 @@ pub(super) fn age(section: &Section) -> String {
         }
     };
     grid(step(most, 5.0), most, &|v| {
-        format!("<line class=\"grid\" x1=\"{left}\" x2=\"{WIDTH}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/><text class=\"tick\" x=\"{1}\" y=\"{2:.1}\" text-anchor=\"end\">{3}</text>", y(v), left - 5.0, y(v) + 4.0, number(v))
+        format!(
+            "<line class=\"grid\" x1=\"{left}\" x2=\"{WIDTH}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/><text class=\"tick\" x=\"{1}\" y=\"{2:.1}\" text-anchor=\"end\">{3}</text>",
+            y(v),
+            left - 5.0,
+            y(v) + 4.0,
+            number(v)
+        )
     });
     grid(step(last, 8.0), last, &|s| {
-        format!("<text class=\"tick\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>", x(s), height - 8.0, number(s))
+        format!(
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            x(s),
+            height - 8.0,
+            number(s)
+        )
     });
     let points: Vec<String> = section.age.iter().map(|(s, v)| format!("{:.1},{:.1}", x(*s), y(*v))).collect();
     out += &format!("<polyline class=\"line\" points=\"{}\"/>", points.join(" "));
     for (s, v) in section.age.iter().filter(|_| section.age.len() <= 150) {
-        out += &format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2\"><title>{v:.1} ms at {s:.2} s</title></circle>", x(*s), y(*v));
+        out += &format!(
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2\"><title>{v:.1} ms at {s:.2} s</title></circle>",
+            x(*s),
+            y(*v)
+        );
     }
     if let Some(d) = section.deadlines.iter().find(|d| d.of == section.headline) {
         let at = y((d.deadline_ns as f64 / 1e6).min(most));

@@ -70,16 +70,21 @@ pub(crate) fn lines(s: &Section) -> Vec<String> {
     if let Some(p) = &s.period {
         let j = &p.jitter;
         let (p50, p99, max) = (ms(j.p50_ns), ms(j.p99_ns), ms(j.max_ns));
-        out.push(format!("period {} ms; from one to the next it changes by p50 {p50}, p99 {p99}, max {max} ms", ms(p.p50_ns)));
+        out.push(format!(
+            "period {} ms; from one to the next it changes by p50 {p50}, p99 {p99}, max {max} ms",
+            ms(p.p50_ns)
+        ));
     }
     out.extend(s.deadlines.iter().map(deadline));
     if let Some(v) = &s.starvation {
         out.push(match v.starved {
-            0 => format!("the controller never ran out of steps ({} looks)", v.samples),
+            0 if v.controller_ticks == 0 => format!("the controller never ran out of steps ({} looks)", v.samples),
             starved => format!(
-                "the controller had no step left at {starved} of {} looks, for {} ms at the longest",
+                "the controller had no step left at {starved} of {} looks, for {} ms at the longest; by its own count in {} \
+                 ticks",
                 v.samples,
-                ms(v.longest_ns)
+                ms(v.longest_ns),
+                v.controller_ticks
             ),
         });
     }
@@ -93,7 +98,10 @@ pub(crate) fn lines(s: &Section) -> Vec<String> {
         out.push(format!("{} refused by the controller", count(s.refused, "chunk")));
     }
     if s.lost_events > 0 {
-        out.push(format!("{} overwritten before they were read: the figures leave them out", count(s.lost_events, "event")));
+        out.push(format!(
+            "{} overwritten before they were read: the figures leave them out",
+            count(s.lost_events, "event")
+        ));
     }
     out
 }
@@ -105,12 +113,16 @@ fn deadline(d: &Deadline) -> String {
 
 /// The kernels' table.
 pub(crate) fn kernels(k: &Kernels) -> String {
-    let mut out = format!("kernels, all dispatches of an inference together ({} inferences, each dispatch timed)", k.inferences);
+    let mut out =
+        format!("kernels, all dispatches of an inference together ({} inferences, each dispatch timed)", k.inferences);
     for roof in &k.roofs {
         out += &format!("\nroof: {} {:.2} G{}", roof.name, roof.per_second / 1e9, roof.unit);
     }
     let width = k.table.iter().map(|r| r.kernel.chars().count()).max().unwrap_or(0).max(6);
-    out += &format!("\n{:width$}  {:>6}  {:>9}  {:>7}  {:>9}  {:>8}  {:>7}  roof", "kernel", "calls", "p50 ms", "time %", "GFLOP/s", "GB/s", "% roof");
+    out += &format!(
+        "\n{:width$}  {:>6}  {:>9}  {:>7}  {:>9}  {:>8}  {:>7}  roof",
+        "kernel", "calls", "p50 ms", "time %", "GFLOP/s", "GB/s", "% roof"
+    );
     let whole: u64 = k.table.iter().map(|r| r.row.stage.p50_ns).sum();
     for r in &k.table {
         out += &format!(
