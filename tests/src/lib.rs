@@ -161,6 +161,12 @@ pub fn relative_error(expected: &[f32], found: &[f32]) -> f32 {
     if difference == 0.0 { 0.0 } else { difference / magnitude }
 }
 
+/// Cosine of the angle between two lists of numbers.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    if a == b { 1.0 } else { dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() }
+}
+
 /// Notes a test that cannot run here, for `tools/test` to report.
 #[allow(clippy::expect_used, reason = "for tests")]
 pub fn skip(name: &str, reason: &str) {
