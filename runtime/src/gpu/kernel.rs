@@ -14,6 +14,14 @@ pub(super) struct Kernel {
 }
 
 impl Gpu {
+    /// Makes the pipeline of `shader` as [`prepare`](Self::prepare) does, so that the driver compiles it.
+    ///
+    /// # Errors
+    /// [`GpuError::Pipeline`] for a kernel that is not accepted, [`GpuError::Limit`] for one beyond the adapter.
+    pub fn compile(&mut self, shader: &'static Shader) -> Result<(), GpuError> {
+        self.make_kernel(shader)
+    }
+
     /// Makes the pipeline of `shader` unless there is one already. Names identify shaders.
     pub(super) fn make_kernel(&mut self, shader: &'static Shader) -> Result<(), GpuError> {
         match self.kernels.get(shader.name) {
@@ -25,8 +33,9 @@ impl Gpu {
             None => {}
         }
         self.check_shader(shader)?;
+        let broken = self.broken.as_ref().is_some_and(|part| shader.name.contains(part.as_str()));
         let kernel = self.scoped(
-            |device| build(device, shader, self.info.checked),
+            |device| build(device, shader, self.info.checked, broken),
             |e| GpuError::Pipeline { kernel: shader.name.to_owned(), message: e.to_string() },
         )?;
         self.counts.pipelines += 1;
@@ -70,9 +79,11 @@ pub(super) fn check_limit(what: impl FnOnce() -> String, asked: u64, limit: u64)
     Ok(())
 }
 
-fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool) -> Kernel {
+/// The pipeline of `shader`, or where it is `broken` one that does nothing with the same bindings.
+fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool, broken: bool) -> Kernel {
+    let wgsl = if broken { "@compute @workgroup_size(1) fn main() {}" } else { shader.wgsl };
     let source =
-        wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()) };
+        wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     let module = if checked {
         device.create_shader_module(source)
     } else {
