@@ -32,12 +32,14 @@ pub enum Activation {
 /// before.
 pub const SKINNY_ROWS: usize = 32;
 
-/// What a linear layer does beside its product, in this order: norm of its input, bias (the layer's own), layer scale,
-/// addend, activation; then gate times value, or RoPE.
+/// What a linear layer does beside its product, in this order: norm of its input, bias (the layer's own), scale, layer
+/// scale, addend, activation; then gate times value, or RoPE.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fused {
     /// Gemma's RMSNorm of the input: weight `(k,)` and epsilon.
     pub norm: Option<(ParamId, f32)>,
+    /// Of sum and bias.
+    pub scale: Option<f32>,
     /// `(n,)`
     pub layer_scale: Option<ParamId>,
     /// `(m, n)`, or one row for all.
@@ -227,7 +229,12 @@ impl GraphBuilder {
             && f.rope.is_none_or(turned)
             && pairs
             && (layer.first == 0 || columns == 0)
-            && (!f.gated || (layer.n == 2 * layer.half && f.layer_scale.is_none() && f.add.is_none() && side == 0));
+            && (!f.gated
+                || (layer.n == 2 * layer.half
+                    && f.layer_scale.is_none()
+                    && f.add.is_none()
+                    && f.scale.is_none()
+                    && side == 0));
         self.check("linear", fits, || {
             format!("x ({}, {}), w {layer:?}, y ({}, {}), {f:?}", x.rows, x.cols, y.rows, y.cols)
         });
@@ -267,6 +274,7 @@ impl GraphBuilder {
                 Activation::Sigmoid => 5,
             },
             eps: f.norm.map_or(0.0, |(_, eps)| eps),
+            scale: f.scale.unwrap_or(1.0),
         };
         self.push(Op::Linear {
             params,
@@ -412,14 +420,6 @@ impl GraphBuilder {
         };
         self.push(Op::Scale { params, x: x.id, y: y.id });
         y
-    }
-
-    /// `x += dt · velocity` in place; both whole tensors of one shape.
-    pub fn euler(&mut self, x: Tensor, velocity: Tensor, dt: f32) {
-        let fits = (x.rows, x.cols) == (velocity.rows, velocity.cols) && whole(x) && whole(velocity);
-        self.check("euler", fits, || format!("x {x:?}, velocity {velocity:?}"));
-        let params = p::Euler { count: int(x.rows * x.cols), dt };
-        self.push(Op::Euler { params, velocity: velocity.id, x: x.id });
     }
 
     /// Depth tokens `(grid², patch²)` to a map `(side, side)`. `link`: 0 identity, 1 exp, 2 sigmoid.

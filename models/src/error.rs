@@ -19,6 +19,14 @@ pub enum ModelError {
         /// Why.
         source: safetensors::SafeTensorError,
     },
+    /// A directory with a checkpoint of another format.
+    #[error("{}: expected model.safetensors or model.safetensors.index.json, found {found}", path.display())]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// What is there, and how it becomes safetensors.
+        found: String,
+    },
     /// A JSON file does not have the expected form.
     #[error("{}: {source}", path.display())]
     Json {
@@ -53,6 +61,17 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong.
         problems: Vec<ShardProblem>,
+    },
+    /// A packed directory's files are not as they were written; all that differ, in one list.
+    #[error(
+        "{}: {} file(s) are not as fathom-pack wrote them (pack again, or remove the manifest to load them all the same):\n{}",
+        path.display(), problems.len(), list(problems)
+    )]
+    Altered {
+        /// The manifest.
+        path: PathBuf,
+        /// What differs.
+        problems: Vec<FileProblem>,
     },
     /// The forward definition was given shapes that do not fit each other.
     #[error("{op}: {detail}")]
@@ -111,11 +130,11 @@ pub struct ConfigError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TensorProblem {
     /// The model needs it; the checkpoint lacks it.
-    #[error("missing     {name} {shape:?}")]
+    #[error("missing     {name} {}", dimensions(shape))]
     Missing {
         /// Name in the checkpoint.
         name: String,
-        /// Needed shape.
+        /// Needed shape; 0 for a dimension that this tensor would tell.
         shape: Vec<usize>,
     },
     /// The checkpoint has it; the model has no place for it.
@@ -127,11 +146,11 @@ pub enum TensorProblem {
         shape: Vec<usize>,
     },
     /// It has another shape.
-    #[error("misshapen   {name}: expected {expected:?}, found {found:?}")]
+    #[error("misshapen   {name}: expected {}, found {found:?}", dimensions(expected))]
     Misshapen {
         /// Name in the checkpoint.
         name: String,
-        /// Needed shape.
+        /// Needed shape; 0 for a dimension that this tensor would tell.
         expected: Vec<usize>,
         /// Found shape.
         found: Vec<usize>,
@@ -188,6 +207,45 @@ pub enum ShardProblem {
         name: String,
         /// The files.
         files: [String; 2],
+    },
+}
+
+/// A shape as it is written, with `_` for a dimension that is not known.
+fn dimensions(shape: &[usize]) -> String {
+    let dimension = |d: &usize| if *d == 0 { "_".to_owned() } else { d.to_string() };
+    format!("[{}]", shape.iter().map(dimension).collect::<Vec<_>>().join(", "))
+}
+
+/// A way in which a file is not as a manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileProblem {
+    /// It is not there, or cannot be read.
+    #[error("unreadable  {file}: {reason}")]
+    Unreadable {
+        /// As the manifest names it.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// It has another size.
+    #[error("size        {file}: expected {expected} bytes, found {found}")]
+    Size {
+        /// As the manifest names it.
+        file: String,
+        /// As the manifest says.
+        expected: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// It has other bytes.
+    #[error("SHA-256     {file}: expected {expected}, found {found}")]
+    Hash {
+        /// As the manifest names it.
+        file: String,
+        /// As the manifest says.
+        expected: String,
+        /// As it is.
+        found: String,
     },
 }
 

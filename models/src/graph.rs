@@ -167,11 +167,6 @@ pub enum Op {
         x: TensorId,
         y: TensorId,
     },
-    Euler {
-        params: p::Euler,
-        velocity: TensorId,
-        x: TensorId,
-    },
     Unpatchify {
         params: p::Unpatchify,
         tokens: TensorId,
@@ -197,7 +192,6 @@ impl Op {
             Op::AdaRmsNorm { x, modulation, y, .. } => (vec![x, modulation], y),
             Op::GatedAdd { f, gate, x, .. } => (vec![f, gate], x),
             Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
-            Op::Euler { velocity, x, .. } => (vec![velocity], x),
             Op::Unpatchify { tokens, map, .. } => (vec![tokens], map),
         };
         (read, vec![written])

@@ -28,6 +28,7 @@ pub struct Weights {
 /// Where a parameter's numbers lie.
 #[derive(Clone, Debug)]
 struct Found {
+    name: String,
     format: WeightFormat,
     place: Place,
     scales: Option<Place>,
@@ -65,7 +66,7 @@ impl Weights {
                 None => {
                     slots.push(None);
                     if param.role != Role::Unused {
-                        let name = candidates.into_iter().next().unwrap_or_else(|| param.name.clone());
+                        let name = checkpoint.likeliest(&candidates).unwrap_or_else(|| param.name.clone());
                         problems.push(TensorProblem::Missing { name, shape: param.shape.clone() });
                     }
                 }
@@ -81,6 +82,32 @@ impl Weights {
         }
         let (params, stacks) = (table.params.clone(), table.stacks.clone());
         Ok(Weights { checkpoint, slots, params, stacks, skipped: skipped.into_iter().collect() })
+    }
+
+    /// Parameters of these formats that are nowhere, for plans: as floats they are zeros, and they have no bytes.
+    pub fn planned(table: &ParamTable, format: impl Fn(ParamId, &Param) -> WeightFormat) -> Weights {
+        let slot = |(i, p): (usize, &Param)| {
+            let (name, place, scales) = (p.name.clone(), Place::default(), None);
+            (p.role != Role::Unused).then(|| Found { name, format: format(ParamId(i as u32), p), place, scales })
+        };
+        let slots = table.params.iter().enumerate().map(slot).collect();
+        let (params, stacks) = (table.params.clone(), table.stacks.clone());
+        Weights { checkpoint: Checkpoint::default(), slots, params, stacks, skipped: Vec::new() }
+    }
+
+    /// The parameters, by [`ParamId`], and the stacks that are made of them.
+    pub fn table(&self) -> ParamTable {
+        ParamTable { params: self.params.clone(), stacks: self.stacks.clone() }
+    }
+
+    /// Where the tensors are.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The name that a parameter has in the checkpoint.
+    pub fn name(&self, id: ParamId) -> Option<&str> {
+        Some(&self.slots.get(id.0 as usize)?.as_ref()?.name)
     }
 
     /// The checkpoint's tensors that inference does not read.
@@ -110,7 +137,14 @@ impl Weights {
     /// Says that a parameter's bytes will not be looked at soon: their pages may leave memory.
     pub fn release(&self, id: ParamId) {
         if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
-            self.checkpoint.release(&found.place);
+            [Some(&found.place), found.scales.as_ref()].into_iter().flatten().for_each(|p| self.checkpoint.release(p));
+        }
+    }
+
+    /// As [`release`](Self::release), of some of a parameter's bytes.
+    pub fn release_part(&self, id: ParamId, bytes: std::ops::Range<usize>) {
+        if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
+            self.checkpoint.release_part(&found.place, bytes);
         }
     }
 
@@ -123,7 +157,11 @@ impl Weights {
         if let (WeightFormat::F32, Ok(values)) = (format, bytemuck::try_cast_slice(bytes)) {
             return Ok(Cow::Borrowed(values));
         }
-        let (rows, columns) = if format.is_float() { (1, bytes.len()) } else { self.rows_and_columns(id) };
+        let (n, k) = self.rows_and_columns(id);
+        if bytes.is_empty() {
+            return Ok(Cow::Owned(vec![0.0; n * k]));
+        }
+        let (rows, columns) = if format.is_float() { (1, bytes.len()) } else { (n, k) };
         let (row, scale) =
             if format.is_float() { (columns, 0) } else { (format.row_bytes(columns), format.scale_bytes(columns)) };
         let row_of = |r: usize| {
@@ -134,7 +172,7 @@ impl Weights {
     }
 
     /// A matrix' rows and columns: of a tensor with more dimensions the first, and the product of the others.
-    pub(crate) fn rows_and_columns(&self, id: ParamId) -> (usize, usize) {
+    pub fn rows_and_columns(&self, id: ParamId) -> (usize, usize) {
         let shape = self.params.get(id.0 as usize).map_or(&[][..], |p| &p.shape);
         (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product())
     }
@@ -159,7 +197,7 @@ impl Weights {
     /// # Errors
     /// As [`encoded`](Self::encoded).
     pub fn stacked(&self, id: StackId) -> Result<Rows<'_>, ModelError> {
-        Rows::new(self, self.stacks.get(id.0 as usize).unwrap_or(&Stack { parts: Vec::new(), columns: 0..0, half: 0 }))
+        Rows::new(self, self.stack(id))
     }
 
     /// The vectors of a stack one after another.
@@ -167,7 +205,12 @@ impl Weights {
     /// # Errors
     /// As [`encoded`](Self::encoded).
     pub fn stacked_vector(&self, id: StackId) -> Result<Vec<f32>, ModelError> {
-        stack::vector(self, self.stacks.get(id.0 as usize).map_or(&[], |s| s.parts.as_slice()))
+        stack::vector(self, self.stack(id))
+    }
+
+    fn stack(&self, id: StackId) -> &Stack {
+        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, half: 0, reader: None };
+        self.stacks.get(id.0 as usize).unwrap_or(NONE)
     }
 
     /// Rows `indices` of a `(rows, cols)` parameter, one after another.
@@ -219,7 +262,7 @@ fn check(
     let (floats, of, at) = match (&scales, format) {
         (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales_of(&name), &scales.place),
         (Some(scales), _) => (WeightFormat::F16, scales_of(&name), &scales.place),
-        (None, _) => (format, name, &entry.place),
+        (None, _) => (format, name.clone(), &entry.place),
     };
     let bytes = checkpoint.at(at).unwrap_or_default();
     let first = not_finite(floats, bytes);
@@ -230,7 +273,7 @@ fn check(
         problems.push(TensorProblem::NotFinite { name: of, index, value });
         return None;
     }
-    Some(Found { format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
+    Some(Found { name, format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
 }
 
 /// The name of the scales of a quantised tensor.
@@ -254,7 +297,7 @@ fn quantised<'a>(
             Some((WeightFormat::W8, scales))
         }
         (Role::Matrix, Dtype::U8, Dtype::F16, [rows, groups, minima @ ..])
-            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k / 2] && *groups > 0 =>
+            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k] && *groups > 0 =>
         {
             let group = k / groups;
             let fits = group * groups == k && group.is_power_of_two() && group >= SLICE;

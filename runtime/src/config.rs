@@ -6,6 +6,7 @@ use fathom_models::families::Family;
 use serde::Deserialize;
 
 use crate::camera::{FolderConfig, V4lConfig};
+use crate::engine::Kernels;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -62,6 +63,10 @@ pub struct GpuSection {
     pub software: bool,
     /// Whether shaders check their bounds.
     pub checked: bool,
+    /// Kernels to take instead of those that suit the adapter.
+    pub kernels: Option<Kernels>,
+    /// Folder for compiled pipelines; fathom's in the user's cache folder if not given.
+    pub cache: Option<PathBuf>,
 }
 
 /// The control loop.
@@ -223,6 +228,9 @@ impl RobotConfig {
         }
         let base = path.parent().unwrap_or(Path::new(""));
         config.model.path = base.join(&config.model.path);
+        if let Some(cache) = &mut config.gpu.cache {
+            *cache = base.join(&*cache);
+        }
         if let Some(scene) = &mut config.bench.scene {
             *scene = base.join(&*scene);
         }

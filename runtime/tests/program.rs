@@ -120,6 +120,23 @@ fn infer_gives_lerobots_actions_and_the_same_bytes_again() {
     assert_eq!(tensor(&first, "vlm.layers.2.k").0, [38, 16], "taps are there");
 }
 
+#[test]
+fn kernels_are_chosen_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let outputs = ["lanes", "tiled"].map(|kernels| {
+        let output = folder.path().join(kernels);
+        succeed(infer(model(), &output).args(["--kernels", kernels]));
+        tensor(&output, "actions.normalized").1
+    });
+    let error = outputs[0].iter().zip(&outputs[1]).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(error > 0.0 && error < 1e-3, "others that compute the same: {error}");
+    let expected = "expected one of tiled, coop16, coop8, dot8, lanes, found \"warp\"";
+    let output = run(infer(model(), &folder.path().join("none")).args(["--kernels", "warp"]));
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(expected));
+    let (_folder, config) = robot([BENCH, BENCH], &format!("{SIMULATED}\n[gpu]\nkernels = \"warp\""));
+    assert!(fail(fathom().args(["run", "--config"]).arg(&config)).contains(expected));
+}
+
 /// The whole process, with the software driver's compiler in it.
 #[test]
 fn infer_on_the_small_model_takes_less_than_400_megabytes() {
@@ -158,7 +175,7 @@ fn the_loop_moves_the_bench_scenes_arm() {
     let millimetres: f32 = way.trim_end_matches(" mm").parse().expect("a number");
     assert!(millimetres > 20.0, "the arm moved its tool by {millimetres} mm only");
     for stage in
-        ["vision tower", "VLM prefix", "flow steps", "controller acknowledgement", "= observation age at actuation"]
+        ["vision tower", "VLM prefix", "flow steps", "acknowledgement returns", "= observation age at actuation"]
     {
         assert!(printed.contains(stage), "no stage {stage:?}");
     }
@@ -446,4 +463,33 @@ fn mistakes_are_told_plainly() {
 
     let said = fail(fathom().args(["infer", "--model", "/nowhere", "--observation", "o", "--output", "p"]));
     assert!(said.contains("/nowhere"), "the model's directory is named");
+}
+
+/// Numbers of an inference without an adapter, a checkpoint, or memory for one.
+#[test]
+fn a_plan_needs_no_gpu() {
+    let plan = |arguments: &str| {
+        let mut command = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_fathom");
+        command.args(["-c", &format!("ulimit -v 400000; exec {program} inspect --plan {arguments}")]);
+        succeed(command.env("VK_DRIVER_FILES", "/nowhere/driver.json"))
+    };
+    let json: serde_json::Value = serde_json::from_str(&plan("--full-size --json")).unwrap();
+    assert_eq!(json["dispatches"]["action"], 930);
+    assert!(json["dispatches"]["other"].as_u64().unwrap() <= 700, "{}", json["dispatches"]);
+    for stage in json["stages"].as_array().unwrap() {
+        for number in ["dispatches", "flops", "weight_bytes", "activation_bytes"] {
+            assert!(stage["name"].is_string() && stage[number].is_u64(), "{stage}");
+        }
+    }
+    let text = plan("--full-size --scheme w4 --views 2 --steps 5 --prompt-tokens 32 --depth-map --kernels tiled");
+    for part in
+        ["2 view(s)", "32 tokens", "5 flow steps", "depth map on", "tiled kernels", "Orin Nano", "465 in the flow"]
+    {
+        assert!(text.contains(part), "no {part:?}");
+    }
+    let dir = tests("golden/depthvla_openpi");
+    assert!(plan(&dir.display().to_string()).contains("weights in "), "of a checkpoint");
+    assert!(plan(&format!("{} --scheme w8", dir.display())).contains("w8"), "of a checkpoint as if it were packed");
+    assert!(fail(fathom().args(["inspect", "--plan", "--full-size", "--scheme", "w5"])).contains("w4-all"));
 }

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fathom::engine::Session;
+use fathom_models::compose::{self, Sources};
+use fathom_models::depth_anything::Encoder;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Loaded};
 use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::Checkpoint;
 
 pub mod depth;
+pub mod emulated;
 pub mod graphs;
 pub mod tensors;
 
@@ -44,6 +47,20 @@ impl Golden {
         let observation = Observation::read(&dir.join("observation.safetensors"), &loaded, 0, |_| Ok(Vec::new()))
             .expect("the golden observation loads");
         Golden { dir: dir.to_owned(), loaded, observation, expected: golden_tensors(dir) }
+    }
+
+    /// Composes what the case in `dir` has as `paligemma` and `dinov2`, into `to`.
+    #[allow(clippy::expect_used, reason = "for tests")]
+    pub fn compose(dir: &Path, to: &Path) -> Golden {
+        let base = families::load_base(&dir.join("paligemma"), None).expect("the PaliGemma loads");
+        let encoder = Encoder::load(&dir.join("dinov2")).expect("the DINOv2 loads");
+        let views = &base.model.config.views;
+        let sources = Sources { base: &base, encoder: &encoder, given: None, views, seed: 1 };
+        compose::compose(&sources, to).expect("they fit each other");
+        for file in ["observation.safetensors", "golden.safetensors"] {
+            std::fs::copy(dir.join(file), to.join(file)).expect("the file is copied");
+        }
+        Golden::open(to)
     }
 
     /// Everything on.
@@ -159,6 +176,12 @@ pub fn relative_error(expected: &[f32], found: &[f32]) -> f32 {
     let magnitude = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let difference = expected.iter().zip(found).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
     if difference == 0.0 { 0.0 } else { difference / magnitude }
+}
+
+/// Cosine of the angle between two lists of numbers.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    if a == b { 1.0 } else { dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() }
 }
 
 /// Notes a test that cannot run here, for `tools/test` to report.

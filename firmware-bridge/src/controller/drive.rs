@@ -35,35 +35,36 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         self.adopt_measured();
     }
 
-    /// Chooses the chunk, moves the setpoints, commands the joints, and ends a stop at rest.
-    pub(super) fn step(&mut self, now_us: u64, dt_s: f32) {
+    /// One tick of the joints: chooses the chunk, moves the setpoints, and ends a stop at rest.
+    pub(super) fn step(&mut self, now_us: u64) {
+        let dt_s = self.config.tick_us.max(1) as f32 * 1e-6;
         if self.next.has_started(now_us) {
             core::mem::swap(&mut self.current, &mut self.next);
             self.next.clear();
         }
         let sample = if self.is_armed() { self.current.sample(now_us) } else { None };
-        self.progress = sample.map(|sample| sample.progress);
-        if sample.is_some() {
+        if let Some(sample) = &sample {
             self.mode = Mode::Active;
+            self.progress = Some(sample.progress);
         } else if self.mode == Mode::Active {
             self.mode = Mode::Holding;
+            self.progress = Some(self.current.ended(now_us));
             self.current.clear();
             self.begin_ramp();
+        }
+        if self.mode == Mode::Holding && self.progress.is_some() {
+            self.starved = self.starved.wrapping_add(1);
         }
 
         if !self.energised {
             self.adopt_measured();
         } else {
-            let (target, slope) =
-                sample.map_or((JointVec::EMPTY, JointVec::EMPTY), |sample| (sample.target, sample.slope));
-            let mut path = target.as_slice().iter().zip(slope.as_slice());
-            let mut commanded = JointVec::zeros(self.config.joints.len());
+            let mut path = sample.iter().flat_map(|sample| &sample.path);
             let joints = self.config.joints.as_slice().iter().zip(self.measured.as_slice());
             let setpoints = self.setpoints.iter_mut().zip(&self.decelerations);
-            let all = joints.zip(setpoints).zip(commanded.as_mut_slice());
-            for (((joint, measured), (at, deceleration)), commanded) in all {
+            for ((joint, measured), (at, deceleration)) in joints.zip(setpoints) {
                 let (mut next, mut limited) = match path.next() {
-                    Some((target, slope)) => follow(*at, *target, *slope, joint, dt_s),
+                    Some(point) => follow(*at, point, joint, dt_s),
                     None => (brake(*at, joint, dt_s, *deceleration), false),
                 };
                 if self.measured_good {
@@ -71,10 +72,6 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
                 }
                 self.clamps = self.clamps.wrapping_add(u32::from(limited));
                 *at = next;
-                *commanded = next.position;
-            }
-            if self.output.command(commanded.as_slice()).is_err() {
-                self.fault(Fault::OutputFailed);
             }
         }
 
@@ -85,6 +82,20 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             if self.release_at_rest {
                 self.release();
             }
+        }
+    }
+
+    /// Sends the joints to their setpoints.
+    pub(super) fn command(&mut self) {
+        if !self.energised {
+            return;
+        }
+        let mut commanded = JointVec::zeros(self.config.joints.len());
+        for (to, from) in commanded.as_mut_slice().iter_mut().zip(&self.setpoints) {
+            *to = from.position;
+        }
+        if self.output.command(commanded.as_slice()).is_err() {
+            self.fault(Fault::OutputFailed);
         }
     }
 }

@@ -5,6 +5,7 @@ use fathom_models::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
 use fathom_models::image::ImageSpec;
 use fathom_models::weights::Weights;
 
+use super::memory::explain;
 use super::{Arena, EngineError, Kernels, Output, Program, Resident};
 use crate::gpu::Gpu;
 
@@ -21,13 +22,19 @@ pub struct DepthSession {
 }
 
 impl DepthSession {
-    /// Uploads the weights.
+    /// Uploads the weights, for these kernels where they are given, else for those that serve the adapter best.
     ///
     /// # Errors
-    /// [`EngineError::Gpu`] when they do not fit or the device is lost.
-    pub fn open(mut gpu: Gpu, model: DepthAnything, weights: Weights) -> Result<DepthSession, EngineError> {
-        let kernels = Kernels::choose(&mut gpu, &weights.formats()?, None)?;
-        let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)?;
+    /// As [`Session::open_with`](super::Session::open_with).
+    pub fn open(
+        mut gpu: Gpu,
+        model: DepthAnything,
+        weights: Weights,
+        kernels: Option<Kernels>,
+    ) -> Result<DepthSession, EngineError> {
+        let kernels = Kernels::choose(&mut gpu, &weights.formats()?, kernels)?;
+        let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)
+            .map_err(|error| explain(error, &gpu, (&model.params, &weights), kernels, 0))?;
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }
 

@@ -9,7 +9,7 @@ use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::{Shader, params, variants};
 
 use super::EngineError;
-use super::arena::Plan;
+use super::arena::Placement;
 use super::resident::Resident;
 use crate::gpu::{BufferId, Commands, Dispatch, Slot};
 
@@ -19,7 +19,7 @@ const SPLIT_ROWS: u64 = 128;
 /// Where everything lies that dispatches bind.
 pub(super) struct Places<'a> {
     pub(super) graph: &'a Graph,
-    pub(super) plan: &'a Plan,
+    pub(super) placement: &'a Placement,
     pub(super) buffer: BufferId,
     pub(super) resident: &'a Resident,
     pub(super) max_binding_bytes: u64,
@@ -29,7 +29,7 @@ impl Places<'_> {
     /// The whole of a tensor.
     pub(super) fn slot(&self, id: TensorId) -> Slot {
         let index = id.0 as usize;
-        let offset = self.plan.offsets.get(index).copied().unwrap_or_default();
+        let offset = self.placement.offsets.get(index).copied().unwrap_or_default();
         let words = self.graph.tensors.get(index).map_or(0, |t| t.words);
         Slot { buffer: self.buffer, offset, bytes: words as u64 * 4 }
     }
@@ -151,9 +151,6 @@ impl Places<'_> {
             }
             Op::Scale { params: p, x, y } => {
                 push(&variants::SCALE, raw(p), vec![t(x), t(y)], [p.cols.div_ceil(64), p.rows, 1]);
-            }
-            Op::Euler { params: p, velocity, x } => {
-                push(&variants::EULER, raw(p), vec![t(velocity), t(x)], [p.count.div_ceil(64), 1, 1]);
             }
             Op::Unpatchify { params: p, tokens, map } => {
                 push(&variants::UNPATCHIFY, raw(p), vec![t(tokens), t(map)], square(p.side));

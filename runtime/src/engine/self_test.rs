@@ -100,6 +100,7 @@ fn linear(format: WeightFormat, m: u32, kernels: Kernels) -> Case {
         y_stride: COLUMNS as u32,
         split: COLUMNS as u32,
         side_cols: 1,
+        scale: 1.0,
         ..params::Linear::default()
     };
     let (shader, [columns, rows]) = kernels.linear(format, &p);

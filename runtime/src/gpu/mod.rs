@@ -15,6 +15,8 @@
 
 mod adapter;
 mod buffer;
+mod cache;
+mod clock;
 mod context;
 mod device;
 mod error;
@@ -25,8 +27,9 @@ mod times;
 
 pub use adapter::{AdapterInfo, AdapterKind};
 pub use buffer::BufferId;
+pub use cache::cache_folder;
 pub use context::{Counts, Gpu, GpuOptions};
 pub use error::GpuError;
 pub use recording::{Commands, Dispatch, Recording, Slot};
 pub use submit::{Download, Upload};
-pub use times::{GpuTimes, KernelTime, StageTime};
+pub use times::{GpuTimes, HostTimes, KernelTime, Origin, StageTime};

@@ -62,6 +62,7 @@ pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize], u
             let other_rows = if other == 1 { m } else { 1 };
             let fused = Fused {
                 norm: (i % 5 == 2).then(|| (p.vector(k, WeightFormat::F32), 1e-6)),
+                scale: (i % 7 == 3).then_some(-0.3),
                 layer_scale: scaled.then(|| p.vector(n, WeightFormat::F32)),
                 add: (other > 0).then(|| view(g, &format!("other {i}"), other_rows, n, inside).0),
                 activation: activations[activation],
@@ -208,17 +209,6 @@ pub(crate) fn scale() -> Graph {
             let (into, whole) = view(g, &format!("y {i}"), rows, cols, i % 2 == 1);
             g.scale(x, 0.3, Some(into));
             g.output(format!("({rows}, {cols})"), whole);
-        }
-    })
-}
-
-pub(crate) fn euler() -> Graph {
-    graph(|g| {
-        for (i, (rows, cols)) in [(1, 1), (5, 13), (3, 100)].into_iter().enumerate() {
-            let x = g.input(&format!("x {i}"), rows, cols);
-            let velocity = g.input(&format!("velocity {i}"), rows, cols);
-            g.euler(x, velocity, -0.1);
-            g.output(format!("({rows}, {cols})"), x);
         }
     })
 }
