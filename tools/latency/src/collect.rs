@@ -173,7 +173,8 @@ impl Collector {
             Kind::Counter if name == counter::STARVED => {
                 let last = self.starved.replace(event.value).unwrap_or(event.value);
                 // It wraps, and begins again with the controller.
-                self.starvation.controller_ticks += u64::from((event.value as u32).wrapping_sub(last as u32).min(1 << 16));
+                self.starvation.controller_ticks +=
+                    u64::from((event.value as u32).wrapping_sub(last as u32).min(1 << 16));
             }
             Kind::Counter if name == counter::CLOCK_ERROR => {
                 self.clock_error_ns = self.clock_error_ns.max(Some(event.value))
@@ -306,7 +307,7 @@ impl Collector {
     }
 
     fn steps_left(&mut self, event: &Event) {
-        // Before the first chunk there is nothing to run out of.
+        // Without chunks there is nothing to run out of.
         if !self.active {
             self.starved_since_ns = None;
             return;

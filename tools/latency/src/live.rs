@@ -47,7 +47,7 @@ pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
     if !once {
         reader.skip_to_end();
     }
-    let title = format!("fathom: {}", info.header.adapter);
+    let title = crate::title(&info.header);
     let trace = o.trace.as_ref().map(|path| TraceFile::create(path, pid, &title)).transpose()?;
     let mut pump = Pump::new(reader, watch(&info, o.deadline_ns, ROUND), trace);
     if let Some((keep, _)) = &o.break_on_miss {
@@ -216,7 +216,13 @@ fn lines(info: &RunInfo, pid: u32, all: &Section, recent: Option<&Section>) -> V
         ));
     }
     if let Some(s) = &all.starvation {
-        out.push(format!("starved: {} of {} looks, longest {} ms; {} ticks of the controller", s.starved, s.samples, ms(s.longest_ns), s.controller_ticks));
+        out.push(format!(
+            "starved: {} of {} looks, longest {} ms; {} ticks of the controller",
+            s.starved,
+            s.samples,
+            ms(s.longest_ns),
+            s.controller_ticks
+        ));
     }
     let head = |s: &str| format!("{s:>9}");
     out.push(format!(
