@@ -2,8 +2,7 @@
 # Programs for a robot's computer (arm64), built on this one. Sourced by setup.sh.
 
 cross=aarch64-unknown-linux-gnu
-qemu=${XDG_CACHE_HOME:-$HOME/.cache}/fathom/qemu-10
-guest_plan= # what set_up makes: "qemu" when there is none, "guest" when it is not there yet
+guest_plan= # "guest" when it is not there yet
 
 # need_guest: what the guest of tools/vm, and programs for it, need besides.
 need_guest() {
@@ -13,25 +12,19 @@ need_guest() {
   if [[ ! -x /sbin/depmod ]]; then miss kmod "depmod"; fi
   if ! have cpio; then miss cpio "cpio"; fi
   if ! have xz; then miss xz-utils "xz"; fi
-  if ! have qemu-system-aarch64; then
-    PATH=$qemu/bin:$PATH
-    if ! have qemu-system-aarch64; then guest_plan+=" qemu"; fi
-  fi
-  if [[ ! -e $(guest_folder)/root.squashfs ]]; then guest_plan+=" guest"; fi
+  need_emulator
+  if [[ ! -e $(guest_folder)/root.squashfs ]]; then guest_plan=guest; fi
 }
 
 install_guest() {
-  if [[ $guest_plan == *qemu* ]]; then "$root/tools/lib/qemu.sh" "$qemu" || die "QEMU was not fetched"; fi
-  if [[ $guest_plan == *guest* ]]; then
-    "$root/tools/lib/guest.sh" arm64 "$(guest_folder)" || die "the guest was not made"
-  fi
+  if [[ $guest_plan ]]; then "$root/tools/lib/guest.sh" arm64 "$(guest_folder)" || die "the guest was not made"; fi
   guest_plan=
 }
 
 # The folder of the guest; another one when its recipe changes.
 guest_folder() {
   local recipe
-  recipe=$(cat "$root"/tools/lib/{guest,debs}.sh "$root/tools/guest/init" | sha256sum | cut -c1-12)
+  recipe=$(cat "$root/tools/lib/guest.sh" "$root/tools/guest/init" | sha256sum | cut -c1-12)
   printf '%s/fathom/guest-arm64-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$recipe"
 }
 

@@ -5,8 +5,8 @@
 # and nothing of the guest runs while it is made. DIR appears only when it is complete.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
-# shellcheck source=tools/lib/debs.sh
-source "$here/debs.sh"
+# shellcheck source=tools/lib/archive.sh
+source "$here/archive.sh"
 
 architecture=$1
 folder=$(realpath -m -- "$2")
@@ -28,7 +28,7 @@ packages=(
 )
 
 root=$part/root
-fetch_debs "$part/debs" "$architecture" trixie "${packages[@]}"
+fetch_from_archives "$part/debs" trixie -- "${packages[@]}"
 mkdir -p "$root"
 # base-files first: it has the links of /bin, /lib and /sbin into /usr.
 for package in "$part"/debs/{base-files_,}*.deb; do dpkg-deb --extract "$package" "$root"; done

@@ -3,8 +3,8 @@
 # Puts QEMU for ARM processors, of Debian 13, with the libraries that it needs into DIR, without root and without
 # touching the system: DIR/bin/qemu-system-arm and DIR/bin/qemu-system-aarch64. DIR appears only when it is complete.
 set -euo pipefail
-# shellcheck source=tools/lib/debs.sh
-source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/debs.sh"
+# shellcheck source=tools/lib/archive.sh
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/archive.sh"
 
 tree=$(realpath -m -- "$1")
 mkdir -p "$(dirname -- "$tree")"
@@ -20,7 +20,7 @@ case $(dpkg --print-architecture) in
   arm64) libraries=usr/lib/aarch64-linux-gnu loader=ld-linux-aarch64.so.1 ;;
   *) echo "qemu: no recipe for the architecture $(dpkg --print-architecture)" >&2; exit 1 ;;
 esac
-fetch_debs "$part/debs" "$(dpkg --print-architecture)" trixie qemu-system-arm
+fetch_from_archives "$part/debs" trixie -- qemu-system-arm
 mkdir -p "$part/root/usr"/{bin,lib,lib64,sbin} "$part/bin"
 for name in bin lib lib64 sbin; do ln -s "usr/$name" "$part/root/$name"; done
 for package in "$part"/debs/*.deb; do dpkg-deb --extract "$package" "$part/root"; done
