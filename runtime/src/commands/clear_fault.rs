@@ -22,9 +22,11 @@ impl ClearFault {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let config = RobotConfig::load(&self.config)?;
         if config.link.is_simulated() {
-            return Err("link.device: expected a serial device, found the simulated controller, which is made anew with \
+            return Err(
+                "link.device: expected a serial device, found the simulated controller, which is made anew with \
                         each run"
-                .into());
+                    .into(),
+            );
         }
         let mut link = Link::open(&config.link.device, config.link.baud)?;
         link.hello(&config.link.joints, WAIT)?;

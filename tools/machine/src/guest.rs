@@ -88,7 +88,9 @@ impl Guest {
     /// # Errors
     /// When QEMU does not start.
     pub(crate) fn start(image: &Path, layer: &Path, folder: &Path) -> Result<Guest, GuestError> {
-        let mut command = Command::new(QEMU);
+        // It ends with this program, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", QEMU]);
         let drive = |file: &Path, id: &str| format!("file={},if=none,id={id},format=raw,readonly=on", file.display());
         // Without KVM everywhere: the hosts that run tests have none that works, and a guest is to be the same on all.
         command.args(["-M", "virt", "-accel", "tcg,thread=multi", "-cpu", "cortex-a72", "-smp", "2", "-m", "1536"]);

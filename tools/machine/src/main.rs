@@ -52,11 +52,26 @@ impl Controller {
         let Some(firmware) = &arguments.firmware else {
             let joints = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"];
             let joints = joints.map(SimJoint::revolute).into();
-            return Ok(Controller::Simulated(Sim::start(SimConfig { deadman_us: DEADMAN_US, ..SimConfig::new(joints) })?));
+            return Ok(Controller::Simulated(Sim::start(SimConfig {
+                deadman_us: DEADMAN_US,
+                ..SimConfig::new(joints)
+            })?));
         };
         let line = arguments.logs.join("controller.sock");
-        let mut qemu = Command::new("qemu-system-arm");
-        qemu.args(["-M", "netduinoplus2", "-display", "none", "-monitor", "none", "-kernel"]).arg(firmware);
+        let mut qemu = Command::new("setpriv");
+        qemu.args([
+            "--pdeathsig",
+            "KILL",
+            "qemu-system-arm",
+            "-M",
+            "netduinoplus2",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-kernel",
+        ])
+        .arg(firmware);
         qemu.arg("-serial").arg(format!("unix:{},server=on,wait=off", line.display())).stdin(Stdio::null());
         let qemu = qemu.spawn().map_err(|error| format!("qemu-system-arm: {error}"))?;
         let since = Instant::now();
@@ -122,7 +137,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     println!("controller: {}", controller.describe());
     let guest = Guest::start(&arguments.guest, &arguments.layer, &arguments.logs)?;
     let cable = Cable::lay(&guest.line(), controller.line())?;
-    let mut robot = Robot { guest, cable };
+    let mut robot = Robot { cable, guest };
     let checks: Vec<Check> = if arguments.quick { QUICK.to_vec() } else { [&QUICK[..], &WHOLE[..]].concat() };
     let failed = run(&mut robot, &checks);
     println!("\n{} passed, {failed} failed", checks.len() - failed);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use firmware_bridge::message::{Fault, Mode};
 
-use crate::cable::{Cable, Sample};
+use crate::cable::{Cable, Notes, Sample};
 use crate::guest::{Guest, GuestError};
 
 /// How long an emulated processor may take for anything, the first start with its compiled shaders included.
@@ -24,10 +24,10 @@ const LATE_TICK_US: u64 = 20_000;
 /// Guest and controller with the cable between them.
 #[derive(Debug)]
 pub(crate) struct Robot {
+    /// The cable to the controller; pulled out before the guest ends.
+    pub(crate) cable: Cable,
     /// The guest.
     pub(crate) guest: Guest,
-    /// The cable to the controller.
-    pub(crate) cable: Cable,
 }
 
 /// Why a check failed.
@@ -98,7 +98,7 @@ fn devices(robot: &mut Robot) -> Outcome {
 fn obeys(robot: &mut Robot) -> Outcome {
     let since = robot.cable.now();
     robot.chunks(3, SOON * 2)?;
-    let way = robot.cable.notes(|notes| way(&notes.samples[since.samples.min(notes.samples.len())..]));
+    let way = robot.cable.notes(|notes| way(notes.since(since)));
     expect(way > 0.01, "joints that move", format!("{way} rad"))?;
     let (interval, silence_us) = (robot.interval(), robot.cable.notes(|notes| notes.longest_silence_us));
     let (interval_s, silence_ms) = (interval.as_secs_f64(), silence_us / 1000);
@@ -110,7 +110,7 @@ fn camera_gone(robot: &mut Robot) -> Outcome {
     let from = robot.guest.now()?;
     let gone_s = robot.guest.clock_s()?;
     robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind", SOON)?;
-    let hold = robot.guest.line_with(from, "to=hold", SOON)?;
+    let hold = robot.guest.line_with(from, "event=ImagesStale", SOON)?;
     let hold_s = robot.guest.lines.get(hold).map_or(0.0, |line| line.at_s) - gone_s;
     expect(hold_s <= bound_s, format!("hold within {bound_s:.1} s"), format!("{hold_s:.1} s"))?;
     // What was planned before is still followed, and no further.
@@ -123,7 +123,7 @@ fn camera_back(robot: &mut Robot) -> Outcome {
     let from = robot.guest.now()?;
     let back_s = robot.guest.clock_s()?;
     robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/bind", SOON)?;
-    let active = robot.guest.line_with(from, "to=active", SOON)?;
+    let active = robot.guest.line_with(from, "event=ImagesFresh", SOON)?;
     let active_s = robot.guest.lines.get(active).map_or(0.0, |line| line.at_s) - back_s;
     robot.chunks(1, SOON)?;
     Ok(format!("active {active_s:.2} s after"))
@@ -136,7 +136,7 @@ fn line_gone(robot: &mut Robot) -> Outcome {
     robot.cable.plug(false);
     robot.guest.plug_serial(false)?;
     let rest = robot.rest_after(mark)?;
-    robot.guest.line_with(from, "/dev/fathom/serial-1-1", SOON)?;
+    robot.guest.line_with(from, "event=LinkLost", SOON)?;
     robot.still()?;
     Ok(rest)
 }
@@ -144,7 +144,8 @@ fn line_gone(robot: &mut Robot) -> Outcome {
 fn line_back(robot: &mut Robot) -> Outcome {
     robot.guest.plug_serial(true)?;
     robot.cable.plug(true);
-    robot.goes_on()
+    let (how, after_s) = robot.goes_on()?;
+    Ok(format!("{how}, {after_s:.0} s later"))
 }
 
 fn killed(robot: &mut Robot) -> Outcome {
@@ -173,7 +174,8 @@ fn hung(robot: &mut Robot) -> Outcome {
 
 fn cleared(robot: &mut Robot) -> Outcome {
     robot.clear()?;
-    robot.goes_on()
+    let (_, after_s) = robot.goes_on()?;
+    Ok(format!("{after_s:.0} s later"))
 }
 
 fn stopped(robot: &mut Robot) -> Outcome {
@@ -190,6 +192,12 @@ fn stopped(robot: &mut Robot) -> Outcome {
 struct Mark {
     samples: usize,
     obeyed: usize,
+}
+
+impl Notes {
+    fn since(&self, mark: Mark) -> &[Sample] {
+        self.samples.get(mark.samples..).unwrap_or_default()
+    }
 }
 
 impl Cable {
@@ -264,7 +272,7 @@ impl Robot {
         let mark = self.cable.now();
         thread::sleep(STILL);
         let (samples, way) = self.cable.notes(|notes| {
-            let since = &notes.samples[mark.samples.min(notes.samples.len())..];
+            let since = notes.since(mark);
             (since.len(), way(since))
         });
         expect(samples > 10 && way <= REST, "joints at rest", format!("a way of {way} in {samples} samples"))
@@ -276,7 +284,7 @@ impl Robot {
         self.until("the controller noticing that the host is silent", SOON, |last| last.mode == silent)?;
         thread::sleep(STILL);
         self.cable.notes(|notes| {
-            let samples = &notes.samples[mark.samples.min(notes.samples.len())..];
+            let samples = notes.since(mark);
             let end = samples.last().map(|sample| sample.commanded.clone()).unwrap_or_default();
             let moves = |sample: &&Sample| sample.commanded.iter().zip(&end).any(|(a, b)| (a - b).abs() > REST);
             let moved = samples.iter().filter(moves).count();
@@ -313,11 +321,8 @@ impl Robot {
         let mark = self.cable.now();
         let from = self.guest.now()?;
         self.guest.line_with(from, "--clear-fault clears", RESTART)?;
-        let (way, active) = self.cable.notes(|notes| {
-            let since = &notes.samples[mark.samples.min(notes.samples.len())..];
-            (way(since), since.iter().any(|sample| sample.mode == Mode::Active))
-        });
-        expect(!active && way <= REST, "joints at rest until the fault is cleared", format!("a way of {way}"))
+        let way = self.cable.notes(|notes| way(notes.since(mark)));
+        expect(way <= REST, "joints at rest until the fault is cleared", format!("a way of {way}"))
     }
 
     /// What a person does about a latched fault.
@@ -328,13 +333,14 @@ impl Robot {
         Ok(())
     }
 
-    /// The arm moves again; a fault that only a person clears is cleared.
-    fn goes_on(&mut self) -> Outcome {
+    /// The arm moves again, by itself or after a fault was cleared that only a person clears: how, and after how many
+    /// seconds.
+    fn goes_on(&mut self) -> Result<(&'static str, f64), Failure> {
         let (mark, from, since) = (self.cable.now(), self.guest.now()?, Instant::now());
         let mut how = "by itself";
         loop {
             if self.cable.now().obeyed > mark.obeyed {
-                return Ok(format!("{how}, {:.0} s later", since.elapsed().as_secs_f64()));
+                return Ok((how, since.elapsed().as_secs_f64()));
             }
             if how == "by itself" && self.guest.line_with(from, "--clear-fault clears", Duration::ZERO).is_ok() {
                 self.clear()?;
