@@ -65,7 +65,7 @@ impl Weights {
                 None => {
                     slots.push(None);
                     if param.role != Role::Unused {
-                        let name = candidates.into_iter().next().unwrap_or_else(|| param.name.clone());
+                        let name = checkpoint.likeliest(&candidates).unwrap_or_else(|| param.name.clone());
                         problems.push(TensorProblem::Missing { name, shape: param.shape.clone() });
                     }
                 }

@@ -76,6 +76,18 @@ def write_depth_anything(case: dict, folder: Path) -> None:
     depth_anything.write(case, folder)
 
 
+def write_composed(case: dict, folder: Path) -> None:
+    import composed
+
+    composed.write(case, folder)
+
+
+def write_tokenizer(case: dict, folder: Path) -> None:
+    import tokenizer
+
+    tokenizer.write(case, folder)
+
+
 def write_sums(output: Path) -> None:
     """SHA256SUMS of everything generated, in the format of sha256sum(1)."""
     files = sorted(p for p in output.rglob("*") if p.suffix in (".safetensors", ".json"))
@@ -91,6 +103,8 @@ WRITERS = {
     "lerobot_pi0": write_lerobot_pi0,
     "lerobot_pi05": write_lerobot_pi0,
     "depth_anything": write_depth_anything,
+    "composed": write_composed,
+    "tokenizer": write_tokenizer,
 }
 
 

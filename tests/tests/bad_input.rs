@@ -156,6 +156,26 @@ fn a_directory_that_is_no_model() {
     names(&load(dir.path()), &["config.json", "No such file"]);
 }
 
+/// A checkpoint that is there, in another format, is told from an empty directory, with the way to safetensors.
+#[test]
+fn a_checkpoint_of_another_format() {
+    for (file, told) in [
+        ("bridge_beta.pt", "bridge_beta.pt: PyTorch's own format"),
+        ("pytorch_model.bin", "save its state dictionary as safetensors"),
+        ("params/_METADATA", "openpi's JAX checkpoint: its examples/convert_jax_model_to_pytorch.py"),
+        ("adapter_model.safetensors", "an adapter without its base"),
+        ("model.gguf", "which Fathom does not read"),
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        std::fs::write(&path, b"").expect("the file is written");
+        let error = load(dir.path());
+        assert!(matches!(error, ModelError::Format { .. }), "{error}");
+        names(&error, &["expected model.safetensors or model.safetensors.index.json", told]);
+    }
+}
+
 #[test]
 fn a_family_that_is_known_and_not_supported_says_so() {
     for (kind, what) in [
@@ -169,6 +189,11 @@ fn a_family_that_is_known_and_not_supported_says_so() {
         let error = load_with("/type", json!(kind));
         assert!(matches!(error, ModelError::Config(_)), "{error}");
         names(&error, &[&format!("found {kind:?} (known: {what})"), "nearest known family: depthvla: "]);
+    }
+    let dir = copy_golden(CASE);
+    for (kind, what) in [("pi0", "transformers' own PI0"), ("dinov2_with_registers", "DINOv2 with registers")] {
+        std::fs::write(dir.path().join("config.json"), json!({ "model_type": kind }).to_string()).expect("written");
+        names(&load(dir.path()), &[&format!("found {kind:?} (known: {what}, not supported)")]);
     }
     let error = load(&path("golden/depth_anything_metric"));
     names(&error, &["a depth-anything checkpoint is no action model", "for `fathom depth`"]);

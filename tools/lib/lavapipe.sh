@@ -4,8 +4,8 @@
 # DIR, without root and without touching the system, on Debian 12 or 13. DIR/run PROGRAM ARGS… starts a program
 # on it. DIR appears only when it is complete; where it exists and works nothing is done.
 set -euo pipefail
-# shellcheck source=tools/lib/archive.sh
-source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/archive.sh"
+# shellcheck source=tools/lib/tree.sh
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/tree.sh"
 
 tree=$(realpath -m -- "$1")
 parent=$(dirname -- "$tree")
@@ -17,23 +17,11 @@ rm -rf "$tree".part-*
 part=$(mktemp -d "$tree.part-XXXXXX")
 trap 'rm -rf "$part"' EXIT
 
-multiarch=$(dpkg --print-architecture)
-case $multiarch in
-  amd64) multiarch=x86_64-linux-gnu loader=ld-linux-x86-64.so.2 ;;
-  arm64) multiarch=aarch64-linux-gnu loader=ld-linux-aarch64.so.1 ;;
-  *) echo "lavapipe: no recipe for the architecture $multiarch" >&2; exit 1 ;;
-esac
-
-fetch_from_archives "$part/packages" trixie trixie-backports -- \
-  mesa-vulkan-drivers libvulkan1 libc6 libgcc-s1 libstdc++6
-
-mkdir -p "$part/root/usr"/{bin,lib,lib64,sbin}
-for name in bin lib lib64 sbin; do ln -s "usr/$name" "$part/root/$name"; done
-for package in "$part"/packages/*.deb; do dpkg-deb --extract "$package" "$part/root"; done
-rm -rf "$part/packages"
+places=$(tree_libraries)
+read -r libraries loader <<<"$places"
+debian_tree "$part" trixie-backports mesa-vulkan-drivers libvulkan1 libc6 libgcc-s1 libstdc++6
 
 manifest=$(cd "$part" && ls root/usr/share/vulkan/icd.d/lvp_icd*.json)
-libraries=root/usr/lib/$multiarch
 write_run() {
   printf '#!/bin/sh\n# Starts a program on the software Vulkan driver of this folder.\nexport VK_DRIVER_FILES=%q\n' "$1/$manifest"
   printf 'exec %q --library-path %q "$@"\n' "$1/$libraries/$loader" "$1/$libraries"

@@ -167,6 +167,11 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// Whether submissions return GPU times from here on, where the device has them.
+    pub fn set_times(&mut self, on: bool) {
+        self.info.timestamps = on && self.device.features().contains(Features::TIMESTAMP_QUERY);
+    }
+
     /// Binds at most `bytes` at once from here on, where the adapter allows more.
     ///
     /// For tests of how weights are split that need no gigabytes.
