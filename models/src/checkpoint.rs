@@ -34,14 +34,14 @@ pub(crate) struct Entry {
 }
 
 /// Where a tensor's bytes lie: the file, and the bytes in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     file: usize,
     range: Range<usize>,
 }
 
-/// One safetensors file or several, mapped; every tensor's place is known and lies within its file.
-#[derive(Debug)]
+/// One safetensors file or several, mapped; every tensor's place is known and lies within its file. Without files by default.
+#[derive(Debug, Default)]
 pub struct Checkpoint {
     path: PathBuf,
     maps: Vec<Mmap>,
@@ -211,7 +211,11 @@ impl Checkpoint {
         Some(float_format(dtype)?.decode(bytes, &[]))
     }
 
+    /// Bytes of a place; none of an empty one.
     pub(crate) fn at(&self, place: &Place) -> Option<&[u8]> {
+        if place.range.is_empty() {
+            return Some(&[]);
+        }
         self.maps.get(place.file)?.get(place.range.clone())
     }
 

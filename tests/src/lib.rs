@@ -12,6 +12,7 @@ use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::Checkpoint;
 
 pub mod depth;
+pub mod emulated;
 pub mod graphs;
 pub mod tensors;
 

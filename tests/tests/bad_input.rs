@@ -11,7 +11,7 @@ use fathom_models::families::{self, Family, Loaded};
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::WeightFormat;
-use fathom_models::{ModelError, TensorProblem};
+use fathom_models::{ModelError, TensorProblem, presets, random};
 use fathom_tests::graphs::open_gpu;
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use fathom_tests::{Golden, path};
@@ -321,6 +321,38 @@ fn kernels_that_need_what_the_adapter_has_not() {
     let loaded: Loaded = families::load(&path("golden").join(CASE)).expect("the golden model");
     let session = Session::open_with(open_gpu(false), loaded, Some(Kernels::Tiled)).expect("any adapter has these");
     assert_eq!(session.kernels(), Kernels::Tiled);
+}
+
+/// A model that does not fit says how much was asked for by what, and as what it would fit.
+#[test]
+fn a_model_that_the_gpu_cannot_hold() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    random::write_checkpoint(dir.path(), &presets::small(), 0).expect("it is written");
+    let open = |memory: u64| {
+        let mut gpu = open_gpu(false);
+        gpu.limit_memory(memory);
+        Session::open(gpu, families::load(dir.path()).expect("it loads"))
+    };
+    let size = open(u64::MAX).expect("it fits").gpu_bytes().0;
+    let error = open(size - 1).expect_err("it does not fit");
+    let EngineError::OutOfMemory { what, asked, capacity, schemes, .. } = &error else { panic!("{error}") };
+    assert_eq!((what.as_str(), *asked, *capacity), ("weights", size, size - 1));
+    let needs = |name: &str| schemes.iter().find(|s| s.0 == name).expect("every scheme is there").1;
+    assert!(needs("w4-all") < needs("w8") && needs("w8") < size && size <= needs("f16"), "{schemes:?}");
+    names(
+        &error,
+        &["out of GPU memory: weights asked for 4.", "MiB", "it would fit packed by fathom-pack --scheme w8 ("],
+    );
+    names(&error, &[" or w4 (", " or w4-all ("]);
+    names(&open(needs("w4-all") - 1).expect_err("nothing fits"), &["no scheme of fathom-pack fits", "w4-all ("]);
+
+    // What comes after the weights is counted, too.
+    let mut session = open(size + 1000).expect("the weights fit");
+    let config = &session.loaded().model.config;
+    let images = vec![ImageSpec::rgb(64, 48); config.views.len()];
+    let options = ForwardOptions { images, prompt_tokens: 3, depth_map: false, taps: false };
+    let error = session.prepare(&options, &[1, 2, 3]).expect_err("its activations do not");
+    assert!(matches!(&error, EngineError::OutOfMemory { what, .. } if what == "buffer arena"), "{error}");
 }
 
 #[test]

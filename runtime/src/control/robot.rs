@@ -18,7 +18,7 @@ use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
 use crate::engine::{EngineError, Session, log_model};
-use crate::gpu::{Gpu, GpuError, GpuOptions};
+use crate::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
 
 /// How long a camera may take for its first image, and a controller for its hello.
@@ -164,6 +164,7 @@ impl Robot {
             allow_software: config.gpu.software,
             checked: config.gpu.checked,
             timestamps: true,
+            cache: config.gpu.cache.clone().or_else(cache_folder),
             timeout: None,
         };
         let (software, kernels) = (config.gpu.software, config.gpu.kernels);
@@ -224,6 +225,8 @@ impl Robot {
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         tracing::info!(
             dispatches = session.dispatches(),
+            pipelines = session.gpu().counts().pipelines,
+            from_the_cache = session.gpu().counts().cached_pipelines,
             weights = mib(weights),
             arena = mib(arena),
             "inference prepared"

@@ -53,9 +53,12 @@ impl ClockOffset {
     }
 
     /// The better of this and a later one at the later one's time: the smaller error, with the
-    /// drift since it was measured.
+    /// drift since it was measured. The later one where both cannot be true: a clock has jumped.
     pub fn best(self, later: Self) -> Self {
-        if later.error_us <= self.error_us(later.at_us) { later } else { self }
+        let error_us = self.error_us(later.at_us);
+        let apart_us = self.offset_us.abs_diff(later.offset_us);
+        let jumped = apart_us > error_us.saturating_add(later.error_us);
+        if jumped || later.error_us <= error_us { later } else { self }
     }
 
     /// Bound of the error at host time `host_us`, in microseconds.
