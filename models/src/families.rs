@@ -228,7 +228,7 @@ fn check_lengths(dir: &Path, lengths: [(&str, usize, usize); 2]) -> Result<(), M
 }
 
 /// The family that `config.json` in `dir` names, where it is there and does.
-pub(crate) fn told(dir: &Path) -> Option<Family> {
+pub fn told(dir: &Path) -> Option<Family> {
     Family::of(&read_json(&dir.join("config.json")).ok()?)
 }
 

@@ -57,7 +57,7 @@ impl PlanArguments {
     ) -> Result<String, Box<dyn Error>> {
         let (what, plan) = match model {
             None => self.policy("DepthVLA, full size", Model::new(self.change(presets::depthvla()))?, None)?,
-            Some(dir) if family.is_none() && depth_anything::recognises(dir) => self.depth_anything(dir)?,
+            Some(dir) if family.or(families::told(dir)) == Some(Family::DepthAnything) => self.depth_anything(dir)?,
             Some(dir) => {
                 let loaded = families::load_as(dir, family)?;
                 let model = Model::new(self.change(loaded.model.config.clone()))?;

@@ -54,7 +54,12 @@ impl Run {
         config.control.dry_run |= self.dry_run;
         config.model.depth_map |= self.picture.is_some();
         let robot = Robot::open(config)?;
-        let options = RunOptions { seconds: self.seconds, picture: self.picture, clear_fault: self.clear_fault };
+        let options = RunOptions {
+            seconds: self.seconds,
+            picture: self.picture,
+            clear_fault: self.clear_fault,
+            ..RunOptions::default()
+        };
         let outcome = robot.run(&options)?;
         println!("{}\n\n{}\n", outcome.header, outcome.table);
         println!("chunks: {} obeyed, {} refused", outcome.chunks, outcome.refused);

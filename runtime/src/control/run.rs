@@ -38,6 +38,8 @@ pub struct RunOptions {
     pub picture: Option<PathBuf>,
     /// Clear a fault that the controller latched before.
     pub clear_fault: bool,
+    /// Whoever sets it ends the run as a signal does.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What a run gave.
@@ -117,7 +119,7 @@ impl Robot {
     /// # Errors
     /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
     pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&options.stop);
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
@@ -315,6 +317,7 @@ impl Loop {
                 LinkEvent::State { state, received_ns, .. } => {
                     let left = state.progress.map_or(0, |p| p.steps_left);
                     self.recorder.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
+                    self.recorder.counter(Track::Controller, counter::STARVED, received_ns, state.starved.into());
                     self.measured.clear();
                     self.measured.extend_from_slice(state.measured.as_slice());
                     self.measured_once = true;

@@ -104,6 +104,16 @@ impl Session {
         self.program.as_ref().map_or(&[], Program::stages)
     }
 
+    /// The GPU, for measurements beside the model.
+    pub fn gpu_mut(&mut self) -> &mut Gpu {
+        &mut self.gpu
+    }
+
+    /// Whether inferences return GPU times from here on, where the GPU was opened with them.
+    pub fn set_times(&mut self, on: bool) {
+        self.gpu.set_times(on);
+    }
+
     /// Gives the GPU up, as a driver's reset would: for tests of what follows.
     pub fn lose_gpu(&mut self, reason: &str) {
         self.gpu.lose(reason);
