@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a set-up that fails is a test that fails")]
 
+mod choice;
 mod images;
 mod maps;
 mod split;
@@ -50,19 +51,25 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
                 _ if kernel.starts_with("linear_skinny") => &[1, 3, 17, 32],
                 _ => &[33, 64, 65],
             };
-            (
-                transformer::linear(p, format, rows),
-                if name.contains("coop") || name.contains("dot8") { HALF } else { SUMMED },
-            )
+            // Cooperative matrices take inputs in whole vectors of four.
+            let (unit, tolerance) = match name {
+                _ if name.contains("coop") => (4, HALF),
+                _ if name.contains("dot8") => (1, HALF),
+                _ => (1, SUMMED),
+            };
+            (transformer::linear(p, format, rows, unit), tolerance)
         }
         "rms_norm" => (transformer::rms_norm(p), SUMMED),
         "ada_rms_norm" => (transformer::ada_rms_norm(), SUMMED),
         "gated_add" => (transformer::gated_add(), ROUNDED),
         "layer_norm" => (transformer::layer_norm(p), SUMMED),
-        "attention_64" => (transformer::attention(&[1, 16, 64]), SUMMED),
-        "attention_lanes" => (transformer::attention(&[1, 72, 256]), SUMMED),
-        "attention_128" => (transformer::attention(&[65, 72, 128]), SUMMED),
-        "attention_256" => (transformer::attention(&[129, 256]), SUMMED),
+        "attention_64" => (transformer::attention(&[1, 16, 64], 1), SUMMED),
+        "attention_lanes" => (transformer::attention(&[1, 72, 256], 1), SUMMED),
+        "attention_128" => (transformer::attention(&[65, 72, 128], 1), SUMMED),
+        "attention_256" => (transformer::attention(&[129, 256], 1), SUMMED),
+        "attention_coop16_64" => (transformer::attention(&[4, 16, 64], 4), HALF),
+        "attention_coop16_128" => (transformer::attention(&[68, 72, 128], 4), HALF),
+        "attention_coop16_256" => (transformer::attention(&[132, 256], 4), HALF),
         "scale" => (transformer::scale(), EXACT),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
     };
