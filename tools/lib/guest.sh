@@ -51,7 +51,7 @@ find "$root/usr/lib/modules/$version/kernel" -depth -type d -empty -delete
 
 # The start: a busybox that loads what the kernel package has as modules, and puts the run's layer over the root.
 start=$part/start-root
-mkdir -p "$start"/{bin,modules,proc,dev,sys,root,layer,over}
+mkdir -p "$start"/{bin,modules,proc,dev,robot,base,layer,over}
 cp "$root/usr/bin/busybox" "$start/bin/"
 while read -r file; do
   cp "${file%.xz}" "$start/modules/"

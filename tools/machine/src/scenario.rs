@@ -18,6 +18,10 @@ const SOON: Duration = Duration::from_secs(60);
 const STILL: Duration = Duration::from_secs(2);
 /// A joint that is commanded less than this moves no more, in its unit.
 const REST: f32 = 1e-5;
+/// A chunk that was obeyed less than this ago has most of its way before it.
+const FRESH: Duration = Duration::from_secs(2);
+/// A joint that is commanded this far in 20 samples is moving, in its unit.
+const FAST: f32 = 5e-3;
 /// A controller on a computer that is not its own ticks late now and then.
 const LATE_TICK_US: u64 = 20_000;
 
@@ -249,19 +253,20 @@ impl Robot {
         })
     }
 
-    /// Waits until the joints move.
+    /// Waits until the joints move along a chunk that has just begun: they would go on moving for a while.
     fn moving(&self) -> Result<(), Failure> {
         let since = Instant::now();
         loop {
-            let moves = self.cable.notes(|notes| match notes.samples.last_chunk::<20>() {
-                Some(last) => last.iter().all(|sample| sample.mode == Mode::Active) && way(last) > REST * 20.0,
-                None => false,
+            let moves = self.cable.notes(|notes| {
+                let fresh = notes.obeyed.last().is_some_and(|obeyed| obeyed.elapsed() < FRESH);
+                let last = notes.samples.last_chunk::<20>().map_or(&[][..], |last| last);
+                fresh && last.iter().all(|sample| sample.mode == Mode::Active) && way(last) > FAST
             });
             if moves {
                 return Ok(());
             }
-            if since.elapsed() > SOON {
-                return Err(GuestError::Late { what: "joints that move".to_owned(), within: SOON }.into());
+            if since.elapsed() > SOON * 2 {
+                return Err(GuestError::Late { what: "joints that move".to_owned(), within: SOON * 2 }.into());
             }
             thread::sleep(Duration::from_millis(5));
         }
