@@ -24,7 +24,7 @@ use crate::weights::{Checkpoint, WeightFormat, Weights, scales_of};
 /// Metadata of a packed checkpoint: the scheme, as JSON.
 pub const SCHEME: &str = "fathom.scheme";
 /// Most bytes of weights in a file; where there are more, there are several files, which are checked side by side.
-const SHARD_BYTES: u64 = 512 << 20;
+pub const SHARD_BYTES: u64 = 512 << 20;
 /// Bytes of the source that a thread takes at a time.
 const PIECE_BYTES: usize = 4 << 20;
 /// Files beside the weights that are larger are not copied.
@@ -159,6 +159,8 @@ pub struct Options<'a> {
     pub calibration: &'a str,
     /// Name and version of the program, for the manifest.
     pub program: &'a str,
+    /// Most bytes of weights in a file; [`SHARD_BYTES`].
+    pub shard_bytes: u64,
     /// Set when packing shall stop.
     pub cancel: &'a AtomicBool,
     /// Told of bytes of the source that are done.
@@ -299,7 +301,7 @@ fn write(
     for tensor in tensors.iter_mut() {
         let (n, k, target) = (tensor.n, tensor.k, tensor.target);
         let [bytes, of_scales] = [target.row_bytes(k), target.scale_bytes(k)].map(|row| (n * row) as u64);
-        if filled.saturating_add(bytes + of_scales) > SHARD_BYTES {
+        if filled.saturating_add(bytes + of_scales) > options.shard_bytes {
             shards.push(Vec::new());
             filled = 0;
         }

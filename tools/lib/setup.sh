@@ -49,12 +49,33 @@ need_packages() {
     miss ca-certificates "TLS certificates (cargo fetches crates)"
   fi
   for tool in ${extra_tools[@]+"${extra_tools[@]}"}; do
-    if [[ $tool == cargo-* ]] || have "$tool"; then continue; fi
+    if [[ $tool == cargo-* ]] || have_tool "$tool"; then continue; fi
     case $tool in
+      browser) miss chromium-headless-shell "Chromium (it looks at the latency tool's page)" ;;
+      python-venv) miss python3-venv "Python 3 with venv (Perfetto's own schema reads the traces)" ;;
       systemd-analyze) miss systemd "$tool" ;;
       *) miss "$tool" "$tool" ;;
     esac
   done
+}
+
+# have_tool NAME: whether a command is here; of browser and python-venv, whether one of several is.
+have_tool() {
+  case $1 in
+    browser) browser >/dev/null ;;
+    python-venv) python3 -c 'import ensurepip' >/dev/null 2>&1 ;;
+    *) have "$1" ;;
+  esac
+}
+
+# browser: prints a Chromium without a window; fails where there is none. One that a snap confines cannot read our files.
+browser() {
+  local name path
+  for name in chromium-headless-shell chromium google-chrome chromium-browser; do
+    path=$(command -v "$name") || continue
+    if [[ $(readlink -f "$path") != *snap* ]]; then echo "$path"; return; fi
+  done
+  return 1
 }
 
 # The distribution's own libclang. libclang-dev exists everywhere, but is ten times the size.

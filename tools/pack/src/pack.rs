@@ -13,6 +13,8 @@ use fathom_models::scheme::Scheme;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::{size, weight_bytes};
+
 #[derive(Args)]
 pub(crate) struct Pack {
     /// Directory of the checkpoint, of any family.
@@ -38,7 +40,7 @@ impl Pack {
         }
         let scheme = Scheme::open(&self.scheme)?;
         let source = Source::open(&self.model, self.family)?;
-        let bytes = bytes(&source)?;
+        let bytes = weight_bytes(source.weights())?;
         let bar = ProgressBar::new(bytes);
         bar.set_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {elapsed}, {eta} to go")?);
         let options = Options {
@@ -46,6 +48,7 @@ impl Pack {
             importance: &BTreeMap::new(),
             calibration: "none",
             program: concat!("fathom-pack ", env!("CARGO_PKG_VERSION")),
+            shard_bytes: pack::SHARD_BYTES,
             cancel: &cancel,
             progress: &|done| bar.inc(done),
         };
@@ -70,25 +73,6 @@ impl Pack {
         let left_out: Vec<String> = packed.left_out.iter().map(|path| path.display().to_string()).collect();
         list("files that were not copied", &left_out);
         Ok(())
-    }
-}
-
-/// Bytes of the weights that inference reads.
-fn bytes(source: &Source) -> Result<u64, Box<dyn Error>> {
-    let (weights, mut total) = (source.weights(), 0);
-    for (i, param) in weights.table().params.iter().enumerate() {
-        if param.role != fathom_models::params::Role::Unused {
-            total += weights.encoded(fathom_models::params::ParamId(i as u32))?.1.len() as u64;
-        }
-    }
-    Ok(total)
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
 }
 
