@@ -414,12 +414,18 @@ impl GraphBuilder {
         y
     }
 
-    /// `x += dt · velocity` in place; both whole tensors of one shape.
-    pub fn euler(&mut self, x: Tensor, velocity: Tensor, dt: f32) {
-        let fits = (x.rows, x.cols) == (velocity.rows, velocity.cols) && whole(x) && whole(velocity);
-        self.check("euler", fits, || format!("x {x:?}, velocity {velocity:?}"));
-        let params = p::Euler { count: int(x.rows * x.cols), dt };
-        self.push(Op::Euler { params, velocity: velocity.id, x: x.id });
+    /// `x += dt · (v − gain · (goal − (x + ahead · v)))` in place, `ahead` being the flow time to the end: an Euler step
+    /// that is drawn towards `goal`, by `gains (1, rows)`. All others are whole tensors of one shape.
+    pub fn euler(&mut self, x: Tensor, velocity: Tensor, (goal, gains): (Tensor, Tensor), (dt, ahead): (f32, f32)) {
+        let shape = |t: Tensor| (t.rows, t.cols, whole(t));
+        let fits = shape(x) == (velocity.rows, velocity.cols, true)
+            && shape(velocity) == shape(x)
+            && shape(goal) == shape(x)
+            && (gains.rows, gains.cols) == (1, x.rows);
+        self.check("euler", fits, || format!("x {x:?}, velocity {velocity:?}, goal {goal:?}, gains {gains:?}"));
+        let (count, gain_offset) = (int(x.rows * x.cols), int(gains.offset));
+        let params = p::Euler { count, cols: int(x.cols), gain_offset, dt, ahead };
+        self.push(Op::Euler { params, velocity: velocity.id, goal: goal.id, gains: gains.id, x: x.id });
     }
 
     /// Depth tokens `(grid², patch²)` to a map `(side, side)`. `link`: 0 identity, 1 exp, 2 sigmoid.

@@ -123,7 +123,7 @@ impl Model {
     /// One inference as a graph.
     ///
     /// Inputs: `image.<view>` (the camera's bytes), `text (N, W_vlm)` (rows of the embedding table), `state (1, state_dim)`,
-    /// `noise (H, action_dim)`. Outputs: `actions (H, action_dim)`, normalised; `depth.<view> (S, S)` with
+    /// `noise (H, action_dim)`, `goal (H, action_dim)` and `gains (steps, H)` as in [`crate::guidance`] (zeros: no guidance). Outputs: `actions (H, action_dim)`, normalised; `depth.<view> (S, S)` with
     /// [`depth_map`](ForwardOptions::depth_map); every stage with [`taps`](ForwardOptions::taps).
     ///
     /// # Errors
@@ -268,7 +268,9 @@ impl Model {
         };
 
         let x = g.input("noise", c.horizon, c.action_dim);
-        for step in 0..times.len() {
+        let goal = g.input("goal", c.horizon, c.action_dim);
+        let gains = g.input("gains", times.len(), c.horizon);
+        for (step, time) in times.iter().enumerate() {
             g.stage(format!("flow step {}", step + 1));
             let a = g.linear(x, &self.action_in, Fused::default());
             let h = match &self.action_half {
@@ -289,7 +291,8 @@ impl Model {
             if taps {
                 g.output(format!("velocity.{step}"), v);
             }
-            g.euler(x, v, dt as f32);
+            let gains = gains.slice(step, 1);
+            g.euler(x, v, (goal, gains), (dt as f32, flow::ahead(&c.flow, *time) as f32));
         }
         g.output("actions", x);
     }

@@ -170,6 +170,8 @@ pub enum Op {
     Euler {
         params: p::Euler,
         velocity: TensorId,
+        goal: TensorId,
+        gains: TensorId,
         x: TensorId,
     },
     Unpatchify {
@@ -197,7 +199,7 @@ impl Op {
             Op::AdaRmsNorm { x, modulation, y, .. } => (vec![x, modulation], y),
             Op::GatedAdd { f, gate, x, .. } => (vec![f, gate], x),
             Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
-            Op::Euler { velocity, x, .. } => (vec![velocity], x),
+            Op::Euler { velocity, goal, gains, x, .. } => (vec![velocity, goal, gains], x),
             Op::Unpatchify { tokens, map, .. } => (vec![tokens], map),
         };
         (read, vec![written])

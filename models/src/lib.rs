@@ -15,6 +15,7 @@ pub mod families;
 pub mod flow;
 pub mod fold;
 pub mod graph;
+pub mod guidance;
 pub mod image;
 pub mod maps;
 pub mod normalize;

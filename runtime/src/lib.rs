@@ -1,5 +1,6 @@
 //! Fathom's runtime: GPU layer, engine, cameras, link to the motor controller, and the control loop.
 
+pub mod action;
 pub mod bench;
 pub mod camera;
 pub mod clock;

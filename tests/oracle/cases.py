@@ -217,6 +217,14 @@ CASES = [
         },
     },
     {
+        # Each delay with the steps of the chunk before that are over.
+        "name": "chunks",
+        "kind": "chunks",
+        "of": ["pi0_lerobot", "pi05_lerobot"],
+        "guided": {"delays": [(1, 1), (3, 2)], "horizon": 6, "most": 10.0},
+        "ensemble": {"seed": 8, "chunks": 7, "horizon": 6, "joints": 3, "decay": 0.05},
+    },
+    {
         # (height, width, size) of each image.
         "name": "resize",
         "kind": "resize",

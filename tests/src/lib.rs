@@ -147,6 +147,8 @@ pub fn inputs(loaded: &Loaded, observation: &Observation) -> graphs::Inputs {
             words("text", &text),
             words("state", &observation.model_state(loaded)),
             words("noise", &observation.noise),
+            words("goal", &vec![0.0; model.config.horizon * model.config.action_dim]),
+            words("gains", &vec![0.0; model.config.flow.steps * model.config.horizon]),
         ])
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::Loaded;
+use fathom_models::guidance::Guide;
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
@@ -33,6 +34,9 @@ pub struct Session {
     text: Vec<f32>,
     /// The state as the model takes it.
     state: Vec<f32>,
+    /// What the flow is drawn towards, and how much; zeros without guidance.
+    goal: Vec<f32>,
+    gains: Vec<f32>,
 }
 
 impl Session {
@@ -44,7 +48,9 @@ impl Session {
         let kernels = Kernels::choose(&mut gpu, &loaded.weights.formats()?, None)?;
         let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights, kernels)?;
         let (arena, program) = (Arena::default(), None);
-        Ok(Session { gpu, loaded, resident, arena, program, images: Vec::new(), text: Vec::new(), state: Vec::new() })
+        let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
+        let (goal, gains) = (Vec::new(), Vec::new());
+        Ok(Session { gpu, loaded, resident, arena, program, images, text, state, goal, gains })
     }
 
     /// The model.
@@ -112,6 +118,19 @@ impl Session {
     /// # Errors
     /// [`EngineError::Input`] and [`EngineError::Model`] for inputs that do not fit, [`EngineError::Gpu`].
     pub fn infer(&mut self, inputs: &Inputs<'_>, profile: bool) -> Result<(&[Output], GpuTimes), EngineError> {
+        self.infer_guided(inputs, None, profile)
+    }
+
+    /// As [`infer`](Self::infer), drawn towards what is left of the chunk that the robot follows.
+    ///
+    /// # Errors
+    /// As [`infer`](Self::infer), and [`EngineError::Model`] for a guide that does not fit.
+    pub fn infer_guided(
+        &mut self,
+        inputs: &Inputs<'_>,
+        guide: Option<&Guide>,
+        profile: bool,
+    ) -> Result<(&[Output], GpuTimes), EngineError> {
         let program = self.program.as_mut().ok_or(EngineError::Unprepared)?;
         let config = &self.loaded.model.config;
         for (i, (view, expected)) in config.views.iter().zip(&self.images).enumerate() {
@@ -125,7 +144,16 @@ impl Session {
         self.state.extend_from_slice(inputs.state);
         self.loaded.normalization.state.normalize(&mut self.state);
         self.state.resize(config.state_dim, 0.0);
-        let (text, state) = (&self.text, &self.state);
+        match guide {
+            Some(guide) => (self.goal, self.gains) = guide.inputs(&self.loaded, inputs.state)?,
+            None => {
+                self.goal.clear();
+                self.gains.clear();
+            }
+        }
+        self.goal.resize(config.horizon * config.action_dim, 0.0);
+        self.gains.resize(config.flow.steps * config.horizon, 0.0);
+        let (text, state, goal, gains) = (&self.text, &self.state, &self.goal, &self.gains);
         let image = |name: &str| {
             let view = name.strip_prefix("image.")?;
             let index = config.views.iter().position(|v| v == view)?;
@@ -135,6 +163,8 @@ impl Session {
             "text" => bytemuck::cast_slice(text),
             "state" => bytemuck::cast_slice(state),
             "noise" => bytemuck::cast_slice(inputs.noise),
+            "goal" => bytemuck::cast_slice(goal),
+            "gains" => bytemuck::cast_slice(gains),
             _ => image(name).unwrap_or_default(),
         };
         let times = program.run(&mut self.gpu, input, profile)?;

@@ -205,7 +205,9 @@ pub(crate) fn euler() -> Graph {
         for (i, (rows, cols)) in [(1, 1), (5, 13), (3, 100)].into_iter().enumerate() {
             let x = g.input(&format!("x {i}"), rows, cols);
             let velocity = g.input(&format!("velocity {i}"), rows, cols);
-            g.euler(x, velocity, -0.1);
+            let goal = g.input(&format!("goal {i}"), rows, cols);
+            let gains = g.input(&format!("gains {i}"), 3, rows);
+            g.euler(x, velocity, (goal, gains.slice(1, 1)), (-0.1, -0.7));
             g.output(format!("({rows}, {cols})"), x);
         }
     })

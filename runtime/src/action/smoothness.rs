@@ -1,0 +1,1 @@
+//! How smooth the joins of chunks are.
