@@ -180,7 +180,7 @@ fn read_hello_reply(r: &mut Reader<'_>) -> Option<HelloReply> {
 fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     let (mode, fault) = state.mode.to_bytes();
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    let progress = state.progress.unwrap_or(Progress { chunk: 0, step: 0, steps_left: 0 });
+    let progress = state.progress.unwrap_or(Progress { chunk: 0, consumed: 0, steps_left: 0 });
     let joints = state.measured.as_slice().len();
     if state.commanded.as_slice().len() != joints {
         return Err(Full);
@@ -193,9 +193,10 @@ fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     w.u8(u8::try_from(joints).map_err(|_| Full)?)?;
     w.u32(state.last_sequence)?;
     w.u32(progress.chunk)?;
-    w.u16(progress.step)?;
+    w.u16(progress.consumed)?;
     w.u16(progress.steps_left)?;
     w.u32(state.clamps)?;
+    w.u32(state.starved)?;
     w.u32(state.crc_errors)?;
     w.u32(state.frame_errors)?;
     w.u32(state.frames_dropped)?;
@@ -213,7 +214,7 @@ fn read_state(r: &mut Reader<'_>) -> Option<State> {
     }
     let joints = r.u8()?;
     let last_sequence = r.u32()?;
-    let progress = Progress { chunk: r.u32()?, step: r.u16()?, steps_left: r.u16()? };
+    let progress = Progress { chunk: r.u32()?, consumed: r.u16()?, steps_left: r.u16()? };
     Some(State {
         mode,
         energised: flags & FLAG_ENERGISED != 0,
@@ -221,6 +222,7 @@ fn read_state(r: &mut Reader<'_>) -> Option<State> {
         last_sequence,
         progress: (flags & FLAG_PROGRESS != 0).then_some(progress),
         clamps: r.u32()?,
+        starved: r.u32()?,
         crc_errors: r.u32()?,
         frame_errors: r.u32()?,
         frames_dropped: r.u32()?,

@@ -44,7 +44,7 @@ mod wire;
 ///
 /// The header and the place of the CRC are the same in every version, so that a frame of another
 /// version is recognised as such.
-pub const PROTOCOL_VERSION: u8 = 1;
+pub const PROTOCOL_VERSION: u8 = 2;
 
 /// Most joints one controller drives.
 pub const MAX_JOINTS: usize = 16;

@@ -21,7 +21,7 @@ header: version u8, type u8, sequence u32, session u32, time_us u64\n\
 06 stop:\n\
 07 clear_fault:\n\
 81 hello_reply: schema u32, buffer_depth u16, tick_us u32, telemetry_us u32, deadman_us u32, joints u8, [name_len u8, name u8[name_len], unit u8, min f32, max f32, velocity f32, acceleration f32, jump f32][joints]\n\
-82 state: mode u8, fault u8, flags u8, joints u8, last_sequence u32, chunk u32, step u16, steps_left u16, clamps u32, crc_errors u32, frame_errors u32, frames_dropped u32, measured f32[joints], commanded f32[joints]\n\
+82 state: mode u8, fault u8, flags u8, joints u8, last_sequence u32, chunk u32, consumed u16, steps_left u16, clamps u32, starved u32, crc_errors u32, frame_errors u32, frames_dropped u32, measured f32[joints], commanded f32[joints]\n\
 83 ack: sequence u32, type u8, reason u8, first_step u16, start_us u64\n\
 84 heartbeat_reply: sequence u32, host_time_us u64, received_us u64\n";
 
@@ -39,7 +39,7 @@ pub const MAX_BODY: usize = CHUNK_HEAD + MAX_CHUNK_STEPS * MAX_JOINTS * 4;
 
 /// Longest body the controller sends: a hello reply with all joints and longest names.
 pub const MAX_REPLY_BODY: usize = 4 + 2 + 4 + 4 + 4 + 1 + MAX_JOINTS * (1 + MAX_NAME + 1 + 5 * 4);
-const STATE_MAX: usize = 4 + 4 + 4 + 2 + 2 + 4 * 4 + 2 * 4 * MAX_JOINTS;
+const STATE_MAX: usize = 4 + 4 + 4 + 2 + 2 + 5 * 4 + 2 * 4 * MAX_JOINTS;
 
 const _: () = assert!(MAX_REPLY_BODY <= MAX_BODY && STATE_MAX <= MAX_REPLY_BODY);
 
@@ -116,7 +116,8 @@ pub enum Interpolation {
     /// Straight line in joint space.
     #[default]
     Linear = 0,
-    /// Cubic Hermite. This controller answers [`Reason::Unsupported`].
+    /// Cubic Hermite in joint space: the velocity is continuous, and no position is outside the two
+    /// steps it lies between.
     Hermite = 1,
 }
 
@@ -219,13 +220,19 @@ impl Mode {
 }
 
 /// Where the controller is in its chunk, by its own count.
+///
+/// It stays when the chunk is over, until the joints stop, disarm or fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// [`Chunk::id`].
     pub chunk: u32,
-    /// The step being applied, 0-based.
-    pub step: u16,
-    /// Steps not begun: the queue depth.
+    /// Steps that are over, those skipped at its beginning included: while the chunk is followed,
+    /// the step being followed, 0-based; afterwards how far it came, at most its steps.
+    ///
+    /// A host that wants to know how many steps passed while it was thinking takes the difference
+    /// of two of these.
+    pub consumed: u16,
+    /// Steps to come, without the one being followed: the queue depth. 0 when the chunk is over.
     pub steps_left: u16,
 }
 
@@ -240,11 +247,13 @@ pub struct State {
     pub estop: bool,
     /// The sequence of the host's last obeyed or refused frame of this session.
     pub last_sequence: u32,
-    /// The chunk being followed.
+    /// The chunk being followed, or the last one that was.
     pub progress: Option<Progress>,
     /// How often a joint was held back by a position, speed or jump limit, counted per joint and
     /// tick, and per position of a chunk; wraps.
     pub clamps: u32,
+    /// Ticks of armed joints whose chunk was over before another began; wraps.
+    pub starved: u32,
     /// Frames with a wrong CRC since power-on; wraps.
     pub crc_errors: u32,
     /// Other broken frames since power-on; wraps.
@@ -291,12 +300,10 @@ pub enum Reason {
     Stopping = 13,
     /// A fault is latched, or its cause lasts.
     Faulted = 14,
-    /// The interpolation is not implemented.
-    Unsupported = 15,
 }
 
 impl Reason {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 15] = [
         Self::Ok,
         Self::WrongVersion,
         Self::UnknownType,
@@ -312,7 +319,6 @@ impl Reason {
         Self::NotArmed,
         Self::Stopping,
         Self::Faulted,
-        Self::Unsupported,
     ];
 
     pub(crate) fn from_u8(value: u8) -> Option<Self> {

@@ -1,7 +1,7 @@
 //! The path of a chunk, and one joint's way along it within its limits.
 
-use crate::joint::{JointSpec, JointVec};
-use crate::message::{Chunk, Progress};
+use crate::joint::JointSpec;
+use crate::message::{Chunk, Interpolation, Progress};
 use crate::{MAX_CHUNK_STEPS, MAX_JOINTS};
 
 /// A chunk in the controller's own memory.
@@ -10,6 +10,7 @@ pub(crate) struct StoredChunk {
     start_us: u64,
     period_us: u32,
     validity_us: u32,
+    interpolation: Interpolation,
     joints: usize,
     steps: u16,
     positions: [f32; MAX_CHUNK_STEPS * MAX_JOINTS],
@@ -20,10 +21,20 @@ pub(crate) struct StoredChunk {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) progress: Progress,
-    /// Positions.
-    pub(crate) target: JointVec,
-    /// Velocities of the path, per second.
-    pub(crate) slope: JointVec,
+    pub(crate) path: [PathPoint; MAX_JOINTS],
+}
+
+/// One joint's place on its path.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct PathPoint {
+    /// Position.
+    pub(crate) target: f32,
+    /// Velocity of the path, per second.
+    pub(crate) slope: f32,
+    /// Lowest position from here to the path's end.
+    pub(crate) low: f32,
+    /// Highest position from here to the path's end.
+    pub(crate) high: f32,
 }
 
 impl StoredChunk {
@@ -32,6 +43,7 @@ impl StoredChunk {
         start_us: 0,
         period_us: 1,
         validity_us: 0,
+        interpolation: Interpolation::Linear,
         joints: 0,
         steps: 0,
         positions: [0.0; MAX_CHUNK_STEPS * MAX_JOINTS],
@@ -44,6 +56,7 @@ impl StoredChunk {
         self.start_us = start_us;
         self.period_us = chunk.period_us;
         self.validity_us = chunk.validity_us;
+        self.interpolation = chunk.interpolation;
         self.joints = usize::from(chunk.joints);
         self.steps = chunk.steps;
         self.present = true;
@@ -65,8 +78,15 @@ impl StoredChunk {
         self.present && self.start_us <= now_us
     }
 
+    /// How far the chunk, which is over, came.
+    pub(crate) fn ended(&self, now_us: u64) -> Progress {
+        let elapsed_us = now_us.saturating_sub(self.start_us).min(u64::from(self.validity_us));
+        let consumed = elapsed_us.checked_div(u64::from(self.period_us)).and_then(|steps| u16::try_from(steps).ok());
+        Progress { chunk: self.id, consumed: consumed.unwrap_or(u16::MAX).min(self.steps), steps_left: 0 }
+    }
+
     /// The pose at `now_us`; `None` before the start, after the last step's period, after the
-    /// validity, and without a chunk. Never outside the chunk's own steps.
+    /// validity, and without a chunk. Never outside the two steps it lies between.
     pub(crate) fn sample(&self, now_us: u64) -> Option<Sample> {
         let elapsed_us = now_us.checked_sub(self.start_us)?;
         if !self.present || elapsed_us > u64::from(self.validity_us) {
@@ -82,20 +102,59 @@ impl StoredChunk {
         let from = self.pose(step)?;
         // The last step is held for its period.
         let to = if steps_left > 0 { self.pose(step.checked_add(1)?)? } else { from };
-        let mut target = JointVec::from_slice(from)?;
-        let mut slope = target;
-        let out = target.as_mut_slice().iter_mut().zip(slope.as_mut_slice());
-        for ((target, slope), (from, to)) in out.zip(from.iter().zip(to)) {
-            *slope = (to - from) / period_s;
-            *target = from + (to - from) * share;
+        // Beyond the ends of the path the slope goes on at its beginning and is zero at its end.
+        let before = step.checked_sub(1).and_then(|step| self.pose(step));
+        let after = self.pose(step.saturating_add(2)).filter(|_| steps_left > 1);
+
+        let mut path = [PathPoint::default(); MAX_JOINTS];
+        for (joint, (point, (from, to))) in path.iter_mut().zip(from.iter().zip(to)).enumerate() {
+            let rise = to - from;
+            let rise_before = before.and_then(|pose| pose.get(joint)).map_or(rise, |before| from - before);
+            let rise_after = after.and_then(|pose| pose.get(joint)).map_or(0.0, |after| after - to);
+            let (position, slope) = match self.interpolation {
+                Interpolation::Linear => (from + rise * share, rise),
+                Interpolation::Hermite => {
+                    hermite(*from, rise, tangent(rise_before, rise), tangent(rise, rise_after), share)
+                }
+            };
+            let target = within(position, from.min(*to), from.max(*to));
+            *point = PathPoint { target, slope: slope / period_s, low: target, high: target };
         }
-        Some(Sample { progress: Progress { chunk: self.id, step, steps_left }, target, slope })
+        let rest = self.positions.chunks_exact(self.joints.max(1)).take(self.steps.into());
+        for pose in rest.skip(usize::from(step).saturating_add(1)) {
+            for (point, position) in path.iter_mut().zip(pose) {
+                point.low = point.low.min(*position);
+                point.high = point.high.max(*position);
+            }
+        }
+        Some(Sample { progress: Progress { chunk: self.id, consumed: step, steps_left }, path })
     }
 
     fn pose(&self, step: u16) -> Option<&[f32]> {
         let start = usize::from(step).checked_mul(self.joints)?;
         self.positions.get(start..start.checked_add(self.joints)?)
     }
+}
+
+/// The rise per step at a step of the path, from the rises before and after it: their mean, less
+/// where it would carry the path beyond a step, 0 at a turning point.
+fn tangent(before: f32, after: f32) -> f32 {
+    if before * after <= 0.0 {
+        return 0.0;
+    }
+    let most = 3.0 * before.abs().min(after.abs());
+    within(0.5 * (before + after), -most, most)
+}
+
+/// The cubic from `from` to `from + rise` with these tangents, in rises per step: its value at
+/// `share` of the step, and its rise per step there.
+fn hermite(from: f32, rise: f32, tangent: f32, next_tangent: f32, share: f32) -> (f32, f32) {
+    let rest = 1.0 - share;
+    let position =
+        from + share * share * (1.0 + 2.0 * rest) * rise + share * rest * (rest * tangent - share * next_tangent);
+    let slope =
+        6.0 * share * rest * rise + rest * (1.0 - 3.0 * share) * tangent + share * (3.0 * share - 2.0) * next_tangent;
+    (position, slope)
 }
 
 /// One joint's command.
@@ -107,35 +166,37 @@ pub(crate) struct Setpoint {
     pub(crate) velocity: f32,
 }
 
-/// The next setpoint towards a moving target, and whether the speed limit held it back.
+/// The next setpoint along a path, and whether the limit of speed held it back.
 ///
-/// The command never moves away from the target nor past it; where that contradicts the limit of
-/// acceleration, it wins. Otherwise speed and acceleration stay within their limits, and the
-/// command slows down in time to arrive at the target's own velocity.
-pub(crate) fn follow(at: Setpoint, target: f32, slope: f32, joint: &JointSpec, dt_s: f32) -> (Setpoint, bool) {
-    let exact = (target - at.position) / dt_s;
-    let excess = exact - slope;
-    let arrival = arrival_speed(excess.abs() * dt_s, joint.acceleration, dt_s);
-    let wanted = slope + within(excess, -arrival, arrival);
-    let limited = within(wanted, -joint.velocity, joint.velocity);
+/// Speed and acceleration stay within their limits. The command slows down in time to arrive with
+/// the path's own velocity, and to be at rest where the path does not go further: it leaves the
+/// range of what is left of the path only as far as the joint cannot stop within it, which happens
+/// when another path begins.
+pub(crate) fn follow(at: Setpoint, path: &PathPoint, joint: &JointSpec, dt_s: f32) -> (Setpoint, bool) {
     let gain = joint.acceleration * dt_s;
-    let reached = at.velocity + within(limited - at.velocity, -gain, gain);
-    let reached = within(reached, -joint.velocity, joint.velocity);
-    let velocity = within(reached, exact.min(0.0), exact.max(0.0));
-    let position = if velocity == exact { target } else { at.position + velocity * dt_s };
-    (Setpoint { position, velocity }, limited != wanted)
+    let exact = (path.target - at.position) / dt_s;
+    let excess = exact - path.slope;
+    let arrival = arrival_speed(excess.abs() * dt_s, gain, dt_s);
+    let wanted = path.slope + within(excess, -arrival, arrival);
+    let limited = within(wanted, -joint.velocity, joint.velocity);
+    let up = arrival_speed((path.high - at.position).max(0.0), gain, dt_s);
+    let down = arrival_speed((at.position - path.low).max(0.0), gain, dt_s);
+    let velocity = at.velocity + within(within(limited, -down, up) - at.velocity, -gain, gain);
+    let position = if velocity == exact { path.target } else { at.position + velocity * dt_s };
+    (Setpoint { position: in_limits(position, at, joint), velocity }, limited != wanted)
 }
 
 /// The next setpoint of a ramp to rest; it ends within the joint's positions.
 pub(crate) fn brake(at: Setpoint, joint: &JointSpec, dt_s: f32, deceleration: f32) -> Setpoint {
     let drop = deceleration * dt_s;
     let velocity = at.velocity - within(at.velocity, -drop, drop);
-    let position = at.position + velocity * dt_s;
-    Setpoint {
-        // An arm that was armed outside its limits is not pulled inside by a stop.
-        position: within(position, joint.min.min(at.position), joint.max.max(at.position)),
-        velocity,
-    }
+    Setpoint { position: in_limits(at.position + velocity * dt_s, at, joint), velocity }
+}
+
+/// A position within the joint's limits, or not further outside than `at`: an arm that was armed
+/// outside its limits comes back with its own speed.
+fn in_limits(position: f32, at: Setpoint, joint: &JointSpec) -> f32 {
+    within(position, joint.min.min(at.position), joint.max.max(at.position))
 }
 
 /// The deceleration of a ramp to rest of at most `ramp_us`: the joint's own, or higher where
@@ -152,10 +213,16 @@ pub(crate) fn ramp_time_us(velocity: f32, joint: &JointSpec, ramp_us: u32) -> u3
     (time_us as u32).min(ramp_us)
 }
 
-/// The speed from which a joint comes to rest within `distance`, in ticks of `dt_s`.
-fn arrival_speed(distance: f32, acceleration: f32, dt_s: f32) -> f32 {
-    let half = dt_s * 0.5;
-    acceleration * (sqrt(half * half + 2.0 * distance / acceleration) - half)
+/// The highest speed from which a joint that loses `gain` of it each tick comes to rest within
+/// `distance`.
+fn arrival_speed(distance: f32, gain: f32, dt_s: f32) -> f32 {
+    // In units of what one tick's gain moves in a tick, k ticks of braking take k (k + 1) / 2.
+    let unit = gain * dt_s;
+    let braking = 0.5 * (sqrt(1.0 + 8.0 * distance / unit) - 1.0);
+    // A cast of a float saturates.
+    let whole = (braking as u32) as f32;
+    let ticks = if whole < braking { whole + 1.0 } else { whole.max(1.0) };
+    distance / (ticks * dt_s) + gain * 0.5 * (ticks - 1.0)
 }
 
 /// `value` between the limits; a NaN gives the lower one. Unlike `f32::clamp` it cannot panic.
@@ -206,33 +273,35 @@ mod tests {
     #[test]
     fn a_step_is_followed_within_limits_and_not_passed() {
         let dt_s = 0.002;
+        let path = PathPoint { target: 1.0, slope: 0.0, low: 1.0, high: 1.0 };
         let mut at = Setpoint::default();
         let mut ticks = 0;
         while at.position != 1.0 && ticks < 2000 {
-            let (next, _) = follow(at, 1.0, 0.0, &joint(), dt_s);
+            let (next, _) = follow(at, &path, &joint(), dt_s);
             assert!(next.position <= 1.0 && next.position >= at.position, "{next:?}");
             assert!(next.velocity <= 1.0 + 1e-6, "{next:?}");
             let acceleration = (next.velocity - at.velocity) / dt_s;
-            assert!(acceleration.abs() < 4.0 * 1.05, "{acceleration} at {next:?}");
+            assert!(acceleration.abs() < 4.0 * 1.001, "{acceleration} at {next:?}");
             at = next;
             ticks += 1;
         }
         // 0.25 s to speed, 0.75 s at speed, 0.25 s to rest.
-        assert!((600..700).contains(&ticks), "arrived after {ticks} ticks");
+        assert!((620..630).contains(&ticks), "arrived after {ticks} ticks");
     }
 
-    /// A path that ends at full speed, as an underrun does, is followed to its end and no further.
     #[test]
-    fn the_end_of_a_path_is_not_passed() {
-        let dt_s = 0.002;
-        let mut at = Setpoint::default();
-        for tick in 1..1000_u16 {
-            let target = (f32::from(tick) * dt_s * 0.9).min(0.9);
-            let slope = if target < 0.9 { 0.9 } else { 0.0 };
-            (at, _) = follow(at, target, slope, &joint(), dt_s);
-            assert!(at.position <= target, "{at:?} is past {target}");
+    fn a_cubic_meets_its_steps_and_stays_between_them() {
+        let (before, from, to, after) = (0.0, 2.0, 2.25, 6.25);
+        let (start, end) = (tangent(from - before, to - from), tangent(to - from, after - to));
+        assert_eq!((start, end), (0.75, 0.75), "less than the mean: it would overshoot");
+        assert_eq!(hermite(from, to - from, start, end, 0.0), (from, start));
+        assert_eq!(hermite(from, to - from, start, end, 1.0), (to, end));
+        assert_eq!(tangent(0.5, -0.1), 0.0);
+        assert_eq!(tangent(0.5, 0.75), 0.625);
+        for percent in 0..=100_u8 {
+            let (position, _) = hermite(from, to - from, start, end, f32::from(percent) / 100.0);
+            assert!((from - 1e-6..=to + 1e-6).contains(&position), "{position}");
         }
-        assert_eq!(at.position, 0.9);
     }
 
     #[test]

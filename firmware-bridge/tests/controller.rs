@@ -1,11 +1,13 @@
 //! The controller's behaviour under a virtual clock.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test as its body does")]
 
-use firmware_bridge::message::{Chunk, Fault, Interpolation, Message, Mode, Reason};
+use firmware_bridge::message::{Chunk, Fault, Message, Mode, Progress, Reason};
 
 use bench::{Bench, MS, TICK_US, plan};
 
 mod bench;
+#[path = "controller/limits.rs"]
+mod limits;
 
 fn assert_near(value: f32, expected: f32) {
     assert!((value - expected).abs() < 1e-4, "{value} is not {expected}");
@@ -28,13 +30,16 @@ fn a_chunk_is_interpolated_then_held() {
         let state = bench.state();
         assert_eq!(state.mode, Mode::Active, "at {at_ms} ms");
         let progress = state.progress.expect("active");
-        assert_eq!((progress.step, progress.steps_left), (step, 2 - step));
+        assert_eq!((progress.consumed, progress.steps_left), (step, 2 - step));
         assert_near(state.commanded.as_slice()[0], base);
         assert_near(state.commanded.as_slice()[1], wrist);
     }
     bench.run(400 * MS);
     assert_eq!(bench.state().mode, Mode::Holding);
-    assert_eq!(bench.state().progress, None);
+    let state = bench.state();
+    let over = Progress { chunk: 1, consumed: 3, steps_left: 0 };
+    assert_eq!(state.progress, Some(over), "the count stays for the host");
+    assert_eq!(u64::from(state.starved), (428 - 30) * MS / TICK_US + 1, "all ticks after the third step's period");
     assert_near(bench.base(), 0.4);
 }
 
@@ -88,7 +93,6 @@ fn bad_chunks_are_refused_with_their_reason() {
         (plan(&[]), Reason::BadShape),
         (Chunk { joints: 1, steps: 2, ..plan(&good) }, Reason::WrongJointCount),
         (Chunk { period_us: 0, ..plan(&good) }, Reason::BadShape),
-        (Chunk { interpolation: Interpolation::Hermite, ..plan(&good) }, Reason::Unsupported),
         (Chunk { start_us: future_us, ..plan(&good) }, Reason::TooFarAhead),
         (Chunk { start_us: 1, ..plan(&good) }, Reason::Expired),
     ];

@@ -6,6 +6,7 @@ use fathom_models::families::Family;
 use serde::Deserialize;
 
 use crate::camera::{FolderConfig, V4lConfig};
+use crate::engine::Kernels;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -62,6 +63,8 @@ pub struct GpuSection {
     pub software: bool,
     /// Whether shaders check their bounds.
     pub checked: bool,
+    /// Kernels to take instead of those that suit the adapter.
+    pub kernels: Option<Kernels>,
 }
 
 /// The control loop.

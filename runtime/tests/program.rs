@@ -120,6 +120,23 @@ fn infer_gives_lerobots_actions_and_the_same_bytes_again() {
     assert_eq!(tensor(&first, "vlm.layers.2.k").0, [38, 16], "taps are there");
 }
 
+#[test]
+fn kernels_are_chosen_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let outputs = ["lanes", "tiled"].map(|kernels| {
+        let output = folder.path().join(kernels);
+        succeed(infer(model(), &output).args(["--kernels", kernels]));
+        tensor(&output, "actions.normalized").1
+    });
+    let error = outputs[0].iter().zip(&outputs[1]).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(error > 0.0 && error < 1e-3, "others that compute the same: {error}");
+    let expected = "expected one of tiled, coop16, coop8, dot8, lanes, found \"warp\"";
+    let output = run(infer(model(), &folder.path().join("none")).args(["--kernels", "warp"]));
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(expected));
+    let (_folder, config) = robot([BENCH, BENCH], &format!("{SIMULATED}\n[gpu]\nkernels = \"warp\""));
+    assert!(fail(fathom().args(["run", "--config"]).arg(&config)).contains(expected));
+}
+
 /// The whole process, with the software driver's compiler in it.
 #[test]
 fn infer_on_the_small_model_takes_less_than_400_megabytes() {
@@ -158,7 +175,7 @@ fn the_loop_moves_the_bench_scenes_arm() {
     let millimetres: f32 = way.trim_end_matches(" mm").parse().expect("a number");
     assert!(millimetres > 20.0, "the arm moved its tool by {millimetres} mm only");
     for stage in
-        ["vision tower", "VLM prefix", "flow steps", "controller acknowledgement", "= observation age at actuation"]
+        ["vision tower", "VLM prefix", "flow steps", "acknowledgement returns", "= observation age at actuation"]
     {
         assert!(printed.contains(stage), "no stage {stage:?}");
     }

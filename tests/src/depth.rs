@@ -58,7 +58,7 @@ pub fn compare_twins(dir: &Path) {
 pub fn compare_gpu(dir: &Path) {
     for (checked, band_bytes) in [(false, BAND_BYTES), (true, BAND_BYTES), (false, NARROW)] {
         let (model, weights, image, bytes) = load(dir);
-        let mut session = DepthSession::open(open_gpu(checked), model, weights).expect("the weights fit");
+        let mut session = DepthSession::open(open_gpu(checked), model, weights, None).expect("the weights fit");
         session.band_bytes = band_bytes;
         let outputs = session.estimate(image, &bytes, true).expect("it runs");
         compare_outputs("GPU", dir, &outputs.into_iter().map(|o| (o.name, o.values)).collect());

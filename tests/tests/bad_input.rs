@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use fathom::engine::{EngineError, Inputs, Session};
+use fathom::engine::{EngineError, Inputs, Kernels, Session};
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::image::ImageSpec;
@@ -280,6 +280,22 @@ fn noise_that_is_not_given_comes_from_the_seed() {
 fn session() -> (Session, Golden) {
     let loaded: Loaded = families::load(&path("golden").join(CASE)).expect("the golden model");
     (Session::open(open_gpu(false), loaded).expect("the weights fit"), Golden::load(CASE))
+}
+
+#[test]
+fn kernels_that_need_what_the_adapter_has_not() {
+    for kernels in [Kernels::Coop16, Kernels::Coop8] {
+        let mut gpu = open_gpu(false);
+        gpu.hide_matrices();
+        let name = gpu.info().name.clone();
+        let loaded: Loaded = families::load(&path("golden").join(CASE)).expect("the golden model");
+        let error = Session::open_with(gpu, loaded, Some(kernels)).expect_err("there are no matrices");
+        assert!(matches!(error, EngineError::Lacking { .. }), "{error}");
+        names(&error, &[kernels.name(), "expected cooperative matrices", &name]);
+    }
+    let loaded: Loaded = families::load(&path("golden").join(CASE)).expect("the golden model");
+    let session = Session::open_with(open_gpu(false), loaded, Some(Kernels::Tiled)).expect("any adapter has these");
+    assert_eq!(session.kernels(), Kernels::Tiled);
 }
 
 #[test]

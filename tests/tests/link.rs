@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use fathom::link::{ActionChunk, ClockOffset, Event, Exchange, Link, LinkError, Start, host_now_ns};
-use firmware_bridge::message::{Fault, Mode, Reason};
+use firmware_bridge::message::{Fault, Interpolation, Mode, Reason};
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 
 #[path = "link/noise.rs"]
@@ -36,7 +36,14 @@ fn armed(sim: &Sim) -> Link {
 }
 
 fn chunk(positions: &[f32]) -> ActionChunk<'_> {
-    ActionChunk { id: 4, start: Start::Now, period_us: 50_000, validity_us: 5_000_000, positions }
+    ActionChunk {
+        id: 4,
+        start: Start::Now,
+        period_us: 50_000,
+        validity_us: 5_000_000,
+        interpolation: Interpolation::Linear,
+        positions,
+    }
 }
 
 /// Heartbeats and polls until `want` gives something.
@@ -113,7 +120,7 @@ fn a_chunk_moves_the_simulated_joints() {
         Event::State { state, .. } => state.progress,
         _ => None,
     });
-    assert_eq!((depth.chunk, depth.step + depth.steps_left), (4, 39));
+    assert_eq!((depth.chunk, depth.consumed + depth.steps_left), (4, 39));
     until(&mut link, true, |event| match event {
         Event::State { state, .. } => {
             (state.mode == Mode::Holding && state.measured.as_slice()[0] > 0.19).then_some(())
@@ -162,9 +169,9 @@ fn an_unplugged_controller_is_a_lost_link() {
 
 #[test]
 fn another_protocol_version_is_a_typed_error() {
-    let sim = Sim::start(SimConfig { version: 2, ..config() }).expect("a pty");
-    let error = open(&sim).hello(&NAMES, WAIT).expect_err("version 2");
-    assert!(matches!(error, LinkError::ProtocolVersion { expected: 1, found: 2, .. }), "{error}");
+    let sim = Sim::start(SimConfig { version: 1, ..config() }).expect("a pty");
+    let error = open(&sim).hello(&NAMES, WAIT).expect_err("version 1");
+    assert!(matches!(error, LinkError::ProtocolVersion { expected: 2, found: 1, .. }), "{error}");
 }
 
 #[test]

@@ -5,9 +5,7 @@ use embedded_hal::digital::InputPin;
 use super::Controller;
 use crate::MAX_CHUNK_STEPS;
 use crate::frame::{Frame, FrameError, Header};
-use crate::message::{
-    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Reason, SCHEMA_HASH, START_NOW,
-};
+use crate::message::{Ack, Chunk, HeartbeatReply, HelloReply, Message, Mode, Reason, SCHEMA_HASH, START_NOW};
 use crate::output::JointOutput;
 
 impl<J: JointOutput, E: InputPin> Controller<J, E> {
@@ -116,9 +114,6 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         }
         if chunk.steps == 0 || usize::from(chunk.steps) > MAX_CHUNK_STEPS || chunk.period_us == 0 {
             return Err(Reason::BadShape);
-        }
-        if chunk.interpolation != Interpolation::Linear {
-            return Err(Reason::Unsupported);
         }
         for (value, joint) in chunk.positions.iter().zip(joints.iter().cycle()) {
             let margin = (joint.max - joint.min) * self.config.reject_ranges;

@@ -42,28 +42,30 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             self.next.clear();
         }
         let sample = if self.is_armed() { self.current.sample(now_us) } else { None };
-        self.progress = sample.map(|sample| sample.progress);
-        if sample.is_some() {
+        if let Some(sample) = &sample {
             self.mode = Mode::Active;
+            self.progress = Some(sample.progress);
         } else if self.mode == Mode::Active {
             self.mode = Mode::Holding;
+            self.progress = Some(self.current.ended(now_us));
             self.current.clear();
             self.begin_ramp();
+        }
+        if self.mode == Mode::Holding && self.progress.is_some() {
+            self.starved = self.starved.wrapping_add(1);
         }
 
         if !self.energised {
             self.adopt_measured();
         } else {
-            let (target, slope) =
-                sample.map_or((JointVec::EMPTY, JointVec::EMPTY), |sample| (sample.target, sample.slope));
-            let mut path = target.as_slice().iter().zip(slope.as_slice());
+            let mut path = sample.iter().flat_map(|sample| &sample.path);
             let mut commanded = JointVec::zeros(self.config.joints.len());
             let joints = self.config.joints.as_slice().iter().zip(self.measured.as_slice());
             let setpoints = self.setpoints.iter_mut().zip(&self.decelerations);
             let all = joints.zip(setpoints).zip(commanded.as_mut_slice());
             for (((joint, measured), (at, deceleration)), commanded) in all {
                 let (mut next, mut limited) = match path.next() {
-                    Some((target, slope)) => follow(*at, *target, *slope, joint, dt_s),
+                    Some(point) => follow(*at, point, joint, dt_s),
                     None => (brake(*at, joint, dt_s, *deceleration), false),
                 };
                 if self.measured_good {

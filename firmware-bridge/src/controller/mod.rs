@@ -38,7 +38,7 @@ pub struct Config {
     pub joints: JointTable,
     /// Period of [`Controller::tick`] in microseconds.
     pub tick_us: u32,
-    /// Period of the telemetry in microseconds.
+    /// Period of the telemetry in microseconds; kept within 5 and 20 ms, 200 and 50 Hz.
     pub telemetry_us: u32,
     /// Longest time from the host's last good frame to joints at rest, in microseconds, plus one
     /// tick.
@@ -94,14 +94,16 @@ pub struct Controller<J, E> {
     next: StoredChunk,
     progress: Option<Progress>,
     clamps: u32,
+    starved: u32,
 }
 
 impl<J: JointOutput, E: InputPin> Controller<J, E> {
     /// A disarmed controller without a session. It touches nothing before its first tick.
     pub fn new(config: Config, output: J, estop: E) -> Self {
+        let telemetry_us = config.telemetry_us.clamp(5_000, 20_000);
         Self {
             measured: JointVec::zeros(config.joints.len()),
-            config,
+            config: Config { telemetry_us, ..config },
             output,
             estop,
             mode: Mode::Disarmed,
@@ -120,6 +122,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             next: StoredChunk::EMPTY,
             progress: None,
             clamps: 0,
+            starved: 0,
         }
     }
 
@@ -156,6 +159,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             last_sequence: self.last_sequence,
             progress: self.progress,
             clamps: self.clamps,
+            starved: self.starved,
             crc_errors: counters.crc,
             frame_errors: counters.other_than_crc(),
             frames_dropped,

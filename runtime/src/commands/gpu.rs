@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use fathom::engine::Kernels;
 use fathom::gpu::{Gpu, GpuError, GpuOptions};
 
 /// Which GPU, and how.
@@ -18,6 +19,9 @@ pub(crate) struct GpuArguments {
     /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
     #[arg(long)]
     timeout: Option<u64>,
+    /// Kernels to take instead of those that suit the adapter: tiled, coop16, coop8, dot8 or lanes.
+    #[arg(long)]
+    pub(crate) kernels: Option<Kernels>,
 }
 
 impl GpuArguments {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fathom::config::RobotConfig;
 use fathom::control::{Robot, RunOptions};
+use fathom::engine::Kernels;
 use fathom_models::families::Family;
 
 /// The control loop: capture, infer, send, until a signal comes.
@@ -30,6 +31,9 @@ pub(crate) struct Run {
     /// Allow a software driver; also `gpu.software = true` in the configuration.
     #[arg(long)]
     software: bool,
+    /// Kernels to take instead of those that suit the adapter; also `gpu.kernels` in the configuration.
+    #[arg(long)]
+    kernels: Option<Kernels>,
     /// Do all but arm and send.
     #[arg(long)]
     dry_run: bool,
@@ -46,6 +50,7 @@ impl Run {
         }
         config.model.family = self.family.or(config.model.family);
         config.gpu.software |= self.software;
+        config.gpu.kernels = self.kernels.or(config.gpu.kernels);
         config.control.dry_run |= self.dry_run;
         config.model.depth_map |= self.picture.is_some();
         let robot = Robot::open(config)?;

@@ -166,11 +166,11 @@ impl Robot {
             timestamps: true,
             timeout: None,
         };
-        let software = config.gpu.software;
+        let (software, kernels) = (config.gpu.software, config.gpu.kernels);
         let mut session = yielding(software, move || -> Result<Session, RunError> {
             let gpu = Gpu::open(&options)?;
             tracing::info!(adapter = %gpu.info(), "GPU");
-            Ok(Session::open(gpu, loaded)?)
+            Ok(Session::open_with(gpu, loaded, kernels)?)
         })?;
 
         let scene = match &config.bench.scene {

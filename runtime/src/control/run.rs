@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use firmware_bridge::joint::JointTable;
-use firmware_bridge::message::{Mode, Reason};
+use firmware_bridge::message::{Interpolation, Mode, Reason};
 
 use super::core::{Command, Event, State, next};
 use super::robot::{Robot, RunError};
@@ -16,7 +16,7 @@ use crate::clock::{monotonic_ns, sleep_until_ns};
 use crate::config::CameraSource;
 use crate::link::{ActionChunk, Event as LinkEvent, Start};
 use crate::picture::{self, Panel};
-use crate::telemetry::{Header, Notify, StageTable};
+use crate::telemetry::{Header, Notify, Recorder, RunInfo, StageTable, Track, counter, stage};
 
 /// Heartbeats go out this often: three times within the controller's shortest deadman time of 150 ms.
 const HEARTBEAT_NS: u64 = 40_000_000;
@@ -65,6 +65,8 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     sequence: u32,
+    /// Number of its observation.
+    number: u32,
     /// Exposure of the oldest image.
     stamp_ns: u64,
     sent_ns: u64,
@@ -74,7 +76,7 @@ struct Loop {
     robot: RobotParts,
     state: State,
     detail: String,
-    table: StageTable,
+    recorder: Recorder,
     notify: Notify,
     worker: Worker,
     spare: Option<Request>,
@@ -94,6 +96,8 @@ struct Loop {
     active_ns: Option<u64>,
     first_action_ns: Option<u64>,
     next_seed: u64,
+    /// Requests so far.
+    asked: u32,
     depth: Vec<(String, usize, Vec<f32>)>,
     path: Vec<Vec3>,
 }
@@ -118,9 +122,8 @@ impl Robot {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         let Robot { config, feeds, views, mut link, session, forward, tokens, state_prompt, bench, sim } = self;
-        let c = &session.loaded().model.config;
-        let model = format!("{} ({} views, horizon {})", config.model.path.display(), views.len(), c.horizon);
-        let header = Header::new(session.gpu().info(), model, session.dispatches());
+        let header = Header::of(&session, config.model.path.display().to_string(), config.model.seed);
+        let info = RunInfo::new(header.clone(), &config.control);
         let limits = link.controller().map(|hello| hello.joints).unwrap_or_default();
         if options.clear_fault {
             link.clear_fault()?;
@@ -132,7 +135,7 @@ impl Robot {
             robot: RobotParts { config, feeds, views, link, bench },
             state: State::Boot,
             detail: String::new(),
-            table: StageTable::default(),
+            recorder: Recorder::open(&info.to_json()),
             notify: Notify::new(),
             worker,
             spare: Some(Request::default()),
@@ -149,6 +152,7 @@ impl Robot {
             active_ns: None,
             first_action_ns: None,
             next_seed,
+            asked: 0,
             depth: Vec::new(),
             path: Vec::new(),
         };
@@ -157,14 +161,23 @@ impl Robot {
         let target = run.target();
         let way = run.path.windows(2).map(|p| (p[1] - p[0]).length()).sum();
         let travelled = run.robot.bench.is_some().then_some(way);
-        let Loop { state, detail, table, chunks, refused, first_action_ns, robot, worker, .. } = run;
+        let Loop { state, detail, recorder, chunks, refused, first_action_ns, robot, worker, .. } = run;
         let dry = robot.config.control.dry_run;
         drop((robot, worker, sim));
         match state {
             State::Fault(_) => Err(RunError::Fault { state, detail }),
             // A time was given, and it was not enough for a single chunk.
             _ if options.seconds.is_some() && chunks == 0 && !dry => Err(RunError::Idle { refused }),
-            _ => Ok(Outcome { header, table, chunks, refused, first_action_ns, target, travelled, picture }),
+            _ => Ok(Outcome {
+                header,
+                table: recorder.into_table(),
+                chunks,
+                refused,
+                first_action_ns,
+                target,
+                travelled,
+                picture,
+            }),
         }
     }
 }
@@ -177,7 +190,7 @@ impl Loop {
         self.happened(Event::Opened)?;
         while !matches!(self.state, State::Stop | State::Fault(_)) {
             let now = monotonic_ns();
-            self.table.record("control tick: lateness", now.saturating_sub(due_ns));
+            self.recorder.span(Track::Control, stage::LATENESS, 0, due_ns.min(now), now);
             if stop.load(Ordering::Relaxed)
                 || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since + length)
             {
@@ -243,7 +256,9 @@ impl Loop {
         if state != self.state {
             tracing::info!(from = %self.state, to = %state, ?event, detail = self.detail, "state");
             self.state = state;
-            if state == State::Active {
+            let active = state == State::Active;
+            self.recorder.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
+            if active {
                 self.active_ns.get_or_insert_with(monotonic_ns);
             }
         }
@@ -297,7 +312,9 @@ impl Loop {
         while let Some(event) = self.robot.link.poll() {
             match event {
                 LinkEvent::Ack { ack, controller_us, received_ns } => self.acked(&ack, controller_us, received_ns)?,
-                LinkEvent::State { state, .. } => {
+                LinkEvent::State { state, received_ns, .. } => {
+                    let left = state.progress.map_or(0, |p| p.steps_left);
+                    self.recorder.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
                     self.measured.clear();
                     self.measured.extend_from_slice(state.measured.as_slice());
                     self.measured_once = true;
@@ -349,6 +366,7 @@ impl Loop {
         let Some(sent) = self.sent.take_if(|sent| sent.sequence == ack.sequence) else { return Ok(()) };
         if ack.reason != Reason::Ok {
             self.refused += 1;
+            self.recorder.mark(Track::Controller, counter::REFUSED, sent.number, received_ns, ack.reason as u64);
             tracing::warn!(reason = ?ack.reason, "the controller refused a chunk");
             if matches!(ack.reason, Reason::NotArmed | Reason::Faulted) {
                 self.failed(Event::ControllerFault, format!("the controller refused a chunk: {:?}", ack.reason))?;
@@ -357,13 +375,17 @@ impl Loop {
         }
         self.chunks += 1;
         self.first_action_ns.get_or_insert(received_ns.saturating_sub(self.started_ns));
-        self.table.record("controller acknowledgement", received_ns.saturating_sub(sent.sent_ns));
-        self.table.record("= exposure to acknowledgement", received_ns.saturating_sub(sent.stamp_ns));
-        // The controller follows the chunk from the tick in which it made the verdict.
+        let (r, n) = (&mut self.recorder, sent.number);
+        // The controller follows the chunk from the tick in which it made the verdict. By its clock, whose error is
+        // bounded, but never before the chunk was sent or after the verdict came.
         if let Some(clock) = self.robot.link.clock() {
-            let applied_ns = clock.to_host_ns(controller_us);
-            self.table.record("= observation age at actuation", applied_ns.saturating_sub(sent.stamp_ns));
+            let applied_ns = clock.to_host_ns(controller_us).clamp(sent.sent_ns, received_ns.max(sent.sent_ns));
+            r.span(Track::Link, stage::APPLIED, n, sent.sent_ns, applied_ns);
+            r.span(Track::Controller, stage::ACK, n, applied_ns, received_ns);
+            r.counter(Track::Controller, counter::CLOCK_ERROR, received_ns, clock.error_us(received_ns / 1000) * 1000);
+            r.span(Track::Path, stage::AGE, n, sent.stamp_ns, applied_ns);
         }
+        r.span(Track::Path, stage::ROUND, n, sent.stamp_ns, received_ns);
         Ok(())
     }
 
@@ -392,6 +414,8 @@ impl Loop {
         request.seed = self.next_seed;
         request.asked_ns = now;
         self.next_seed += 1;
+        self.asked += 1;
+        request.number = self.asked;
         // A worker that is gone shows in the next poll.
         self.worker.ask(request);
     }
@@ -408,8 +432,9 @@ impl Loop {
 
     fn replied(&mut self, mut reply: Reply) -> Result<(), RunError> {
         let warming = self.state == State::Warm;
-        if !warming {
-            self.record(&reply);
+        match warming {
+            true => self.recorder.span(Track::Path, stage::COLD, 0, reply.started_ns, reply.inferred_ns),
+            false => self.record(&reply),
         }
         if self.state == State::Active && !self.robot.config.control.dry_run {
             self.send_chunk(&mut reply)?;
@@ -434,45 +459,37 @@ impl Loop {
             start: Start::HostNs(stamp_ns),
             period_us,
             validity_us: period_us.saturating_mul(steps as u32),
+            interpolation: Interpolation::Linear,
             positions: &reply.actions,
         };
         let limited = monotonic_ns();
         if let Some(sequence) = self.sent_or_lost(|link| link.send_chunk(&chunk))? {
             let sent_ns = monotonic_ns();
-            self.table.record("un-normalise and limits", limited - began + reply.finished_ns - reply.inferred_ns);
-            self.table.record("serial write", sent_ns - limited);
-            if let Some(last) = self.last_chunk_ns.replace(sent_ns) {
-                self.table.record("= from chunk to chunk", sent_ns - last);
+            let (r, number) = (&mut self.recorder, reply.request.number);
+            r.span(Track::Control, stage::MERGE, number, began, limited);
+            r.span(Track::Control, stage::WRITE, number, limited, sent_ns);
+            if let Some(last_ns) = self.last_chunk_ns.replace(sent_ns) {
+                r.span(Track::Path, stage::PERIOD, 0, last_ns, sent_ns);
             }
-            self.sent = Some(Sent { sequence, stamp_ns, sent_ns });
+            self.sent = Some(Sent { sequence, number, stamp_ns, sent_ns });
         }
         Ok(())
     }
 
     fn record(&mut self, reply: &Reply) {
         let request = &reply.request;
-        let Some(oldest) = request.images.iter().min_by_key(|i| i.stamp_ns) else { return };
-        let t = &mut self.table;
-        t.record("exposure to dequeue", oldest.dequeued_ns.saturating_sub(oldest.stamp_ns));
-        t.record("dequeue to request", request.asked_ns.saturating_sub(oldest.dequeued_ns));
-        t.record("request to inference", reply.started_ns.saturating_sub(request.asked_ns));
-        let inference_ns = reply.inferred_ns.saturating_sub(reply.started_ns);
-        let mut on_gpu = 0;
-        let mut flow = 0;
-        for stage in &reply.gpu.stages {
-            on_gpu += stage.ns;
-            if stage.stage.starts_with("flow step") || &*stage.stage == "time" {
-                flow += stage.ns;
-            } else {
-                t.record(&stage.stage, stage.ns);
-            }
+        let (r, n) = (&mut self.recorder, request.number);
+        let oldest = request.images.iter().enumerate().min_by_key(|(_, i)| i.stamp_ns);
+        let Some((index, oldest)) = oldest else { return };
+        for (view, image) in request.images.iter().enumerate().filter(|(view, _)| *view != index) {
+            r.detail(Track::Camera(view as u8), stage::CAPTURE, n, image.stamp_ns, image.dequeued_ns);
         }
-        if !reply.gpu.stages.is_empty() {
-            t.record("flow steps", flow);
-        }
-        t.record("upload, readback, driver", inference_ns.saturating_sub(on_gpu));
-        t.record("= inference", inference_ns);
-        t.record("inference to control tick", monotonic_ns().saturating_sub(reply.finished_ns));
+        r.span(Track::Camera(index as u8), stage::CAPTURE, n, oldest.stamp_ns, oldest.dequeued_ns);
+        r.span(Track::Control, stage::WAIT, n, oldest.dequeued_ns, request.asked_ns);
+        r.span(Track::Inference, stage::HANDOVER, n, request.asked_ns, reply.started_ns);
+        r.inference(&reply.gpu, n, reply.started_ns, reply.inferred_ns);
+        r.span(Track::Inference, stage::UNNORMALISE, n, reply.inferred_ns, reply.finished_ns);
+        r.span(Track::Control, stage::COLLECT, n, reply.finished_ns, monotonic_ns());
     }
 
     fn note_path(&mut self) {

@@ -27,6 +27,8 @@ pub(super) struct Request {
     pub(super) images: Vec<Image>,
     /// The robot's own state.
     pub(super) state: Vec<f32>,
+    /// Its number, counted from 1.
+    pub(super) number: u32,
     /// Seed of the noise.
     pub(super) seed: u64,
     /// When the images were taken over, CLOCK_MONOTONIC.

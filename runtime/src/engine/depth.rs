@@ -21,12 +21,17 @@ pub struct DepthSession {
 }
 
 impl DepthSession {
-    /// Uploads the weights.
+    /// Uploads the weights, for these kernels where they are given, else for those that serve the adapter best.
     ///
     /// # Errors
-    /// [`EngineError::Gpu`] when they do not fit or the device is lost.
-    pub fn open(mut gpu: Gpu, model: DepthAnything, weights: Weights) -> Result<DepthSession, EngineError> {
-        let kernels = Kernels::choose(&mut gpu, &weights.formats()?, None)?;
+    /// As [`Session::open_with`](super::Session::open_with).
+    pub fn open(
+        mut gpu: Gpu,
+        model: DepthAnything,
+        weights: Weights,
+        kernels: Option<Kernels>,
+    ) -> Result<DepthSession, EngineError> {
+        let kernels = Kernels::choose(&mut gpu, &weights.formats()?, kernels)?;
         let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)?;
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }

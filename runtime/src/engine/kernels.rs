@@ -3,11 +3,13 @@
 use fathom_models::builder::SKINNY_ROWS;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::{Shader, variants};
+use serde::Deserialize;
 
 use crate::gpu::{AdapterInfo, AdapterKind};
 
 /// The family of kernels that an adapter gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Kernels {
     /// Tiles in workgroup memory, all in f32, for any GPU: `linear` and, for few rows, `linear_skinny`; `attention`.
     Tiled,
@@ -114,6 +116,14 @@ impl Kernels {
 impl std::fmt::Display for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl TryFrom<String> for Kernels {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Kernels, String> {
+        name.parse()
     }
 }
 

@@ -40,12 +40,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// Uploads the weights.
+    /// Uploads the weights, for the kernels that serve the adapter best.
     ///
     /// # Errors
-    /// [`EngineError::Gpu`] when they do not fit or the device is lost.
-    pub fn open(mut gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
-        let kernels = Kernels::choose(&mut gpu, &loaded.weights.formats()?, None)?;
+    /// As [`open_with`](Self::open_with).
+    pub fn open(gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
+        Session::open_with(gpu, loaded, None)
+    }
+
+    /// Uploads the weights, for these kernels where they are given.
+    ///
+    /// # Errors
+    /// [`EngineError::Lacking`] and [`EngineError::SelfTest`] for kernels that do not serve here, [`EngineError::Gpu`] when
+    /// the weights do not fit or the device is lost.
+    pub fn open_with(mut gpu: Gpu, loaded: Loaded, kernels: Option<Kernels>) -> Result<Session, EngineError> {
+        let kernels = Kernels::choose(&mut gpu, &loaded.weights.formats()?, kernels)?;
         let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights, kernels)?;
         let (arena, program) = (Arena::default(), None);
         let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,9 +82,19 @@ impl Session {
         &self.images
     }
 
+    /// Which kernels compute.
+    pub fn kernels(&self) -> Kernels {
+        self.resident.kernels
+    }
+
     /// Dispatches of an inference.
     pub fn dispatches(&self) -> usize {
         self.program.as_ref().map_or(0, Program::dispatches)
+    }
+
+    /// Tokens of the prepared prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.text.len() / self.loaded.model.config.vlm.width.max(1)
     }
 
     /// Gives the GPU up, as a driver's reset would: for tests of what follows.

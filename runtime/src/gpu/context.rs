@@ -10,6 +10,7 @@ use wgpu::Features;
 
 use super::adapter::{AdapterInfo, AdapterKind, choose};
 use super::buffer::Staging;
+use super::clock::Calibration;
 use super::device;
 use super::error::{Faults, GpuError};
 use super::kernel::Kernel;
@@ -65,6 +66,7 @@ pub struct Gpu {
     pub(super) kernels: HashMap<&'static str, Kernel>,
     pub(super) staging: Staging,
     pub(super) queries: Queries,
+    pub(super) calibration: Option<Calibration>,
     /// Tells this GPU's recordings from those of another.
     pub(super) id: u64,
     faults: Arc<Faults>,
@@ -112,6 +114,7 @@ impl Gpu {
         Ok(Self {
             limits: device.limits(),
             queries: Queries::new(queue.get_timestamp_period()),
+            calibration: if options.checked { None } else { Calibration::of(&adapter, &device) },
             staging: Staging::default(),
             counts: Counts::default(),
             buffers: Vec::new(),
@@ -150,6 +153,13 @@ impl Gpu {
     /// For tests of how weights are split that need no gigabytes.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
+    }
+
+    /// Says from here on that the adapter has no cooperative matrices.
+    ///
+    /// For tests of what adapters without them get.
+    pub fn hide_matrices(&mut self) {
+        self.info.matrices.clear();
     }
 
     /// The fault that wgpu reported since the last call, if any.

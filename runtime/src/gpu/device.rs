@@ -46,7 +46,11 @@ fn open_unchecked(
     let adapter = unsafe { adapter.as_hal::<hal::Api>() }.ok_or("not a Vulkan adapter")?;
     let features = descriptor.required_features;
     let extensions = adapter.required_device_extensions(features);
-    let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+    let mut names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+    // wgpu does not ask for it, and is not disturbed by it.
+    if super::clock::is_offered(&adapter) {
+        names.push(super::clock::EXTENSION.as_ptr());
+    }
     let mut wanted = adapter.physical_device_features(&extensions, features);
     let core = vk::PhysicalDeviceFeatures { robust_buffer_access: vk::FALSE, ..wanted.get_core() };
 

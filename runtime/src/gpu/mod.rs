@@ -15,6 +15,7 @@
 
 mod adapter;
 mod buffer;
+mod clock;
 mod context;
 mod device;
 mod error;
@@ -29,4 +30,4 @@ pub use context::{Counts, Gpu, GpuOptions};
 pub use error::GpuError;
 pub use recording::{Commands, Dispatch, Recording, Slot};
 pub use submit::{Download, Upload};
-pub use times::{GpuTimes, KernelTime, StageTime};
+pub use times::{GpuTimes, HostTimes, KernelTime, Origin, StageTime};

@@ -8,7 +8,8 @@ use super::buffer::{BufferId, COPY_ALIGN};
 use super::context::Gpu;
 use super::error::GpuError;
 use super::recording::{Recording, Step};
-use super::times::{Detail, GpuTimes, PASS_BYTES};
+use super::times::{Detail, GpuTimes, HostTimes, PASS_BYTES, Queries};
+use crate::clock::monotonic_ns;
 
 /// Smallest staging buffer.
 const MIN_STAGING_BYTES: u64 = 64 << 10;
@@ -89,6 +90,7 @@ impl Gpu {
         detail: Detail,
     ) -> Result<GpuTimes, GpuError> {
         self.check()?;
+        let mut host = HostTimes { began_ns: monotonic_ns(), ..HostTimes::default() };
         if let Some(foreign) = recordings.iter().find(|r| r.gpu != self.id) {
             return Err(GpuError::ForeignRecording { label: foreign.label.clone() });
         }
@@ -101,6 +103,7 @@ impl Gpu {
             self.check_range(&what, d.buffer, d.offset, d.into.len() as u64, COPY_ALIGN)?;
         }
         let mut plan = self.plan(recordings, uploads, downloads, detail)?;
+        host.filled_ns = monotonic_ns();
         let commands = self.scoped(
             |device| {
                 let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -130,14 +133,19 @@ impl Gpu {
             },
             |e| refused("submission", &e),
         )?;
+        host.submitted_ns = monotonic_ns();
         self.wait(submission)?;
+        host.done_ns = monotonic_ns();
         let wanted = usize::from(plan.upload.is_some()) + usize::from(plan.download.is_some());
         if mapped.load(Ordering::Acquire) != wanted {
             return Err(unmapped("staging memory was not given back"));
         }
         self.staging.upload = plan.upload.take().or(self.staging.upload.take());
-        let times = self.read(&plan, recordings, downloads, detail)?;
+        let (mut times, first_tick) = self.read(&plan, recordings, downloads, detail)?;
         self.staging.download = plan.download.take().or(self.staging.download.take());
+        host.read_ns = monotonic_ns();
+        times.host = host;
+        times.origin = self.origin(&times, first_tick);
         Ok(times)
     }
 
@@ -245,16 +253,16 @@ impl Gpu {
         }
     }
 
-    /// Copies the mapped downloads to where they go, and unmaps them.
+    /// Copies the mapped downloads to where they go, and unmaps them. The times, and the first timestamp.
     fn read(
         &self,
         plan: &Plan,
         recordings: &[&Recording],
         downloads: &mut [Download<'_>],
         detail: Detail,
-    ) -> Result<GpuTimes, GpuError> {
+    ) -> Result<(GpuTimes, Option<u64>), GpuError> {
         let Some(staging) = &plan.download else {
-            return Ok(GpuTimes::default());
+            return Ok((GpuTimes::default(), None));
         };
         let view = staging.slice(..plan.download_bytes).get_mapped_range();
         let view = view.map_err(|e| unmapped(&e.to_string()))?;
@@ -263,10 +271,12 @@ impl Gpu {
             let start = range.start as usize;
             download.into.copy_from_slice(&view[start..start + download.into.len()]);
         }
-        let times = self.queries.times(recordings, detail, &view[plan.times_at as usize..]);
+        let raw = &view[plan.times_at as usize..];
+        let times = self.queries.times(recordings, detail, raw);
+        let first_tick = Queries::first_tick(raw);
         drop(view);
         staging.unmap();
-        Ok(times)
+        Ok((times, first_tick))
     }
 
     /// Encodes `recording` without running it, which makes wgpu check all of it.

@@ -35,7 +35,31 @@ pub struct KernelTime {
     pub ns: u64,
 }
 
-/// GPU times of one submission, in the order of execution. Empty where the device has no
+/// When the host did its parts of a submission, in nanoseconds of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostTimes {
+    /// The submission was asked for.
+    pub began_ns: u64,
+    /// The uploads were copied to where the GPU fetches them.
+    pub filled_ns: u64,
+    /// The commands were encoded and handed to the driver.
+    pub submitted_ns: u64,
+    /// The GPU was heard to be done.
+    pub done_ns: u64,
+    /// The downloads were in main memory.
+    pub read_ns: u64,
+}
+
+/// Where the GPU's clock is on the host's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Begin of the submission's first stage, in nanoseconds of CLOCK_MONOTONIC.
+    pub ns: u64,
+    /// Bound of its error in nanoseconds.
+    pub error_ns: u64,
+}
+
+/// Times of one submission, in the order of execution. The GPU's are empty where the device has no
 /// timestamps ([`AdapterInfo::timestamps`](super::AdapterInfo::timestamps)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuTimes {
@@ -43,6 +67,10 @@ pub struct GpuTimes {
     pub stages: Vec<StageTime>,
     /// One entry per dispatch; filled by [`Gpu::profile`] only.
     pub kernels: Vec<KernelTime>,
+    /// The host's parts.
+    pub host: HostTimes,
+    /// Where `start_ns` of the stages begins to count.
+    pub origin: Origin,
 }
 
 /// What gets a compute pass, and with it a time, of its own.
@@ -96,6 +124,16 @@ impl Queries {
             }
         }
         encoder.copy_buffer_to_buffer(resolved, 0, target, offset, (passes * PASS_BYTES) as u64);
+    }
+
+    /// The first timestamp, in the GPU's ticks.
+    pub(super) fn first_tick(raw: &[u8]) -> Option<u64> {
+        raw.first_chunk::<8>().map(|b| u64::from_le_bytes(*b))
+    }
+
+    /// Nanoseconds per tick.
+    pub(super) fn period(&self) -> f64 {
+        self.period
     }
 
     /// Times from the resolved timestamps of all passes of `recordings`.

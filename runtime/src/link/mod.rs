@@ -65,6 +65,8 @@ pub struct ActionChunk<'a> {
     pub period_us: u32,
     /// No step is followed later than this long after the start, in microseconds.
     pub validity_us: u32,
+    /// How the controller moves from step to step.
+    pub interpolation: Interpolation,
     /// `[step][joint]` in the joints' units, in the controller's order of joints.
     pub positions: &'a [f32],
 }
@@ -289,7 +291,7 @@ impl Link {
             start_us,
             period_us: chunk.period_us,
             validity_us: chunk.validity_us,
-            interpolation: Interpolation::Linear,
+            interpolation: chunk.interpolation,
             joints,
             steps,
             positions: Positions::Native(chunk.positions),

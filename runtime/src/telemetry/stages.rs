@@ -3,75 +3,56 @@
 use std::fmt;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
-
-use crate::gpu::AdapterInfo;
+use serde::{Deserialize, Serialize};
 
 /// Statistics of one stage, in nanoseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Its name.
+    /// Its name. One that begins with `= ` is a sum of stages or a whole path.
     pub name: String,
     /// Samples.
     pub count: u64,
+    /// Their mean.
+    pub mean_ns: u64,
     /// Half are at most this long.
     pub p50_ns: u64,
+    /// 90 of 100 are at most this long.
+    pub p90_ns: u64,
     /// 99 of 100 are at most this long.
     pub p99_ns: u64,
+    /// 999 of 1000 are at most this long.
+    pub p999_ns: u64,
     /// The longest.
     pub max_ns: u64,
 }
 
-/// What a table was measured on.
-#[derive(Clone, Debug, Serialize)]
-pub struct Header {
-    /// Adapter's name.
-    pub adapter: String,
-    /// `discrete`, `integrated`, `virtual`, `other`, or `software`.
-    pub adapter_type: String,
-    /// Driver and version.
-    pub driver: String,
-    /// What ran.
-    pub model: String,
-    /// Dispatches of an inference.
-    pub dispatches: usize,
-}
-
-impl Header {
-    /// The header for what ran on `adapter`.
-    pub fn new(adapter: &AdapterInfo, model: String, dispatches: usize) -> Header {
-        Header {
-            adapter: adapter.name.clone(),
-            adapter_type: adapter.kind.to_string(),
-            driver: adapter.driver.clone(),
-            model,
-            dispatches,
+impl Stage {
+    /// The statistics of `histogram`.
+    pub fn of(name: &str, histogram: &Histogram<u64>) -> Stage {
+        Stage {
+            name: name.to_owned(),
+            count: histogram.len(),
+            mean_ns: histogram.mean() as u64,
+            p50_ns: histogram.value_at_quantile(0.5),
+            p90_ns: histogram.value_at_quantile(0.9),
+            p99_ns: histogram.value_at_quantile(0.99),
+            p999_ns: histogram.value_at_quantile(0.999),
+            max_ns: histogram.max(),
         }
-    }
-}
-
-impl fmt::Display for Header {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "adapter: {} ({}, {})", self.adapter, self.adapter_type, self.driver)?;
-        write!(f, "model: {}, {} dispatches an inference", self.model, self.dispatches)?;
-        if self.adapter_type == "software" {
-            write!(f, "\nA SOFTWARE DRIVER ran this on the CPU: these are not a GPU's times.")?;
-        }
-        Ok(())
     }
 }
 
 /// Durations by stage, in the order in which the stages first came.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StageTable {
     stages: Vec<(String, Histogram<u64>)>,
 }
 
 /// Longest duration that is told from longer ones: ten minutes.
-const MAX_NS: u64 = 600_000_000_000;
+pub(super) const MAX_NS: u64 = 600_000_000_000;
 
 impl StageTable {
-    /// Adds a duration of a stage.
+    /// Adds a duration of a stage. Allocates when the stage's name is new.
     pub fn record(&mut self, name: &str, ns: u64) {
         let index = match self.stages.iter().position(|(n, _)| n == name) {
             Some(index) => index,
@@ -89,32 +70,44 @@ impl StageTable {
 
     /// Statistics of every stage.
     pub fn stages(&self) -> Vec<Stage> {
-        self.stages
-            .iter()
-            .map(|(name, h)| Stage {
-                name: name.clone(),
-                count: h.len(),
-                p50_ns: h.value_at_quantile(0.5),
-                p99_ns: h.value_at_quantile(0.99),
-                max_ns: h.max(),
-            })
-            .collect()
+        self.stages.iter().map(|(name, h)| Stage::of(name, h)).collect()
+    }
+
+    /// The stages' names and histograms.
+    pub fn histograms(&self) -> impl Iterator<Item = (&str, &Histogram<u64>)> {
+        self.stages.iter().map(|(name, h)| (name.as_str(), h))
+    }
+
+    /// Forgets the durations, and keeps names and memory.
+    pub fn clear(&mut self) {
+        self.stages.iter_mut().for_each(|(_, h)| h.reset());
+    }
+
+    /// Puts the stages into the order of `names`; others stay behind them as they are.
+    pub fn sort_by_names(&mut self, names: &[&str]) {
+        self.stages.sort_by_key(|(name, _)| names.iter().position(|n| n == name).unwrap_or(names.len()));
     }
 }
 
 impl fmt::Display for StageTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stages = self.stages();
-        let width = stages.iter().map(|s| s.name.chars().count()).max().unwrap_or(0).max(5);
-        write!(f, "{:width$}  {:>6}  {:>9}  {:>9}  {:>9}", "stage", "count", "p50 ms", "p99 ms", "max ms")?;
-        for s in &stages {
-            let ms = |ns: u64| ns as f64 / 1e6;
-            let pad = width - s.name.chars().count();
-            write!(f, "\n{}{:pad$}  {:>6}", s.name, "", s.count)?;
-            write!(f, "  {:>9.3}  {:>9.3}  {:>9.3}", ms(s.p50_ns), ms(s.p99_ns), ms(s.max_ns))?;
-        }
-        Ok(())
+        f.write_str(&table(&self.stages()))
     }
+}
+
+/// Statistics as a table of text, a line each, in milliseconds.
+pub fn table(stages: &[Stage]) -> String {
+    let width = stages.iter().map(|s| s.name.chars().count()).max().unwrap_or(0).max(5);
+    let mut text = format!("{:width$}  {:>6}", "stage", "count");
+    ["p50", "p90", "p99", "p99.9", "max"].iter().for_each(|p| text += &format!("  {:>9}", format!("{p} ms")));
+    for s in stages {
+        let pad = width - s.name.chars().count();
+        text += &format!("\n{}{:pad$}  {:>6}", s.name, "", s.count);
+        for ns in [s.p50_ns, s.p90_ns, s.p99_ns, s.p999_ns, s.max_ns] {
+            text += &format!("  {:>9.3}", ns as f64 / 1e6);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -128,11 +121,10 @@ mod tests {
         table.record("b", u64::MAX);
         let stages = table.stages();
         let near = |found: u64, ms: u64| (found as f64 / (ms as f64 * 1e6) - 1.0).abs() < 2e-3;
-        assert!(
-            near(stages[0].p50_ns, 500) && near(stages[0].p99_ns, 990) && near(stages[0].max_ns, 1000),
-            "{stages:?}"
-        );
-        assert_eq!((stages[0].count, stages[1].count), (1000, 1));
+        let a = &stages[0];
+        let found = [a.p50_ns, a.p90_ns, a.p99_ns, a.p999_ns, a.max_ns];
+        assert!(found.iter().zip([500, 900, 990, 999, 1000]).all(|(f, ms)| near(*f, ms)), "{a:?}");
+        assert_eq!((a.count, stages[1].count), (1000, 1));
         assert!(table.to_string().contains("stage"), "a table is printed");
     }
 }

@@ -1,5 +1,6 @@
 //! Values, times and counts of what is uploaded, run and downloaded.
 
+use fathom::clock::monotonic_ns;
 use fathom::gpu::{BufferId, Download, Slot, Upload};
 
 use crate::{BYTES, N, chain, commands, floats, open};
@@ -65,6 +66,25 @@ fn large_uploads_arrive_whole() {
     let mut back = vec![0; bytes.len()];
     gpu.submit(&[], &[], &mut [Download { buffer, offset: 0, into: &mut back }]).expect("download");
     assert!(bytes == back, "50 MB come back as they were");
+}
+
+/// The GPU's stages lie on the host's clock between asking for them and having their outputs.
+#[test]
+fn stages_are_placed_on_the_hosts_clock() {
+    for checked in [false, true] {
+        let mut chain = chain(checked);
+        let before_ns = monotonic_ns();
+        let times = chain.gpu.submit(&[&chain.recording], &[], &mut []).expect("submit");
+        let after_ns = monotonic_ns();
+        let h = times.host;
+        let parts = [before_ns, h.began_ns, h.filled_ns, h.submitted_ns, h.done_ns, h.read_ns, after_ns];
+        assert!(parts.is_sorted(), "{parts:?}");
+        let Some(last) = times.stages.last() else { continue };
+        let (begin_ns, end_ns) = (times.origin.ns, times.origin.ns + last.start_ns + last.ns);
+        let error_ns = times.origin.error_ns;
+        println!("the GPU's clock is known within {error_ns} ns (checked: {checked})");
+        assert!(begin_ns + error_ns >= h.filled_ns && end_ns <= h.done_ns + error_ns, "{times:?}");
+    }
 }
 
 #[test]

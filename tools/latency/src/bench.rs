@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fathom::clock::monotonic_ns;
-use fathom::engine::{Inputs, Session};
+use fathom::engine::{Inputs, Kernels, Session};
 use fathom::gpu::{Gpu, GpuOptions};
 use fathom::telemetry::{Header, StageTable};
 use fathom_models::depthvla::ForwardOptions;
@@ -24,6 +24,7 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) json: Option<PathBuf>,
     pub(crate) kernels: bool,
+    pub(crate) with: Option<Kernels>,
     pub(crate) software: bool,
     pub(crate) adapter: Option<String>,
 }
@@ -46,7 +47,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         ..GpuOptions::default()
     };
     let gpu = Gpu::open(&gpu_options)?;
-    let mut session = Session::open(gpu, loaded)?;
+    let mut session = Session::open_with(gpu, loaded, o.with)?;
     let config = session.loaded().model.config.clone();
     let prompt = PROMPT.min(config.max_tokens);
     let tokens: Vec<i32> = (0..prompt).map(|i| (i % config.vocab) as i32).collect();
@@ -80,7 +81,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         IMAGE[1],
         config.horizon
     );
-    let header = Header::new(session.gpu().info(), model, session.dispatches());
+    let header = Header::of(&session, model, o.seed);
     println!("{header}\n\n{table}");
     let mut kernels = StageTable::default();
     if o.kernels {

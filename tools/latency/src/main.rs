@@ -44,6 +44,9 @@ enum Command {
         /// Time each kernel, too, in inferences of their own (timing each dispatch slows them).
         #[arg(long)]
         kernels: bool,
+        /// Kernels to take instead of those that suit the adapter.
+        #[arg(long)]
+        with: Option<Kernels>,
         /// Allow a software driver.
         #[arg(long)]
         software: bool,
@@ -76,8 +79,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Bench { model, family, count, warm_up, seed, json, kernels, software, adapter } => {
-            bench::run(&bench::Options { model, family, count, warm_up, seed, json, kernels, software, adapter })
+        Command::Bench { model, family, count, warm_up, seed, json, kernels, with, software, adapter } => {
+            bench::run(&bench::Options { model, family, count, warm_up, seed, json, kernels, with, software, adapter })
         }
         Command::Shapes { count, json, only, kernels, software, adapter } => {
             shapes::run(&shapes::Options { count, only, json, kernels, software, adapter })

@@ -1,0 +1,169 @@
+//! What the control loop tells: into the ring, for whoever looks on, and into the table that it prints at its end.
+
+use crate::gpu::GpuTimes;
+
+use super::event::{Event, Kind, Track};
+use super::ring::{NAMES, RingWriter};
+use super::stages::StageTable;
+
+/// Names of the stages and of the whole paths, as all outputs have them.
+pub mod stage {
+    /// How late a control tick began.
+    pub const LATENESS: &str = "control tick: lateness";
+    /// From the camera's stamp to the image in the process's hands.
+    pub const CAPTURE: &str = "exposure to dequeue";
+    /// From there to the control tick that gave it to the model.
+    pub const WAIT: &str = "dequeue to request";
+    /// From there to the begin of the inference on its thread.
+    pub const HANDOVER: &str = "request to inference";
+    /// Noise, state and prompt are made ready.
+    pub const INPUTS: &str = "inputs";
+    /// Inputs are copied to where the GPU fetches them.
+    pub const UPLOAD: &str = "upload";
+    /// Commands are encoded and handed to the driver.
+    pub const SUBMIT: &str = "encode and submit";
+    /// From there to the begin of the GPU's first stage; the GPU's own copy of the inputs is in it.
+    pub const GPU_START: &str = "GPU begins";
+    /// From the end of the GPU's last stage to the outputs in main memory.
+    pub const READBACK: &str = "readback";
+    /// The first inference, in which drivers compile and memory is touched for the first time.
+    pub const COLD: &str = "cold: first inference";
+    /// All flow steps of an inference.
+    pub const FLOW: &str = "flow steps";
+    /// From the begin of the inputs to the outputs in main memory.
+    pub const INFERENCE: &str = "= inference";
+    /// From the end of the inference's thread to the control tick that took the actions.
+    pub const COLLECT: &str = "inference to control tick";
+    /// Actions in the robot's units, on the inference's thread.
+    pub const UNNORMALISE: &str = "un-normalise";
+    /// Actions are put together with those before, and clamped.
+    pub const MERGE: &str = "chunk merge and limits";
+    /// The chunk is encoded and given to the line.
+    pub const WRITE: &str = "serial write";
+    /// From there to the controller's verdict, which is also when its first step acts.
+    pub const APPLIED: &str = "line and controller";
+    /// From the verdict to its arrival here.
+    pub const ACK: &str = "acknowledgement returns";
+    /// From exposure to the verdict's arrival.
+    pub const ROUND: &str = "= exposure to acknowledgement";
+    /// From exposure of the oldest image to the first step that the controller follows.
+    pub const AGE: &str = "= observation age at actuation";
+    /// From one chunk to the next.
+    pub const PERIOD: &str = "= from chunk to chunk";
+}
+
+/// Names of counters and marks.
+pub mod counter {
+    /// Steps of the chunk that the controller has not begun.
+    pub const STEPS_LEFT: &str = "steps left";
+    /// Bound of the error of the controller's clock on the host's, in nanoseconds.
+    pub const CLOCK_ERROR: &str = "clock error";
+    /// Bound of the error of the GPU's clock on the host's, in nanoseconds.
+    pub const GPU_CLOCK_ERROR: &str = "GPU clock error";
+    /// 1 while chunks are sent, else 0.
+    pub const ACTIVE: &str = "active";
+    /// The controller refused a chunk; the value is its reason's number.
+    pub const REFUSED: &str = "chunk refused";
+}
+
+/// Takes what the loop tells. It never waits, and allocates only for names that are new.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    ring: Option<RingWriter>,
+    names: Vec<String>,
+    table: StageTable,
+}
+
+impl Recorder {
+    /// A recorder whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is told in the log, and
+    /// done without.
+    pub fn open(meta: &str) -> Recorder {
+        match RingWriter::create(meta) {
+            Ok(ring) => Recorder::over(ring),
+            Err(error) => {
+                tracing::warn!(%error, "nobody can look on: fathom-latency live needs the ring");
+                Recorder::default()
+            }
+        }
+    }
+
+    /// A recorder that writes `ring`.
+    pub fn over(ring: RingWriter) -> Recorder {
+        Recorder { ring: Some(ring), ..Recorder::default() }
+    }
+
+    /// The table so far.
+    pub fn table(&self) -> &StageTable {
+        &self.table
+    }
+
+    /// The table alone.
+    pub fn into_table(self) -> StageTable {
+        self.table
+    }
+
+    /// A stage, from one instant of CLOCK_MONOTONIC to another, of observation `chunk` (0 for none).
+    pub fn span(&mut self, track: Track, name: &str, chunk: u32, begin_ns: u64, end_ns: u64) {
+        self.table.record(name, end_ns.saturating_sub(begin_ns));
+        self.detail(track, name, chunk, begin_ns, end_ns);
+    }
+
+    /// A part of a stage: into the ring alone.
+    pub fn detail(&mut self, track: Track, name: &str, chunk: u32, begin_ns: u64, end_ns: u64) {
+        self.push(Kind::Span, track, name, chunk, begin_ns, end_ns.saturating_sub(begin_ns));
+    }
+
+    /// The value of a counter.
+    pub fn counter(&mut self, track: Track, name: &str, at_ns: u64, value: u64) {
+        self.push(Kind::Counter, track, name, 0, at_ns, value);
+    }
+
+    /// Something that happened.
+    pub fn mark(&mut self, track: Track, name: &str, chunk: u32, at_ns: u64, value: u64) {
+        self.push(Kind::Mark, track, name, chunk, at_ns, value);
+    }
+
+    /// The stages of an inference that went from `began_ns` to `ended_ns`.
+    pub fn inference(&mut self, times: &GpuTimes, chunk: u32, began_ns: u64, ended_ns: u64) {
+        let host = &times.host;
+        self.span(Track::Inference, stage::INPUTS, chunk, began_ns, host.began_ns);
+        self.span(Track::Inference, stage::UPLOAD, chunk, host.began_ns, host.filled_ns);
+        self.span(Track::Inference, stage::SUBMIT, chunk, host.filled_ns, host.submitted_ns);
+        let (mut flow, mut flow_is_there) = (0, false);
+        if let Some(first) = times.stages.first() {
+            let origin_ns = times.origin.ns;
+            self.span(Track::Gpu, stage::GPU_START, chunk, host.submitted_ns, origin_ns + first.start_ns);
+            let mut end_ns = host.submitted_ns;
+            for s in &times.stages {
+                let begin_ns = origin_ns + s.start_ns;
+                end_ns = end_ns.max(begin_ns + s.ns);
+                // The time's embedding, where it is a stage, serves all flow steps.
+                if s.stage.starts_with("flow step") || &*s.stage == "time" {
+                    (flow, flow_is_there) = (flow + s.ns, true);
+                    self.detail(Track::Gpu, &s.stage, chunk, begin_ns, begin_ns + s.ns);
+                } else {
+                    self.span(Track::Gpu, &s.stage, chunk, begin_ns, begin_ns + s.ns);
+                }
+            }
+            if flow_is_there {
+                self.table.record(stage::FLOW, flow);
+            }
+            self.span(Track::Inference, stage::READBACK, chunk, end_ns, host.read_ns);
+            self.counter(Track::Gpu, counter::GPU_CLOCK_ERROR, host.read_ns, times.origin.error_ns);
+        }
+        self.span(Track::Path, stage::INFERENCE, chunk, began_ns, ended_ns);
+    }
+
+    fn push(&mut self, kind: Kind, track: Track, name: &str, chunk: u32, begin_ns: u64, value: u64) {
+        let Some(ring) = &mut self.ring else { return };
+        let name = match self.names.iter().position(|n| n == name) {
+            // The ring has the last number for all that do not fit.
+            Some(number) => number.min(NAMES - 1) as u16,
+            None => {
+                self.names.push(name.to_owned());
+                ring.name(name)
+            }
+        };
+        ring.push(&Event { kind, track, name, chunk, begin_ns, value });
+    }
+}

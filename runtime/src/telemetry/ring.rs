@@ -1,0 +1,519 @@
+//! A ring of events in shared memory: the daemon always writes it, and whoever wants to reads it.
+//!
+//! The writer never waits and never looks at a reader: each slot has a sequence that is odd while it is written, and a
+//! reader that was too slow finds another sequence than it wanted and counts what it lost. The file lies in `/dev/shm`,
+//! is named after the process, is locked as long as the process lives, and is removed when it ends.
+//!
+//! In words of 8 bytes, all in the machine's own order of bytes:
+//!
+//! | words | what |
+//! |---|---|
+//! | 0 | [`MAGIC`] |
+//! | 1 | [`VERSION`] |
+//! | 2 | slots, a power of two |
+//! | 3 | the writer's process |
+//! | 4 | events written so far |
+//! | 5 | names written so far |
+//! | 6 | bytes of the description |
+//! | 8 … 2055 | 256 names of 8 words: a length in the first byte, then UTF-8 |
+//! | 2056 … 3079 | the description, JSON |
+//! | 3080 … | slots of 4 words: sequence, then the event |
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use memmap2::{Mmap, MmapMut, MmapOptions};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+
+use super::event::Event;
+
+/// The first word of a ring: `fathomRB`.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"fathomRB");
+/// The layout's version.
+pub const VERSION: u64 = 1;
+
+/// Names that a ring holds.
+pub(super) const NAMES: usize = 256;
+const NAME_WORDS: usize = 8;
+const META_WORDS: usize = 1024;
+const NAMES_AT: usize = 8;
+const META_AT: usize = NAMES_AT + NAMES * NAME_WORDS;
+const SLOTS_AT: usize = META_AT + META_WORDS;
+const SLOT_WORDS: usize = 4;
+/// Slots of a daemon's ring: a minute at a thousand events a second, in 2 MiB.
+const SLOTS: u64 = 1 << 16;
+/// Where rings lie.
+const FOLDER: &str = "/dev/shm";
+/// Rings that this process made.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// What can be wrong with a ring.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The file cannot be made, opened or mapped.
+    #[error("ring {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not a ring, or not whole.
+    #[error("ring {}: expected {expected}, found {found}", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What a ring has.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// Written by another version of Fathom.
+    #[error("ring {}: expected version {VERSION}, found version {found}: use the tool of the daemon's own version", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The daemon's version.
+        found: u64,
+    },
+    /// No daemon has a ring here.
+    #[error("no daemon is running: {} holds no ring of a live process ({stale} of processes that ended)", folder.display())]
+    NoDaemon {
+        /// Where rings lie.
+        folder: PathBuf,
+        /// Rings whose processes ended without removing them.
+        stale: usize,
+    },
+    /// Several daemons have rings here.
+    #[error("several daemons are running: expected one, or --pid with one of {found:?}")]
+    Several {
+        /// Their processes.
+        found: Vec<u32>,
+    },
+}
+
+/// A file's words, for both sides.
+fn words(bytes: &[u8]) -> &[AtomicU64] {
+    let count = bytes.len() / 8;
+    // SAFETY: a map begins at a page, so it is aligned for u64; `count` words lie inside it. AtomicU64 has the layout of
+    // u64, every pattern of bits is one, and whoever else maps the file writes whole words through atomics, too.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<AtomicU64>(), count) }
+}
+
+fn word(words: &[AtomicU64], at: usize) -> u64 {
+    words.get(at).map_or(0, |w| w.load(Ordering::Acquire))
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct RingWriter {
+    path: PathBuf,
+    /// Locked for as long as it is open.
+    _file: File,
+    map: MmapMut,
+    head: u64,
+    slots: u64,
+}
+
+impl RingWriter {
+    /// Makes this process's ring, whose readers find `meta`, a JSON text, in it. Rings whose processes ended without
+    /// removing them go.
+    ///
+    /// # Errors
+    /// [`RingError::Io`]; also where the folder has no room for it, which is kept at once.
+    pub fn create(meta: &str) -> Result<RingWriter, RingError> {
+        let folder = Path::new(FOLDER);
+        for (path, _) in rings(folder) {
+            if matches!(locked(&path), Ok(false)) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        let pid = std::process::id();
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = if number == 0 { format!("fathom-{pid}.ring") } else { format!("fathom-{pid}-{number}.ring") };
+        RingWriter::create_at(&folder.join(name), meta, SLOTS)
+    }
+
+    /// Makes a ring with `slots` slots, rounded up to a power of two, at `path`.
+    ///
+    /// # Errors
+    /// [`RingError::Io`].
+    pub fn create_at(path: &Path, meta: &str, slots: u64) -> Result<RingWriter, RingError> {
+        let failed = |source: io::Error| RingError::Io { path: path.to_owned(), source };
+        let slots = slots.clamp(2, 1 << 24).next_power_of_two();
+        let bytes = SLOTS_AT as u64 * 8 + slots * SLOT_WORDS as u64 * 8;
+        // Made under another name: whoever sees it finds it locked and whole.
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        let draft = path.with_file_name(name);
+        // A file of another is not followed or written over; what a former process of this number left, goes.
+        let _ = std::fs::remove_file(&draft);
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&draft).map_err(failed)?;
+        let made = RingWriter::fill(file, path, meta, slots, bytes)
+            .and_then(|ring| std::fs::rename(&draft, path).map(|()| ring));
+        if made.is_err() {
+            let _ = std::fs::remove_file(&draft);
+        }
+        made.map_err(failed)
+    }
+
+    fn fill(file: File, path: &Path, meta: &str, slots: u64, bytes: u64) -> io::Result<RingWriter> {
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // A page that a full file system cannot give ends the process at the first write; kept beforehand it is an error.
+        fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+        // SAFETY: the file was just made, with this length, for this process; readers only read it. One who has the
+        // right to shorten it is the same user, who may end this process, too.
+        let map = unsafe { MmapOptions::new().map_mut(&file) }?;
+        let ring = RingWriter { path: path.to_owned(), _file: file, map, head: 0, slots };
+        ring.describe(meta);
+        let words = ring.words();
+        for (at, value) in [(2, slots), (3, std::process::id().into()), (1, VERSION), (0, MAGIC)] {
+            if let Some(word) = words.get(at) {
+                word.store(value, Ordering::Release);
+            }
+        }
+        Ok(ring)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        words(&self.map)
+    }
+
+    fn describe(&self, meta: &str) {
+        let bytes = meta.as_bytes();
+        // One that does not fit is left out whole: half a JSON text is none.
+        let bytes = if bytes.len() <= META_WORDS * 8 { bytes } else { &[] };
+        let words = self.words();
+        store(words, META_AT, bytes);
+        if let Some(length) = words.get(6) {
+            length.store(bytes.len() as u64, Ordering::Release);
+        }
+    }
+
+    /// Adds the next name; its number. A name beyond the table's end has the number of the last.
+    pub(super) fn name(&mut self, name: &str) -> u16 {
+        let words = self.words();
+        let number = word(words, 5) as usize;
+        if number >= NAMES {
+            return (NAMES - 1) as u16;
+        }
+        let most = NAME_WORDS * 8 - 1;
+        let mut length = name.len().min(most);
+        while !name.is_char_boundary(length) {
+            length -= 1;
+        }
+        let mut bytes = [0; NAME_WORDS * 8];
+        for (to, from) in bytes.iter_mut().zip(std::iter::once(length as u8).chain(name.bytes().take(length))) {
+            *to = from;
+        }
+        store(words, NAMES_AT + number * NAME_WORDS, &bytes);
+        if let Some(count) = words.get(5) {
+            count.store(number as u64 + 1, Ordering::Release);
+        }
+        number as u16
+    }
+
+    /// Writes an event, over the oldest when the ring is full.
+    pub fn push(&mut self, event: &Event) {
+        let n = self.head;
+        let at = SLOTS_AT + (n & (self.slots - 1)) as usize * SLOT_WORDS;
+        let words = self.words();
+        let Some([sequence, data @ ..]) = words.get(at..at + SLOT_WORDS) else { return };
+        sequence.store(2 * n + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (word, value) in data.iter().zip(event.words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        sequence.store(2 * n + 2, Ordering::Release);
+        if let Some(head) = words.get(4) {
+            head.store(n + 1, Ordering::Release);
+        }
+        self.head = n + 1;
+    }
+}
+
+impl Drop for RingWriter {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn store(words: &[AtomicU64], at: usize, bytes: &[u8]) {
+    for (word, chunk) in words.iter().skip(at).zip(bytes.chunks(8)) {
+        let mut value = [0; 8];
+        value.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+    }
+}
+
+fn load(words: &[AtomicU64], at: usize, bytes: usize) -> Vec<u8> {
+    let from = words.iter().skip(at).take(bytes.div_ceil(8));
+    let mut found: Vec<u8> = from.flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()).collect();
+    found.truncate(bytes);
+    found
+}
+
+/// A reader's end. It never writes to the ring.
+#[derive(Debug)]
+pub struct RingReader {
+    file: File,
+    map: Mmap,
+    slots: u64,
+    next: u64,
+    lost: u64,
+    names: Vec<String>,
+}
+
+impl RingReader {
+    /// The ring of process `pid`, or of the one daemon that runs here.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    pub fn attach(pid: Option<u32>) -> Result<RingReader, RingError> {
+        RingReader::attach_in(Path::new(FOLDER), pid)
+    }
+
+    /// As [`attach`](Self::attach), with rings in `folder`.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    pub fn attach_in(folder: &Path, pid: Option<u32>) -> Result<RingReader, RingError> {
+        let wanted = rings(folder).into_iter().filter(|(_, found)| pid.is_none_or(|pid| pid == *found));
+        let (mut live, mut stale) = (Vec::new(), 0);
+        for (path, found) in wanted {
+            if locked(&path).unwrap_or(false) { live.push((path, found)) } else { stale += 1 }
+        }
+        match live.as_slice() {
+            [] => Err(RingError::NoDaemon { folder: folder.to_owned(), stale }),
+            [(path, _)] => RingReader::open(path),
+            several if several.windows(2).all(|w| w[0].1 == w[1].1) => {
+                // Several of one process: its latest.
+                several.last().map_or_else(
+                    || Err(RingError::NoDaemon { folder: folder.to_owned(), stale }),
+                    |(path, _)| RingReader::open(path),
+                )
+            }
+            several => Err(RingError::Several { found: several.iter().map(|(_, pid)| *pid).collect() }),
+        }
+    }
+
+    /// The ring at `path`, whose writer may live or not. Reading begins with the oldest event that is there.
+    ///
+    /// # Errors
+    /// [`RingError::Io`], [`RingError::Form`], [`RingError::Version`].
+    pub fn open(path: &Path) -> Result<RingReader, RingError> {
+        let failed = |source: io::Error| RingError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let form = |expected: String, found: String| RingError::Form { path: path.to_owned(), expected, found };
+        let bytes = file.metadata().map_err(failed)?.size();
+        if bytes < SLOTS_AT as u64 * 8 {
+            return Err(form(format!("at least {} bytes", SLOTS_AT * 8), format!("{bytes}")));
+        }
+        // SAFETY: the map is only read, through atomics; its length was just found, and a ring is never shortened.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        let head = words(&map);
+        if word(head, 0) != MAGIC {
+            return Err(form("the first bytes of a ring".to_owned(), format!("{:#x}", word(head, 0))));
+        }
+        let version = word(head, 1);
+        if version != VERSION {
+            return Err(RingError::Version { path: path.to_owned(), found: version });
+        }
+        let slots = word(head, 2);
+        let expected = SLOTS_AT as u64 * 8 + slots.saturating_mul(SLOT_WORDS as u64 * 8);
+        if !slots.is_power_of_two() || bytes < expected {
+            return Err(form(format!("{expected} bytes for {slots} slots"), format!("{bytes}")));
+        }
+        let next = word(head, 4).saturating_sub(slots);
+        Ok(RingReader { file, map, slots, next, lost: 0, names: Vec::new() })
+    }
+
+    /// What the daemon says of itself, a JSON text.
+    pub fn meta(&self) -> String {
+        let words = words(&self.map);
+        let bytes = (word(words, 6) as usize).min(META_WORDS * 8);
+        String::from_utf8_lossy(&load(words, META_AT, bytes)).into_owned()
+    }
+
+    /// The writer's process.
+    pub fn pid(&self) -> u32 {
+        word(words(&self.map), 3) as u32
+    }
+
+    /// Whether the writer lives.
+    pub fn is_live(&self) -> bool {
+        is_locked(&self.file).unwrap_or(false)
+    }
+
+    /// Leaves out what is there already.
+    pub fn skip_to_end(&mut self) {
+        self.next = word(words(&self.map), 4);
+    }
+
+    /// Events that were written over before they could be read.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Name number `number`; empty for one that was not written.
+    pub fn name(&self, number: u16) -> &str {
+        self.names.get(usize::from(number)).map_or("", String::as_str)
+    }
+
+    /// Appends the events that came since the last call to `into`. Waits for nothing.
+    pub fn read(&mut self, into: &mut Vec<Event>) {
+        let words = words(&self.map);
+        let head = word(words, 4);
+        let oldest = head.saturating_sub(self.slots);
+        self.lost += oldest.saturating_sub(self.next);
+        self.next = self.next.max(oldest);
+        while self.next < head {
+            let n = self.next;
+            self.next += 1;
+            let at = SLOTS_AT + (n & (self.slots - 1)) as usize * SLOT_WORDS;
+            let Some([sequence, data @ ..]) = words.get(at..at + SLOT_WORDS) else { return };
+            let before = sequence.load(Ordering::Acquire);
+            let found = std::array::from_fn(|i| data.get(i).map_or(0, |w: &AtomicU64| w.load(Ordering::Relaxed)));
+            fence(Ordering::Acquire);
+            let whole = before == 2 * n + 2 && sequence.load(Ordering::Relaxed) == before;
+            match Event::of(found).filter(|_| whole) {
+                Some(event) => into.push(event),
+                None => self.lost += 1,
+            }
+        }
+        // An event's name is written before it.
+        for number in self.names.len()..(word(words, 5) as usize).min(NAMES) {
+            let bytes = load(words, NAMES_AT + number * NAME_WORDS, NAME_WORDS * 8);
+            let length = bytes.first().copied().unwrap_or_default();
+            let name = bytes.get(1..1 + usize::from(length)).unwrap_or_default();
+            self.names.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+}
+
+/// The rings in `folder` and the processes in their names, by name.
+fn rings(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let pid = |path: &Path| {
+        let name = path.file_name()?.to_str()?.strip_prefix("fathom-")?.strip_suffix(".ring")?;
+        name.split('-').next()?.parse().ok()
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<(PathBuf, u32)> = entries.filter_map(|path| pid(&path).map(|pid| (path, pid))).collect();
+    found.sort();
+    found
+}
+
+/// Whether a live process holds the ring at `path`.
+fn locked(path: &Path) -> io::Result<bool> {
+    is_locked(&File::open(path)?)
+}
+
+fn is_locked(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            flock(file, FlockOperation::Unlock)?;
+            Ok(false)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::{Kind, Track};
+    use super::*;
+
+    fn event(n: u64) -> Event {
+        Event { kind: Kind::Span, track: Track::Gpu, name: (n % 2) as u16, chunk: n as u32, begin_ns: n, value: 3 * n }
+    }
+
+    #[test]
+    fn a_reader_gets_what_was_written_and_counts_what_it_was_too_slow_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fathom-1.ring");
+        let mut writer = RingWriter::create_at(&path, r#"{"a": 1}"#, 8).unwrap();
+        assert_eq!((writer.name("vision tower"), writer.name(&"ü".repeat(40))), (0, 1));
+        let mut reader = RingReader::open(&path).unwrap();
+        assert_eq!((reader.meta().as_str(), reader.pid()), (r#"{"a": 1}"#, std::process::id()));
+        (0..5).for_each(|n| writer.push(&event(n)));
+        let mut found = Vec::new();
+        reader.read(&mut found);
+        assert_eq!(found, (0..5).map(event).collect::<Vec<_>>());
+        assert_eq!((reader.name(0), reader.name(1), reader.name(2)), ("vision tower", "ü".repeat(31).as_str(), ""));
+        (5..25).for_each(|n| writer.push(&event(n)));
+        found.clear();
+        reader.read(&mut found);
+        assert_eq!(found, (17..25).map(event).collect::<Vec<_>>(), "the last eight");
+        assert_eq!(reader.lost(), 12);
+    }
+
+    #[test]
+    fn a_reader_beside_a_fast_writer_never_gets_a_mixed_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ring");
+        let mut writer = RingWriter::create_at(&path, "{}", 4).unwrap();
+        let mut reader = RingReader::open(&path).unwrap();
+        let (mut found, total) = (Vec::new(), 300_000);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| (0..total).for_each(|n| writer.push(&event(n))));
+            while !thread.is_finished() {
+                reader.read(&mut found);
+            }
+            reader.read(&mut found);
+        });
+        assert!(found.iter().all(|e| *e == event(e.begin_ns)), "an event that was never written");
+        assert!(found.windows(2).all(|w| w[0].begin_ns < w[1].begin_ns), "in order");
+        assert_eq!(found.len() as u64 + reader.lost(), total, "each was read or counted");
+    }
+
+    #[test]
+    fn a_ring_of_another_version_and_a_file_that_is_none_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ring");
+        let writer = RingWriter::create_at(&path, "{}", 4).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8] = 9;
+        let other = folder.path().join("other");
+        std::fs::write(&other, &bytes).unwrap();
+        let error = RingReader::open(&other).unwrap_err();
+        assert!(matches!(error, RingError::Version { found: 9, .. }), "{error}");
+        bytes[8] = 1;
+        std::fs::write(&other, &bytes[..bytes.len() - 8]).unwrap();
+        assert!(matches!(RingReader::open(&other), Err(RingError::Form { .. })), "one slot is short");
+        std::fs::write(&other, [0; 9]).unwrap();
+        assert!(matches!(RingReader::open(&other), Err(RingError::Form { .. })));
+        drop(writer);
+        assert!(matches!(RingReader::open(&path), Err(RingError::Io { .. })), "it goes with its writer");
+    }
+
+    #[test]
+    fn a_daemon_is_found_by_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let attach = |pid| RingReader::attach_in(folder.path(), pid);
+        let path = |pid: u32| folder.path().join(format!("fathom-{pid}.ring"));
+        assert!(matches!(attach(None), Err(RingError::NoDaemon { stale: 0, .. })));
+        let first = RingWriter::create_at(&path(1), "{}", 4).unwrap();
+        // What a killed daemon leaves: the file without the lock.
+        std::fs::copy(path(1), path(2)).unwrap();
+        assert!(attach(None).unwrap().is_live());
+        let _second = RingWriter::create_at(&path(3), "{}", 4).unwrap();
+        assert!(matches!(attach(None), Err(RingError::Several { found }) if found == [1, 3]));
+        assert!(attach(Some(3)).is_ok());
+        let error = attach(Some(2)).unwrap_err().to_string();
+        assert!(error.contains("no daemon is running") && error.contains("(1 of processes that ended)"), "{error}");
+        let reader = attach(Some(1)).unwrap();
+        drop(first);
+        assert!(!reader.is_live());
+    }
+}
