@@ -258,8 +258,8 @@ fn the_loop_holds_while_a_camera_is_gone() {
     assert!(output.status.success(), "a camera that comes back is no reason to end");
     let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("nothing of {text:?}"));
     let gone = at("no image");
-    let hold = at("to=hold (an image is too old)");
-    let again = at("from=hold (an image is too old) to=active");
+    let hold = at("to=hold (images)");
+    let again = at("from=hold (images) to=active");
     assert!(gone < hold && hold < again, "first gone, then hold, then active again");
 }
 

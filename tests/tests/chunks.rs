@@ -137,6 +137,7 @@ fn the_ensemble_is_that_of_act() {
             relative_error(&expected.f32(&format!("ensemble.out.{n}")).expect("there"), &planned.positions[..3]);
         assert!(error < 1e-6, "step {n}: {error:.1e}");
         planner.obeyed(planned.id, 0);
-        planner.heard(now_us + 100_000, Some(Progress { chunk: planned.id, step: 1, steps_left: 4 }));
+        let progress = Progress { chunk: planned.id, consumed: 1, steps_left: 4 };
+        planner.heard(now_us + 100_000, true, Some(progress));
     }
 }

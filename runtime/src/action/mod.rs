@@ -183,34 +183,38 @@ impl Planner {
         self.followed.is_some()
     }
 
-    /// The controller reported where it was at `at_us`.
-    pub fn heard(&mut self, at_us: u64, progress: Option<Progress>) {
-        let steps = self.steps();
+    /// The controller reported where it was at `at_us`, and whether it follows a chunk.
+    pub fn heard(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
         match (progress, &mut self.followed) {
             (Some(progress), _) if self.pending.as_ref().is_some_and(|p| p.id == progress.chunk) => {
                 // Its acknowledgement was lost.
-                self.take_over(u64::from(progress.step));
-                self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.step));
+                self.take_over(u64::from(progress.consumed));
+                self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.consumed));
             }
             (Some(progress), Some(followed)) if followed.chunk.id == progress.chunk => {
                 followed.seen = true;
-                self.count = self.count.max(followed.chunk.base + u64::from(progress.step));
+                self.count = self.count.max(followed.chunk.base + u64::from(progress.consumed));
+                if !active {
+                    self.rest();
+                }
             }
             (Some(progress), _) if self.before.is_some_and(|(id, _)| id == progress.chunk) => {
-                self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.step));
+                self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.consumed));
             }
-            // It may not have begun yet.
-            (None, Some(followed)) if followed.seen => {
-                self.count = self.count.max(followed.chunk.base + steps);
-                self.before = Some((followed.chunk.id, followed.chunk.base));
-                self.followed = None;
-            }
+            // One that was not reported yet may not have begun.
+            (None, Some(followed)) if followed.seen => self.rest(),
             _ => {}
         }
         if self.reports.len() == REPORTS {
             self.reports.pop_front();
         }
         self.reports.push_back((at_us, self.count));
+    }
+
+    fn rest(&mut self) {
+        if let Some(Followed { chunk, .. }) = self.followed.take() {
+            self.before = Some((chunk.id, chunk.base));
+        }
     }
 
     fn base_of(&self, id: u32) -> u64 {
@@ -324,9 +328,7 @@ impl Planner {
 
     fn take_over(&mut self, first_step: u64) {
         let Some(chunk) = self.pending.take() else { return };
-        if let Some(Followed { chunk, .. }) = self.followed.take() {
-            self.before = Some((chunk.id, chunk.base));
-        }
+        self.rest();
         let taken = chunk.base + first_step;
         self.followed = Some(Followed { chunk, taken, seen: false });
     }
@@ -338,9 +340,7 @@ impl Planner {
 
     /// The controller was told to rest, or is another one: it follows nothing.
     pub fn forget(&mut self) {
-        if let Some(Followed { chunk, .. }) = self.followed.take() {
-            self.before = Some((chunk.id, chunk.base));
-        }
+        self.rest();
         self.pending = None;
         self.ensemble.forget();
     }

@@ -6,4 +6,5 @@ mod gpu;
 pub(crate) mod infer;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod replay;
 pub(crate) mod run;

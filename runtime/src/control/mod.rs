@@ -2,8 +2,14 @@
 
 pub mod core;
 mod feed;
+mod freshness;
+mod hear;
+mod relink;
 mod robot;
 mod run;
+mod scenery;
+mod send;
+pub(crate) mod thinker;
 mod worker;
 
 pub use robot::{Robot, RunError};

@@ -62,6 +62,11 @@ impl Session {
         Ok(Session { gpu, loaded, resident, arena, program, images, text, state, goal, gains })
     }
 
+    /// Gives the model back, and the GPU up.
+    pub fn into_loaded(self) -> Loaded {
+        self.loaded
+    }
+
     /// The model.
     pub fn loaded(&self) -> &Loaded {
         &self.loaded
