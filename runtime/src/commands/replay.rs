@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fathom::record::{Replay as Player, Replayed, stages_of};
+use fathom::record::{Replay as Player, Replayed, Stages, stages_of};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -98,11 +98,11 @@ impl Replay {
     }
 }
 
-fn read(path: &PathBuf, number: u32) -> Result<Vec<(String, Vec<f32>)>, Box<dyn Error>> {
+fn read(path: &Path, number: u32) -> Result<Stages, Box<dyn Error>> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| format!("{}: {e}", path.display()))?;
     let of_it = |name: &str| name.strip_prefix(&format!("{number}/")).map(str::to_owned);
-    let stages: Vec<(String, Vec<f32>)> = file
+    let stages: Stages = file
         .tensors()
         .iter()
         .filter_map(|(name, view)| Some((of_it(name)?, bytemuck::pod_collect_to_vec(view.data()))))
