@@ -31,12 +31,14 @@ pub enum Activation {
 /// before.
 pub const SKINNY_ROWS: usize = 32;
 
-/// What a linear layer does beside its product, in this order: norm of its input, bias (the layer's own), layer scale,
-/// addend, activation; then gate times value, or RoPE.
+/// What a linear layer does beside its product, in this order: norm of its input, bias (the layer's own), scale, layer
+/// scale, addend, activation; then gate times value, or RoPE.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fused {
     /// Gemma's RMSNorm of the input: weight `(k,)` and epsilon.
     pub norm: Option<(ParamId, f32)>,
+    /// Of sum and bias.
+    pub scale: Option<f32>,
     /// `(n,)`
     pub layer_scale: Option<ParamId>,
     /// `(m, n)`, or one row for all.
@@ -226,7 +228,12 @@ impl GraphBuilder {
             && f.rope.is_none_or(turned)
             && pairs
             && (layer.first == 0 || columns == 0)
-            && (!f.gated || (layer.n == 2 * layer.half && f.layer_scale.is_none() && f.add.is_none() && side == 0));
+            && (!f.gated
+                || (layer.n == 2 * layer.half
+                    && f.layer_scale.is_none()
+                    && f.add.is_none()
+                    && f.scale.is_none()
+                    && side == 0));
         self.check("linear", fits, || {
             format!("x ({}, {}), w {layer:?}, y ({}, {}), {f:?}", x.rows, x.cols, y.rows, y.cols)
         });
@@ -266,6 +273,7 @@ impl GraphBuilder {
                 Activation::Sigmoid => 5,
             },
             eps: f.norm.map_or(0.0, |(_, eps)| eps),
+            scale: f.scale.unwrap_or(1.0),
         };
         self.push(Op::Linear {
             params,
@@ -414,18 +422,18 @@ impl GraphBuilder {
         y
     }
 
-    /// `x += dt · (v − gain · (goal − (x + ahead · v)))` in place, `ahead` being the flow time to the end: an Euler step
-    /// that is drawn towards `goal`, by `gains (1, rows)`. All others are whole tensors of one shape.
-    pub fn euler(&mut self, x: Tensor, velocity: Tensor, (goal, gains): (Tensor, Tensor), (dt, ahead): (f32, f32)) {
+    /// Draws `y`, an Euler step from `x`, towards `goal` by `gains (1, rows)`: with `v = (y − x) / dt`,
+    /// `y −= dt · gain · (goal − (x + ahead · v))` in place. All others are whole tensors of one shape.
+    pub fn guide(&mut self, x: Tensor, y: Tensor, (goal, gains): (Tensor, Tensor), (dt, ahead): (f32, f32)) {
         let shape = |t: Tensor| (t.rows, t.cols, whole(t));
-        let fits = shape(x) == (velocity.rows, velocity.cols, true)
-            && shape(velocity) == shape(x)
+        let fits = shape(x) == (y.rows, y.cols, true)
+            && shape(y) == shape(x)
             && shape(goal) == shape(x)
             && (gains.rows, gains.cols) == (1, x.rows);
-        self.check("euler", fits, || format!("x {x:?}, velocity {velocity:?}, goal {goal:?}, gains {gains:?}"));
+        self.check("guide", fits, || format!("x {x:?}, y {y:?}, goal {goal:?}, gains {gains:?}"));
         let (count, gain_offset) = (int(x.rows * x.cols), int(gains.offset));
-        let params = p::Euler { count, cols: int(x.cols), gain_offset, dt, ahead };
-        self.push(Op::Euler { params, velocity: velocity.id, goal: goal.id, gains: gains.id, x: x.id });
+        let params = p::Guide { count, cols: int(x.cols), gain_offset, dt, ahead };
+        self.push(Op::Guide { params, x: x.id, goal: goal.id, gains: gains.id, y: y.id });
     }
 
     /// Depth tokens `(grid², patch²)` to a map `(side, side)`. `link`: 0 identity, 1 exp, 2 sigmoid.

@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 use crate::error::{ModelError, ShardProblem};
 use crate::families::read_json;
+use crate::manifest;
+use crate::weights::scales_of;
 
 /// The format of a safetensors dtype that is a float of 16 or 32 bits.
 pub fn float_format(dtype: Dtype) -> Option<WeightFormat> {
@@ -59,6 +61,12 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::Safetensors`] for a file that is truncated or no safetensors file.
     pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+        let mut checkpoint = Checkpoint::map(path)?;
+        checkpoint.unpack_shapes();
+        Ok(checkpoint)
+    }
+
+    fn map(path: &Path) -> Result<Checkpoint, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         // SAFETY: the map is read-only; a file that another process changes meanwhile gives other weights, but the bytes
@@ -80,11 +88,26 @@ impl Checkpoint {
         Ok(Checkpoint { path: path.to_owned(), maps: vec![map], entries, metadata })
     }
 
-    /// The model in `dir`: `model.safetensors`, or the files that `model.safetensors.index.json` names.
+    /// Two nibbles are a byte: the last dimension of packed weights becomes that of the numbers.
+    fn unpack_shapes(&mut self) {
+        let scaled = |name: &String| self.entries.contains_key(&scales_of(name));
+        let packed = self.entries.iter().filter(|(name, e)| e.dtype == Dtype::U8 && scaled(name));
+        let packed: Vec<String> = packed.map(|(name, _)| name.clone()).collect();
+        for name in packed {
+            if let Some(columns) = self.entries.get_mut(&name).and_then(|e| e.shape.last_mut()) {
+                *columns *= 2;
+            }
+        }
+    }
+
+    /// The model in `dir`: `model.safetensors`, or the files that `model.safetensors.index.json` names. Where `fathom-pack`
+    /// wrote the directory, its files are as it wrote them.
     ///
     /// # Errors
-    /// As [`open`](Self::open), [`ModelError::Json`], and [`ModelError::Shards`] with all that contradicts the index.
+    /// As [`open`](Self::open), [`ModelError::Json`], [`ModelError::Shards`] with all that contradicts the index, and
+    /// [`ModelError::Altered`] with all files that are not as the manifest says.
     pub fn open_model(dir: &Path) -> Result<Checkpoint, ModelError> {
+        manifest::verify(dir)?;
         let whole = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
         if whole.exists() || !index.exists() { Checkpoint::open(&whole) } else { Checkpoint::open_shards(dir, index) }
@@ -103,7 +126,7 @@ impl Checkpoint {
                 problems.push(ShardProblem::NoFile { file: file.clone() });
                 continue;
             }
-            let shard = Checkpoint::open(&dir.join(file))?;
+            let shard = Checkpoint::map(&dir.join(file))?;
             for (name, mut entry) in shard.entries {
                 entry.place.file = all.maps.len();
                 if let Some(first) = holders.insert(name.clone(), file) {
@@ -119,7 +142,21 @@ impl Checkpoint {
         let absent: Vec<_> =
             absent.map(|(name, file)| ShardProblem::Absent { name: name.clone(), file: file.clone() }).collect();
         problems.extend(absent);
+        all.unpack_shapes();
         if problems.is_empty() { Ok(all) } else { Err(ModelError::Shards { path: all.path, problems }) }
+    }
+
+    /// The files of the model in `dir` that hold tensors, and their index where there is one.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] and [`ModelError::Json`] of the index.
+    pub fn files(dir: &Path) -> Result<BTreeSet<PathBuf>, ModelError> {
+        let (whole, index) = (dir.join("model.safetensors"), dir.join("model.safetensors.index.json"));
+        if whole.exists() || !index.exists() {
+            return Ok(std::iter::once(whole).collect());
+        }
+        let Index { weight_map } = read_json(&index)?;
+        Ok(weight_map.values().map(|file| dir.join(file)).chain([index]).collect())
     }
 
     /// The file, or the index of the files.
@@ -137,7 +174,7 @@ impl Checkpoint {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Shape of a tensor.
+    /// Shape of a tensor; of a packed one that of its numbers.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
@@ -161,10 +198,16 @@ impl Checkpoint {
     /// Tells the kernel that a tensor's pages may go; they are read again when somebody looks. Without it a model that was
     /// copied to the GPU would lie in memory a second time.
     pub(crate) fn release(&self, place: &Place) {
+        self.release_part(place, 0..place.range.len());
+    }
+
+    /// As [`release`](Self::release), of some of a tensor's bytes.
+    pub(crate) fn release_part(&self, place: &Place, bytes: Range<usize>) {
         let Some(map) = self.maps.get(place.file) else { return };
         // SAFETY: the map is of a file and nothing ever writes to it, so a page that is dropped comes back as it was.
-        let advised =
-            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, place.range.start, place.range.len()) };
+        let advised = unsafe {
+            map.unchecked_advise_range(UncheckedAdvice::DontNeed, place.range.start + bytes.start, bytes.len())
+        };
         // It is advice: a kernel that does not take it keeps the pages.
         drop(advised);
     }

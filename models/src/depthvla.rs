@@ -27,12 +27,11 @@ pub struct Model {
     depth: Option<DepthParams>,
     action: ExpertParams,
     action_norm: ExpertNorm,
-    state_proj: Option<Linear>,  // (W, state_dim)
-    action_in: Linear,           // (W, action_dim)
-    time_in: Linear,             // (W, W): the time's part of the time MLP's first layer
-    action_half: Option<Linear>, // (W, W): and the action's, where the time is joined with every action token
-    time_out: Linear,            // (W, W)
-    action_out: Vec<Linear>,     // one, or two with SiLU between
+    state_proj: Option<Linear>, // (W, state_dim)
+    action_in: Linear, // (W, action_dim); with the time MLP's first layer where that joins the time with every action token
+    time_in: Linear,   // (W, W): the time's part of the time MLP's first layer
+    time_out: Linear,  // (W, W)
+    action_out: Vec<Linear>, // one, or two with SiLU between
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +51,8 @@ pub struct ForwardOptions {
     pub prompt_tokens: usize,
     /// Whether to compute the depth map.
     pub depth_map: bool,
+    /// Whether the chunk can be drawn towards another one.
+    pub guided: bool,
     /// Whether to give every stage's tensors as outputs.
     pub taps: bool,
 }
@@ -76,11 +77,12 @@ impl Model {
         let action = ExpertParams::declare(t, "action", &c.action, &c.attention, c.layers, (ada, false));
         let action_norm = ExpertNorm::declare(t, "joint_model.mixtures.action.norm", w, ada);
         let state_proj = c.state_token.then(|| t.linear("proprio_encoder", w, c.state_dim, true));
-        let action_in = t.linear("action_encoder.linear_1", w, c.action_dim, true);
+        let action_in = t.tensors("action_encoder.linear_1", w, c.action_dim, true);
         // The time MLP's first layer takes [action ∥ time], [time ∥ action] or time alone.
-        let (time_in, action_half, time_out) = match (c.time_conditioning, c.time_embedding) {
+        let (action_in, time_in, time_out) = match (c.time_conditioning, c.time_embedding) {
             (TimeConditioning::AdaRms, _) => {
-                (t.linear("time_mlp_in", w, w, true), None, t.linear("time_mlp_out", w, w, true))
+                let action_in = t.stack(&[action_in], 0);
+                (action_in, t.linear("time_mlp_in", w, w, true), t.linear("time_mlp_out", w, w, true))
             }
             (TimeConditioning::Token, embedding) => {
                 let both = t.tensors("action_encoder.linear_2", w, 2 * w, true);
@@ -89,8 +91,8 @@ impl Model {
                     TimeEmbedding::OpenPiZero { .. } => (w, 0),
                 };
                 let time_in = t.columns(&[both], time..time + w, 0, true);
-                let action_half = t.columns(&[both], action..action + w, 0, false);
-                (time_in, Some(action_half), t.linear("action_encoder.linear_3", w, w, true))
+                let action_in = t.folded(action_in, both, action..action + w);
+                (action_in, time_in, t.linear("action_encoder.linear_3", w, w, true))
             }
         };
         let action_out = match c.action_head_layers {
@@ -113,7 +115,6 @@ impl Model {
             state_proj,
             action_in,
             time_in,
-            action_half,
             time_out,
             action_out,
             config,
@@ -123,7 +124,8 @@ impl Model {
     /// One inference as a graph.
     ///
     /// Inputs: `image.<view>` (the camera's bytes), `text (N, W_vlm)` (rows of the embedding table), `state (1, state_dim)`,
-    /// `noise (H, action_dim)`, `goal (H, action_dim)` and `gains (steps, H)` as in [`crate::guidance`] (zeros: no guidance). Outputs: `actions (H, action_dim)`, normalised; `depth.<view> (S, S)` with
+    /// `noise (H, action_dim)`; with [`guided`](ForwardOptions::guided) `goal (H, action_dim)` and `gains (steps, H)` of
+    /// [`crate::guidance`]. Outputs: `actions (H, action_dim)`, normalised; `depth.<view> (S, S)` with
     /// [`depth_map`](ForwardOptions::depth_map); every stage with [`taps`](ForwardOptions::taps).
     ///
     /// # Errors
@@ -197,10 +199,11 @@ impl Model {
         let table =
             g.constant("vision positions", c.vision.patches(), c.vision.width, &weights.host(self.vision.positions)?);
         let features = vit::encode(g, &self.vision, &c.vision, &patches, table, None);
-        let projected = g.linear(features, &self.projector, Fused::default());
         // Tokens of the prompt that come before the images: its begin.
         let lead = if c.prompt == PromptFormat::Galaxea { o.prompt_tokens.min(1) } else { 0 };
-        g.scale(projected, c.embed.image, Some(x.slice(lead, n_image)));
+        let into = Some(x.slice(lead, n_image));
+        g.linear(features, &self.projector, Fused { scale: Some(c.embed.image), into, ..Fused::default() });
+        let projected = if o.taps { g.linear(features, &self.projector, Fused::default()) } else { features };
         for (v, view) in c.views.iter().enumerate().filter(|_| o.taps) {
             let rows = |t: Tensor| t.slice(v * c.vision.patches(), c.vision.patches());
             g.output(format!("vision.{view}"), rows(features));
@@ -227,8 +230,7 @@ impl Model {
         if let Some(state_proj) = &self.state_proj {
             g.stage("state");
             let state = g.input("state", 1, c.state_dim);
-            let x = g.linear(state, state_proj, Fused::default());
-            let x = if c.embed.suffix == 1.0 { x } else { g.scale(x, c.embed.suffix, None) };
+            let x = g.linear(state, state_proj, Fused { scale: Some(c.embed.suffix), ..Fused::default() });
             let first = if c.depth.as_ref().is_some_and(|d| !d.proprio_sees_depth) { n_depth } else { 0 };
             let at = Tokens { row: prefix, position: suffix_position, keys: Keys::range(first, prefix + 1 - first) };
             expert::forward(g, &self.action, shared, x, at, &Modulations::default(), true);
@@ -244,12 +246,12 @@ impl Model {
             }
         }
         let at = Tokens { row: prefix + n_state, position: suffix_position + n_state, keys: Keys::range(0, total) };
-        self.flow_steps(g, shared, at, o.taps);
+        self.flow_steps(g, shared, at, o);
         std::mem::take(g).finish()
     }
 
     /// The Euler steps from `noise` to `actions`. The prefix and the state stay as they are in the cache.
-    fn flow_steps(&self, g: &mut GraphBuilder, shared: Shared<'_>, at: Tokens, taps: bool) {
+    fn flow_steps(&self, g: &mut GraphBuilder, shared: Shared<'_>, at: Tokens, o: &ForwardOptions) {
         let c = &self.config;
         let w = c.action.width;
         let (times, dt) = flow::times(&c.flow);
@@ -267,32 +269,36 @@ impl Model {
             Modulations::default()
         };
 
-        let x = g.input("noise", c.horizon, c.action_dim);
-        let goal = g.input("goal", c.horizon, c.action_dim);
-        let gains = g.input("gains", times.len(), c.horizon);
+        let mut x = g.input("noise", c.horizon, c.action_dim);
+        let guide =
+            o.guided.then(|| (g.input("goal", c.horizon, c.action_dim), g.input("gains", times.len(), c.horizon)));
         for (step, time) in times.iter().enumerate() {
             g.stage(format!("flow step {}", step + 1));
-            let a = g.linear(x, &self.action_in, Fused::default());
-            let h = match &self.action_half {
-                Some(action_half) => {
-                    let h = g.linear(a, action_half, Fused { add: Some(time_rows.slice(step, 1)), ..silu });
-                    g.linear(h, &self.time_out, Fused::default())
-                }
-                None => a,
+            let suffix = Fused { scale: Some(c.embed.suffix), ..Fused::default() };
+            let h = if ada {
+                g.linear(x, &self.action_in, suffix)
+            } else {
+                let h = g.linear(x, &self.action_in, Fused { add: Some(time_rows.slice(step, 1)), ..silu });
+                g.linear(h, &self.time_out, suffix)
             };
-            let h = if c.embed.suffix == 1.0 { h } else { g.scale(h, c.embed.suffix, None) };
             let m = modulations.at(step);
             let h = expert::forward(g, &self.action, shared, h, at, &m, false);
-            let (mut v, mut norm) = expert::normed(g, h, self.action_norm, m.last(), c.rms_eps);
-            for (i, layer) in self.action_out.iter().enumerate() {
-                let activation = if i + 1 < self.action_out.len() { Activation::Silu } else { Activation::Identity };
-                v = g.linear(v, layer, Fused { activation, norm: norm.take(), ..Fused::default() });
+            let (mut h, mut norm) = expert::normed(g, h, self.action_norm, m.last(), c.rms_eps);
+            if let [first, _] = self.action_out.as_slice() {
+                h = g.linear(h, first, Fused { norm: norm.take(), ..silu });
             }
-            if taps {
-                g.output(format!("velocity.{step}"), v);
+            let Some(last) = self.action_out.last() else { continue };
+            let velocity = Fused { norm, ..Fused::default() };
+            if o.taps {
+                let velocity = g.linear(h, last, velocity);
+                g.output(format!("velocity.{step}"), velocity);
             }
-            let gains = gains.slice(step, 1);
-            g.euler(x, v, (goal, gains), (dt as f32, flow::ahead(&c.flow, *time) as f32));
+            let before = x;
+            x = g.linear(h, last, Fused { scale: Some(dt as f32), add: Some(x), ..velocity });
+            if let Some((goal, gains)) = guide {
+                let ahead = flow::ahead(&c.flow, *time) as f32;
+                g.guide(before, x, (goal, gains.slice(step, 1)), (dt as f32, ahead));
+            }
         }
         g.output("actions", x);
     }
@@ -353,10 +359,10 @@ impl DepthParams {
         };
         let features = vit::encode(g, &self.encoder, e, patches, table, cls);
         let x = match &self.in_proj {
-            Some(layer) => g.linear(features, layer, Fused::default()),
-            None => features,
+            Some(layer) => g.linear(features, layer, Fused { scale: Some(d.scale_input), ..Fused::default() }),
+            None if d.scale_input == 1.0 => features,
+            None => g.scale(features, d.scale_input, None),
         };
-        let x = if d.scale_input == 1.0 { x } else { g.scale(x, d.scale_input, None) };
 
         g.stage("depth prefix");
         let head = self.head.as_ref().filter(|_| o.depth_map);

@@ -54,6 +54,17 @@ pub enum ModelError {
         /// What is wrong.
         problems: Vec<ShardProblem>,
     },
+    /// A packed directory's files are not as they were written; all that differ, in one list.
+    #[error(
+        "{}: {} file(s) are not as fathom-pack wrote them (pack again, or remove the manifest to load them all the same):\n{}",
+        path.display(), problems.len(), list(problems)
+    )]
+    Altered {
+        /// The manifest.
+        path: PathBuf,
+        /// What differs.
+        problems: Vec<FileProblem>,
+    },
     /// The forward definition was given shapes that do not fit each other.
     #[error("{op}: {detail}")]
     Shape {
@@ -188,6 +199,39 @@ pub enum ShardProblem {
         name: String,
         /// The files.
         files: [String; 2],
+    },
+}
+
+/// A way in which a file is not as a manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileProblem {
+    /// It is not there, or cannot be read.
+    #[error("unreadable  {file}: {reason}")]
+    Unreadable {
+        /// As the manifest names it.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// It has another size.
+    #[error("size        {file}: expected {expected} bytes, found {found}")]
+    Size {
+        /// As the manifest names it.
+        file: String,
+        /// As the manifest says.
+        expected: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// It has other bytes.
+    #[error("SHA-256     {file}: expected {expected}, found {found}")]
+    Hash {
+        /// As the manifest names it.
+        file: String,
+        /// As the manifest says.
+        expected: String,
+        /// As it is.
+        found: String,
     },
 }
 

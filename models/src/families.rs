@@ -27,6 +27,9 @@ mod pi0;
 
 pub use origin::Origin;
 
+/// Metadata of a packed checkpoint: its family's name.
+pub const FAMILY: &str = "fathom.family";
+
 /// A checkpoint's origin. Its name (of `--family`) is what `Display` gives and `FromStr` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -170,6 +173,11 @@ impl Loaded {
     }
 }
 
+/// Whether a tensor of a checkpoint holds statistics: lerobot 0.3 keeps them beside the weights.
+pub(crate) fn is_statistics(name: &str) -> bool {
+    pi0::is_statistics(name)
+}
+
 /// What a family's own files say.
 struct Described {
     family: Family,
@@ -237,6 +245,8 @@ fn identify(
     names: &[String],
 ) -> Result<(Family, serde_json::Value), ModelError> {
     let path = dir.join("config.json");
+    let packed = || checkpoint.metadata(FAMILY)?.parse().ok();
+    let family = family.or_else(packed);
     // open-pi-zero writes none.
     let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(checkpoint);
     let family = if by_tensors { Some(Family::OpenPiZero) } else { family };

@@ -20,7 +20,7 @@ pub fn fold_shift(bias: &mut [f32], w: &[f32], shift: &[f32]) {
 
 /// `outer · (inner · x + b) + bias = w · x + bias'`: a layer `(m, k)` with bias `b (m,)` goes into the one `(n, m)` that
 /// alone reads it. Gives `w (n, k)`. So pi0's `action_in_proj` goes into the action half of `action_time_mlp_in`: what the
-/// latter adds in flow step s is then the constant row `w_time · τ_s + bias'`.
+/// latter adds in flow step s is then the constant row `w_time · τ_s + bias'`. Inference does this one when it loads.
 pub fn fold_linear(outer: &[f32], bias: &mut [f32], inner: &[f32], b: &[f32]) -> Vec<f32> {
     fold_shift(bias, outer, b);
     let (m, k) = (b.len().max(1), inner.len() / b.len().max(1));

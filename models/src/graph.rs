@@ -167,12 +167,12 @@ pub enum Op {
         x: TensorId,
         y: TensorId,
     },
-    Euler {
-        params: p::Euler,
-        velocity: TensorId,
+    Guide {
+        params: p::Guide,
+        x: TensorId,
         goal: TensorId,
         gains: TensorId,
-        x: TensorId,
+        y: TensorId,
     },
     Unpatchify {
         params: p::Unpatchify,
@@ -199,7 +199,7 @@ impl Op {
             Op::AdaRmsNorm { x, modulation, y, .. } => (vec![x, modulation], y),
             Op::GatedAdd { f, gate, x, .. } => (vec![f, gate], x),
             Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
-            Op::Euler { velocity, goal, gains, x, .. } => (vec![velocity, goal, gains], x),
+            Op::Guide { x, goal, gains, y, .. } => (vec![x, goal, gains], y),
             Op::Unpatchify { tokens, map, .. } => (vec![tokens], map),
         };
         (read, vec![written])

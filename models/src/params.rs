@@ -47,6 +47,9 @@ pub struct Stack {
     /// Where not 0: in each block of `2 · half` rows, the rows i and i + half lie side by side
     /// (`prelude/linear_io.wgsl`).
     pub half: usize,
+    /// Where given, the rows are what these columns of a matrix make of the parts: a layer folded into the one that alone
+    /// reads it ([`fold_linear`](crate::fold::fold_linear)).
+    pub reader: Option<(ParamId, Range<usize>)>,
 }
 
 /// Weight and bias of a layer as the checkpoint has them.
@@ -149,11 +152,21 @@ impl ParamTable {
     /// As [`stack`](Self::stack), of these columns, and with the biases only where they are asked for.
     pub fn columns(&mut self, parts: &[Tensors], columns: Range<usize>, half: usize, bias: bool) -> Linear {
         let (n, k) = (parts.iter().map(|p| p.n).sum(), columns.len());
-        let w = self.push(Stack { parts: parts.iter().map(|p| p.w).collect(), columns, half });
+        let w = self.push(Stack { parts: parts.iter().map(|p| p.w).collect(), columns, half, reader: None });
         let biases: Vec<ParamId> = parts.iter().filter_map(|p| p.bias).collect();
-        let biases = Stack { parts: biases, columns: 0..1, half: 0 };
+        let biases = Stack { parts: biases, columns: 0..1, half: 0, reader: None };
         let bias = (bias && !biases.parts.is_empty()).then(|| self.push(biases));
         Linear { w, bias, first: 0, n, k, half }
+    }
+
+    /// The layer `inner` and those columns of `outer` that alone read it, as one, without the outer bias.
+    pub fn folded(&mut self, inner: Tensors, outer: Tensors, columns: Range<usize>) -> Linear {
+        let reader = Some((outer.w, columns));
+        let w = Stack { parts: vec![inner.w], columns: 0..inner.k, half: 0, reader: reader.clone() };
+        let w = self.push(w);
+        let bias = inner.bias.map(|bias| Stack { parts: vec![bias], columns: 0..1, half: 0, reader });
+        let bias = bias.map(|bias| self.push(bias));
+        Linear { w, bias, first: 0, n: outer.n, k: inner.k, half: 0 }
     }
 
     fn push(&mut self, stack: Stack) -> StackId {

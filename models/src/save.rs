@@ -1,8 +1,11 @@
-//! Writes a Fathom model directory.
+//! Writes a Fathom model directory, and files of tensors.
 
 use std::borrow::Cow;
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, View};
 
@@ -42,11 +45,8 @@ impl<'a> Saved<'a> {
 impl View for &Saved<'_> {
     fn dtype(&self) -> Dtype {
         match self.values {
-            Values::Given(WeightFormat::F32, _) => Dtype::F32,
-            Values::Given(WeightFormat::W8, _) => Dtype::I8,
-            Values::Given(WeightFormat::W4 { .. }, _) => Dtype::U8,
-            Values::Given(WeightFormat::F16, _) => Dtype::F16,
-            Values::Given(WeightFormat::Bf16, _) | Values::Random(..) => Dtype::BF16,
+            Values::Given(format, _) => dtype(format),
+            Values::Random(..) => Dtype::BF16,
         }
     }
 
@@ -96,6 +96,82 @@ pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelErro
     safetensors::serialize_to_file(views, None, &part)
         .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })?;
     fs::rename(&part, path).map_err(io(path))
+}
+
+/// Dtype of a weight's numbers.
+pub fn dtype(format: WeightFormat) -> Dtype {
+    match format {
+        WeightFormat::F32 => Dtype::F32,
+        WeightFormat::F16 => Dtype::F16,
+        WeightFormat::Bf16 => Dtype::BF16,
+        WeightFormat::W8 => Dtype::I8,
+        WeightFormat::W4 { .. } => Dtype::U8,
+    }
+}
+
+/// A safetensors file whose tensors are written in any order, by any thread, in pieces.
+#[derive(Debug)]
+pub struct Blank {
+    path: PathBuf,
+    file: File,
+    /// Where each tensor begins, in the order in which they were given.
+    starts: Vec<u64>,
+}
+
+/// Name, dtype, shape and bytes of a tensor in a [`Blank`].
+pub type Space = (String, Dtype, Vec<usize>, u64);
+
+impl Blank {
+    /// Makes the file, with its header.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] and [`ModelError::Json`].
+    pub fn create(path: &Path, tensors: &[Space], metadata: &BTreeMap<String, String>) -> Result<Blank, ModelError> {
+        // Wide numbers first: then every tensor begins at a multiple of its numbers' size.
+        let mut order: Vec<usize> = (0..tensors.len()).collect();
+        order.sort_by_key(|i| tensors.get(*i).map(|t| std::cmp::Reverse(t.1.bitsize())));
+        let mut header = serde_json::Map::new();
+        header.insert("__metadata__".to_owned(), serde_json::json!(metadata));
+        let (mut starts, mut end) = (vec![0; tensors.len()], 0);
+        for i in order {
+            let (Some((name, dtype, shape, bytes)), Some(start)) = (tensors.get(i), starts.get_mut(i)) else {
+                continue;
+            };
+            (*start, end) = (end, end + bytes);
+            let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [*start, end] });
+            header.insert(name.clone(), entry);
+        }
+        let json = |source| ModelError::Json { path: path.to_owned(), source };
+        let mut text = serde_json::to_vec(&header).map_err(json)?;
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let first = 8 + text.len() as u64;
+        starts.iter_mut().for_each(|start| *start += first);
+        let write = || {
+            let mut file = File::create_new(path)?;
+            file.write_all(&(text.len() as u64).to_le_bytes())?;
+            file.write_all(&text)?;
+            file.set_len(first + end)?;
+            Ok(file)
+        };
+        Ok(Blank { path: path.to_owned(), file: write().map_err(io(path))?, starts })
+    }
+
+    /// Writes `bytes` at `offset` of a tensor.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<(), ModelError> {
+        let start = self.starts.get(tensor).copied().unwrap_or_default();
+        self.file.write_all_at(bytes, start + offset).map_err(io(&self.path))
+    }
+
+    /// Waits until all of it is on the disk.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn finish(self) -> Result<(), ModelError> {
+        self.file.sync_all().map_err(io(&self.path))
+    }
 }
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> ModelError {

@@ -1,10 +1,12 @@
 //! Weights as linear layers take them: tensors of the checkpoint on top of each other, or some columns of one, row by row.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use fathom_shaders::format::WeightFormat;
 
 use crate::error::ModelError;
+use crate::fold::{self, fold_linear};
 use crate::params::{ParamId, Stack};
 use crate::weights::Weights;
 
@@ -26,7 +28,7 @@ pub struct Rows<'a> {
 struct Part<'a> {
     format: WeightFormat,
     n: usize,
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
     scales: &'a [u8],
     /// Values of a row in the checkpoint.
     k: usize,
@@ -55,7 +57,14 @@ impl<'a> Rows<'a> {
         for id in &stack.parts {
             let (n, k) = weights.rows_and_columns(*id);
             let (format, bytes, scales) = weights.encoded(*id)?;
-            parts.push(Part { format, n, bytes, scales, k });
+            parts.push(Part { format, n, bytes: Cow::Borrowed(bytes), scales, k });
+        }
+        if let ([inner], Some((reader, columns))) = (stack.parts.as_slice(), &stack.reader) {
+            let (n, (m, k)) = (weights.rows_and_columns(*reader).0, weights.rows_and_columns(*inner));
+            let outer = outer(weights, *reader, columns)?;
+            let values = fold_linear(&outer, &mut vec![0.0; n], &weights.host(*inner)?, &vec![0.0; m]);
+            let bytes = Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect());
+            parts = vec![Part { format: WeightFormat::F32, n, bytes, scales: &[], k }];
         }
         let columns = stack.columns.clone();
         let n = parts.iter().map(|p| p.n).sum();
@@ -83,7 +92,9 @@ impl<'a> Rows<'a> {
     /// All rows as they lie in the checkpoint, where nothing has to be put together, cut, padded or widened.
     pub fn verbatim(&self) -> Option<&'a [u8]> {
         match self.parts.as_slice() {
-            [only] if self.columns == (0..only.k) && only.k == self.stride && self.half == 0 => Some(only.bytes),
+            [Part { bytes: Cow::Borrowed(bytes), k, .. }] => {
+                (self.columns == (0..*k) && *k == self.stride && self.half == 0).then_some(*bytes)
+            }
             _ => None,
         }
     }
@@ -138,11 +149,22 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Values of vectors one after another.
-pub(crate) fn vector(weights: &Weights, parts: &[ParamId]) -> Result<Vec<f32>, ModelError> {
+/// Values of vectors one after another, or what a reader makes of one.
+pub(crate) fn vector(weights: &Weights, stack: &Stack) -> Result<Vec<f32>, ModelError> {
     let mut out = Vec::new();
-    for id in parts {
+    for id in &stack.parts {
         out.extend_from_slice(&weights.host(*id)?);
     }
+    if let Some((reader, columns)) = &stack.reader {
+        let mut bias = vec![0.0; weights.rows_and_columns(*reader).0];
+        fold::fold_shift(&mut bias, &outer(weights, *reader, columns)?, &out);
+        return Ok(bias);
+    }
     Ok(out)
+}
+
+/// These columns of a matrix.
+fn outer(weights: &Weights, id: ParamId, columns: &Range<usize>) -> Result<Vec<f32>, ModelError> {
+    let k = weights.rows_and_columns(id).1;
+    Ok(fold::columns(&weights.host(id)?, k, columns.start, columns.len()))
 }

@@ -27,6 +27,7 @@ pub struct Weights {
 /// Where a parameter's numbers lie.
 #[derive(Clone, Debug)]
 struct Found {
+    name: String,
     format: WeightFormat,
     place: Place,
     scales: Option<Place>,
@@ -82,6 +83,21 @@ impl Weights {
         Ok(Weights { checkpoint, slots, params, stacks, skipped: skipped.into_iter().collect() })
     }
 
+    /// The parameters, by [`ParamId`], and the stacks that are made of them.
+    pub fn table(&self) -> ParamTable {
+        ParamTable { params: self.params.clone(), stacks: self.stacks.clone() }
+    }
+
+    /// Where the tensors are.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The name that a parameter has in the checkpoint.
+    pub fn name(&self, id: ParamId) -> Option<&str> {
+        Some(&self.slots.get(id.0 as usize)?.as_ref()?.name)
+    }
+
     /// The checkpoint's tensors that inference does not read.
     pub fn skipped(&self) -> &[String] {
         &self.skipped
@@ -110,6 +126,13 @@ impl Weights {
     pub fn release(&self, id: ParamId) {
         if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
             self.checkpoint.release(&found.place);
+        }
+    }
+
+    /// As [`release`](Self::release), of some of a parameter's bytes.
+    pub fn release_part(&self, id: ParamId, bytes: std::ops::Range<usize>) {
+        if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
+            self.checkpoint.release_part(&found.place, bytes);
         }
     }
 
@@ -158,7 +181,7 @@ impl Weights {
     /// # Errors
     /// As [`encoded`](Self::encoded).
     pub fn stacked(&self, id: StackId) -> Result<Rows<'_>, ModelError> {
-        Rows::new(self, self.stacks.get(id.0 as usize).unwrap_or(&Stack { parts: Vec::new(), columns: 0..0, half: 0 }))
+        Rows::new(self, self.stack(id))
     }
 
     /// The vectors of a stack one after another.
@@ -166,7 +189,12 @@ impl Weights {
     /// # Errors
     /// As [`encoded`](Self::encoded).
     pub fn stacked_vector(&self, id: StackId) -> Result<Vec<f32>, ModelError> {
-        stack::vector(self, self.stacks.get(id.0 as usize).map_or(&[], |s| s.parts.as_slice()))
+        stack::vector(self, self.stack(id))
+    }
+
+    fn stack(&self, id: StackId) -> &Stack {
+        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, half: 0, reader: None };
+        self.stacks.get(id.0 as usize).unwrap_or(NONE)
     }
 
     /// Rows `indices` of a `(rows, cols)` parameter, one after another.
@@ -218,7 +246,7 @@ fn check(
     let (floats, of, at) = match (&scales, format) {
         (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales_of(&name), &scales.place),
         (Some(scales), _) => (WeightFormat::F16, scales_of(&name), &scales.place),
-        (None, _) => (format, name, &entry.place),
+        (None, _) => (format, name.clone(), &entry.place),
     };
     let bytes = checkpoint.at(at).unwrap_or_default();
     let first = not_finite(floats, bytes);
@@ -229,7 +257,7 @@ fn check(
         problems.push(TensorProblem::NotFinite { name: of, index, value });
         return None;
     }
-    Some(Found { format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
+    Some(Found { name, format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
 }
 
 /// The name of the scales of a quantised tensor.
@@ -253,7 +281,7 @@ fn quantised<'a>(
             Some((WeightFormat::W8, scales))
         }
         (Role::Matrix, Dtype::U8, Dtype::F16, [rows, groups, minima @ ..])
-            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k / 2] && *groups > 0 =>
+            if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k] && *groups > 0 =>
         {
             let group = k / groups;
             let fits = group * groups == k && group.is_power_of_two() && group >= 8;

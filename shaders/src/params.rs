@@ -49,6 +49,7 @@ params! {
         m: u32, n: u32, k: u32, x_offset: u32, x_stride: u32, w_row: u32, w_stride: u32, group_shift: u32, first: u32,
         half: u32, y_offset: u32, y_stride: u32, split: u32, side_offset: u32, side_cols: u32, side_plane: u32,
         other_offset: u32, other_stride: u32, rope_columns: u32, table_offset: u32, flags: u32, activation: u32, eps: f32,
+        scale: f32,
     }
     /// `rms_norm.wgsl`
     RmsNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
@@ -71,8 +72,8 @@ params! {
     }
     /// `scale.wgsl`
     Scale { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, factor: f32 }
-    /// `euler.wgsl`
-    Euler { count: u32, cols: u32, gain_offset: u32, dt: f32, ahead: f32 }
+    /// `guide.wgsl`
+    Guide { count: u32, cols: u32, gain_offset: u32, dt: f32, ahead: f32 }
     /// `unpatchify.wgsl`
     Unpatchify { side: u32, patch_side: u32, x_offset: u32, x_stride: u32, y_offset: u32, link: u32 }
 }

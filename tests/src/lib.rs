@@ -130,6 +130,7 @@ pub fn options(observation: &Observation) -> ForwardOptions {
         images: observation.images.iter().map(|(spec, _)| *spec).collect(),
         prompt_tokens: observation.tokens.len(),
         depth_map: true,
+        guided: false,
         taps: true,
     }
 }
@@ -147,8 +148,6 @@ pub fn inputs(loaded: &Loaded, observation: &Observation) -> graphs::Inputs {
             words("text", &text),
             words("state", &observation.model_state(loaded)),
             words("noise", &observation.noise),
-            words("goal", &vec![0.0; model.config.horizon * model.config.action_dim]),
-            words("gains", &vec![0.0; model.config.flow.steps * model.config.horizon]),
         ])
         .collect()
 }
@@ -161,6 +160,12 @@ pub fn relative_error(expected: &[f32], found: &[f32]) -> f32 {
     let magnitude = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let difference = expected.iter().zip(found).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
     if difference == 0.0 { 0.0 } else { difference / magnitude }
+}
+
+/// Cosine of the angle between two lists of numbers.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    if a == b { 1.0 } else { dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() }
 }
 
 /// Notes a test that cannot run here, for `tools/test` to report.

@@ -21,7 +21,7 @@ fn golden() -> Checkpoint {
 fn guided(name: &str) {
     let (case, expected) = (Golden::load(name), golden());
     let state = case.observation.state.clone();
-    let options = ForwardOptions { taps: false, depth_map: false, ..case.options() };
+    let options = ForwardOptions { taps: false, depth_map: false, guided: true, ..case.options() };
     let graph = case.loaded.model.forward(&case.loaded.weights, &options).expect("the graph is built");
     let mut wanted = Vec::new();
     for delay in [1, 3] {
@@ -60,6 +60,13 @@ fn guided(name: &str) {
         session.infer_guided(&given, guide, false).expect("it runs").0[0].values.clone()
     };
     let before = infer(&mut session, None);
+    let unguided = ForwardOptions { guided: false, ..options.clone() };
+    session.prepare(&unguided, &case.observation.tokens).expect("it prepares");
+    assert!(infer(&mut session, None) == before, "without gains the bits are those of a session without guidance");
+    let error = session.infer_guided(&given, Some(&wanted[0].1), false).expect_err("not prepared for it").to_string();
+    assert!(error.contains("goal"), "{error}");
+    session.prepare(&options, &case.observation.tokens).expect("it prepares");
+    infer(&mut session, None);
     let counts = session.gpu().counts();
     for (key, guide) in &wanted {
         check(key, "GPU", &infer(&mut session, Some(guide)));

@@ -129,9 +129,12 @@ pub(super) fn names(own: &str) -> Vec<String> {
 
 /// Tensors that such checkpoints carry and inference does not read as weights: heads, and the statistics of lerobot 0.3.
 pub(super) fn ignored(name: &str) -> bool {
-    name.ends_with("lm_head.weight")
-        || name.ends_with("gemma_expert.model.embed_tokens.weight")
-        || ["normalize_inputs.", "normalize_targets.", "unnormalize_outputs."].iter().any(|p| name.starts_with(p))
+    name.ends_with("lm_head.weight") || name.ends_with("gemma_expert.model.embed_tokens.weight") || is_statistics(name)
+}
+
+/// The statistics of lerobot 0.3.
+pub(super) fn is_statistics(name: &str) -> bool {
+    ["normalize_inputs.", "normalize_targets.", "unnormalize_outputs."].iter().any(|p| name.starts_with(p))
 }
 
 /// Shapes of the checkpoint's tensors by Fathom's names.

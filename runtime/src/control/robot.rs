@@ -15,6 +15,7 @@ use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
 use super::feed::Feed;
 use super::relink::Opener;
 use super::thinker::{StatePrompt, Thinker};
+use crate::action::Policy;
 use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
@@ -257,8 +258,13 @@ impl Robot {
             feeds.push(feed);
         }
 
-        let forward =
-            ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: config.model.depth_map, taps: false };
+        let forward = ForwardOptions {
+            images,
+            prompt_tokens: tokens.len(),
+            depth_map: config.model.depth_map,
+            guided: matches!(config.chunks.policy, Policy::Rtc { .. }),
+            taps: false,
+        };
         session.prepare(&forward, &tokens)?;
         let (weights, arena) = session.gpu_bytes();
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));

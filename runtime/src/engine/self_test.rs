@@ -88,6 +88,7 @@ fn linear_error(gpu: &mut Gpu, format: WeightFormat, m: u32, kernels: Kernels) -
         y_stride: COLUMNS as u32,
         split: COLUMNS as u32,
         side_cols: 1,
+        scale: 1.0,
         ..params::Linear::default()
     };
     let mut expected = vec![0.0; m as usize * COLUMNS];

@@ -37,6 +37,7 @@ pub struct Session {
     /// What the flow is drawn towards, and how much; zeros without guidance.
     goal: Vec<f32>,
     gains: Vec<f32>,
+    guided: bool,
 }
 
 impl Session {
@@ -59,7 +60,7 @@ impl Session {
         let (arena, program) = (Arena::default(), None);
         let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
         let (goal, gains) = (Vec::new(), Vec::new());
-        Ok(Session { gpu, loaded, resident, arena, program, images, text, state, goal, gains })
+        Ok(Session { gpu, loaded, resident, arena, program, images, text, state, goal, gains, guided: false })
     }
 
     /// Gives the model back, and the GPU up.
@@ -117,6 +118,7 @@ impl Session {
         self.text = self.loaded.weights.rows(model.embed_tokens, model.config.vlm.width, tokens)?;
         let graph = model.forward(&self.loaded.weights, options)?;
         self.images.clone_from(&options.images);
+        self.guided = options.guided;
         self.program = Some(Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?);
         Ok(())
     }
@@ -169,6 +171,10 @@ impl Session {
         self.loaded.normalization.state.normalize(&mut self.state);
         self.state.resize(config.state_dim, 0.0);
         match guide {
+            Some(_) if !self.guided => {
+                let name = "goal (prepared without guidance)".to_owned();
+                return Err(EngineError::Input { name, expected: 0, found: config.horizon * config.action_dim * 4 });
+            }
             Some(guide) => (self.goal, self.gains) = guide.inputs(&self.loaded, inputs.state)?,
             None => {
                 self.goal.clear();
@@ -204,6 +210,7 @@ impl Session {
             images: observation.images.iter().map(|(spec, _)| *spec).collect(),
             prompt_tokens: observation.tokens.len(),
             depth_map: true,
+            guided: false,
             taps,
         };
         self.prepare(&options, &observation.tokens)?;

@@ -135,7 +135,8 @@ impl Replay {
         }
         let session = Session::open_with(Gpu::open(&self.gpu)?, loaded, self.kernels)?;
         // The first request says what to prepare for.
-        let forward = ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, taps: false };
+        let forward =
+            ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, guided: true, taps: false };
         let (options, kernels) = (self.gpu.clone(), self.kernels);
         Ok(Thinker { session, forward, tokens: Vec::new(), prompt: None, options, kernels })
     }

@@ -19,8 +19,8 @@ pub struct LinearIn<'a> {
     pub table: &'a [f32],
 }
 
-/// `epilogue( Σ_k x[r, k] · w[j, k] )`: the norm's scale of the row, bias, layer scale, addend, activation; then gate times
-/// value, or RoPE. The first columns go to `y (m, columns)`, those from `split` on to the planes of `side`.
+/// `epilogue( Σ_k x[r, k] · w[j, k] )`: the norm's scale of the row, bias, scale, layer scale, addend, activation; then
+/// gate times value, or RoPE. The first columns go to `y (m, columns)`, those from `split` on to the planes of `side`.
 pub fn linear(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
     let [m, n, k, half] = [p.m, p.n, p.k, p.half].map(|v| v as usize);
     for r in 0..m {
@@ -77,6 +77,7 @@ fn affine(p: &Linear, i: LinearIn<'_>, r: usize, c: usize, sum: f32) -> f32 {
     if set(epilogue::BIAS) {
         v += i.bias[c];
     }
+    v *= p.scale;
     if set(epilogue::LAYER_SCALE) {
         v *= i.layer_scale[c];
     }

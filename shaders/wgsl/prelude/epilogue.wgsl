@@ -1,5 +1,6 @@
 // What a linear layer does with its sums before it stores them. The order is part of the contract: the norm's scale of the
-// row (the caller's), bias, layer scale, addend (residual), activation; then the product of a gate and its value, or RoPE.
+// row (the caller's), bias, scale, layer scale, addend (residual), activation; then the product of a gate and its value, or
+// RoPE.
 
 const BIAS: u32 = 1u;
 const LAYER_SCALE: u32 = 2u;
@@ -31,6 +32,7 @@ fn activate(x: f32) -> f32 {
 fn affine(r: u32, c: u32, sum: f32) -> f32 {
     var v = sum;
     if (params.flags & BIAS) != 0u { v += bias[c]; }
+    v *= params.scale;
     if (params.flags & LAYER_SCALE) != 0u { v *= layer_scale[c]; }
     if (params.flags & ADD) != 0u { v += other[params.other_offset + r * params.other_stride + c]; }
     return v;

@@ -28,6 +28,7 @@ struct Linear {
     flags: u32,
     activation: u32,
     eps: f32,           // of the norm
+    scale: f32,         // of sum and bias
 }
 
 @group(0) @binding(0) var<uniform> params: Linear;

@@ -64,7 +64,7 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "attention_128" => (transformer::attention(&[65, 72, 128]), SUMMED),
         "attention_256" => (transformer::attention(&[129, 256]), SUMMED),
         "scale" => (transformer::scale(), EXACT),
-        "euler" => (transformer::euler(), ROUNDED),
+        "guide" => (transformer::guide(), ROUNDED),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
     };
     (graph, tolerance)

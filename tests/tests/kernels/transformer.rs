@@ -53,6 +53,7 @@ pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -
             let other_rows = if other == 1 { m } else { 1 };
             let fused = Fused {
                 norm: (i % 5 == 2).then(|| (p.vector(k, WeightFormat::F32), 1e-6)),
+                scale: (i % 7 == 3).then_some(-0.3),
                 layer_scale: scaled.then(|| p.vector(n, WeightFormat::F32)),
                 add: (other > 0).then(|| view(g, &format!("other {i}"), other_rows, n, inside).0),
                 activation: activations[activation],
@@ -200,15 +201,15 @@ pub(crate) fn scale() -> Graph {
     })
 }
 
-pub(crate) fn euler() -> Graph {
+pub(crate) fn guide() -> Graph {
     graph(|g| {
         for (i, (rows, cols)) in [(1, 1), (5, 13), (3, 100)].into_iter().enumerate() {
             let x = g.input(&format!("x {i}"), rows, cols);
-            let velocity = g.input(&format!("velocity {i}"), rows, cols);
+            let y = g.input(&format!("y {i}"), rows, cols);
             let goal = g.input(&format!("goal {i}"), rows, cols);
             let gains = g.input(&format!("gains {i}"), 3, rows);
-            g.euler(x, velocity, (goal, gains.slice(1, 1)), (-0.1, -0.7));
-            g.output(format!("({rows}, {cols})"), x);
+            g.guide(x, y, (goal, gains.slice(1, 1)), (-0.1, -0.7));
+            g.output(format!("({rows}, {cols})"), y);
         }
     })
 }

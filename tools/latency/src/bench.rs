@@ -53,7 +53,10 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let tokens: Vec<i32> = (0..prompt).map(|i| (i % config.vocab) as i32).collect();
     let spec = ImageSpec::rgb(IMAGE[0], IMAGE[1]);
     let images = vec![spec; config.views.len()];
-    session.prepare(&ForwardOptions { images, prompt_tokens: prompt, depth_map: false, taps: false }, &tokens)?;
+    session.prepare(
+        &ForwardOptions { images, prompt_tokens: prompt, depth_map: false, guided: false, taps: false },
+        &tokens,
+    )?;
 
     let bytes: Vec<u8> = random::normal(o.seed, spec.bytes()).iter().map(|v| (v * 64.0 + 128.0) as u8).collect();
     let images: Vec<&[u8]> = config.views.iter().map(|_| bytes.as_slice()).collect();
