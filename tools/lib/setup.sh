@@ -10,6 +10,8 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 source "$root/tools/lib/driver.sh"
 # shellcheck source=tools/lib/build.sh
 source "$root/tools/lib/build.sh"
+# shellcheck source=tools/lib/trials.sh
+source "$root/tools/lib/trials.sh"
 
 extra_tools=()        # commands that the calling script needs besides (git, shellcheck, cargo-fmt, …)
 missing_packages=()   # Debian package names

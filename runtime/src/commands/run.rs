@@ -67,7 +67,8 @@ impl Run {
             config.record = Some(RecordSection { folder, limit_mb });
         }
         let robot = Robot::open(config, Faults::new(self.fault))?;
-        let options = RunOptions { seconds: self.seconds, picture: self.picture, clear_fault: self.clear_fault };
+        let options =
+            RunOptions { seconds: self.seconds, picture: self.picture, clear_fault: self.clear_fault, sights: None };
         let outcome = robot.run(&options)?;
         println!("{}\n\n{}\n", outcome.header, outcome.table);
         println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);

@@ -4,7 +4,7 @@ use firmware_bridge::message::{Ack, Fault, Mode, Reason, State as Report, kind};
 
 use super::core::{Event, State};
 use super::robot::RunError;
-use super::run::{Line, Loop};
+use super::run::{Line, Loop, Sight};
 use crate::clock::monotonic_ns;
 use crate::link::Event as LinkEvent;
 use crate::telemetry::{Track, counter, stage};
@@ -65,6 +65,7 @@ impl Loop {
         if let Some(tape) = &self.tape {
             tape.report(report, controller_us, received_ns);
         }
+        self.show(|| Sight::Report { report: Box::new(*report), controller_us });
         self.controller.measured.clear();
         self.controller.measured.extend_from_slice(report.measured.as_slice());
         self.controller.mode = Some(report.mode);

@@ -13,4 +13,4 @@ pub(crate) mod thinker;
 mod worker;
 
 pub use robot::{Robot, RunError};
-pub use run::{Outcome, RunOptions};
+pub use run::{Outcome, RunOptions, Sight};

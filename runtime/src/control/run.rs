@@ -1,11 +1,11 @@
 //! The loop itself: one control thread with a steady tick; cameras and inference have threads of their own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use firmware_bridge::joint::JointTable;
-use firmware_bridge::message::Mode;
+use firmware_bridge::message::{Mode, State as Report};
 use firmware_bridge::sim::Sim;
 
 use super::core::{Command, Event, State, next};
@@ -40,6 +40,29 @@ const PATH_NS: u64 = 50_000_000;
 /// A tick that comes this much later than the one before, or before it, means that the clock jumped or the loop hung.
 const JUMP_NS: u64 = NS_PER_S;
 
+/// What somebody who watches a run sees of it.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// The loop is in another state.
+    State(State),
+    /// A chunk was sent for the first time.
+    Sent {
+        /// Its name.
+        id: u32,
+        /// `(steps, joints)`
+        positions: Vec<f32>,
+        /// Controller time after which no step of it may be followed.
+        until_us: u64,
+    },
+    /// The controller reported.
+    Report {
+        /// What.
+        report: Box<Report>,
+        /// When, by its clock.
+        controller_us: u64,
+    },
+}
+
 /// What a run is to do besides.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -49,6 +72,8 @@ pub struct RunOptions {
     pub picture: Option<PathBuf>,
     /// Clear a fault that the controller latched before.
     pub clear_fault: bool,
+    /// Who watches.
+    pub sights: Option<mpsc::Sender<Sight>>,
 }
 
 /// What a run gave.
@@ -121,6 +146,7 @@ pub(super) struct Loop {
     pub(super) detail: String,
     pub(super) recorder: Recorder,
     pub(super) tape: Option<Arc<Tape>>,
+    pub(super) sights: Option<mpsc::Sender<Sight>>,
     notify: Notify,
     pub(super) worker: Worker,
     pub(super) spare: Option<Request>,
@@ -213,6 +239,7 @@ impl Robot {
             detail: String::new(),
             recorder: Recorder::open(&info.to_json()),
             tape,
+            sights: options.sights.clone(),
             notify: Notify::new(),
             spare: Some(Request::default()),
             planner,
@@ -246,7 +273,7 @@ impl Loop {
         let draw = |path| scenery.picture(path, &config, &self.views, &self.feeds, &self.controller.measured);
         let picture = options.picture.as_deref().map(draw).transpose()?;
         let (target, travelled) = (scenery.target(config.model.prompt.as_deref()), scenery.travelled());
-        drop((self.feeds, self.line, self.worker, self.sim, self.tape));
+        drop((self.feeds, self.line, self.worker, self.sim, self.tape, self.sights));
         match state {
             State::Fault(_) => Err(RunError::Fault { state, detail }),
             // A time was given, and it was not enough for a single chunk.
@@ -384,6 +411,14 @@ impl Loop {
         Ok(())
     }
 
+    /// Shows something to who watches.
+    pub(super) fn show(&self, sight: impl FnOnce() -> Sight) {
+        if let Some(sights) = &self.sights {
+            // Nobody watches any more: no matter.
+            let _ = sights.send(sight());
+        }
+    }
+
     /// Goes to the next state and does what belongs to it.
     pub(super) fn happened(&mut self, event: Event) -> Result<(), RunError> {
         let (state, command) = next(self.state, event);
@@ -402,6 +437,7 @@ impl Loop {
                 (self.looking, self.outgoing) = (None, None);
             }
             self.state = state;
+            self.show(|| Sight::State(state));
             let active = state == State::Active;
             self.recorder.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
             if active {

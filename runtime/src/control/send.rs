@@ -4,17 +4,17 @@ use firmware_bridge::message::Interpolation;
 
 use super::core::{Event, State};
 use super::robot::RunError;
-use super::run::{Line, Loop};
+use super::run::{Line, Loop, Sight};
 use super::thinker::Reply;
 use super::worker::Thought;
 use crate::action::Planned;
 use crate::camera::Image;
-use crate::clock::monotonic_ns;
+use crate::clock::{NS_PER_S, monotonic_ns};
 use crate::link::{ActionChunk, ClockOffset, Start};
 use crate::telemetry::{Track, stage};
 
-/// A chunk without a verdict is sent again after this long.
-const AGAIN_NS: u64 = 20_000_000;
+/// A chunk without a verdict is sent again after this long, and after twice its time on the line.
+const AGAIN_NS: u64 = 10_000_000;
 
 /// A chunk on its way to the controller.
 #[derive(Clone, Debug)]
@@ -123,6 +123,8 @@ impl Loop {
         if let Some(tape) = &self.tape {
             tape.chunk(&planned, number, stamp_ns, sent_ns);
         }
+        let until_us = planned.start_us + u64::from(planned.validity_us);
+        self.show(|| Sight::Sent { id: planned.id, positions: planned.positions.clone(), until_us });
         let r = &mut self.recorder;
         r.span(Track::Control, stage::MERGE, number, began_ns, limited_ns);
         r.span(Track::Control, stage::WRITE, number, limited_ns, sent_ns);
@@ -151,7 +153,10 @@ impl Loop {
 
     /// Sends a chunk again that has no verdict yet, until its time is over: the line may have lost it, or the verdict.
     pub(super) fn send_again(&mut self, now: u64) -> Result<(), RunError> {
-        let Some(mut outgoing) = self.outgoing.take_if(|o| now.saturating_sub(o.again_ns) >= AGAIN_NS) else {
+        let bits = self.planner.pending().map_or(0, |p| (p.positions.len() as u64 * 4 + 64) * 10);
+        let on_line_ns = bits * NS_PER_S / u64::from(self.config.link.baud.max(1));
+        let wait_ns = AGAIN_NS.max(2 * on_line_ns);
+        let Some(mut outgoing) = self.outgoing.take_if(|o| now.saturating_sub(o.again_ns) >= wait_ns) else {
             return Ok(());
         };
         let Some(planned) = self.planner.pending().filter(|p| p.id == outgoing.id).cloned() else {

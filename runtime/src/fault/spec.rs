@@ -128,6 +128,9 @@ impl FromStr for Spec {
         {
             return Err(refuse("a negative time".to_owned()));
         }
+        if kind == Kind::ClockJump && value <= 0.0 {
+            return Err(refuse(format!("a jump of {value} s: CLOCK_MONOTONIC only goes ahead")));
+        }
         if view.is_some() && !kind.is_camera() {
             return Err(refuse(format!("a view for {name}, which is not a camera's")));
         }
@@ -177,6 +180,7 @@ mod tests {
             ("slow-gpu=x", "for a number"),
             ("slow-gpu=inf", "the number inf"),
             ("slow-gpu@-1", "negative"),
+            ("clock-jump=-1", "only goes ahead"),
         ] {
             let said = text.parse::<Spec>().unwrap_err().to_string();
             assert!(said.contains(problem) && said.contains(text), "{said}");
