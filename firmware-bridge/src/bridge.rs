@@ -70,7 +70,8 @@ where
         // There is no one to tell before the first hello.
         if self.controller.session() != 0 && now_us >= self.telemetry_due_us {
             let period_us = u64::from(self.controller.config().telemetry_us);
-            self.telemetry_due_us = now_us.saturating_add(period_us);
+            // A late one does not make the next one late.
+            self.telemetry_due_us = self.telemetry_due_us.saturating_add(period_us).max(now_us);
             let state = self.controller.state(&self.decoder.counters(), self.outbox.dropped);
             self.outbox.push(&Message::State(state), self.controller.session(), now_us);
         }

@@ -9,7 +9,8 @@
 //! * [`joint`]: joints, their units and limits;
 //! * [`controller`]: the controller's state machine, pure in time;
 //! * [`bridge`]: the controller behind a serial line of `embedded-io` traits;
-//! * [`output`]: what drives the joints, with a back-end over `embedded-hal` PWM;
+//! * [`ring`]: bytes between a serial interrupt and the main loop;
+//! * [`output`]: what drives the joints: PWM servos, servos on a serial bus, a simulation;
 //! * `sim` (feature `sim`, needs `std`): the same controller behind a pseudo-terminal.
 //!
 //! Times are microseconds (`_us`); each side's clock is its own monotonic clock.
@@ -36,6 +37,7 @@ pub mod joint;
 pub mod message;
 mod motion;
 pub mod output;
+pub mod ring;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod wire;

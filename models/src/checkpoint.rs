@@ -34,14 +34,14 @@ pub(crate) struct Entry {
 }
 
 /// Where a tensor's bytes lie: the file, and the bytes in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     file: usize,
     range: Range<usize>,
 }
 
-/// One safetensors file or several, mapped; every tensor's place is known and lies within its file.
-#[derive(Debug)]
+/// One safetensors file or several, mapped; every tensor's place is known and lies within its file. Without files by default.
+#[derive(Debug, Default)]
 pub struct Checkpoint {
     path: PathBuf,
     maps: Vec<Mmap>,
@@ -104,13 +104,21 @@ impl Checkpoint {
     /// wrote the directory, its files are as it wrote them.
     ///
     /// # Errors
-    /// As [`open`](Self::open), [`ModelError::Json`], [`ModelError::Shards`] with all that contradicts the index, and
-    /// [`ModelError::Altered`] with all files that are not as the manifest says.
+    /// As [`open`](Self::open), [`ModelError::Json`], [`ModelError::Format`] for a checkpoint of another format,
+    /// [`ModelError::Shards`] with all that contradicts the index, and [`ModelError::Altered`] with all files that are not as
+    /// the manifest says.
     pub fn open_model(dir: &Path) -> Result<Checkpoint, ModelError> {
         manifest::verify(dir)?;
         let whole = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        if whole.exists() || !index.exists() { Checkpoint::open(&whole) } else { Checkpoint::open_shards(dir, index) }
+        match (whole.exists(), index.exists()) {
+            (false, true) => Checkpoint::open_shards(dir, index),
+            (false, false) => match other_format(dir) {
+                Some(found) => Err(ModelError::Format { path: dir.to_owned(), found }),
+                None => Checkpoint::open(&whole),
+            },
+            (true, _) => Checkpoint::open(&whole),
+        }
     }
 
     fn open_shards(dir: &Path, path: PathBuf) -> Result<Checkpoint, ModelError> {
@@ -174,6 +182,18 @@ impl Checkpoint {
         self.entries.keys().map(String::as_str)
     }
 
+    /// Of some names for a tensor that is not there the one that begins most as another tensor's name does.
+    pub(crate) fn likeliest(&self, candidates: &[String]) -> Option<String> {
+        let common = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+        let longest = |candidate: &&String| {
+            let before = self.entries.range::<String, _>(..*candidate).next_back();
+            let after = self.entries.range::<String, _>(*candidate..).next();
+            before.into_iter().chain(after).map(|(name, _)| common(name, candidate)).max()
+        };
+        // Of equals the first.
+        candidates.iter().rev().max_by_key(longest).cloned()
+    }
+
     /// Shape of a tensor; of a packed one that of its numbers.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|e| e.shape.as_slice())
@@ -191,7 +211,11 @@ impl Checkpoint {
         Some(float_format(dtype)?.decode(bytes, &[]))
     }
 
+    /// Bytes of a place; none of an empty one.
     pub(crate) fn at(&self, place: &Place) -> Option<&[u8]> {
+        if place.range.is_empty() {
+            return Some(&[]);
+        }
         self.maps.get(place.file)?.get(place.range.clone())
     }
 
@@ -215,6 +239,30 @@ impl Checkpoint {
     pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries
     }
+}
+
+/// What a directory without safetensors holds instead.
+fn other_format(dir: &Path) -> Option<String> {
+    if ["_METADATA", "params/_METADATA"].iter().any(|file| dir.join(file).exists()) {
+        return Some(
+            "openpi's JAX checkpoint: its examples/convert_jax_model_to_pytorch.py writes safetensors".to_owned(),
+        );
+    }
+    let files =
+        std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let mut files: Vec<String> = files.collect();
+    files.sort();
+    let advice = |file: &String| match file.rsplit_once('.')? {
+        ("adapter_model", "safetensors") => {
+            Some("an adapter without its base: merge the two (PEFT's merge_and_unload)")
+        }
+        (_, "pt" | "pth" | "bin" | "ckpt") => {
+            Some("PyTorch's own format, which can hold programs: save its state dictionary as safetensors")
+        }
+        (_, "gguf" | "onnx" | "engine" | "msgpack" | "npz") => Some("which Fathom does not read"),
+        _ => None,
+    };
+    files.iter().find_map(|file| Some(format!("{file}: {}", advice(file)?)))
 }
 
 /// First element of floats that is NaN or infinite.

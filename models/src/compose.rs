@@ -4,15 +4,31 @@
 use std::fs;
 use std::path::Path;
 
-use crate::checkpoint::float_format;
+use crate::checkpoint::{float_format, not_finite};
 use crate::config::{Depth, DepthHead, ModelConfig, NormalizationMode, PosInterpolation, Vit};
+use crate::depth_anything::Encoder;
 use crate::depthvla::Model;
-use crate::error::{ModelError, TensorProblem};
+use crate::error::{ConfigError, ModelError, TensorProblem};
 use crate::families::Loaded;
 use crate::normalize::Affine;
 use crate::params::{Param, ParamId, Role};
 use crate::save::{Saved, Values, write_model};
-use crate::weights::{Checkpoint, WeightFormat};
+use crate::weights::{Checkpoint, WeightFormat, Weights};
+
+/// What a model is composed of.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// A pi0, or a PaliGemma of [`load_base`](crate::families::load_base): then the action expert is in neither.
+    pub base: &'a Loaded,
+    /// The depth encoder. The depth expert has the action expert's sizes.
+    pub encoder: &'a Encoder,
+    /// Tensors of what is in neither, under Fathom's names; `None`, and those it lacks: from the seed.
+    pub given: Option<&'a Checkpoint>,
+    /// Those of the base's views that the depth branch looks at.
+    pub views: &'a [String],
+    /// Of what comes from nowhere.
+    pub seed: u64,
+}
 
 /// Where each part of a composed model came from, in tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,33 +37,26 @@ pub struct Origins {
     pub pi0: usize,
     /// From the depth model.
     pub encoder: usize,
+    /// Given.
+    pub given: usize,
     /// From the seed.
     pub random: usize,
 }
 
 /// Writes the directory `output`.
 ///
-/// `pi0` may be a PaliGemma of [`load_base`](crate::families::load_base), whose action expert then comes from the seed.
-/// `encoder` is a Hugging Face `Dinov2Model` or `DepthAnythingForDepthEstimation` checkpoint; `views` are those of the
-/// pi0's views that the depth branch looks at. The depth expert has the action expert's sizes.
-///
 /// # Errors
-/// [`ModelError::Config`] when the pi0 has a depth branch already, statistics step by step, or a view is not its, [`ModelError::Tensors`] for an
-/// encoder that is none, [`ModelError::Io`].
-pub fn compose(
-    pi0: &Loaded,
-    encoder: &Checkpoint,
-    views: &[String],
-    seed: u64,
-    output: &Path,
-) -> Result<Origins, ModelError> {
+/// [`ModelError::Config`] when the base has a depth branch already, statistics step by step, or a view is not its,
+/// [`ModelError::Tensors`] for given tensors that have no place or do not fit it, [`ModelError::Io`].
+pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelError> {
+    let Sources { base: pi0, encoder, given, views, seed } = *sources;
     let base = &pi0.model.config;
     if !pi0.normalization.steps.is_empty() {
         let field = "use_stepwise_action_norm".to_owned();
         let (expected, found) = ("false: norm_stats.json has one list for all steps".to_owned(), "true".to_owned());
-        return Err(crate::ConfigError { field, expected, found }.into());
+        return Err(ConfigError { field, expected, found }.into());
     }
-    let depth = depth_branch(base, encoder, views)?;
+    let depth = depth_branch(base, &encoder.tower, views)?;
     let (mean, std) = (&pi0.normalization.state, &pi0.normalization.action);
     // The pi0's statistics are written as they act: offset and scale, without an eps of their own.
     let config = ModelConfig {
@@ -59,36 +68,39 @@ pub fn compose(
     let model = Model::new(config)?;
     let mut origins = Origins::default();
     let (mut tensors, mut problems) = (Vec::new(), Vec::new());
+    let mut given_names: Vec<&str> = given.iter().flat_map(|g| g.names()).collect();
     for param in &model.params.params {
-        let mut save = |values| tensors.push(Saved::of(param, values));
-        let own = pi0.model.params.params.iter().position(|p| p.name == param.name);
-        let own = own.map(|i| ParamId(i as u32));
-        if let Some((format, bytes, _)) = own.and_then(|id| pi0.weights.encoded(id).ok()) {
-            origins.pi0 += 1;
-            match own.filter(|_| !format.is_float()) {
-                Some(id) => {
-                    let values = pi0.weights.host(id)?;
-                    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-                    save(Values::Given(WeightFormat::F32, bytes.into()));
-                }
-                None => save(Values::Given(format, bytes.into())),
+        let mut save = |count: &mut usize, values| {
+            *count += 1;
+            tensors.push(Saved::of(param, values));
+        };
+        let own = pi0.model.params.params.iter().position(|p| p.name == param.name).map(|i| ParamId(i as u32));
+        let of_encoder = param.name.strip_prefix("depth_encoder.");
+        if let Some(values) = own.and_then(|id| values(&pi0.weights, id).transpose()) {
+            save(&mut origins.pi0, values?);
+        } else if let Some(part) = of_encoder {
+            // What inference does not use may be missing.
+            if let Some(values) = encoder.id(part).and_then(|id| values(&encoder.weights, id).transpose()) {
+                save(&mut origins.encoder, values?);
             }
-        } else if let Some(bare) = param.name.strip_prefix("depth_encoder.") {
-            match encoder_tensor(encoder, bare, param) {
-                Ok(Some((format, bytes))) => {
-                    origins.encoder += 1;
-                    save(Values::Given(format, bytes.into()));
-                }
-                Ok(None) => {}
+        } else if let Some((file, at)) = given.zip(given_names.iter().position(|name| *name == param.name)) {
+            given_names.swap_remove(at);
+            match fitting(file, param) {
+                Ok(values) => save(&mut origins.given, values),
                 Err(problem) => problems.push(problem),
             }
         } else if param.role != Role::Unused {
-            origins.random += 1;
-            save(Values::Random(param, seed));
+            save(&mut origins.random, Values::Random(param, seed));
         }
     }
-    if !problems.is_empty() {
-        return Err(ModelError::Tensors { path: encoder.path().to_owned(), problems });
+    if let Some(given) = given {
+        let shape = |name: &str| given.shape(name).unwrap_or_default().to_vec();
+        let unexpected =
+            given_names.iter().map(|n| TensorProblem::Unexpected { name: (*n).to_owned(), shape: shape(n) });
+        problems.extend(unexpected);
+        if !problems.is_empty() {
+            return Err(ModelError::Tensors { path: given.path().to_owned(), problems });
+        }
     }
     write_model(output, &model.config, &tensors)?;
     if pi0.normalization.source.is_some() {
@@ -107,64 +119,53 @@ fn write(path: std::path::PathBuf, json: &serde_json::Value) -> Result<(), Model
     fs::write(&path, format!("{json:#}\n")).map_err(|source| ModelError::Io { path, source })
 }
 
-/// The encoder's tensor for `param`, whose name there is `bare` or begins with `backbone.`; `None` for one that may be left
-/// out and is.
-fn encoder_tensor<'a>(
-    encoder: &'a Checkpoint,
-    bare: &str,
-    param: &Param,
-) -> Result<Option<(WeightFormat, &'a [u8])>, TensorProblem> {
-    let names = [format!("backbone.{bare}"), bare.to_owned(), param.name.clone()];
-    let found = names.iter().find_map(|name| Some((name, encoder.shape(name)?, encoder.tensor(name)?)));
-    let Some((name, shape, (dtype, bytes))) = found else {
-        let (name, shape) = (bare.to_owned(), param.shape.clone());
-        return if param.role == Role::Unused { Ok(None) } else { Err(TensorProblem::Missing { name, shape }) };
+/// The values of a parameter, those of a quantised one as f32; `None` for one that may be left out and is.
+fn values(weights: &Weights, id: ParamId) -> Result<Option<Values<'_>>, ModelError> {
+    match weights.encoded(id) {
+        Err(_) => Ok(None),
+        Ok((format, bytes, _)) if format.is_float() => Ok(Some(Values::Given(format, bytes.into()))),
+        Ok(_) => {
+            let bytes: Vec<u8> = weights.host(id)?.iter().flat_map(|v| v.to_le_bytes()).collect();
+            Ok(Some(Values::Given(WeightFormat::F32, bytes.into())))
+        }
+    }
+}
+
+/// The tensor of `file` that has the name of `param`.
+fn fitting<'a>(file: &'a Checkpoint, param: &Param) -> Result<Values<'a>, TensorProblem> {
+    let name = param.name.clone();
+    let (Some(shape), Some((dtype, bytes))) = (file.shape(&name), file.tensor(&name)) else {
+        return Err(TensorProblem::Missing { name, shape: param.shape.clone() });
     };
-    let name = name.clone();
     if shape != param.shape {
         return Err(TensorProblem::Misshapen { name, expected: param.shape.clone(), found: shape.to_vec() });
     }
-    let format = float_format(dtype).ok_or(TensorProblem::Dtype { name, found: format!("{dtype:?}") })?;
-    Ok(Some((format, bytes)))
+    let Some(format) = float_format(dtype) else {
+        return Err(TensorProblem::Dtype { name, found: format!("{dtype:?}") });
+    };
+    match not_finite(format, bytes) {
+        Some(index) => {
+            let value = format.decode(bytes, &[]).get(index).copied().unwrap_or(f32::NAN);
+            Err(TensorProblem::NotFinite { name, index, value })
+        }
+        None => Ok(Values::Given(format, bytes.into())),
+    }
 }
 
-/// The depth branch whose encoder has the sizes of the checkpoint's tensors.
-fn depth_branch(base: &ModelConfig, encoder: &Checkpoint, views: &[String]) -> Result<Depth, ModelError> {
+/// The depth branch of a base, around an encoder.
+fn depth_branch(base: &ModelConfig, tower: &Vit, views: &[String]) -> Result<Depth, ModelError> {
     if base.depth.is_some() {
         let (expected, found) = ("a pi0".to_owned(), "a model with a depth branch".to_owned());
-        return Err(crate::ConfigError { field: "depth".to_owned(), expected, found }.into());
+        return Err(ConfigError { field: "depth".to_owned(), expected, found }.into());
     }
-    let root = if encoder.shape("backbone.embeddings.cls_token").is_some() { "backbone." } else { "" };
-    let shape = |part: &str, dimensions: usize| {
-        let name = format!("{root}{part}");
-        match encoder.shape(&name) {
-            Some(shape) if shape.len() == dimensions => Ok(shape.to_vec()),
-            found => {
-                let expected = vec![0; dimensions];
-                let problem = match found {
-                    Some(found) => TensorProblem::Misshapen { name, expected, found: found.to_vec() },
-                    None => TensorProblem::Missing { name, shape: expected },
-                };
-                Err(ModelError::Tensors { path: encoder.path().to_owned(), problems: vec![problem] })
-            }
-        }
-    };
-    let projection = shape("embeddings.patch_embeddings.projection.weight", 4)?;
-    let positions = shape("embeddings.position_embeddings", 3)?;
-    let fc1 = shape("encoder.layer.0.mlp.fc1.weight", 2)?;
-    let (width, patch) = (projection[0], projection[3]);
-    let has = |i: usize| encoder.shape(&format!("{root}encoder.layer.{i}.norm1.weight")).is_some();
-    let layers = (0..).take_while(|i| has(*i)).count();
-    // DINOv2's heads are 64 wide at every size.
-    let heads = (width / 64).max(1);
-    let image_size = base.vision.grid() * patch;
     Ok(Depth {
         views: views.to_vec(),
-        encoder: Vit { image_size, patch, width, layers, heads, mlp: fc1[0], eps: 1e-6 },
-        pos_grid: (positions[1].max(1) - 1).isqrt(),
+        // One patch of it for each of the vision tower's.
+        encoder: Vit { image_size: base.vision.grid() * tower.patch, ..*tower },
+        pos_grid: tower.grid(),
         pos_interpolation: PosInterpolation::Size,
         expert: base.action,
-        in_proj: width != base.action.width,
+        in_proj: tower.width != base.action.width,
         scale_input: 1.0,
         pos_base: 0,
         proprio_sees_depth: true,

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use crate::builder::{Activation, Fused, GraphBuilder};
 use crate::error::ModelError;
-use crate::families::read_json;
 use crate::graph::{Graph, Tensor};
 use crate::image::{self, ImageSpec};
 use crate::maps::{Conv, Map};
@@ -14,8 +13,10 @@ use crate::vit::{self, VitParams};
 use crate::weights::{Checkpoint, Weights};
 
 mod config;
+mod dinov2;
 
 pub use config::{DepthAnythingConfig, DepthKind, Processor, Reassemble, read};
+pub use dinov2::Encoder;
 
 /// Most bytes of one map in the head: beyond, it works in bands of rows. It is a fourth of what the software
 /// driver binds at once.
@@ -61,12 +62,6 @@ pub struct DepthOptions {
     pub taps: bool,
     /// Most bytes of one map in the head; see [`BAND_BYTES`].
     pub band_bytes: usize,
-}
-
-/// Whether `config.json` in `dir` says that it is a Depth Anything.
-pub fn recognises(dir: &Path) -> bool {
-    let config = read_json::<serde_json::Value>(&dir.join("config.json"));
-    config.is_ok_and(|c| c.get("model_type").is_some_and(|kind| kind == "depth_anything"))
 }
 
 /// Loads the model in the Hugging Face directory `dir`.

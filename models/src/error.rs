@@ -19,6 +19,14 @@ pub enum ModelError {
         /// Why.
         source: safetensors::SafeTensorError,
     },
+    /// A directory with a checkpoint of another format.
+    #[error("{}: expected model.safetensors or model.safetensors.index.json, found {found}", path.display())]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// What is there, and how it becomes safetensors.
+        found: String,
+    },
     /// A JSON file does not have the expected form.
     #[error("{}: {source}", path.display())]
     Json {
@@ -122,11 +130,11 @@ pub struct ConfigError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TensorProblem {
     /// The model needs it; the checkpoint lacks it.
-    #[error("missing     {name} {shape:?}")]
+    #[error("missing     {name} {}", dimensions(shape))]
     Missing {
         /// Name in the checkpoint.
         name: String,
-        /// Needed shape.
+        /// Needed shape; 0 for a dimension that this tensor would tell.
         shape: Vec<usize>,
     },
     /// The checkpoint has it; the model has no place for it.
@@ -138,11 +146,11 @@ pub enum TensorProblem {
         shape: Vec<usize>,
     },
     /// It has another shape.
-    #[error("misshapen   {name}: expected {expected:?}, found {found:?}")]
+    #[error("misshapen   {name}: expected {}, found {found:?}", dimensions(expected))]
     Misshapen {
         /// Name in the checkpoint.
         name: String,
-        /// Needed shape.
+        /// Needed shape; 0 for a dimension that this tensor would tell.
         expected: Vec<usize>,
         /// Found shape.
         found: Vec<usize>,
@@ -200,6 +208,12 @@ pub enum ShardProblem {
         /// The files.
         files: [String; 2],
     },
+}
+
+/// A shape as it is written, with `_` for a dimension that is not known.
+fn dimensions(shape: &[usize]) -> String {
+    let dimension = |d: &usize| if *d == 0 { "_".to_owned() } else { d.to_string() };
+    format!("[{}]", shape.iter().map(dimension).collect::<Vec<_>>().join(", "))
 }
 
 /// A way in which a file is not as a manifest says.

@@ -83,6 +83,22 @@ impl Family {
         }
     }
 
+    /// Its names.
+    fn names(self) -> NameMap {
+        match self {
+            Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => {
+                NameMap { names: pi0::names, ignored: pi0::ignored }
+            }
+            Family::OpenPiZero | Family::Galaxea => {
+                NameMap { names: open_pi_zero::names, ignored: open_pi_zero::ignored }
+            }
+            Family::PaliGemma => NameMap { names: paligemma::names, ignored: paligemma::ignored },
+            Family::DepthVla | Family::Dinov2 | Family::DepthAnything => {
+                NameMap { names: |own| vec![own.to_owned()], ignored: |_| false }
+            }
+        }
+    }
+
     /// What a checkpoint is for that gives no actions.
     pub fn purpose(self) -> Option<&'static str> {
         match self {
@@ -95,16 +111,18 @@ impl Family {
 
     /// What `config.json` says, where it says it.
     fn of(config: &serde_json::Value) -> Option<Family> {
-        let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
-        match kind {
-            Some("depthvla") => Some(Family::DepthVla),
-            Some("pi0") => Some(Family::LerobotPi0),
-            Some("pi05") => Some(Family::LerobotPi05),
-            Some("paligemma") => Some(Family::PaliGemma),
-            Some("dinov2") => Some(Family::Dinov2),
-            Some("depth_anything") => Some(Family::DepthAnything),
-            Some(_) => None,
-            None => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
+        // lerobot has a type, Hugging Face and Fathom a model_type: transformers' own PI0 is not lerobot's.
+        let [policy, model] = ["type", "model_type"].map(|key| config.get(key).and_then(serde_json::Value::as_str));
+        match (policy, model) {
+            (Some("pi0"), _) => Some(Family::LerobotPi0),
+            (Some("pi05"), _) => Some(Family::LerobotPi05),
+            (Some(_), _) => None,
+            (None, Some("depthvla")) => Some(Family::DepthVla),
+            (None, Some("paligemma")) => Some(Family::PaliGemma),
+            (None, Some("dinov2")) => Some(Family::Dinov2),
+            (None, Some("depth_anything")) => Some(Family::DepthAnything),
+            (None, Some(_)) => None,
+            (None, None) => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
         }
     }
 }
@@ -133,6 +151,15 @@ impl std::str::FromStr for Family {
     }
 }
 
+/// A family's names for what Fathom has names for.
+#[derive(Clone, Copy)]
+struct NameMap {
+    /// Names that a parameter of Fathom's naming may have, most likely first.
+    names: fn(&str) -> Vec<String>,
+    /// Whether a tensor that is no parameter may be there.
+    ignored: fn(&str) -> bool,
+}
+
 /// A model ready for inference.
 #[derive(Debug)]
 pub struct Loaded {
@@ -150,6 +177,8 @@ pub struct Loaded {
     pub action_dim: usize,
     /// Views that the checkpoint has and the robot lacks: their tokens are left out.
     pub skipped_views: Vec<String>,
+    /// Views that have the robot's names of its cameras, by these names: the checkpoint's.
+    pub cameras: BTreeMap<String, String>,
 }
 
 impl Loaded {
@@ -196,6 +225,11 @@ fn check_lengths(dir: &Path, lengths: [(&str, usize, usize); 2]) -> Result<(), M
         }
     }
     Ok(())
+}
+
+/// The family that `config.json` in `dir` names, where it is there and does.
+pub fn told(dir: &Path) -> Option<Family> {
+    Family::of(&read_json(&dir.join("config.json")).ok()?)
 }
 
 /// Loads the model in the directory `dir`, whose files say which family it is of.
@@ -296,26 +330,20 @@ fn resolve(
     let hints = Hints::read(dir)?;
     config.resize = hints.resize.unwrap_or(config.resize);
     config.prompt = hints.prompt.unwrap_or(config.prompt);
+    let cameras = match hints.cameras {
+        Some(cameras) => cameras,
+        None => lerobot_stats::cameras(dir, &config.views)?,
+    };
+    rename_views(&mut config, &cameras)?;
     let model = Model::new(config)?;
-    let names = |p: &Param| match family {
-        Family::DepthVla => vec![p.name.clone()],
-        Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::names(&p.name),
-        Family::OpenPiZero | Family::Galaxea => open_pi_zero::names(&p.name),
-        _ => paligemma::names(&p.name),
-    };
-    let ignored = |name: &str| match family {
-        Family::DepthVla => false,
-        Family::LerobotPi0 | Family::LerobotPi05 | Family::Openpi => pi0::ignored(name),
-        Family::OpenPiZero | Family::Galaxea => open_pi_zero::ignored(name),
-        _ => paligemma::ignored(name),
-    };
+    let NameMap { names, ignored } = family.names();
     let mut params = model.params.clone();
     for param in params.params.iter_mut().filter(|p| family == Family::PaliGemma && !paligemma::has(&p.name)) {
         param.role = Role::Unused;
     }
-    let weights = Weights::resolve(checkpoint, &params, names, ignored)?;
+    let weights = Weights::resolve(checkpoint, &params, |p: &Param| names(&p.name), ignored)?;
     let skipped_views = Vec::new();
-    let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views };
+    let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views, cameras };
     if let Some(views) = &hints.views {
         let known = &loaded.model.config.views;
         if let Some(view) = views.iter().find(|v| !known.contains(v)) {
@@ -326,6 +354,22 @@ fn resolve(
         loaded.skip_views(&skipped)?;
     }
     Ok(loaded)
+}
+
+/// Gives views the robot's names of its cameras.
+fn rename_views(config: &mut ModelConfig, cameras: &BTreeMap<String, String>) -> Result<(), ModelError> {
+    let own = config.views.clone();
+    for (camera, view) in cameras {
+        if !own.contains(view) {
+            let (field, expected) = ("fathom.json: cameras".to_owned(), format!("some of {own:?}"));
+            return Err(ConfigError { field, expected, found: view.clone() }.into());
+        }
+        let depth = config.depth.iter_mut().map(|d| &mut d.views);
+        for name in std::iter::once(&mut config.views).chain(depth).flatten().filter(|name| *name == view) {
+            name.clone_from(camera);
+        }
+    }
+    Ok(())
 }
 
 fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> Result<Described, ModelError> {
@@ -361,6 +405,8 @@ struct Hints {
     /// The cameras that the robot has: the checkpoint's others are skipped. For open-pi-zero and Galaxea, whose files do not
     /// name them, all cameras in order.
     views: Option<Vec<String>>,
+    /// The robot's names of cameras, and which view of the checkpoint each is.
+    cameras: Option<BTreeMap<String, String>>,
     /// Instead of the family's own.
     resize: Option<Resize>,
     /// Instead of the family's own.

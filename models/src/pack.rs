@@ -103,7 +103,7 @@ impl Source {
     /// # Errors
     /// As [`families::load_base`] and [`depth_anything::load`].
     pub fn open(dir: &Path, family: Option<Family>) -> Result<Source, ModelError> {
-        if matches!(family, None | Some(Family::DepthAnything)) && depth_anything::recognises(dir) {
+        if family.or(families::told(dir)) == Some(Family::DepthAnything) {
             let (model, weights) = depth_anything::load(dir)?;
             return Ok(Source::Depth(Box::new(model), Box::new(weights)));
         }

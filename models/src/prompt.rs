@@ -14,7 +14,7 @@ const BINS: f64 = 256.0;
 pub fn text(loaded: &Loaded, task: &str, state: &[f32]) -> String {
     match loaded.model.config.prompt {
         PromptFormat::Task => task.to_owned(),
-        PromptFormat::Lerobot => format!("{task}{}", if task.ends_with('\n') { "" } else { "\n" }),
+        PromptFormat::Lerobot => lerobot(task),
         PromptFormat::OpenPiZero => format!("{task}\n"),
         PromptFormat::Galaxea => format!("Task: [Low]: {task}, "),
         PromptFormat::TaskAndState => {
@@ -24,6 +24,11 @@ pub fn text(loaded: &Loaded, task: &str, state: &[f32]) -> String {
             format!("Task: {}, State: {};\nAction: ", clean(task), state.join(" "))
         }
     }
+}
+
+/// A task as lerobot's `Pi0NewLineProcessor` leaves it.
+pub fn lerobot(task: &str) -> String {
+    format!("{task}{}", if task.ends_with('\n') { "" } else { "\n" })
 }
 
 /// Without line breaks and underscores.

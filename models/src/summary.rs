@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::config::{ModelConfig, Vit};
-use crate::depth_anything::{self, DepthKind};
+use crate::depth_anything::{self, DepthKind, Encoder};
 use crate::error::ModelError;
 use crate::families::{self, Family, Loaded, Origin};
 use crate::params::{ParamId, ParamTable, Role};
@@ -32,6 +32,8 @@ pub enum Summary {
     Policy(Box<PolicySummary>),
     /// Depth Anything.
     Depth(DepthSummary),
+    /// A DINOv2 alone.
+    Encoder(EncoderSummary),
 }
 
 impl Summary {
@@ -40,11 +42,14 @@ impl Summary {
     /// # Errors
     /// As [`families::load_as`] and [`depth_anything::load`].
     pub fn read(dir: &Path, family: Option<Family>) -> Result<Summary, ModelError> {
-        if matches!(family, None | Some(Family::DepthAnything)) && depth_anything::recognises(dir) {
-            return Ok(Summary::Depth(DepthSummary::read(dir)?));
+        match family.or(families::told(dir)) {
+            Some(Family::DepthAnything) => Ok(Summary::Depth(DepthSummary::read(dir)?)),
+            Some(Family::Dinov2) => Ok(Summary::Encoder(EncoderSummary::read(dir)?)),
+            _ => {
+                let loaded = families::load_base(dir, family)?;
+                Ok(Summary::Policy(Box::new(PolicySummary::of(dir, &loaded)?)))
+            }
         }
-        let loaded = families::load_base(dir, family)?;
-        Ok(Summary::Policy(Box::new(PolicySummary::of(dir, &loaded)?)))
     }
 }
 
@@ -53,6 +58,7 @@ impl fmt::Display for Summary {
         match self {
             Summary::Policy(policy) => policy.fmt(f),
             Summary::Depth(depth) => depth.fmt(f),
+            Summary::Encoder(encoder) => encoder.fmt(f),
         }
     }
 }
@@ -102,6 +108,23 @@ pub struct DepthSummary {
     pub taps: Vec<usize>,
     /// Width and height of the map of a photo of 640 × 480.
     pub map_of_vga: (usize, usize),
+    /// Tensors of the checkpoint that inference does not read.
+    pub skipped: Vec<String>,
+}
+
+/// A DINOv2 in numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct EncoderSummary {
+    /// `dinov2`.
+    pub family: &'static str,
+    /// What it is for.
+    pub purpose: Option<&'static str>,
+    /// The one part.
+    pub parts: Vec<Part>,
+    /// Bytes of the checkpoint by number format.
+    pub bytes_by_format: BTreeMap<String, u64>,
+    /// Its sizes.
+    pub tower: Vit,
     /// Tensors of the checkpoint that inference does not read.
     pub skipped: Vec<String>,
 }
@@ -165,7 +188,7 @@ impl DepthSummary {
         let (parts, bytes_by_format) = count(&model.params, &weights, &["DINOv2", "neck", "head"], part);
         let metric = model.config.kind == DepthKind::Metric;
         Ok(DepthSummary {
-            family: "depth-anything",
+            family: Family::DepthAnything.name(),
             parts,
             bytes_by_format,
             kind: if metric { "metric" } else { "relative" },
@@ -189,6 +212,31 @@ impl fmt::Display for DepthSummary {
         let (width, height) = self.map_of_vga;
         writeln!(f, "map          {width}×{height} of a photo of 640×480")?;
         writeln!(f, "layers       {}, {} heads, width {}, taps after {:?}", b.layers, b.heads, b.width, self.taps)?;
+        write_counts(f, &self.parts, &self.skipped, &self.bytes_by_format)
+    }
+}
+
+impl EncoderSummary {
+    fn read(dir: &Path) -> Result<EncoderSummary, ModelError> {
+        let encoder = Encoder::load(dir)?;
+        let (parts, bytes_by_format) = count(&encoder.params, &encoder.weights, &["DINOv2"], |_| "DINOv2");
+        Ok(EncoderSummary {
+            family: encoder.family.name(),
+            purpose: encoder.family.purpose(),
+            parts,
+            bytes_by_format,
+            tower: encoder.tower,
+            skipped: encoder.weights.skipped().to_vec(),
+        })
+    }
+}
+
+impl fmt::Display for EncoderSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.tower;
+        writeln!(f, "family       {}: {}", self.family, self.purpose.unwrap_or_default())?;
+        writeln!(f, "positions    {0}×{0}, patches of {1}×{1}", t.grid(), t.patch)?;
+        writeln!(f, "layers       {}, {} heads, width {}", t.layers, t.heads, t.width)?;
         write_counts(f, &self.parts, &self.skipped, &self.bytes_by_format)
     }
 }
@@ -229,6 +277,9 @@ impl fmt::Display for PolicySummary {
             c.vision.patches(),
             c.vision.image_size
         )?;
+        for (camera, view) in &o.cameras {
+            writeln!(f, "             {camera} is the checkpoint's {view}")?;
+        }
         if !o.skipped_views.is_empty() {
             writeln!(f, "left out     {}", o.skipped_views.join(", "))?;
         }
@@ -260,9 +311,13 @@ impl fmt::Display for PolicySummary {
         let a = &c.attention;
         writeln!(
             f,
-            "layers       {}, {} heads of {}, {} for keys and values",
-            c.layers, a.heads, a.head_dim, a.kv_heads
+            "layers       {}, {} heads of {}, {} for keys and values; vision tower {}, {} heads",
+            c.layers, a.heads, a.head_dim, a.kv_heads, c.vision.layers, c.vision.heads
         )?;
+        write!(f, "widths       vision {}, VLM {}, action expert {}", c.vision.width, c.vlm.width, c.action.width)?;
+        let depth =
+            c.depth.as_ref().map(|d| format!(", depth encoder {}, depth expert {}", d.encoder.width, d.expert.width));
+        writeln!(f, "{}", depth.unwrap_or_default())?;
         write_counts(f, &self.parts, &self.skipped, &self.bytes_by_format)
     }
 }

@@ -20,12 +20,24 @@ pub struct Tokenizer {
     vocab: HashMap<String, i32>,
     /// Pair to its rank and what it becomes; the lowest rank merges first.
     merges: HashMap<(i32, i32), (usize, i32)>,
+    /// What is a token wherever it stands, longest first.
+    added: Vec<Added>,
     bos: i32,
 }
 
 #[derive(Deserialize)]
 struct File {
     model: Bpe,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Added {
+    id: i32,
+    content: String,
+    /// SentencePiece has a control symbol there, which no text becomes.
+    special: bool,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +65,8 @@ impl Tokenizer {
     /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Prompt`] for another kind of tokenizer.
     pub fn open(dir: &Path) -> Result<Tokenizer, ModelError> {
         let path: PathBuf = dir.join("tokenizer.json");
-        let Bpe { kind, vocab, merges, byte_fallback } = read_json::<File>(&path)?.model;
+        let File { model, mut added_tokens } = read_json(&path)?;
+        let Bpe { kind, vocab, merges, byte_fallback } = model;
         let refuse = |what: String| ModelError::Prompt(format!("{}: {what}", path.display()));
         if !(kind.is_empty() || kind == "BPE") || !byte_fallback {
             return Err(refuse(format!(
@@ -72,7 +85,9 @@ impl Tokenizer {
             table.entry((id(left)?, id(right)?)).or_insert((rank, id(&format!("{left}{right}"))?));
         }
         let bos = id(BOS)?;
-        Ok(Tokenizer { vocab, merges: table, bos })
+        added_tokens.retain(|token| !token.content.is_empty());
+        added_tokens.sort_by_key(|token| std::cmp::Reverse(token.content.len()));
+        Ok(Tokenizer { vocab, merges: table, added: added_tokens, bos })
     }
 
     /// As [`open`](Self::open), for a model whose embedding table has `rows` rows: a table is often a little longer than its
@@ -101,7 +116,7 @@ impl Tokenizer {
         match format {
             PromptFormat::Task => self.prompt(text),
             PromptFormat::TaskAndState | PromptFormat::Lerobot | PromptFormat::OpenPiZero | PromptFormat::Galaxea => {
-                Ok([vec![self.bos], self.encode(text)?].concat())
+                Ok([vec![self.bos], self.encode(text, true)?].concat())
             }
         }
     }
@@ -114,12 +129,35 @@ impl Tokenizer {
     pub fn prompt(&self, text: &str) -> Result<Vec<i32>, ModelError> {
         let clean = prompt::clean(text);
         let mut tokens = vec![self.bos];
-        tokens.extend(self.encode(&clean)?);
-        tokens.extend(self.encode("\n")?);
+        tokens.extend(self.encode(&clean, false)?);
+        tokens.extend(self.encode("\n", false)?);
         Ok(tokens)
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<i32>, ModelError> {
+    /// As Hugging Face's tokenizers, or, without `special` tokens in a text, as SentencePiece.
+    fn encode(&self, text: &str, special: bool) -> Result<Vec<i32>, ModelError> {
+        let starts = |at: usize| {
+            let rest = text.get(at..)?;
+            self.added.iter().find(|token| (special || !token.special) && rest.starts_with(&token.content))
+        };
+        let (mut tokens, mut begun, mut at) = (Vec::new(), 0, 0);
+        while at < text.len() {
+            match starts(at) {
+                Some(token) => {
+                    tokens.extend(self.pairs(text.get(begun..at).unwrap_or_default())?);
+                    tokens.push(token.id);
+                    at += token.content.len();
+                    begun = at;
+                }
+                None => at += 1,
+            }
+        }
+        tokens.extend(self.pairs(text.get(begun..).unwrap_or_default())?);
+        Ok(tokens)
+    }
+
+    /// A text without added tokens.
+    fn pairs(&self, text: &str) -> Result<Vec<i32>, ModelError> {
         let mut symbols = Vec::new();
         for c in text.replace(' ', "\u{2581}").chars() {
             let mut buffer = [0; 4];

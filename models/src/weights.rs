@@ -65,7 +65,7 @@ impl Weights {
                 None => {
                     slots.push(None);
                     if param.role != Role::Unused {
-                        let name = candidates.into_iter().next().unwrap_or_else(|| param.name.clone());
+                        let name = checkpoint.likeliest(&candidates).unwrap_or_else(|| param.name.clone());
                         problems.push(TensorProblem::Missing { name, shape: param.shape.clone() });
                     }
                 }
@@ -81,6 +81,17 @@ impl Weights {
         }
         let (params, stacks) = (table.params.clone(), table.stacks.clone());
         Ok(Weights { checkpoint, slots, params, stacks, skipped: skipped.into_iter().collect() })
+    }
+
+    /// Parameters of these formats that are nowhere, for plans: as floats they are zeros, and they have no bytes.
+    pub fn planned(table: &ParamTable, format: impl Fn(ParamId, &Param) -> WeightFormat) -> Weights {
+        let slot = |(i, p): (usize, &Param)| {
+            let (name, place, scales) = (p.name.clone(), Place::default(), None);
+            (p.role != Role::Unused).then(|| Found { name, format: format(ParamId(i as u32), p), place, scales })
+        };
+        let slots = table.params.iter().enumerate().map(slot).collect();
+        let (params, stacks) = (table.params.clone(), table.stacks.clone());
+        Weights { checkpoint: Checkpoint::default(), slots, params, stacks, skipped: Vec::new() }
     }
 
     /// The parameters, by [`ParamId`], and the stacks that are made of them.
@@ -125,7 +136,7 @@ impl Weights {
     /// Says that a parameter's bytes will not be looked at soon: their pages may leave memory.
     pub fn release(&self, id: ParamId) {
         if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
-            self.checkpoint.release(&found.place);
+            [Some(&found.place), found.scales.as_ref()].into_iter().flatten().for_each(|p| self.checkpoint.release(p));
         }
     }
 
@@ -145,7 +156,11 @@ impl Weights {
         if let (WeightFormat::F32, Ok(values)) = (format, bytemuck::try_cast_slice(bytes)) {
             return Ok(Cow::Borrowed(values));
         }
-        let (rows, columns) = if format.is_float() { (1, bytes.len()) } else { self.rows_and_columns(id) };
+        let (n, k) = self.rows_and_columns(id);
+        if bytes.is_empty() {
+            return Ok(Cow::Owned(vec![0.0; n * k]));
+        }
+        let (rows, columns) = if format.is_float() { (1, bytes.len()) } else { (n, k) };
         let (row, scale) =
             if format.is_float() { (columns, 0) } else { (format.row_bytes(columns), format.scale_bytes(columns)) };
         let row_of = |r: usize| {
@@ -156,7 +171,7 @@ impl Weights {
     }
 
     /// A matrix' rows and columns: of a tensor with more dimensions the first, and the product of the others.
-    pub(crate) fn rows_and_columns(&self, id: ParamId) -> (usize, usize) {
+    pub fn rows_and_columns(&self, id: ParamId) -> (usize, usize) {
         let shape = self.params.get(id.0 as usize).map_or(&[][..], |p| &p.shape);
         (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product())
     }

@@ -71,6 +71,8 @@ pub struct GpuSection {
     pub checked: bool,
     /// Kernels to take instead of those that suit the adapter.
     pub kernels: Option<Kernels>,
+    /// Folder for compiled pipelines; fathom's in the user's cache folder if not given.
+    pub cache: Option<PathBuf>,
 }
 
 /// The control loop.
@@ -296,6 +298,9 @@ impl RobotConfig {
         }
         let base = path.parent().unwrap_or(Path::new(""));
         config.model.path = base.join(&config.model.path);
+        if let Some(cache) = &mut config.gpu.cache {
+            *cache = base.join(&*cache);
+        }
         if let Some(scene) = &mut config.bench.scene {
             *scene = base.join(&*scene);
         }

@@ -464,3 +464,32 @@ fn mistakes_are_told_plainly() {
     let said = fail(fathom().args(["infer", "--model", "/nowhere", "--observation", "o", "--output", "p"]));
     assert!(said.contains("/nowhere"), "the model's directory is named");
 }
+
+/// Numbers of an inference without an adapter, a checkpoint, or memory for one.
+#[test]
+fn a_plan_needs_no_gpu() {
+    let plan = |arguments: &str| {
+        let mut command = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_fathom");
+        command.args(["-c", &format!("ulimit -v 400000; exec {program} inspect --plan {arguments}")]);
+        succeed(command.env("VK_DRIVER_FILES", "/nowhere/driver.json"))
+    };
+    let json: serde_json::Value = serde_json::from_str(&plan("--full-size --json")).unwrap();
+    assert_eq!(json["dispatches"]["action"], 930);
+    assert!(json["dispatches"]["other"].as_u64().unwrap() <= 700, "{}", json["dispatches"]);
+    for stage in json["stages"].as_array().unwrap() {
+        for number in ["dispatches", "flops", "weight_bytes", "activation_bytes"] {
+            assert!(stage["name"].is_string() && stage[number].is_u64(), "{stage}");
+        }
+    }
+    let text = plan("--full-size --scheme w4 --views 2 --steps 5 --prompt-tokens 32 --depth-map --kernels tiled");
+    for part in
+        ["2 view(s)", "32 tokens", "5 flow steps", "depth map on", "tiled kernels", "Orin Nano", "465 in the flow"]
+    {
+        assert!(text.contains(part), "no {part:?}");
+    }
+    let dir = tests("golden/depthvla_openpi");
+    assert!(plan(&dir.display().to_string()).contains("weights in "), "of a checkpoint");
+    assert!(plan(&format!("{} --scheme w8", dir.display())).contains("w8"), "of a checkpoint as if it were packed");
+    assert!(fail(fathom().args(["inspect", "--plan", "--full-size", "--scheme", "w5"])).contains("w4-all"));
+}

@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("committed", type=Path)
     parser.add_argument("fresh", type=Path)
-    parser.add_argument("--tolerance", type=float, default=1e-6)
+    parser.add_argument("--tolerance", type=float, default=1e-5)
     arguments = parser.parse_args()
     files = lambda folder: {p.relative_to(folder) for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")}
     failed = False

@@ -82,6 +82,18 @@ def write_depth_anything(case: dict, folder: Path) -> None:
     depth_anything.write(case, folder)
 
 
+def write_composed(case: dict, folder: Path) -> None:
+    import composed
+
+    composed.write(case, folder)
+
+
+def write_tokenizer(case: dict, folder: Path) -> None:
+    import tokenizer
+
+    tokenizer.write(case, folder)
+
+
 def write_sums(output: Path) -> None:
     """SHA256SUMS of everything generated, in the format of sha256sum(1)."""
     files = sorted(p for p in output.rglob("*") if p.suffix in (".safetensors", ".json"))
@@ -98,6 +110,8 @@ WRITERS = {
     "lerobot_pi05": write_lerobot_pi0,
     "chunks": write_chunks,
     "depth_anything": write_depth_anything,
+    "composed": write_composed,
+    "tokenizer": write_tokenizer,
 }
 
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fathom::engine::Session;
+use fathom_models::compose::{self, Sources};
+use fathom_models::depth_anything::Encoder;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Loaded};
 use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::Checkpoint;
 
 pub mod depth;
+pub mod emulated;
 pub mod graphs;
 pub mod tensors;
 
@@ -44,6 +47,20 @@ impl Golden {
         let observation = Observation::read(&dir.join("observation.safetensors"), &loaded, 0, |_| Ok(Vec::new()))
             .expect("the golden observation loads");
         Golden { dir: dir.to_owned(), loaded, observation, expected: golden_tensors(dir) }
+    }
+
+    /// Composes what the case in `dir` has as `paligemma` and `dinov2`, into `to`.
+    #[allow(clippy::expect_used, reason = "for tests")]
+    pub fn compose(dir: &Path, to: &Path) -> Golden {
+        let base = families::load_base(&dir.join("paligemma"), None).expect("the PaliGemma loads");
+        let encoder = Encoder::load(&dir.join("dinov2")).expect("the DINOv2 loads");
+        let views = &base.model.config.views;
+        let sources = Sources { base: &base, encoder: &encoder, given: None, views, seed: 1 };
+        compose::compose(&sources, to).expect("they fit each other");
+        for file in ["observation.safetensors", "golden.safetensors"] {
+            std::fs::copy(dir.join(file), to.join(file)).expect("the file is copied");
+        }
+        Golden::open(to)
     }
 
     /// Everything on.

@@ -89,3 +89,23 @@ pub fn copy_golden(case: &str) -> tempfile::TempDir {
     }
     to
 }
+
+/// A Hugging Face `Dinov2Model` directory: the encoder of the golden `depthvla_openpi`, whose images are smaller than its
+/// table of positions.
+pub fn dinov2() -> tempfile::TempDir {
+    let to = tempfile::tempdir().expect("a temporary folder");
+    let mut tensors = Tensors::read(&crate::path("golden/depthvla_openpi/model.safetensors"));
+    tensors.0.retain(|name, _| name.starts_with("depth_encoder."));
+    for name in tensors.0.keys().cloned().collect::<Vec<_>>() {
+        tensors.rename(&name, name.trim_start_matches("depth_encoder."));
+    }
+    tensors.write(&to.path().join("model.safetensors"));
+    let encoder = crate::Golden::load("depthvla_openpi").loaded.model.config.depth.expect("a depth branch");
+    let (tower, side) = (encoder.encoder, encoder.pos_grid * encoder.encoder.patch);
+    let config = serde_json::json!({
+        "model_type": "dinov2", "hidden_size": tower.width, "num_hidden_layers": tower.layers, "image_size": side,
+        "num_attention_heads": tower.heads, "mlp_ratio": tower.mlp as f64 / tower.width as f64, "patch_size": tower.patch,
+    });
+    std::fs::write(to.path().join("config.json"), config.to_string()).expect("the file is written");
+    to
+}

@@ -11,7 +11,7 @@ use fathom_models::families::{self, Family, Loaded};
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::WeightFormat;
-use fathom_models::{ModelError, TensorProblem};
+use fathom_models::{ModelError, TensorProblem, presets, random};
 use fathom_tests::graphs::open_gpu;
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use fathom_tests::{Golden, path};
@@ -156,6 +156,26 @@ fn a_directory_that_is_no_model() {
     names(&load(dir.path()), &["config.json", "No such file"]);
 }
 
+/// A checkpoint that is there, in another format, is told from an empty directory, with the way to safetensors.
+#[test]
+fn a_checkpoint_of_another_format() {
+    for (file, told) in [
+        ("bridge_beta.pt", "bridge_beta.pt: PyTorch's own format"),
+        ("pytorch_model.bin", "save its state dictionary as safetensors"),
+        ("params/_METADATA", "openpi's JAX checkpoint: its examples/convert_jax_model_to_pytorch.py"),
+        ("adapter_model.safetensors", "an adapter without its base"),
+        ("model.gguf", "which Fathom does not read"),
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        std::fs::write(&path, b"").expect("the file is written");
+        let error = load(dir.path());
+        assert!(matches!(error, ModelError::Format { .. }), "{error}");
+        names(&error, &["expected model.safetensors or model.safetensors.index.json", told]);
+    }
+}
+
 #[test]
 fn a_family_that_is_known_and_not_supported_says_so() {
     for (kind, what) in [
@@ -169,6 +189,11 @@ fn a_family_that_is_known_and_not_supported_says_so() {
         let error = load_with("/type", json!(kind));
         assert!(matches!(error, ModelError::Config(_)), "{error}");
         names(&error, &[&format!("found {kind:?} (known: {what})"), "nearest known family: depthvla: "]);
+    }
+    let dir = copy_golden(CASE);
+    for (kind, what) in [("pi0", "transformers' own PI0"), ("dinov2_with_registers", "DINOv2 with registers")] {
+        std::fs::write(dir.path().join("config.json"), json!({ "model_type": kind }).to_string()).expect("written");
+        names(&load(dir.path()), &[&format!("found {kind:?} (known: {what}, not supported)")]);
     }
     let error = load(&path("golden/depth_anything_metric"));
     names(&error, &["a depth-anything checkpoint is no action model", "for `fathom depth`"]);
@@ -296,6 +321,38 @@ fn kernels_that_need_what_the_adapter_has_not() {
     let loaded: Loaded = families::load(&path("golden").join(CASE)).expect("the golden model");
     let session = Session::open_with(open_gpu(false), loaded, Some(Kernels::Tiled)).expect("any adapter has these");
     assert_eq!(session.kernels(), Kernels::Tiled);
+}
+
+/// A model that does not fit says how much was asked for by what, and as what it would fit.
+#[test]
+fn a_model_that_the_gpu_cannot_hold() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    random::write_checkpoint(dir.path(), &presets::small(), 0).expect("it is written");
+    let open = |memory: u64| {
+        let mut gpu = open_gpu(false);
+        gpu.limit_memory(memory);
+        Session::open(gpu, families::load(dir.path()).expect("it loads"))
+    };
+    let size = open(u64::MAX).expect("it fits").gpu_bytes().0;
+    let error = open(size - 1).expect_err("it does not fit");
+    let EngineError::OutOfMemory { what, asked, capacity, schemes, .. } = &error else { panic!("{error}") };
+    assert_eq!((what.as_str(), *asked, *capacity), ("weights", size, size - 1));
+    let needs = |name: &str| schemes.iter().find(|s| s.0 == name).expect("every scheme is there").1;
+    assert!(needs("w4-all") < needs("w8") && needs("w8") < size && size <= needs("f16"), "{schemes:?}");
+    names(
+        &error,
+        &["out of GPU memory: weights asked for 4.", "MiB", "it would fit packed by fathom-pack --scheme w8 ("],
+    );
+    names(&error, &[" or w4 (", " or w4-all ("]);
+    names(&open(needs("w4-all") - 1).expect_err("nothing fits"), &["no scheme of fathom-pack fits", "w4-all ("]);
+
+    // What comes after the weights is counted, too.
+    let mut session = open(size + 1000).expect("the weights fit");
+    let config = &session.loaded().model.config;
+    let images = vec![ImageSpec::rgb(64, 48); config.views.len()];
+    let options = ForwardOptions { images, prompt_tokens: 3, depth_map: false, guided: false, taps: false };
+    let error = session.prepare(&options, &[1, 2, 3]).expect_err("its activations do not");
+    assert!(matches!(&error, EngineError::OutOfMemory { what, .. } if what == "buffer arena"), "{error}");
 }
 
 #[test]

@@ -4,13 +4,15 @@
 
 use std::path::Path;
 
+use fathom_models::compose::{Sources, compose};
 use fathom_models::config::{NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use fathom_models::depth_anything::Encoder;
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::normalize::Normalization;
 use fathom_models::observation::Observation;
 use fathom_models::summary::Summary;
 use fathom_models::{ModelError, ShardProblem, TensorProblem, prompt};
-use fathom_tests::tensors::{Tensors, copy_golden};
+use fathom_tests::tensors::{Tensors, copy_golden, dinov2};
 use fathom_tests::{Golden, actions_on_twins, path};
 use serde_json::{Value, json};
 
@@ -120,6 +122,17 @@ fn lerobot_0_3_resizes_and_normalises_as_it_did() {
     assert_eq!(values, [-1.0, 1.0, 3.0]);
     assert_eq!(loaded.model.config.resize, fathom_models::config::Resize::TorchBilinearPadTopLeft);
     assert!(actions(dir.path(), &loaded).iter().all(|v| v.is_finite()));
+}
+
+/// What a processor does besides is not left out in silence.
+#[test]
+fn a_processor_step_that_nobody_knows() {
+    for file in ["policy_preprocessor.json", "policy_postprocessor.json"] {
+        let dir = copy_golden(LEROBOT);
+        edit(&dir.path().join(file), |p| p["steps"][1]["registry_name"] = "gripper_squeezer".into());
+        let error = families::load(dir.path()).expect_err("an unknown step").to_string();
+        assert!(error.contains(file) && error.contains("found \"gripper_squeezer\""), "{error}");
+    }
 }
 
 /// What a checkpoint asks for and Fathom does not do is refused, not left out.
@@ -309,19 +322,108 @@ fn cameras_that_the_robot_lacks_are_skipped() {
     assert!(error.contains("views"), "{error}");
 }
 
-/// The golden pi0's VLM as Hugging Face's hub has PaliGemma, or as transformers has written it since 4.52.
-fn as_paligemma(new: bool) -> tempfile::TempDir {
+/// Views have the names of the robot's cameras, where a map says which is which: lerobot's, or fathom.json's.
+#[test]
+fn cameras_have_the_robots_names() {
+    let dir = copy_golden(LEROBOT);
+    let file = dir.path().join("observation.safetensors");
+    let rename = |from: &str, to: &str| {
+        let mut observation = Tensors::read(&file);
+        observation.rename(&format!("image.{from}"), &format!("image.{to}"));
+        observation.write(&file);
+    };
+    edit(&dir.path().join("policy_preprocessor.json"), |p| {
+        let steps = p["steps"].as_array_mut().expect("steps");
+        let step = steps.iter_mut().find(|s| s["registry_name"] == "rename_observations_processor").expect("the step");
+        step["config"]["rename_map"] = json!({"observation.images.overhead": "observation.images.top",
+            "observation.images.left": "observation.images.wrist", "observation.images.right": "observation.images.wrist",
+            "observation.joints": "observation.state"});
+    });
+    rename("top", "overhead");
+    let loaded = load(dir.path());
+    assert_eq!(loaded.model.config.views, ["overhead", "wrist"], "which of two the wrist is nobody can tell");
+    assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
+    let Summary::Policy(summary) = Summary::read(dir.path(), None).expect("it is described") else {
+        panic!("no policy")
+    };
+    assert!(summary.origin.skipped_views.is_empty(), "{summary}");
+    assert!(summary.to_string().contains("overhead is the checkpoint's top"), "{summary}");
+
+    edit(&dir.path().join("fathom.json"), |h| h["cameras"] = json!({"cam0": "wrist", "cam1": "top"}));
+    rename("overhead", "cam1");
+    rename("wrist", "cam0");
+    let loaded = load(dir.path());
+    assert_eq!(loaded.model.config.views, ["cam1", "cam0"]);
+    assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
+    for (cameras, found) in [(json!({"cam0": "ceiling"}), "ceiling"), (json!({"top": "wrist"}), "views")] {
+        edit(&dir.path().join("fathom.json"), |h| h["cameras"] = cameras);
+        let error = families::load(dir.path()).expect_err("no such camera, or two of one name").to_string();
+        assert!(error.contains(found), "{error}");
+    }
+}
+
+/// A base that was made for no robot names no cameras; its user does.
+#[test]
+fn a_lerobot_base_without_features() {
+    let dir = copy_golden(LEROBOT);
+    edit(&dir.path().join("config.json"), |c| {
+        (c["input_features"], c["output_features"]) = (json!({}), json!({}));
+    });
+    for file in ["policy_preprocessor.json", "policy_postprocessor.json"] {
+        std::fs::remove_file(dir.path().join(file)).expect("the file is removed");
+    }
+    let error = families::load(dir.path()).expect_err("no cameras").to_string();
+    assert!(error.contains("views: expected at least one view"), "{error}");
+    edit(&dir.path().join("fathom.json"), |h| h["views"] = json!(["a", "b", "c"]));
+    let loaded = load(dir.path());
+    assert_eq!((loaded.model.config.views.len(), loaded.state_dims, loaded.action_dim), (3, 8..=8, 8));
+}
+
+/// Which of the levels that transformers' names of a PaliGemma have had there are: `model` outside, `model` within the
+/// language model, `vision_model` within the vision tower.
+type Levels = [bool; 3];
+/// As on the hub, as transformers 5.5 writes it, as 4.53 has it in memory, and as 5.5 has.
+const LEVELS: [Levels; 4] = [[false, true, true], [true, true, true], [true, false, true], [true, false, false]];
+
+/// A name that lerobot's golden has below `paligemma.model.`, with these levels.
+fn with_levels(rest: &str, [outside, language, vision]: Levels) -> String {
+    let inside = if language { rest.replace("language_model.", "language_model.model.") } else { rest.to_owned() };
+    let inside = if vision { inside } else { inside.replace("vision_tower.vision_model.", "vision_tower.") };
+    format!("{}{inside}", if outside { "model." } else { "" })
+}
+
+const PALIGEMMA: &str = "model.paligemma_with_expert.paligemma.";
+
+#[test]
+fn a_pi0_of_any_transformers_gives_the_same_bits() {
+    let expected = expected(LEROBOT);
+    for levels in LEVELS {
+        let dir = copy_golden(LEROBOT);
+        let file = dir.path().join("model.safetensors");
+        let mut tensors = Tensors::read(&file);
+        for name in tensors.0.keys().cloned().collect::<Vec<_>>() {
+            if let Some(rest) = name.strip_prefix(&format!("{PALIGEMMA}model.")) {
+                tensors.rename(&name, &format!("{PALIGEMMA}{}", with_levels(rest, levels)));
+            }
+        }
+        tensors.write(&file);
+        assert!(actions(dir.path(), &load(dir.path())) == expected, "{levels:?}: the same bits");
+        // A missing tensor is named as its neighbours are.
+        let missing = format!("{PALIGEMMA}{}", with_levels("language_model.layers.1.mlp.up_proj.weight", levels));
+        tensors.0.remove(&missing).expect("a tensor to remove");
+        tensors.write(&file);
+        let error = families::load(dir.path()).expect_err("a tensor is missing").to_string();
+        assert!(error.contains(&format!("missing     {missing} [128, 64]")), "{error}");
+    }
+}
+
+/// The golden pi0's VLM as a PaliGemma.
+fn as_paligemma(levels: Levels) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    let root = "model.paligemma_with_expert.paligemma.model.";
     let mut tensors = Tensors::default();
     for (name, tensor) in Tensors::read(&path("golden").join(LEROBOT).join("model.safetensors")).0 {
-        let Some(rest) = name.strip_prefix(root) else { continue };
-        let name = match rest.strip_prefix("language_model.") {
-            _ if new => format!("model.{}", rest.replace("vision_tower.vision_model.", "vision_tower.")),
-            Some(rest) => format!("language_model.model.{rest}"),
-            None => rest.to_owned(),
-        };
-        tensors.0.insert(name, tensor);
+        let Some(rest) = name.strip_prefix(&format!("{PALIGEMMA}model.")) else { continue };
+        tensors.0.insert(with_levels(rest, levels), tensor);
     }
     tensors.write(&dir.path().join("model.safetensors"));
     let config = json!({"model_type": "paligemma", "vision_config": {"num_attention_heads": 4},
@@ -333,18 +435,10 @@ fn as_paligemma(new: bool) -> tempfile::TempDir {
 #[test]
 fn a_paligemma_is_the_base_of_a_mixture() {
     let pi0 = Golden::load(LEROBOT).loaded;
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut encoder = Tensors::default();
-    for (name, tensor) in Tensors::read(&path("golden/depthvla_openpi/model.safetensors")).0 {
-        if let Some(rest) = name.strip_prefix("depth_encoder.") {
-            encoder.0.insert(rest.to_owned(), tensor);
-        }
-    }
-    let encoder_file = folder.path().join("encoder.safetensors");
-    encoder.write(&encoder_file);
-    let encoder = fathom_models::weights::Checkpoint::open(&encoder_file).expect("the encoder");
-    for new in [false, true] {
-        let dir = as_paligemma(new);
+    let (folder, dinov2) = (tempfile::tempdir().expect("a folder"), dinov2());
+    let encoder = Encoder::load(dinov2.path()).expect("the encoder");
+    for levels in LEVELS {
+        let dir = as_paligemma(levels);
         let error = families::load(dir.path()).expect_err("it gives no actions");
         assert!(matches!(error, ModelError::NoActions { family: Family::PaliGemma, .. }), "{error}");
         assert!(error.to_string().contains("fathom compose --paligemma"), "{error}");
@@ -355,25 +449,39 @@ fn a_paligemma_is_the_base_of_a_mixture() {
         let Summary::Policy(summary) = summary else { panic!("no policy: {summary}") };
         assert!(summary.parts.iter().all(|p| p.name != "action expert"), "{summary}");
 
-        let output = folder.path().join(format!("composed {new}"));
+        let output = folder.path().join(format!("composed {levels:?}"));
         let views = ["base".to_owned()];
-        let origins = fathom_models::compose::compose(&base, &encoder, &views, 1, &output).expect("it composes");
+        let sources = Sources { base: &base, encoder: &encoder, given: None, views: &views, seed: 1 };
+        let origins = compose(&sources, &output).expect("it composes");
         let composed = load(&output);
         assert_eq!(
             composed.weights.skipped().len(),
             base.weights.skipped().len(),
             "the VLM came along, last layer and all"
         );
-        assert_eq!(origins.encoder, encoder.names().count());
+        assert_eq!(origins.encoder, encoder.params.params.len() - 1, "all but mask_token");
         let id = composed.model.embed_tokens;
         assert_eq!(composed.weights.rows(id, own.vlm.width, &[5]).expect("a row"), {
             pi0.weights.rows(pi0.model.embed_tokens, own.vlm.width, &[5]).expect("a row")
         });
     }
-    let dir = as_paligemma(false);
+    let dir = as_paligemma(LEVELS[0]);
     edit(&dir.path().join("config.json"), |c| c["text_config"]["model_type"] = "gemma2".into());
     let error = families::load_base(dir.path(), None).expect_err("PaliGemma 2").to_string();
     assert!(error.contains("text_config.model_type: expected gemma, found gemma2"), "{error}");
+}
+
+/// A DINOv2 that gives no actions is described all the same.
+#[test]
+fn a_dinov2_is_described() {
+    let dir = dinov2();
+    let Summary::Encoder(summary) = Summary::read(dir.path(), None).expect("it is described") else {
+        panic!("another kind")
+    };
+    assert_eq!((summary.tower.heads, summary.tower.grid(), summary.parts[0].parameters), (4, 5, 86_400));
+    let text = Summary::Encoder(summary).to_string();
+    assert!(text.contains("dinov2: a depth encoder, for `fathom compose --depth`"), "{text}");
+    assert!(text.contains("positions    5×5, patches of 14×14"), "{text}");
 }
 
 #[test]

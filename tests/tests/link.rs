@@ -220,6 +220,10 @@ fn a_clock_offset_is_within_its_error() {
     let worse = Exchange { returned_us: 10_003_000, ..exchange };
     let worse = ClockOffset::from_exchange(&worse).expect("in order");
     assert_eq!(clock.best(worse), clock);
+    let jumped = Exchange { received_us: 5_020_300, replied_us: 5_020_400, ..exchange };
+    let jumped = Exchange { returned_us: 10_003_000, ..jumped };
+    let jumped = ClockOffset::from_exchange(&jumped).expect("in order");
+    assert_eq!(clock.best(jumped), jumped, "20 ms are beyond both errors");
     let disorder = Exchange { returned_us: 9_000_000, ..exchange };
     assert_eq!(ClockOffset::from_exchange(&disorder), None);
 }

@@ -1,12 +1,15 @@
-//! Prompts become the tokens that Hugging Face's `tokenizers` gives, with a vocabulary trained here, and with Gemma's
-//! where `FATHOM_GEMMA_TOKENIZER` names its `tokenizer.json` (256,000 entries, not committed).
+//! Prompts become the tokens that SentencePiece and Hugging Face's `tokenizers` give, with the oracle's vocabulary, with one
+//! trained here, and with Gemma's where `FATHOM_GEMMA_TOKENIZER` names its `tokenizer.json` (256,000 entries, which
+//! `tests/oracle/gemma` fetches).
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
 
+use fathom_models::config::PromptFormat;
+use fathom_models::prompt;
 use fathom_models::tokenizer::Tokenizer;
-use fathom_tests::skip;
+use fathom_tests::{path, skip};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::normalizers::Replace;
 use tokenizers::{AddedToken, TokenizerImpl};
@@ -68,6 +71,24 @@ fn prompts_give_the_tokens_of_the_tokenizers_crate() {
     let folder = tempfile::tempdir().expect("a folder");
     train(folder.path());
     compare(folder.path());
+}
+
+/// As SentencePiece gives them to openpi, and Hugging Face's tokenizer to lerobot: the oracle's vocabulary, whose last
+/// prompts have tokens in their text.
+#[test]
+fn prompts_give_the_tokens_of_the_origins() {
+    let folder = path("golden/tokenizer");
+    let ours = Tokenizer::open(&folder).expect("it opens");
+    let text = std::fs::read_to_string(folder.join("prompts.json")).expect("the prompts");
+    let prompts: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    assert!(prompts.len() > 10);
+    for case in &prompts {
+        let prompt = case["prompt"].as_str().expect("a prompt");
+        let found = ours.text(PromptFormat::Task, prompt).expect("encodes");
+        assert_eq!(serde_json::json!(found), case["openpi"], "openpi: {prompt:?}");
+        let found = ours.text(PromptFormat::Lerobot, &prompt::lerobot(prompt)).expect("encodes");
+        assert_eq!(serde_json::json!(found), case["lerobot"], "lerobot: {prompt:?}");
+    }
 }
 
 /// And openpi's published encodings of two LIBERO prompts.

@@ -12,7 +12,10 @@ source "$root/tools/lib/driver.sh"
 source "$root/tools/lib/build.sh"
 # shellcheck source=tools/lib/trials.sh
 source "$root/tools/lib/trials.sh"
+# shellcheck source=tools/lib/firmware.sh
+source "$root/tools/lib/firmware.sh"
 
+want_firmware=        # 1: the calling script builds and emulates the boards' firmware
 extra_tools=()        # commands that the calling script needs besides (git, shellcheck, cargo-fmt, …)
 missing_packages=()   # Debian package names
 missing_tools=()      # the same things in words, for systems without apt
@@ -98,8 +101,9 @@ set_up() {
   local answer
   need_rust
   need_packages
+  if [[ $want_firmware ]]; then need_firmware; fi
   vulkan_driver
-  if ((${#missing_packages[@]} == 0)) && [[ -z $rust_plan && -z $driver_plan ]]; then return; fi
+  if ((${#missing_packages[@]} == 0)) && [[ -z $rust_plan && -z $driver_plan && -z $firmware_plan ]]; then return; fi
   if ((${#missing_packages[@]})) && ! have apt-get; then
     say "Fathom needs, and this system has no apt to get it with:"
     printf '  %s\n' "${missing_tools[@]}" >&2
@@ -112,6 +116,10 @@ set_up() {
     toolchain) say "  Rust's current stable toolchain, by the rustup that is here" ;;
     components) say "  rustfmt and clippy, by the rustup that is here" ;;
   esac
+  if [[ $firmware_plan ]]; then
+    say "  Rust's core library for the boards' processor, by rustup, or else compiled from Debian's rust-src"
+    say "  (45 MB to download) in $(thumb_sysroot)"
+  fi
   if [[ $driver_plan == lavapipe ]]; then
     say "  a recent software Vulkan driver, since no hardware driver was found: Mesa of trixie-backports,"
     say "  about 60 MB to download and 310 MB in $lavapipe; nothing of the system changes"

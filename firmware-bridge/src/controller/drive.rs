@@ -35,8 +35,9 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         self.adopt_measured();
     }
 
-    /// Chooses the chunk, moves the setpoints, commands the joints, and ends a stop at rest.
-    pub(super) fn step(&mut self, now_us: u64, dt_s: f32) {
+    /// One tick of the joints: chooses the chunk, moves the setpoints, and ends a stop at rest.
+    pub(super) fn step(&mut self, now_us: u64) {
+        let dt_s = self.config.tick_us.max(1) as f32 * 1e-6;
         if self.next.has_started(now_us) {
             core::mem::swap(&mut self.current, &mut self.next);
             self.next.clear();
@@ -59,11 +60,9 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             self.adopt_measured();
         } else {
             let mut path = sample.iter().flat_map(|sample| &sample.path);
-            let mut commanded = JointVec::zeros(self.config.joints.len());
             let joints = self.config.joints.as_slice().iter().zip(self.measured.as_slice());
             let setpoints = self.setpoints.iter_mut().zip(&self.decelerations);
-            let all = joints.zip(setpoints).zip(commanded.as_mut_slice());
-            for (((joint, measured), (at, deceleration)), commanded) in all {
+            for ((joint, measured), (at, deceleration)) in joints.zip(setpoints) {
                 let (mut next, mut limited) = match path.next() {
                     Some(point) => follow(*at, point, joint, dt_s),
                     None => (brake(*at, joint, dt_s, *deceleration), false),
@@ -73,10 +72,6 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
                 }
                 self.clamps = self.clamps.wrapping_add(u32::from(limited));
                 *at = next;
-                *commanded = next.position;
-            }
-            if self.output.command(commanded.as_slice()).is_err() {
-                self.fault(Fault::OutputFailed);
             }
         }
 
@@ -87,6 +82,20 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             if self.release_at_rest {
                 self.release();
             }
+        }
+    }
+
+    /// Sends the joints to their setpoints.
+    pub(super) fn command(&mut self) {
+        if !self.energised {
+            return;
+        }
+        let mut commanded = JointVec::zeros(self.config.joints.len());
+        for (to, from) in commanded.as_mut_slice().iter_mut().zip(&self.setpoints) {
+            *to = from.position;
+        }
+        if self.output.command(commanded.as_slice()).is_err() {
+            self.fault(Fault::OutputFailed);
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::output::JointOutput;
 mod answer;
 mod drive;
 
+/// Most ticks that a late one stands for.
+const MOST_TICKS: u64 = 4;
+
 /// What the controller is built for.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
@@ -86,6 +89,8 @@ pub struct Controller<J, E> {
     last_sequence: u32,
     heard_us: u64,
     last_tick_us: Option<u64>,
+    /// Time that has passed for the clock and not yet for the joints, less than a tick either way.
+    carried_us: i64,
     measured: JointVec,
     measured_good: bool,
     setpoints: [Setpoint; MAX_JOINTS],
@@ -115,6 +120,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             last_sequence: 0,
             heard_us: 0,
             last_tick_us: None,
+            carried_us: 0,
             measured_good: false,
             setpoints: [Setpoint::default(); MAX_JOINTS],
             decelerations: [0.0; MAX_JOINTS],
@@ -171,7 +177,8 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
     /// One control tick at `now_us`: reads the stop line and the joints, watches the host, and
     /// commands the joints.
     ///
-    /// A tick that comes late moves the joints at most as far as four ticks in time would.
+    /// The joints move in whole ticks: a tick that comes late moves them as far as the ticks that
+    /// it stands for would have, at most four.
     pub fn tick(&mut self, now_us: u64) {
         let tick_us = u64::from(self.config.tick_us.max(1));
         let since_us = self.last_tick_us.map_or(tick_us, |last| now_us.saturating_sub(last));
@@ -179,7 +186,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             return;
         }
         self.last_tick_us = Some(now_us);
-        let dt_s = since_us.min(tick_us.saturating_mul(4)) as f32 * 1e-6;
+        let ticks = self.ticks_passed(since_us, tick_us);
 
         self.estop_open = !matches!(self.estop.is_high(), Ok(true));
         if self.estop_open {
@@ -193,7 +200,22 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         if self.is_armed() && self.silence_ends(now_us) {
             self.fault(Fault::HostSilent);
         }
-        self.step(now_us, dt_s);
+        for late in (0..ticks).rev() {
+            self.step(now_us.saturating_sub(late.saturating_mul(tick_us)));
+        }
+        self.command();
+    }
+
+    /// Whole ticks in the time since the last one, to the nearest; the rest is carried over.
+    fn ticks_passed(&mut self, since_us: u64, tick_us: u64) -> u64 {
+        let carried = u64::try_from(self.carried_us.saturating_add_unsigned(since_us)).unwrap_or(0);
+        let ticks = carried.saturating_add(tick_us / 2).checked_div(tick_us).unwrap_or(1);
+        if ticks > MOST_TICKS {
+            self.carried_us = 0;
+            return MOST_TICKS;
+        }
+        self.carried_us = i64::try_from(carried).unwrap_or(0).saturating_sub_unsigned(ticks.saturating_mul(tick_us));
+        ticks
     }
 
     fn stop(&mut self, then: Mode) {

@@ -17,12 +17,13 @@ use crate::bridge::Bridge;
 use crate::controller::{Config, Controller};
 use crate::joint::{JointError, JointSpec, JointTable, Name, Unit};
 use crate::message::Mode;
+use crate::output::SimulatedJoints;
 use crate::{MAX_NAME, PROTOCOL_VERSION};
 
 mod plant;
 mod pty;
 
-use plant::{EstopLine, Plant, PlantOutput};
+use plant::{EstopLine, PlantOutput};
 use pty::Pty;
 
 /// One simulated joint; see [`JointSpec`] for the limits.
@@ -150,7 +151,7 @@ impl From<io::Error> for SimError {
 /// The simulated joints, shared with the controller's thread.
 #[derive(Debug, Clone)]
 pub struct Joints {
-    plant: Arc<Mutex<Plant>>,
+    plant: Arc<Mutex<SimulatedJoints>>,
 }
 
 impl Joints {
@@ -199,7 +200,8 @@ impl Sim {
     /// [`SimError`] when a joint makes no sense or the system gives no pseudo-terminal.
     pub fn start(config: SimConfig) -> Result<Self, SimError> {
         let controller = config.controller()?;
-        let plant = Arc::new(Mutex::new(Plant::new(&config)));
+        let initial: Vec<f32> = config.joints.iter().map(|joint| joint.initial).collect();
+        let plant = Arc::new(Mutex::new(SimulatedJoints::new(&controller.joints, &initial, config.lag_s)));
         let pty = Pty::open()?;
         let path = pty.path().to_path_buf();
         let switches = Arc::new(Switches::default());
@@ -265,7 +267,7 @@ impl Drop for Sim {
 }
 
 struct Worker {
-    plant: Arc<Mutex<Plant>>,
+    plant: Arc<Mutex<SimulatedJoints>>,
     switches: Arc<Switches>,
     config: Config,
     version: u8,
@@ -312,6 +314,6 @@ impl Worker {
     }
 }
 
-fn lock(plant: &Mutex<Plant>) -> MutexGuard<'_, Plant> {
+fn lock(plant: &Mutex<SimulatedJoints>) -> MutexGuard<'_, SimulatedJoints> {
     plant.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,70 +1,22 @@
-//! Simulated joints: a first-order lag behind the command, with the joints' top speed.
+//! The simulated joints and the stop line as the controller sees them, shared with the outside.
 
 use core::convert::Infallible;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::vec::Vec;
 
 use embedded_hal::digital::{ErrorType, InputPin};
 
-use super::{SimConfig, Switches, lock};
-use crate::motion::within;
-use crate::output::JointOutput;
-
-#[derive(Debug)]
-pub(super) struct Plant {
-    positions: Vec<f32>,
-    /// Where the joints are driven; where they are when nothing drives them.
-    commands: Vec<f32>,
-    velocities: Vec<f32>,
-    lag_s: f32,
-    driven: bool,
-}
-
-impl Plant {
-    pub(super) fn new(config: &SimConfig) -> Self {
-        let positions: Vec<f32> = config.joints.iter().map(|joint| joint.initial).collect();
-        Self {
-            commands: positions.clone(),
-            positions,
-            velocities: config.joints.iter().map(|joint| joint.velocity).collect(),
-            lag_s: config.lag_s.max(1e-6),
-            driven: false,
-        }
-    }
-
-    pub(super) fn positions(&self) -> &[f32] {
-        &self.positions
-    }
-
-    pub(super) fn place(&mut self, positions: &[f32]) {
-        for (to, from) in self.positions.iter_mut().zip(positions) {
-            *to = *from;
-        }
-    }
-
-    /// Lets `dt_s` seconds pass.
-    pub(super) fn step(&mut self, dt_s: f32) {
-        if !self.driven {
-            return;
-        }
-        let share = (dt_s / self.lag_s).min(1.0);
-        let joints = self.positions.iter_mut().zip(&self.commands);
-        for ((position, command), velocity) in joints.zip(&self.velocities) {
-            let reach = velocity * dt_s;
-            *position += within((command - *position) * share, -reach, reach);
-        }
-    }
-}
+use super::{Switches, lock};
+use crate::output::{JointOutput, SimulatedJoints};
 
 /// The controller's way to the joints.
 pub(super) struct PlantOutput {
-    plant: Arc<Mutex<Plant>>,
+    plant: Arc<Mutex<SimulatedJoints>>,
 }
 
 impl PlantOutput {
-    pub(super) fn new(plant: Arc<Mutex<Plant>>) -> Self {
+    pub(super) fn new(plant: Arc<Mutex<SimulatedJoints>>) -> Self {
         Self { plant }
     }
 }
@@ -73,24 +25,15 @@ impl JointOutput for PlantOutput {
     type Error = Infallible;
 
     fn measure(&mut self, positions: &mut [f32]) -> Result<(), Infallible> {
-        for (to, from) in positions.iter_mut().zip(lock(&self.plant).positions()) {
-            *to = *from;
-        }
-        Ok(())
+        lock(&self.plant).measure(positions)
     }
 
     fn command(&mut self, positions: &[f32]) -> Result<(), Infallible> {
-        let mut plant = lock(&self.plant);
-        plant.driven = true;
-        for (to, from) in plant.commands.iter_mut().zip(positions) {
-            *to = *from;
-        }
-        Ok(())
+        lock(&self.plant).command(positions)
     }
 
     fn release(&mut self) -> Result<(), Infallible> {
-        lock(&self.plant).driven = false;
-        Ok(())
+        lock(&self.plant).release()
     }
 }
 

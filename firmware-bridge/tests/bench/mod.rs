@@ -155,6 +155,12 @@ impl Bench {
         }
     }
 
+    /// One tick that comes after `us`.
+    pub(crate) fn tick_after(&mut self, us: u64) {
+        self.now_us += us;
+        self.controller.tick(self.now_us);
+    }
+
     pub(crate) fn state(&self) -> State {
         self.controller.state(&Counters::default(), 0)
     }

@@ -113,6 +113,37 @@ proptest! {
     }
 }
 
+/// Ticks that come early and late move the joints as punctual ones would, and no further.
+#[test]
+fn unsteady_ticks_keep_the_limits() {
+    let run = |waits: &[u64]| {
+        let mut bench = Bench::new(VELOCITY, ACCELERATION);
+        assert_eq!(bench.send(&Message::Arm), Reason::Ok);
+        let path = [0.6, 0.0].repeat(40);
+        assert_eq!(bench.send(&Message::Chunk(Chunk { period_us: 20_000, ..plan(&path) })), Reason::Ok);
+        let start_us = bench.now_us;
+        let mut furthest = 0.0_f32;
+        for wait in waits.iter().cycle() {
+            bench.tick_after(*wait);
+            furthest = furthest.max(bench.base());
+            if bench.now_us >= start_us + 140_000 {
+                break;
+            }
+        }
+        assert!(furthest <= 0.6, "{furthest}");
+        (bench.base(), bench.now_us - start_us)
+    };
+    let (steady, _) = run(&[2_000]);
+    for waits in [&[1_000, 3_000][..], &[400, 3_600], &[2_001, 1_999], &[6_000, 1_000, 1_000]] {
+        let (unsteady, after_us) = run(waits);
+        let most = VELOCITY * (after_us as f32 - 140_000.0 + 2_000.0) * 1e-6;
+        assert!((unsteady - steady).abs() <= most, "{unsteady} with {waits:?}, {steady} with steady ticks");
+    }
+    // After a long gap it is not made up for.
+    let (late, _) = run(&[100_000, 2_000]);
+    assert!(late < 0.1, "{late}");
+}
+
 #[test]
 fn a_cubic_path_is_smooth_where_a_straight_one_has_corners() {
     let corner = |interpolation| {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::dinov2::RawBackbone;
 use crate::config::{Vit, expect};
-use crate::error::{ConfigError, ModelError};
+use crate::error::ModelError;
 use crate::families::read_json;
 use crate::image::{Filter, IMAGENET, Normalization};
 
@@ -155,97 +156,13 @@ impl Default for RawConfig {
     }
 }
 
-/// The same of `Dinov2Config`.
-#[derive(Deserialize)]
-#[serde(default)]
-struct RawBackbone {
-    model_type: String,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    mlp_ratio: f64,
-    image_size: usize,
-    patch_size: usize,
-    num_channels: usize,
-    layer_norm_eps: f32,
-    hidden_act: String,
-    qkv_bias: bool,
-    use_swiglu_ffn: bool,
-    apply_layernorm: bool,
-    reshape_hidden_states: bool,
-    out_indices: Option<Vec<usize>>,
-    out_features: Option<Vec<String>>,
-}
-
-impl Default for RawBackbone {
-    fn default() -> RawBackbone {
-        RawBackbone {
-            model_type: "dinov2".to_owned(),
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            mlp_ratio: 4.0,
-            image_size: 224,
-            patch_size: 14,
-            num_channels: 3,
-            layer_norm_eps: 1e-6,
-            hidden_act: "gelu".to_owned(),
-            qkv_bias: true,
-            use_swiglu_ffn: false,
-            apply_layernorm: true,
-            reshape_hidden_states: true,
-            out_indices: None,
-            out_features: None,
-        }
-    }
-}
-
-impl RawBackbone {
-    /// After how many layers it is tapped: `out_indices`, or the numbers in `out_features` ("stage3").
-    fn taps(&self) -> Vec<usize> {
-        let number = |name: &String| match name.as_str() {
-            "stem" => Some(0),
-            name => name.strip_prefix("stage")?.parse().ok(),
-        };
-        let features = || self.out_features.iter().flatten().filter_map(number).collect();
-        self.out_indices.clone().unwrap_or_else(features)
-    }
-}
-
 impl RawConfig {
     fn check(&self, processor: Processor) -> Result<DepthAnythingConfig, ModelError> {
         expect(self.model_type == "depth_anything", "model_type", "\"depth_anything\"", &self.model_type)?;
         let b = &self.backbone_config;
         let field = |name: &str| format!("backbone_config.{name}");
-        expect(b.model_type == "dinov2", &field("model_type"), "\"dinov2\"", &b.model_type)?;
-        expect(b.num_channels == 3, &field("num_channels"), "3", b.num_channels)?;
-        expect(b.hidden_act == "gelu", &field("hidden_act"), "\"gelu\"", &b.hidden_act)?;
-        expect(b.qkv_bias, &field("qkv_bias"), "true", b.qkv_bias)?;
-        expect(!b.use_swiglu_ffn, &field("use_swiglu_ffn"), "false", b.use_swiglu_ffn)?;
+        let backbone = b.check(&field)?;
         expect(!b.reshape_hidden_states, &field("reshape_hidden_states"), "false", b.reshape_hidden_states)?;
-        expect((0.1..=64.0).contains(&b.mlp_ratio), &field("mlp_ratio"), "0.1 to 64", b.mlp_ratio)?;
-        let backbone = Vit {
-            image_size: b.image_size,
-            patch: b.patch_size,
-            width: b.hidden_size,
-            layers: b.num_hidden_layers,
-            heads: b.num_attention_heads,
-            mlp: (b.hidden_size as f64 * b.mlp_ratio) as usize,
-            eps: b.layer_norm_eps,
-        };
-        backbone.validate("").map_err(|e| {
-            // In the names of this configuration.
-            let name = match e.field.trim_start_matches('.') {
-                "width" => "hidden_size",
-                "layers" => "num_hidden_layers",
-                "heads" => "num_attention_heads",
-                "mlp" => "mlp_ratio",
-                "patch" => "patch_size",
-                "eps" => "layer_norm_eps",
-                other => other,
-            };
-            ConfigError { field: field(name), ..e }
-        })?;
         let (patch, width) = (backbone.patch, backbone.width);
         expect(self.patch_size == patch, "patch_size", format!("{patch}, as the backbone's"), self.patch_size)?;
         let reassembled = self.reassemble_hidden_size;

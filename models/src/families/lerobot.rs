@@ -14,7 +14,9 @@ use crate::weights::Checkpoint;
 /// The fields of lerobot's `PI0Config` and `PI05Config` that inference depends on.
 #[derive(Deserialize)]
 struct Pi0Config {
+    #[serde(default)]
     input_features: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
     output_features: BTreeMap<String, Feature>,
     #[serde(default)]
     empty_cameras: usize,
@@ -105,6 +107,10 @@ pub(super) fn describe(
     }
 
     let hints = Hints::read(dir)?;
+    // A base that was made for no robot names none.
+    if views.is_empty() {
+        views = hints.views.clone().unwrap_or_default();
+    }
     let known = matches!(c.paligemma_variant.as_deref(), Some("gemma_2b" | "gemma_300m") | None);
     if !known && (hints.heads.is_none() || hints.kv_heads.is_none()) {
         let expected = "gemma_2b, or heads and kv_heads in fathom.json";

@@ -11,6 +11,20 @@ use crate::error::ModelError;
 use crate::normalize::{Affine, Normalization, Source};
 use crate::weights::Checkpoint;
 
+/// Which of `views` the preprocessor makes of cameras with other names (`rename_map`), by these names: those of which it
+/// makes one alone. None where there is no such file.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn cameras(dir: &Path, views: &[String]) -> Result<BTreeMap<String, String>, ModelError> {
+    let (_, steps) = open(dir.join("policy_preprocessor.json"))?;
+    let maps = steps.iter().filter_map(|s| s.config.get("rename_map").and_then(Value::as_object)).flatten();
+    let bare = |name: &str| name.trim_start_matches("observation.images.").to_owned();
+    let renamed: Vec<_> = maps.filter_map(|(from, to)| Some((bare(from), bare(to.as_str()?)))).collect();
+    let alone = |view: &String| renamed.iter().filter(|(_, to)| to == view).count() == 1;
+    Ok(renamed.iter().filter(|(from, to)| from != to && views.contains(to) && alone(to)).cloned().collect())
+}
+
 #[derive(Deserialize)]
 struct Processor {
     steps: Vec<Step>,
@@ -75,9 +89,32 @@ pub(super) fn read(
     Ok(Normalization { source, state, action, relative, ..Normalization::default() })
 }
 
+/// The processors' steps that are done here or change no number: what another one does would be left out.
+const STEPS: [&str; 13] = [
+    "absolute_actions_processor",
+    "device_processor",
+    "normalizer_processor",
+    "pi05_prepare_state_tokenizer_processor_step",
+    "pi0_new_line_processor",
+    "relative_actions_processor",
+    "rename_observations_processor",
+    "to_batch_processor",
+    "to_batch_processor_action",
+    "to_batch_processor_complementary_data",
+    "to_batch_processor_observation",
+    "tokenizer_processor",
+    "unnormalizer_processor",
+];
+
 fn open(path: PathBuf) -> Result<(PathBuf, Vec<Step>), ModelError> {
     let steps = if path.exists() { read_json::<Processor>(&path)?.steps } else { Vec::new() };
-    Ok((path, steps))
+    match steps.iter().find(|s| !STEPS.contains(&s.registry_name.as_str())) {
+        None => Ok((path, steps)),
+        Some(other) => {
+            let detail = format!("expected steps of {}, found {:?}", STEPS.join(", "), other.registry_name);
+            Err(ModelError::Statistics { path, detail })
+        }
+    }
 }
 
 /// Which elements the postprocessor makes absolute: all, but for the joints that the preprocessor's step excludes.

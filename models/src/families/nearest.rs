@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Family, open_pi_zero, paligemma, pi0};
+use super::{Family, paligemma};
 use crate::config::{ModelConfig, TimeConditioning};
 use crate::depthvla::Model;
 use crate::presets;
@@ -25,7 +25,9 @@ const fn other(what: &'static str, kinds: &'static [&'static str], names: &'stat
     Other { what, kinds, names, advice: NOT_SUPPORTED }
 }
 
-const OTHERS: [Other; 17] = [
+const OTHERS: [Other; 19] = [
+    other("transformers' own PI0", &["pi0"], &[]),
+    other("DINOv2 with registers", &["dinov2_with_registers"], &["embeddings.register_tokens"]),
     other("SmolVLA", &["smolvla"], &["model.vlm_with_expert."]),
     other("pi0-FAST", &["pi0_fast", "pi0fast"], &[]),
     other("ACT", &["act"], &["model.vae_encoder", "model.encoder.", "model.decoder.", "model.backbone."]),
@@ -121,19 +123,16 @@ fn family_forms(family: Family) -> BTreeSet<String> {
         // Theirs are among the others.
         Family::Dinov2 | Family::DepthAnything => Vec::new(),
     };
+    let map = family.names();
     let names = |own: &str| -> Vec<String> {
-        let of_pi0 = |prefixed: bool| {
-            let names = pi0::names(own);
-            names.into_iter().filter(|n| n.starts_with("model.") == prefixed).collect()
-        };
+        let mut names = if family == Family::PaliGemma && !paligemma::has(own) { Vec::new() } else { (map.names)(own) };
+        // lerobot has a prefix where openpi has none.
         match family {
-            Family::DepthVla => vec![own.to_owned()],
-            Family::LerobotPi0 | Family::LerobotPi05 => of_pi0(true),
-            Family::Openpi => of_pi0(false),
-            Family::OpenPiZero | Family::Galaxea => open_pi_zero::names(own),
-            Family::PaliGemma if paligemma::has(own) => paligemma::names(own),
-            Family::PaliGemma | Family::Dinov2 | Family::DepthAnything => Vec::new(),
+            Family::LerobotPi0 | Family::LerobotPi05 => names.retain(|n| n.starts_with("model.")),
+            Family::Openpi => names.retain(|n| !n.starts_with("model.")),
+            _ => {}
         }
+        names
     };
     let params = configs.into_iter().filter_map(|c| Model::new(c).ok()).flat_map(|m| m.params.params);
     params.flat_map(|p| names(&p.name)).map(|name| form(&name)).collect()

@@ -1,5 +1,6 @@
 //! What a directory's files say beyond what inference needs: for `fathom inspect`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -22,6 +23,8 @@ pub struct Origin {
     pub action_normalization: String,
     /// Cameras that the checkpoint knows and inference leaves out.
     pub skipped_views: Vec<String>,
+    /// Views that have the robot's names of its cameras, by these names: the checkpoint's.
+    pub cameras: BTreeMap<String, String>,
 }
 
 impl Origin {
@@ -68,6 +71,7 @@ impl Origin {
             _ => loaded.skipped_views.clone(),
         };
         let views = &loaded.model.config.views;
+        let cameras: Vec<&String> = loaded.cameras.values().collect();
         Ok(Origin {
             state_names: feature("observation.state"),
             action_names: config
@@ -77,7 +81,8 @@ impl Origin {
                 .or_else(|| feature("action")),
             state_normalization: mode(&input, "normalizer_processor", "STATE"),
             action_normalization: mode(&output, "unnormalizer_processor", "ACTION"),
-            skipped_views: known.into_iter().filter(|v| !views.contains(v)).collect(),
+            skipped_views: known.into_iter().filter(|v| !views.contains(v) && !cameras.contains(&v)).collect(),
+            cameras: loaded.cameras.clone(),
         })
     }
 }

@@ -26,25 +26,27 @@ struct Part {
     num_key_value_heads: Option<usize>,
 }
 
-/// Names that a parameter of Fathom's naming may have: the hub's, and those of transformers from 4.52 on, which has no level
-/// `vision_model` from 5 on.
+/// Names that a parameter of Fathom's naming may have: the hub's, and those that transformers has had in memory since 4.52
+/// and 5, or writes. They differ in the level `model` outside, and in the levels `model` and `vision_model` inside.
 pub(super) fn names(own: &str) -> Vec<String> {
-    let vlm = |rest: &str| vec![format!("language_model.model.{rest}"), format!("model.language_model.{rest}")];
-    if own == "embed_tokens.weight" {
-        let mut list = vlm(own);
-        list.extend(["lm_head.weight".to_owned(), "language_model.lm_head.weight".to_owned()]);
-        return list;
-    }
-    if let Some(rest) = own.strip_prefix("joint_model.mixtures.vlm.") {
-        return vlm(rest);
-    }
-    let bare = own.replacen("vision_tower.vision_model.", "vision_tower.", 1);
-    vec![own.to_owned(), format!("model.{own}"), format!("model.{bare}")]
+    let vlm = own.strip_prefix("joint_model.mixtures.vlm.").or(Some(own).filter(|own| *own == EMBEDDING));
+    let inside = match vlm {
+        Some(rest) => [format!("language_model.model.{rest}"), format!("language_model.{rest}")],
+        None => [own.to_owned(), own.replacen("vision_tower.vision_model.", "vision_tower.", 1)],
+    };
+    let outside = inside.iter().map(|name| format!("model.{name}"));
+    // The head is the table once more, and some checkpoints have only the head.
+    let heads = ["lm_head.weight", "language_model.lm_head.weight"].iter().filter(|_| own == EMBEDDING);
+    inside.iter().cloned().chain(outside).chain(heads.map(|head| (*head).to_owned())).collect()
 }
 
-/// Tensors that are not read as weights: the head, which is the embedding table once more.
+const EMBEDDING: &str = "embed_tokens.weight";
+
+/// Tensors that are not read as weights: the language model's head, and the vision tower's, which pools.
 pub(super) fn ignored(name: &str) -> bool {
     name.ends_with("lm_head.weight")
+        || name.contains("vision_tower.vision_model.head.")
+        || name.contains("vision_tower.head.")
 }
 
 /// Whether a parameter is one that PaliGemma has.

@@ -1,6 +1,6 @@
 //! What lerobot's and openpi's PyTorch checkpoints have in common: the names of the tensors, and sizes from their shapes.
 
-use super::Hints;
+use super::{Hints, paligemma};
 use crate::config::{
     Attention, EmbedScale, Expert, Flow, FlowDirection, ModelConfig, NormalizationMode, Positions, PromptFormat,
     Resize, TimeConditioning, TimeEmbedding, Vit,
@@ -88,48 +88,31 @@ pub(super) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) -> Result<Model
     })
 }
 
-/// Names that a parameter of Fathom's naming may have, newest first, with lerobot's prefix `model.` and without.
+/// Beginnings of Fathom's names, and what stands for them in such checkpoints.
+const RENAMED: [[&str; 2]; 7] = [
+    ["joint_model.mixtures.action.", "paligemma_with_expert.gemma_expert.model."],
+    ["proprio_encoder.", "state_proj."],
+    ["action_encoder.linear_1.", "action_in_proj."],
+    ["action_encoder.linear_2.", "action_time_mlp_in."],
+    ["action_encoder.linear_3.", "action_time_mlp_out."],
+    ["action_decoder.", "action_out_proj."],
+    ["time_mlp_", "time_mlp_"],
+];
+
+/// Names that a parameter of Fathom's naming may have, with lerobot's prefix `model.` and without. PaliGemma's are below a
+/// level of their own, those that transformers has in memory first.
 pub(super) fn names(own: &str) -> Vec<String> {
-    let vlm = |rest: &str| {
-        vec![
-            format!("paligemma_with_expert.paligemma.model.language_model.{rest}"),
-            format!("paligemma_with_expert.paligemma.language_model.model.{rest}"),
-        ]
-    };
-    let tower = |rest: &str| {
-        vec![format!("paligemma_with_expert.paligemma.model.{rest}"), format!("paligemma_with_expert.paligemma.{rest}")]
-    };
-    let strip = |prefix: &str| own.strip_prefix(prefix);
-    let bare = if own == "embed_tokens.weight" {
-        let mut list = vlm("embed_tokens.weight");
-        list.push("paligemma_with_expert.paligemma.lm_head.weight".to_owned());
-        list.push("paligemma_with_expert.paligemma.language_model.lm_head.weight".to_owned());
-        list
-    } else if let Some(rest) = strip("joint_model.mixtures.vlm.") {
-        vlm(rest)
-    } else if let Some(rest) = strip("joint_model.mixtures.action.") {
-        vec![format!("paligemma_with_expert.gemma_expert.model.{rest}")]
-    } else if let Some(rest) = strip("proprio_encoder.") {
-        vec![format!("state_proj.{rest}")]
-    } else if let Some(rest) = strip("action_encoder.linear_1.") {
-        vec![format!("action_in_proj.{rest}")]
-    } else if let Some(rest) = strip("action_encoder.linear_2.") {
-        vec![format!("action_time_mlp_in.{rest}")]
-    } else if let Some(rest) = strip("action_encoder.linear_3.") {
-        vec![format!("action_time_mlp_out.{rest}")]
-    } else if own.starts_with("time_mlp_") {
-        vec![own.to_owned()]
-    } else if let Some(rest) = strip("action_decoder.") {
-        vec![format!("action_out_proj.{rest}")]
-    } else {
-        tower(own)
+    let renamed = RENAMED.iter().find_map(|[from, to]| Some(format!("{to}{}", own.strip_prefix(from)?)));
+    let bare = match renamed {
+        Some(name) => vec![name],
+        None => paligemma::names(own).iter().map(|name| format!("paligemma_with_expert.paligemma.{name}")).collect(),
     };
     bare.iter().flat_map(|name| [format!("model.{name}"), name.clone()]).collect()
 }
 
 /// Tensors that such checkpoints carry and inference does not read as weights: heads, and the statistics of lerobot 0.3.
 pub(super) fn ignored(name: &str) -> bool {
-    name.ends_with("lm_head.weight") || name.ends_with("gemma_expert.model.embed_tokens.weight") || is_statistics(name)
+    paligemma::ignored(name) || name.ends_with("gemma_expert.model.embed_tokens.weight") || is_statistics(name)
 }
 
 /// The statistics of lerobot 0.3.
@@ -154,7 +137,7 @@ impl Shapes<'_> {
                 Err(_) => TensorProblem::Misshapen { name: name.clone(), expected: vec![0; N], found: shape.to_vec() },
             },
             None => {
-                let name = candidates.into_iter().next().unwrap_or_else(|| own.to_owned());
+                let name = self.checkpoint.likeliest(&candidates).unwrap_or_else(|| own.to_owned());
                 TensorProblem::Missing { name, shape: vec![0; N] }
             }
         };

@@ -15,9 +15,11 @@ mod render;
 mod scene;
 mod shapes;
 mod trace;
+mod untrained;
 
 pub use camera::{BenchCamera, FixedJoints, JointSource};
 pub use error::SceneError;
 pub use kinematics::{Projection, View};
 pub use render::Renderer;
 pub use scene::{Joint, Light, Object, Part, Scene, SceneCamera, Shape, Table, Tool};
+pub use untrained::write_untrained;

@@ -2,7 +2,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
-use fathom_models::compose;
+use fathom_models::compose::{self, Sources};
+use fathom_models::depth_anything::Encoder;
 use fathom_models::families::{self, Family};
 use fathom_models::weights::Checkpoint;
 
@@ -22,7 +23,11 @@ pub(crate) struct Compose {
     /// given.
     #[arg(long)]
     view: Vec<String>,
-    /// Seed of what comes from neither.
+    /// Safetensors file with some of what comes from neither (depth expert, depth head, with --paligemma the action expert),
+    /// under the names that the model has then.
+    #[arg(long)]
+    tensors: Option<PathBuf>,
+    /// Seed of what comes from nowhere else.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Directory to write.
@@ -42,24 +47,32 @@ impl Compose {
         if pi0.family == Family::PaliGemma && !self.view.is_empty() {
             pi0.model.config.views.clone_from(&self.view);
         }
-        let encoder = Checkpoint::open_model(&self.depth)?;
+        let encoder = Encoder::load(&self.depth)?;
+        let given = self.tensors.map(|file| Checkpoint::open(&file)).transpose()?;
         let first = pi0.model.config.views.first().cloned();
         let views = if self.view.is_empty() { first.into_iter().collect() } else { self.view };
-        let origins = compose::compose(&pi0, &encoder, &views, self.seed, &self.output)?;
+        let sources = Sources { base: &pi0, encoder: &encoder, given: given.as_ref(), views: &views, seed: self.seed };
+        let origins = compose::compose(&sources, &self.output)?;
         let tokenizer = base.join("tokenizer.json");
         if tokenizer.exists() {
             std::fs::copy(&tokenizer, self.output.join("tokenizer.json"))
                 .map_err(|e| format!("{}: {e}", tokenizer.display()))?;
         }
         println!(
-            "{}: {} tensors of the base, {} of the encoder, {} from seed {}",
+            "{}: {} tensors of the base, {} of the encoder, {} given, {} from seed {}",
             self.output.display(),
             origins.pi0,
             origins.encoder,
+            origins.given,
             origins.random,
             self.seed
         );
-        println!("THIS MODEL IS NOT TRAINED: what comes from the seed is random. Train it before it moves an arm.");
+        let random = if origins.random > 0 {
+            "what comes from the seed is random"
+        } else {
+            "its parts were never trained together"
+        };
+        println!("THIS MODEL IS NOT TRAINED: {random}. Train it before it moves an arm.");
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use fathom::engine::Kernels;
-use fathom::gpu::{Gpu, GpuError, GpuOptions};
+use fathom::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 
 /// Which GPU, and how.
 #[derive(Args)]
@@ -19,6 +20,10 @@ pub(crate) struct GpuArguments {
     /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
     #[arg(long)]
     timeout: Option<u64>,
+    /// Folder for compiled pipelines, so that the next start need not compile them; fathom's in the user's cache folder if
+    /// not given.
+    #[arg(long)]
+    cache: Option<PathBuf>,
     /// Kernels to take instead of those that suit the adapter: tiled, coop16, coop8, dot8 or lanes.
     #[arg(long)]
     pub(crate) kernels: Option<Kernels>,
@@ -38,6 +43,7 @@ impl GpuArguments {
             allow_software: self.software,
             checked: self.checked,
             timestamps,
+            cache: self.cache.clone().or_else(cache_folder),
             timeout: self.timeout.map(Duration::from_secs),
         }
     }

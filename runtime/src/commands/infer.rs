@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use fathom::engine::{Session, log_model};
+use fathom::engine::{DEVICES, Kernels, Session, log_model, stage_of};
+use fathom::gpu::GpuTimes;
 use fathom::telemetry::Memory;
 use fathom_models::families::{self, Family};
 use fathom_models::observation::Observation;
@@ -64,12 +65,8 @@ impl Infer {
         report.done("weights on the GPU");
         let once = session.infer_once(&observation, self.taps)?;
         report.done("prepared and inferred");
-        for stage in once.times.stages.iter().filter(|_| self.times) {
-            println!("  {:<28} {:>9.3} s", stage.stage, stage.ns as f64 / 1e9);
-        }
         if self.times {
-            let (weights, rest) = session.gpu_bytes();
-            println!("on the GPU: {} MiB of weights, {} MiB of activations", weights >> 20, rest >> 20);
+            print_stages(&session, &once.times);
         }
 
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
@@ -93,6 +90,34 @@ impl Infer {
         tracing::info!(file = %self.output.display(), tensors = tensors.len(), "written");
         Ok(())
     }
+}
+
+/// The time of each stage beside what it does, and what it takes at least on a GPU with matrix units.
+fn print_stages(session: &Session, times: &GpuTimes) {
+    let [device, ..] = DEVICES;
+    let at_least = format!("{} ≥ ms", device.name);
+    println!(
+        "  {:<20} {:>9} {:>10} {:>9} {:>12} {:>20}",
+        "stage", "seconds", "dispatches", "GFLOP", "weights MiB", at_least
+    );
+    for stage in session.stages() {
+        let ns: u64 = times.stages.iter().filter(|t| stage_of(&t.stage) == stage.name).map(|t| t.ns).sum();
+        let bound = device.at_least_ms(Kernels::Coop16, stage.flops, stage.weight_bytes);
+        println!(
+            "  {:<20} {:>9.3} {:>10} {:>9.2} {:>12.1} {:>20.2}",
+            stage.name,
+            ns as f64 / 1e9,
+            stage.dispatches,
+            stage.flops as f64 / 1e9,
+            stage.weight_bytes as f64 / f64::from(1 << 20),
+            bound
+        );
+    }
+    let (weights, rest) = session.gpu_bytes();
+    println!("on the GPU: {} MiB of weights, {} MiB of activations", weights >> 20, rest >> 20);
+    let counts = session.gpu().counts();
+    println!("pipelines: {}, {} of them from the cache on disk", counts.pipelines, counts.cached_pipelines);
+    println!("adapter: {}; the last column is a bound, by f16 matrix units and memory", session.gpu().info());
 }
 
 /// What `--times` prints.

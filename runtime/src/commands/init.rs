@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use fathom::bench::{Renderer, Scene};
+use fathom::bench::{Renderer, Scene, write_untrained};
 use fathom::telemetry::Memory;
-use fathom_models::{presets, random, tokenizer};
+use fathom_models::presets;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -38,23 +38,8 @@ impl Init {
             Preset::Small => presets::small(),
             Preset::Full => presets::depthvla(),
         };
-        random::write_checkpoint(&self.output, &config, self.seed)?;
-        let write = |name: &str, json: serde_json::Value| {
-            let path = self.output.join(name);
-            std::fs::write(&path, format!("{json:#}\n")).map_err(|e| format!("{}: {e}", path.display()))
-        };
-        write("tokenizer.json", tokenizer::bytes_only(config.vocab))?;
-        // Statistics for the bench scene's arm: about its initial pose, within its limits.
         let scene = Arc::new(Scene::built_in(0)?);
-        let joints = scene.joints();
-        let mean: Vec<f32> = joints.iter().map(|j| j.initial_rad).collect();
-        let spread =
-            |share: f32| -> Vec<f32> { joints.iter().map(|j| (j.limits_rad[1] - j.limits_rad[0]) * share).collect() };
-        let stats = serde_json::json!({ "norm_stats": {
-            "state": { "mean": mean, "std": spread(0.25) },
-            "actions": { "mean": mean, "std": spread(0.1) },
-        } });
-        write("norm_stats.json", stats)?;
+        write_untrained(&self.output, &config, &scene, self.seed)?;
         write_observation(&self.output.join("observation.safetensors"), &scene, &config.views)?;
         let (directory, seed, memory) = (self.output.display(), self.seed, Memory::now());
         tracing::info!(%directory, seed, %memory, "an untrained model was written");

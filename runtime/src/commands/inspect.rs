@@ -6,23 +6,34 @@ use clap::Args;
 use fathom_models::families::Family;
 use fathom_models::summary::Summary;
 
-/// What a model directory holds: family, sizes, parameters of each part, names, normalisation, what is left out.
+use super::plan::PlanArguments;
+
+/// What a model directory holds: family, sizes, parameters of each part, names, normalisation, what is left out; or, with
+/// `--plan`, what an inference does.
 #[derive(Args)]
 pub(crate) struct Inspect {
     /// Directory of the checkpoint.
-    model: PathBuf,
+    #[arg(required_unless_present = "full_size")]
+    model: Option<PathBuf>,
     /// What the checkpoint is, where its files do not tell or tell otherwise.
     #[arg(long)]
     family: Option<Family>,
     /// As JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    plan: PlanArguments,
 }
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
-        let summary = Summary::read(&self.model, self.family)?;
-        let text = if self.json { serde_json::to_string_pretty(&summary)? } else { summary.to_string() };
+        let text = match &self.model {
+            Some(dir) if !self.plan.plan => {
+                let summary = Summary::read(dir, self.family)?;
+                if self.json { serde_json::to_string_pretty(&summary)? } else { summary.to_string() }
+            }
+            model => self.plan.run(model.as_ref(), self.family, self.json)?,
+        };
         match writeln!(std::io::stdout(), "{text}") {
             // Whoever reads has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -6,5 +6,6 @@ mod gpu;
 pub(crate) mod infer;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod plan;
 pub(crate) mod replay;
 pub(crate) mod run;

@@ -66,9 +66,13 @@ impl Run {
             let limit_mb = config.record.as_ref().map_or(RecordSection::LIMIT_MB, |r| r.limit_mb);
             config.record = Some(RecordSection { folder, limit_mb });
         }
-        let robot = Robot::open(config, Faults::new(self.fault))?;
-        let options =
-            RunOptions { seconds: self.seconds, picture: self.picture, clear_fault: self.clear_fault, sights: None };
+        let robot = Robot::open_with(config, Faults::new(self.fault))?;
+        let options = RunOptions {
+            seconds: self.seconds,
+            picture: self.picture,
+            clear_fault: self.clear_fault,
+            ..RunOptions::default()
+        };
         let outcome = robot.run(&options)?;
         println!("{}\n\n{}\n", outcome.header, outcome.table);
         println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);

@@ -62,6 +62,7 @@ impl Loop {
     fn reported(&mut self, report: &Report, controller_us: u64, received_ns: u64) -> Result<(), RunError> {
         let left = report.progress.map_or(0, |p| p.steps_left);
         self.recorder.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
+        self.recorder.counter(Track::Controller, counter::STARVED, received_ns, report.starved.into());
         if let Some(tape) = &self.tape {
             tape.report(report, controller_us, received_ns);
         }

@@ -21,7 +21,7 @@ use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
 use crate::engine::{EngineError, Session, log_model};
 use crate::fault::{Faults, FaultyCamera, Kind};
-use crate::gpu::{Gpu, GpuError, GpuOptions};
+use crate::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
 use crate::record::RecordError;
 
@@ -149,11 +149,19 @@ pub struct Robot {
 }
 
 impl Robot {
-    /// Opens model and GPU, controller, cameras, in this order, and prepares the inference. `faults` happen while it runs.
+    /// Opens model and GPU, controller, cameras, in this order, and prepares the inference.
     ///
     /// # Errors
     /// The first [`RunError`].
-    pub fn open(config: RobotConfig, faults: Faults) -> Result<Robot, RunError> {
+    pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
+        Robot::open_with(config, Faults::default())
+    }
+
+    /// As [`open`](Self::open), with faults on purpose that happen while it runs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`RunError::Unfit`].
+    pub fn open_with(config: RobotConfig, faults: Faults) -> Result<Robot, RunError> {
         if faults.any(|k| k == Kind::ControllerReset) && !config.link.is_simulated() {
             return Err(RunError::Unfit { fault: "controller-reset", needs: "the simulated controller" });
         }
@@ -190,6 +198,7 @@ impl Robot {
             allow_software: config.gpu.software,
             checked: config.gpu.checked,
             timestamps: true,
+            cache: config.gpu.cache.clone().or_else(cache_folder),
             timeout: None,
         };
         let (software, kernels, kept) = (config.gpu.software, config.gpu.kernels, options.clone());
@@ -270,6 +279,8 @@ impl Robot {
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         tracing::info!(
             dispatches = session.dispatches(),
+            pipelines = session.gpu().counts().pipelines,
+            from_the_cache = session.gpu().counts().cached_pipelines,
             weights = mib(weights),
             arena = mib(arena),
             "inference prepared"

@@ -72,6 +72,8 @@ pub struct RunOptions {
     pub picture: Option<PathBuf>,
     /// Clear a fault that the controller latched before.
     pub clear_fault: bool,
+    /// Whoever sets it ends the run as a signal does.
+    pub stop: Arc<AtomicBool>,
     /// Who watches.
     pub sights: Option<mpsc::Sender<Sight>>,
 }
@@ -182,10 +184,10 @@ struct Signals {
 }
 
 impl Signals {
-    fn register() -> std::io::Result<Signals> {
+    fn register(stop: &Arc<AtomicBool>) -> std::io::Result<Signals> {
         use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
         let flag = || Arc::new(AtomicBool::new(false));
-        let signals = Signals { stop: flag(), arm: flag(), disarm: flag() };
+        let signals = Signals { stop: Arc::clone(stop), arm: flag(), disarm: flag() };
         for (signal, flag) in
             [(SIGINT, &signals.stop), (SIGTERM, &signals.stop), (SIGUSR1, &signals.arm), (SIGUSR2, &signals.disarm)]
         {
@@ -201,7 +203,7 @@ impl Robot {
     /// # Errors
     /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
     pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
-        let signals = Signals::register()?;
+        let signals = Signals::register(&options.stop)?;
         let Robot { config, feeds, views, mut link, opener, thinker, faults, bench, sim } = self;
         let session = &thinker.session;
         let header = Header::of(session, config.model.path.display().to_string(), config.model.seed);

@@ -8,7 +8,7 @@ pub(super) const ALIGN: u64 = 256;
 
 /// Where each tensor lies.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct Placement {
     /// First byte of each tensor.
     pub(super) offsets: Vec<u64>,
     /// Bytes of the whole.
@@ -20,9 +20,9 @@ fn span(words: usize) -> u64 {
     (words.max(1) as u64 * 4).next_multiple_of(ALIGN)
 }
 
-impl Plan {
+impl Placement {
     /// Places the tensors of `graph`.
-    pub(super) fn of(graph: &Graph) -> Plan {
+    pub(super) fn of(graph: &Graph) -> Placement {
         let lives = lives(graph);
         let mut offsets = vec![0; graph.tensors.len()];
         let mut fixed = 0;
@@ -59,7 +59,7 @@ impl Plan {
             placed.push((i, at, at + size(&i)));
             bytes = bytes.max(at + size(&i));
         }
-        Plan { offsets, bytes }
+        Placement { offsets, bytes }
     }
 }
 
@@ -100,10 +100,10 @@ mod tests {
         }
         g.output("last", x);
         let graph = g.finish().expect("shapes fit");
-        let plan = Plan::of(&graph);
-        assert_eq!(plan.bytes, 256 * (1 + 1 + 2), "input, first, and two that alternate");
-        let first_at = plan.offsets[first.id.0 as usize];
-        let others = plan.offsets.iter().filter(|o| **o == first_at).count();
+        let placement = Placement::of(&graph);
+        assert_eq!(placement.bytes, 256 * (1 + 1 + 2), "input, first, and two that alternate");
+        let first_at = placement.offsets[first.id.0 as usize];
+        let others = placement.offsets.iter().filter(|o| **o == first_at).count();
         assert_eq!(others, 1, "nothing else lies where an output is");
     }
 }

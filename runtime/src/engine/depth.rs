@@ -5,6 +5,7 @@ use fathom_models::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
 use fathom_models::image::ImageSpec;
 use fathom_models::weights::Weights;
 
+use super::memory::explain;
 use super::{Arena, EngineError, Kernels, Output, Program, Resident};
 use crate::gpu::Gpu;
 
@@ -32,7 +33,8 @@ impl DepthSession {
         kernels: Option<Kernels>,
     ) -> Result<DepthSession, EngineError> {
         let kernels = Kernels::choose(&mut gpu, &weights.formats()?, kernels)?;
-        let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)?;
+        let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)
+            .map_err(|error| explain(error, &gpu, (&model.params, &weights), kernels, 0))?;
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }
 

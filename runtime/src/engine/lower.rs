@@ -9,7 +9,7 @@ use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::{Shader, params, variants};
 
 use super::EngineError;
-use super::arena::Plan;
+use super::arena::Placement;
 use super::resident::Resident;
 use crate::gpu::{BufferId, Commands, Dispatch, Slot};
 
@@ -19,7 +19,7 @@ const SPLIT_ROWS: u64 = 128;
 /// Where everything lies that dispatches bind.
 pub(super) struct Places<'a> {
     pub(super) graph: &'a Graph,
-    pub(super) plan: &'a Plan,
+    pub(super) placement: &'a Placement,
     pub(super) buffer: BufferId,
     pub(super) resident: &'a Resident,
     pub(super) max_binding_bytes: u64,
@@ -29,7 +29,7 @@ impl Places<'_> {
     /// The whole of a tensor.
     pub(super) fn slot(&self, id: TensorId) -> Slot {
         let index = id.0 as usize;
-        let offset = self.plan.offsets.get(index).copied().unwrap_or_default();
+        let offset = self.placement.offsets.get(index).copied().unwrap_or_default();
         let words = self.graph.tensors.get(index).map_or(0, |t| t.words);
         Slot { buffer: self.buffer, offset, bytes: words as u64 * 4 }
     }

@@ -4,16 +4,23 @@ mod arena;
 mod depth;
 mod kernels;
 mod lower;
+mod memory;
+mod plan;
 mod program;
 mod resident;
+mod roofline;
 mod self_test;
 mod session;
+mod work;
 
 pub use depth::DepthSession;
 pub use kernels::Kernels;
+pub use plan::{FLOW, Plan, StageWork, stage_of};
 pub use program::{Arena, Output, Program};
 pub use resident::Resident;
+pub use roofline::{Bound, DEVICES, Device};
 pub use session::{Inputs, Once, Session, log_model};
+pub use work::Work;
 
 use fathom_models::ModelError;
 
@@ -48,6 +55,23 @@ pub enum EngineError {
         /// Largest that is allowed.
         tolerance: f32,
     },
+    /// The model does not fit into the GPU's memory.
+    #[error(
+        "out of GPU memory: {what} asked for {}, and {adapter} holds {} in all; {}",
+        mib(*.asked), mib(*.capacity), memory::advice(.schemes, *.capacity)
+    )]
+    OutOfMemory {
+        /// What asked for it.
+        what: String,
+        /// How much, in bytes.
+        asked: u64,
+        /// The adapter.
+        adapter: String,
+        /// How much it can hold in all, as far as is known.
+        capacity: u64,
+        /// What each named scheme would need in all, in bytes.
+        schemes: Vec<(&'static str, u64)>,
+    },
     /// An inference before [`Session::prepare`].
     #[error("nothing was prepared: expected prepare() before infer()")]
     Unprepared,
@@ -61,4 +85,8 @@ pub enum EngineError {
         /// As given.
         found: usize,
     },
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

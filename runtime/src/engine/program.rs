@@ -3,9 +3,11 @@
 use fathom_models::graph::{Graph, Storage, TensorId};
 
 use super::EngineError;
-use super::arena::Plan;
+use super::arena::Placement;
 use super::lower::Places;
+use super::plan::{StageWork, stages};
 use super::resident::Resident;
+use super::work::Work;
 use crate::gpu::{BufferId, Download, Gpu, GpuTimes, Recording, Slot, Upload};
 
 /// The buffer that programs keep their tensors in; made anew only for a program that needs more.
@@ -36,6 +38,8 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Program {
     recording: Recording,
+    work: Vec<Work>,
+    stages: Vec<StageWork>,
     /// Name and slot of each input.
     inputs: Vec<(String, Slot)>,
     /// Where each output begins.
@@ -55,19 +59,23 @@ impl Program {
         resident: &Resident,
         graph: &Graph,
     ) -> Result<Program, EngineError> {
-        let plan = Plan::of(graph);
+        let placement = Placement::of(graph);
         let buffer = match arena.held {
-            Some((buffer, bytes)) if bytes >= plan.bytes => buffer,
+            Some((buffer, bytes)) if bytes >= placement.bytes => buffer,
             _ => {
                 if let Some((smaller, _)) = arena.held.take() {
                     gpu.release(smaller);
                 }
-                arena.held.insert((gpu.create_buffer("arena", plan.bytes)?, plan.bytes)).0
+                arena.held.insert((gpu.create_buffer("arena", placement.bytes)?, placement.bytes)).0
             }
         };
         let max_binding_bytes = gpu.info().max_binding_bytes;
-        let places = Places { graph, plan: &plan, buffer, resident, max_binding_bytes };
-        let recording = gpu.prepare(&places.commands("inference")?)?;
+        let places = Places { graph, placement: &placement, buffer, resident, max_binding_bytes };
+        let commands = places.commands("inference")?;
+        let stages = stages(&commands);
+        let work = commands.dispatches.iter().map(Work::of).collect();
+        let recording = gpu.prepare(&commands)?;
+        gpu.save_pipelines();
         upload_constants(gpu, graph, &places)?;
         let inputs = graph.inputs.iter().map(|n| (n.name.clone(), places.slot(n.tensor.id))).collect();
         let slots = graph
@@ -83,12 +91,27 @@ impl Program {
                 Output { name: n.name.clone(), shape, values: vec![0.0; shape[0] * shape[1]] }
             })
             .collect();
-        Ok(Program { recording, inputs, slots, outputs })
+        Ok(Program { recording, work, stages, inputs, slots, outputs })
+    }
+
+    /// Bytes of the arena that `graph` needs.
+    pub(super) fn arena_bytes(graph: &Graph) -> u64 {
+        Placement::of(graph).bytes
     }
 
     /// Dispatches of a run.
     pub fn dispatches(&self) -> usize {
         self.recording.len()
+    }
+
+    /// What each dispatch of a run does, in their order.
+    pub fn work(&self) -> &[Work] {
+        &self.work
+    }
+
+    /// What the stages of a run do.
+    pub fn stages(&self) -> &[StageWork] {
+        &self.stages
     }
 
     /// What the last run gave.

@@ -36,52 +36,135 @@ pub struct Resident {
     pub(super) kernels: Kernels,
 }
 
-/// What is to be uploaded.
+/// What has a place of its own.
 enum Source<'a> {
     Vector(Vec<f32>),
-    Kernel(WeightFormat, &'a [u8]),
+    /// As many numbers of this format.
+    Kernel(WeightFormat, usize, &'a [u8]),
     Rows(Rows<'a>),
 }
 
-impl Source<'_> {
-    /// Bytes of the numbers, and of their scales, for these kernels.
-    fn bytes(&self, kernels: Kernels) -> [u64; 2] {
-        match self {
-            Source::Vector(values) => [values.len() as u64 * 4, 0],
-            Source::Kernel(_, bytes) => [bytes.len() as u64, 0],
-            Source::Rows(rows) => {
-                let padded = rows.n.next_multiple_of(kernels.rows_together());
-                [padded * rows.row_bytes(), rows.n * rows.scale_bytes()].map(|bytes| bytes as u64)
+/// A model's parameters as they are to lie on the GPU.
+struct Sources<'a> {
+    table: &'a ParamTable,
+    weights: &'a Weights,
+    /// Those that lie in a stack.
+    stacked: BTreeSet<ParamId>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(table: &'a ParamTable, weights: &'a Weights) -> Sources<'a> {
+        let stacked = table.stacks.iter().flat_map(|s| s.parts.iter().copied()).collect();
+        Sources { table, weights, stacked }
+    }
+
+    fn role(&self, id: ParamId) -> Option<Role> {
+        self.table.params.get(id.0 as usize).map(|p| p.role)
+    }
+
+    /// A parameter, where it has a place of its own.
+    fn param(&self, id: ParamId) -> Result<Option<Source<'a>>, EngineError> {
+        Ok(match self.role(id) {
+            Some(Role::Vector) if !self.stacked.contains(&id) => {
+                Some(Source::Vector(self.weights.host(id)?.into_owned()))
             }
+            Some(Role::Kernel) => {
+                let (format, bytes, _) = self.weights.encoded(id)?;
+                let (n, k) = self.weights.rows_and_columns(id);
+                Some(Source::Kernel(format, n * k, bytes))
+            }
+            _ => None,
+        })
+    }
+
+    fn stack(&self, id: StackId) -> Result<Option<Source<'a>>, EngineError> {
+        let first = self.table.stacks.get(id.0 as usize).and_then(|s| s.parts.first());
+        Ok(Some(match first.and_then(|id| self.role(*id)) {
+            Some(Role::Vector) => Source::Vector(self.weights.stacked_vector(id)?),
+            _ => Source::Rows(self.weights.stacked(id)?),
+        }))
+    }
+
+    /// Parameters, then stacks, each through `each`.
+    fn all<T>(
+        &self,
+        mut each: impl FnMut(Source<'a>) -> Result<T, EngineError>,
+    ) -> Result<[Vec<Option<T>>; 2], EngineError> {
+        let mut params = Vec::with_capacity(self.table.params.len());
+        for id in (0..self.table.params.len() as u32).map(ParamId) {
+            params.push(self.param(id)?.map(&mut each).transpose()?);
+            self.weights.release(id);
         }
+        let mut stacks = Vec::with_capacity(self.table.stacks.len());
+        for (id, stack) in (0..).map(StackId).zip(&self.table.stacks) {
+            stacks.push(self.stack(id)?.map(&mut each).transpose()?);
+            stack.parts.iter().for_each(|part| self.weights.release(*part));
+        }
+        Ok([params, stacks])
     }
 }
 
-/// Deals places in as few buffers as the adapter's limit allows.
-#[derive(Default)]
+/// Deals places in as few buffers as a limit allows, which are numbered from 0.
 struct Dealer {
+    kernels: Kernels,
+    limit: u64,
+    /// Of the buffers.
     sizes: Vec<u64>,
 }
 
 impl Dealer {
-    /// Index of the buffer, and offset.
-    fn deal(&mut self, bytes: u64, limit: u64) -> (usize, u64) {
+    fn deal(&mut self, bytes: usize) -> Slot {
+        let bytes = bytes as u64;
         let span = bytes.max(1).next_multiple_of(ALIGN);
-        let count = self.sizes.len();
-        match self.sizes.last_mut() {
-            Some(size) if *size + span <= limit => {
+        let offset = match self.sizes.last_mut() {
+            Some(size) if *size + span <= self.limit => {
                 *size += span;
-                (count - 1, *size - span)
+                *size - span
             }
             _ => {
                 self.sizes.push(span);
-                (count, 0)
+                0
+            }
+        };
+        Slot { buffer: BufferId::new(self.sizes.len() as u32 - 1), offset, bytes }
+    }
+
+    fn place(&mut self, source: &Source<'_>) -> Placed {
+        match source {
+            Source::Vector(values) => {
+                Placed { slot: self.deal(values.len() * 4), format: WeightFormat::F32, scales: None, row: [0, 0] }
+            }
+            Source::Kernel(format, count, _) => {
+                Placed { slot: self.deal(format.row_bytes(*count)), format: *format, scales: None, row: [0, 0] }
+            }
+            Source::Rows(rows) => {
+                let [row, scale] = [rows.row_bytes(), rows.scale_bytes()];
+                let slot = self.deal(rows.n.next_multiple_of(self.kernels.rows_together()) * row);
+                let scales = (scale > 0).then(|| self.deal(rows.n * scale));
+                Placed { slot, format: rows.format, scales, row: [row as u64, scale as u64] }
             }
         }
     }
 }
 
 impl Resident {
+    /// Where everything is to lie with buffers of at most `limit` bytes: in buffers of the sizes that come with it,
+    /// numbered from 0.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] for a parameter that is not there.
+    pub(super) fn place(
+        table: &ParamTable,
+        weights: &Weights,
+        kernels: Kernels,
+        limit: u64,
+    ) -> Result<(Resident, Vec<u64>), EngineError> {
+        let mut dealer = Dealer { kernels, limit, sizes: Vec::new() };
+        let [params, stacks] = Sources::new(table, weights).all(|source| Ok(dealer.place(&source)))?;
+        let bytes = dealer.sizes.iter().sum();
+        Ok((Resident { params, stacks, bytes, kernels }, dealer.sizes))
+    }
+
     /// Uploads every stack, vector and convolution, streamed from the memory map.
     ///
     /// # Errors
@@ -92,72 +175,29 @@ impl Resident {
         weights: &Weights,
         kernels: Kernels,
     ) -> Result<Resident, EngineError> {
-        let role = |id: ParamId| table.params.get(id.0 as usize).map(|p| p.role);
-        let vector = |parts: &[ParamId]| parts.first().and_then(|id| role(*id)) == Some(Role::Vector);
-        let stacked: BTreeSet<ParamId> = table.stacks.iter().flat_map(|s| s.parts.iter().copied()).collect();
-        let param = |i: usize| {
-            let id = ParamId(i as u32);
-            Ok::<_, EngineError>(match role(id) {
-                Some(Role::Vector) if !stacked.contains(&id) => Some(Source::Vector(weights.host(id)?.into_owned())),
-                Some(Role::Kernel) => {
-                    weights.encoded(id).map(|(format, bytes, _)| Some(Source::Kernel(format, bytes)))?
-                }
-                _ => None,
-            })
-        };
-        let stack = |i: usize| {
-            let id = StackId(i as u32);
-            let vector = table.stacks.get(i).is_some_and(|s| vector(&s.parts));
-            Ok::<_, EngineError>(Some(match vector {
-                true => Source::Vector(weights.stacked_vector(id)?),
-                false => Source::Rows(weights.stacked(id)?),
-            }))
-        };
-        let limit = gpu.info().max_buffer_bytes;
-        let mut dealer = Dealer::default();
-        let mut plan = |source: Option<Source<'_>>| {
-            source.map(|s| {
-                let [bytes, scales] = s.bytes(kernels);
-                let place = dealer.deal(bytes, limit);
-                (place, bytes, (scales > 0).then(|| (dealer.deal(scales, limit), scales)))
-            })
-        };
-        let mut planned = Vec::with_capacity(table.params.len() + table.stacks.len());
-        for i in 0..table.params.len() {
-            planned.push(plan(param(i)?));
-        }
-        for i in 0..table.stacks.len() {
-            planned.push(plan(stack(i)?));
-        }
-        let buffers: Vec<BufferId> = dealer
-            .sizes
+        let (mut resident, sizes) = Resident::place(table, weights, kernels, gpu.info().max_buffer_bytes)?;
+        gpu.check_room("weights", resident.bytes)?;
+        let buffers: Vec<BufferId> = sizes
             .iter()
             .enumerate()
-            .map(|(n, bytes)| gpu.create_buffer(&format!("weights {n}"), *bytes))
+            .map(|(n, bytes)| gpu.create_weights(&format!("weights {n}"), *bytes))
             .collect::<Result<_, _>>()?;
-        let slot = |((buffer, offset), bytes): ((usize, u64), u64)| {
-            buffers.get(buffer).map(|buffer| Slot { buffer: *buffer, offset, bytes })
-        };
-        let mut placed = Vec::with_capacity(planned.len());
-        for (i, place) in planned.into_iter().enumerate() {
-            let source = if i < table.params.len() { param(i)? } else { stack(i - table.params.len())? };
-            let (Some((place, bytes, scales)), Some(source)) = (place, source) else {
-                placed.push(None);
-                continue;
-            };
-            let Some(slot_of_numbers) = slot((place, bytes)) else {
-                placed.push(None);
-                continue;
-            };
-            let scales = scales.and_then(slot);
-            placed.push(Some(fill(gpu, &source, slot_of_numbers, scales, kernels)?));
-            if i < table.params.len() {
-                weights.release(ParamId(i as u32));
+        let renumber = |slot: &mut Slot| {
+            if let Some(buffer) = buffers.get(slot.buffer.index() as usize) {
+                slot.buffer = *buffer;
             }
+        };
+        for placed in resident.params.iter_mut().chain(&mut resident.stacks).flatten() {
+            renumber(&mut placed.slot);
+            placed.scales.iter_mut().for_each(renumber);
         }
+        let mut places = resident.params.iter().chain(&resident.stacks).flatten();
+        Sources::new(table, weights).all(|source| match places.next() {
+            Some(place) => fill(gpu, &source, place, kernels),
+            None => Err(absent("a weight's place")),
+        })?;
         gpu.flush()?;
-        let stacks = placed.split_off(table.params.len());
-        Ok(Resident { params: placed, stacks, bytes: dealer.sizes.iter().sum(), kernels })
+        Ok(resident)
     }
 
     /// Bytes on the GPU.
@@ -187,31 +227,17 @@ fn absent(what: &str) -> EngineError {
 }
 
 /// Uploads `source` to its place.
-fn fill(
-    gpu: &mut Gpu,
-    source: &Source<'_>,
-    slot: Slot,
-    scales: Option<Slot>,
-    kernels: Kernels,
-) -> Result<Placed, EngineError> {
-    let (format, row) = match source {
-        Source::Vector(values) => {
-            gpu.upload(slot.buffer, slot.offset, bytemuck::cast_slice(values))?;
-            (WeightFormat::F32, [0, 0])
-        }
-        Source::Kernel(format, bytes) => {
-            gpu.upload(slot.buffer, slot.offset, bytes)?;
-            (*format, [0, 0])
-        }
-        Source::Rows(rows) => {
-            match (rows.verbatim(), scales, kernels.rows_together()) {
-                (Some(bytes), None, 1) => gpu.upload(slot.buffer, slot.offset, bytes)?,
-                (_, _, together) => upload_rows(gpu, rows, slot, scales, together)?,
-            }
-            (rows.format, [rows.row_bytes(), rows.scale_bytes()].map(|bytes| bytes as u64))
-        }
-    };
-    Ok(Placed { slot, format, scales, row })
+fn fill(gpu: &mut Gpu, source: &Source<'_>, place: &Placed, kernels: Kernels) -> Result<(), EngineError> {
+    let slot = place.slot;
+    match source {
+        Source::Vector(values) => gpu.upload(slot.buffer, slot.offset, bytemuck::cast_slice(values))?,
+        Source::Kernel(_, _, bytes) => gpu.upload(slot.buffer, slot.offset, bytes)?,
+        Source::Rows(rows) => match (rows.verbatim(), place.scales, kernels.rows_together()) {
+            (Some(bytes), None, 1) => gpu.upload(slot.buffer, slot.offset, bytes)?,
+            (_, scales, together) => upload_rows(gpu, rows, slot, scales, together)?,
+        },
+    }
+    Ok(())
 }
 
 /// Uploads rows a chunk at a time, `together` of them word by word where that is more than one; every chunk but the last

@@ -6,7 +6,8 @@ use fathom_models::guidance::Guide;
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
-use super::{Arena, EngineError, Kernels, Output, Program, Resident};
+use super::memory::explain;
+use super::{Arena, EngineError, Kernels, Output, Program, Resident, StageWork, Work};
 use crate::gpu::{Gpu, GpuTimes};
 
 /// What changes from one inference to the next.
@@ -52,11 +53,13 @@ impl Session {
     /// Uploads the weights, for these kernels where they are given.
     ///
     /// # Errors
-    /// [`EngineError::Lacking`] and [`EngineError::SelfTest`] for kernels that do not serve here, [`EngineError::Gpu`] when
-    /// the weights do not fit or the device is lost.
+    /// [`EngineError::Lacking`] and [`EngineError::SelfTest`] for kernels that do not serve here, [`EngineError::OutOfMemory`]
+    /// for weights that do not fit, [`EngineError::Gpu`] when the device is lost.
     pub fn open_with(mut gpu: Gpu, loaded: Loaded, kernels: Option<Kernels>) -> Result<Session, EngineError> {
         let kernels = Kernels::choose(&mut gpu, &loaded.weights.formats()?, kernels)?;
-        let resident = Resident::upload(&mut gpu, &loaded.model.params, &loaded.weights, kernels)?;
+        let parameters = (&loaded.model.params, &loaded.weights);
+        let resident = Resident::upload(&mut gpu, parameters.0, parameters.1, kernels)
+            .map_err(|error| explain(error, &gpu, parameters, kernels, 0))?;
         let (arena, program) = (Arena::default(), None);
         let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
         let (goal, gains) = (Vec::new(), Vec::new());
@@ -103,6 +106,26 @@ impl Session {
         self.text.len() / self.loaded.model.config.vlm.width.max(1)
     }
 
+    /// What each dispatch of an inference does, in their order.
+    pub fn work(&self) -> &[Work] {
+        self.program.as_ref().map_or(&[], Program::work)
+    }
+
+    /// What the stages of an inference do.
+    pub fn stages(&self) -> &[StageWork] {
+        self.program.as_ref().map_or(&[], Program::stages)
+    }
+
+    /// The GPU, for measurements beside the model.
+    pub fn gpu_mut(&mut self) -> &mut Gpu {
+        &mut self.gpu
+    }
+
+    /// Whether inferences return GPU times from here on, where the GPU was opened with them.
+    pub fn set_times(&mut self, on: bool) {
+        self.gpu.set_times(on);
+    }
+
     /// Gives the GPU up, as a driver's reset would: for tests of what follows.
     pub fn lose_gpu(&mut self, reason: &str) {
         self.gpu.lose(reason);
@@ -111,7 +134,8 @@ impl Session {
     /// Plans, records and checks the inference for images of this form and this prompt.
     ///
     /// # Errors
-    /// [`EngineError::Model`] for options that do not fit the model, [`EngineError::Gpu`] for what the adapter cannot hold.
+    /// [`EngineError::Model`] for options that do not fit the model, [`EngineError::OutOfMemory`] and
+    /// [`EngineError::Gpu`] for what the adapter cannot hold.
     pub fn prepare(&mut self, options: &ForwardOptions, tokens: &[i32]) -> Result<(), EngineError> {
         let model = &self.loaded.model;
         self.program = None; // until all of it succeeded
@@ -119,7 +143,11 @@ impl Session {
         let graph = model.forward(&self.loaded.weights, options)?;
         self.images.clone_from(&options.images);
         self.guided = options.guided;
-        self.program = Some(Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph)?);
+        let program = Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph);
+        let parameters = (&model.params, &self.loaded.weights);
+        let kernels = self.resident.kernels;
+        let rest = Program::arena_bytes(&graph);
+        self.program = Some(program.map_err(|error| explain(error, &self.gpu, parameters, kernels, rest))?);
         Ok(())
     }
 

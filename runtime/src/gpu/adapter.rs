@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::context::GpuOptions;
+use super::device;
 use super::error::GpuError;
 
 /// What an adapter runs on, in order of preference.
@@ -61,6 +62,11 @@ pub struct AdapterInfo {
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes; a multiple of 256.
     pub max_buffer_bytes: u64,
+    /// Most that all buffers together can hold, in bytes: the adapter's largest heap of its own, and no more than what was
+    /// available when it was opened where that is the processor's memory.
+    pub memory_bytes: u64,
+    /// Whether the processor shares its memory with the GPU: weights are written where they stay.
+    pub unified: bool,
     /// Alignment of a slot's offset, in bytes.
     pub slot_alignment: u64,
     /// Most workgroups of a dispatch in one dimension.
@@ -85,7 +91,11 @@ impl AdapterInfo {
     /// What `adapter` offers to a device with `features`, which has all limits of the adapter.
     pub(super) fn new(adapter: &wgpu::Adapter, features: wgpu::Features, checked: bool) -> Self {
         let (info, limits) = (adapter.get_info(), adapter.limits());
+        let unified = features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS);
+        let memory_bytes = device::heap_bytes(adapter).unwrap_or(u64::MAX);
         Self {
+            memory_bytes: memory_bytes.min(if unified { available_bytes() } else { u64::MAX }),
+            unified,
             kind: info.device_type.into(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             name: info.name,
@@ -104,6 +114,13 @@ impl AdapterInfo {
             matrices: matrices(adapter, features),
         }
     }
+}
+
+/// Main memory that the kernel can give, in bytes.
+fn available_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    line.and_then(|kib| kib.trim().parse::<u64>().ok()).map_or(u64::MAX, |kib| kib * 1024)
 }
 
 fn matrices(adapter: &wgpu::Adapter, features: wgpu::Features) -> Vec<u32> {

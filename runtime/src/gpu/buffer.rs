@@ -41,6 +41,8 @@ pub(super) struct Staging {
     pending: usize,
     /// The last submission of uploads.
     in_flight: Option<wgpu::SubmissionIndex>,
+    /// Buffers that uploads write right into.
+    mapped: Vec<BufferId>,
 }
 
 impl Gpu {
@@ -49,20 +51,60 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Limit`] past the adapter's largest buffer, [`GpuError::OutOfMemory`].
     pub fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId, GpuError> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.raw_buffer(label, bytes, usage, false)?;
+        self.create(label, bytes, false)
+    }
+
+    /// As [`create_buffer`](Self::create_buffer), for a buffer that is filled before anything else happens to it. Where the
+    /// processor shares its memory with the GPU, it is mapped until the next [`flush`](Self::flush), and uploads write right
+    /// into it.
+    ///
+    /// # Errors
+    /// As [`create_buffer`](Self::create_buffer).
+    pub fn create_weights(&mut self, label: &str, bytes: u64) -> Result<BufferId, GpuError> {
+        self.create(label, bytes, self.info.unified)
+    }
+
+    fn create(&mut self, label: &str, bytes: u64, mapped: bool) -> Result<BufferId, GpuError> {
+        let mut usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        usage.set(wgpu::BufferUsages::MAP_WRITE, mapped);
+        if bytes <= self.info.max_buffer_bytes {
+            self.check_room(&format!("buffer {label}"), bytes)?;
+        }
+        let buffer = self.raw_buffer(label, bytes, usage, mapped)?;
         let index = u32::try_from(self.buffers.len()).map_err(|_| GpuError::Limit {
             what: "number of buffers".into(),
             asked: self.buffers.len() as u64,
             limit: u32::MAX.into(),
         })?;
+        self.held += buffer.size();
         self.buffers.push((label.to_owned(), buffer));
+        if mapped {
+            self.staging.mapped.push(BufferId(index));
+        }
         Ok(BufferId(index))
+    }
+
+    /// Bytes that the adapter can hold beside the buffers there are.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.info.memory_bytes.saturating_sub(self.held)
+    }
+
+    /// Fails where there is no room for `bytes`, which `what` needs.
+    ///
+    /// # Errors
+    /// [`GpuError::OutOfMemory`].
+    pub fn check_room(&self, what: &str, bytes: u64) -> Result<(), GpuError> {
+        if bytes > self.room() {
+            return Err(GpuError::OutOfMemory { what: what.to_owned(), bytes });
+        }
+        Ok(())
     }
 
     /// Frees a buffer's memory. A recording that binds it can no longer be replayed.
     pub fn release(&mut self, buffer: BufferId) {
         if let Some((_, buffer)) = self.buffers.get(buffer.0 as usize) {
+            self.held = self.held.saturating_sub(buffer.size());
             buffer.destroy();
         }
     }
@@ -78,6 +120,9 @@ impl Gpu {
     /// [`GpuError::OutOfMemory`] where staging memory is short.
     pub fn upload(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
         self.check_range("upload", buffer, offset, bytes.len() as u64, COPY_ALIGN)?;
+        if self.staging.mapped.contains(&buffer) {
+            return self.write(buffer, offset, bytes);
+        }
         let mut at = offset;
         for chunk in bytes.chunks(FLUSH_BYTES) {
             self.upload_chunk(buffer, at, chunk)?;
@@ -91,6 +136,19 @@ impl Gpu {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Writes into a mapped buffer.
+    fn write(&self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
+        let (label, target) = self.buffer("upload", buffer)?;
+        let unmapped =
+            |e: wgpu::MapRangeError| GpuError::Validation { label: label.to_owned(), message: e.to_string() };
+        let mut view = target.slice(..).get_mapped_range_mut().map_err(unmapped)?;
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        view.slice(start..end).copy_from_slice(bytes);
+        let tail = end.next_multiple_of(COPY_ALIGN as usize) - end;
+        view.slice(end..end + tail).copy_from_slice(&[0; COPY_ALIGN as usize][..tail]);
         Ok(())
     }
 
@@ -113,12 +171,15 @@ impl Gpu {
         )
     }
 
-    /// Waits until all uploads have arrived, and frees their staging memory.
+    /// Waits until all uploads have arrived, and frees their staging memory. What was mapped is the GPU's from here on.
     ///
     /// # Errors
     /// [`GpuError::DeviceLost`] and [`GpuError::Timeout`].
     pub fn flush(&mut self) -> Result<(), GpuError> {
         self.check()?;
+        for mapped in std::mem::take(&mut self.staging.mapped) {
+            self.buffer("flush", mapped)?.1.unmap();
+        }
         self.staging.pending = 0;
         self.staging.in_flight = None;
         let submitted = self.queue.submit([]);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use wgpu::Features;
 
 use super::adapter::{AdapterInfo, AdapterKind, choose};
 use super::buffer::Staging;
+use super::cache::PipelineCache;
 use super::clock::Calibration;
 use super::device;
 use super::error::{Faults, GpuError};
@@ -35,6 +37,8 @@ pub struct GpuOptions {
     pub checked: bool,
     /// Whether submissions return GPU times, where the adapter can.
     pub timestamps: bool,
+    /// Folder of the cache of compiled pipelines; none where absent, or where the adapter has no such cache.
+    pub cache: Option<PathBuf>,
     /// How long one submission may take; 10 s on hardware and 10 min in software where absent.
     pub timeout: Option<Duration>,
 }
@@ -48,6 +52,8 @@ pub struct Counts {
     pub bind_groups: u64,
     /// Compute pipelines.
     pub pipelines: u64,
+    /// Those of them that the cache on disk had.
+    pub cached_pipelines: u64,
     /// Sets of timestamp queries.
     pub query_sets: u64,
 }
@@ -65,6 +71,9 @@ pub struct Gpu {
     pub(super) buffers: Vec<(String, wgpu::Buffer)>,
     pub(super) kernels: HashMap<&'static str, Kernel>,
     pub(super) staging: Staging,
+    pub(super) cache: Option<PipelineCache>,
+    /// Bytes of the buffers that were given out.
+    pub(super) held: u64,
     pub(super) queries: Queries,
     pub(super) calibration: Option<Calibration>,
     /// Tells this GPU's recordings from those of another.
@@ -97,6 +106,10 @@ impl Gpu {
 
         let mut features = Features::SHADER_F16 | Features::SUBGROUP | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         features.set(Features::TIMESTAMP_QUERY, options.timestamps);
+        let kind = AdapterKind::from(adapter.get_info().device_type);
+        let unified = matches!(kind, AdapterKind::Integrated | AdapterKind::Software);
+        features.set(Features::MAPPABLE_PRIMARY_BUFFERS, unified);
+        features.set(Features::PIPELINE_CACHE, options.cache.is_some());
         let features = features & adapter.features();
         let (device, queue) = device::open(&adapter, features, options.checked)?;
         let info = AdapterInfo::new(&adapter, features, options.checked);
@@ -109,6 +122,10 @@ impl Gpu {
             lost.lose(format!("{reason:?}: {message}"));
         });
 
+        let name = wgpu::util::pipeline_cache_key(&adapter.get_info());
+        let folder = options.cache.as_deref().filter(|_| features.contains(Features::PIPELINE_CACHE));
+        let cache = folder.zip(name).map(|(folder, name)| PipelineCache::open(&device, &name, &info, folder));
+
         let software = info.kind == AdapterKind::Software;
         let timeout = if software { SOFTWARE_TIMEOUT } else { HARDWARE_TIMEOUT };
         Ok(Self {
@@ -116,6 +133,8 @@ impl Gpu {
             queries: Queries::new(queue.get_timestamp_period()),
             calibration: if options.checked { None } else { Calibration::of(&adapter, &device) },
             staging: Staging::default(),
+            held: 0,
+            cache,
             counts: Counts::default(),
             buffers: Vec::new(),
             kernels: HashMap::new(),
@@ -148,11 +167,23 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// Whether submissions return GPU times from here on, where the device has them.
+    pub fn set_times(&mut self, on: bool) {
+        self.info.timestamps = on && self.device.features().contains(Features::TIMESTAMP_QUERY);
+    }
+
     /// Binds at most `bytes` at once from here on, where the adapter allows more.
     ///
     /// For tests of how weights are split that need no gigabytes.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
+    }
+
+    /// Holds at most `bytes` from here on, where the adapter can hold more.
+    ///
+    /// For tests of what happens where memory is short.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.info.memory_bytes = self.info.memory_bytes.min(bytes);
     }
 
     /// Says from here on that the adapter has no cooperative matrices.

@@ -33,6 +33,17 @@ pub(super) fn open(
     unsafe { adapter.create_device_from_hal::<hal::Api>(open, &descriptor) }.map_err(|e| failed(e.to_string()))
 }
 
+/// Bytes of the adapter's largest heap of its own.
+pub(super) fn heap_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the adapter behind the guard is only read from; it is not destroyed.
+    let adapter = unsafe { adapter.as_hal::<hal::Api>() }?;
+    let instance = adapter.shared_instance().raw_instance();
+    // SAFETY: the physical device belongs to this instance, which the adapter keeps alive.
+    let memory = unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
+    let heaps = memory.memory_heaps.iter().take(memory.memory_heap_count as usize);
+    heaps.filter(|h| h.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL)).map(|h| h.size).max()
+}
+
 /// A Vulkan device that has exactly what wgpu would ask for, except that `robustBufferAccess` and
 /// `robustBufferAccess2` are off.
 ///

@@ -1,5 +1,7 @@
 //! Kernels as wgpu knows them: one pipeline and its binding layout per shader.
 
+use std::time::Instant;
+
 use fathom_shaders::{BindingKind, Shader};
 
 use super::context::Gpu;
@@ -25,13 +27,25 @@ impl Gpu {
             None => {}
         }
         self.check_shader(shader)?;
+        let begin = Instant::now();
+        let cached = self.cache.as_mut().is_some_and(|cache| cache.knows(shader.name));
+        let cache = self.cache.as_ref().map(|cache| &cache.raw);
         let kernel = self.scoped(
-            |device| build(device, shader, self.info.checked),
+            |device| build(device, shader, self.info.checked, cache),
             |e| GpuError::Pipeline { kernel: shader.name.to_owned(), message: e.to_string() },
         )?;
         self.counts.pipelines += 1;
+        self.counts.cached_pipelines += u64::from(cached);
+        tracing::debug!(kernel = shader.name, cached, milliseconds = begin.elapsed().as_secs_f64() * 1e3, "pipeline");
         self.kernels.insert(shader.name, kernel);
         Ok(())
+    }
+
+    /// Writes the pipelines made so far to the cache on disk, where there is one and it does not have them.
+    pub fn save_pipelines(&mut self) {
+        if let Some(cache) = &mut self.cache {
+            cache.save();
+        }
     }
 
     /// Checks what a kernel needs of the adapter.
@@ -70,7 +84,7 @@ pub(super) fn check_limit(what: impl FnOnce() -> String, asked: u64, limit: u64)
     Ok(())
 }
 
-fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool) -> Kernel {
+fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool, cache: Option<&wgpu::PipelineCache>) -> Kernel {
     let source =
         wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()) };
     let module = if checked {
@@ -115,7 +129,7 @@ fn build(device: &wgpu::Device, shader: &'static Shader, checked: bool) -> Kerne
             constants: &[],
             zero_initialize_workgroup_memory: checked,
         },
-        cache: None,
+        cache,
     });
     Kernel { wgsl: shader.wgsl, pipeline, layout }
 }

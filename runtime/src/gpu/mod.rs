@@ -15,6 +15,7 @@
 
 mod adapter;
 mod buffer;
+mod cache;
 mod clock;
 mod context;
 mod device;
@@ -26,6 +27,7 @@ mod times;
 
 pub use adapter::{AdapterInfo, AdapterKind};
 pub use buffer::BufferId;
+pub use cache::cache_folder;
 pub use context::{Counts, Gpu, GpuOptions};
 pub use error::GpuError;
 pub use recording::{Commands, Dispatch, Recording, Slot};

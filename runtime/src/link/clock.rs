@@ -45,7 +45,7 @@ impl ClockOffset {
     }
 
     /// The better of this and a later one at the later one's time: the smaller error, with the
-    /// drift since it was measured. Where they cannot both be true a clock jumped: the later one.
+    /// drift since it was measured. The later one where both cannot be true: a clock has jumped.
     pub fn best(self, later: Self) -> Self {
         let error_us = self.error_us(later.at_us);
         let apart_us = self.offset_us.abs_diff(later.offset_us);

@@ -56,6 +56,8 @@ pub mod stage {
 pub mod counter {
     /// Steps of the chunk that the controller has not begun.
     pub const STEPS_LEFT: &str = "steps left";
+    /// The controller's own count of ticks without a step to follow.
+    pub const STARVED: &str = "starved ticks";
     /// Bound of the error of the controller's clock on the host's, in nanoseconds.
     pub const CLOCK_ERROR: &str = "clock error";
     /// Bound of the error of the GPU's clock on the host's, in nanoseconds.
@@ -132,7 +134,9 @@ impl Recorder {
         let (mut flow, mut flow_is_there) = (0, false);
         if let Some(first) = times.stages.first() {
             let origin_ns = times.origin.ns;
-            self.span(Track::Gpu, stage::GPU_START, chunk, host.submitted_ns, origin_ns + first.start_ns);
+            // It may have begun while the driver still returned from the submission.
+            let first_ns = origin_ns + first.start_ns;
+            self.span(Track::Gpu, stage::GPU_START, chunk, host.submitted_ns.min(first_ns), first_ns);
             let mut end_ns = host.submitted_ns;
             for s in &times.stages {
                 let begin_ns = origin_ns + s.start_ns;

@@ -11,6 +11,10 @@ fn compare(dir: &Path) {
     if dir.join("preprocessor_config.json").exists() {
         depth::compare_twins(dir);
         depth::compare_gpu(dir);
+    } else if dir.join("paligemma").exists() {
+        let composed = tempfile::tempdir().expect("a folder");
+        Golden::compose(dir, composed.path()).compare_twins();
+        Golden::compose(dir, composed.path()).compare_gpu();
     } else {
         Golden::open(dir).compare_twins();
         Golden::open(dir).compare_gpu();

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
 
 mod adapter;
+mod cache;
 mod faults;
 mod replay;
 

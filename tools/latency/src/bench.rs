@@ -1,105 +1,128 @@
-use std::collections::BTreeMap;
+//! The whole path without a checkpoint and without a robot: inference alone in rounds, then the loop on the bench scene.
+
 use std::path::PathBuf;
 
-use fathom::clock::monotonic_ns;
-use fathom::engine::{Inputs, Kernels, Session};
-use fathom::gpu::{Gpu, GpuOptions};
-use fathom::telemetry::{Header, StageTable};
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::image::ImageSpec;
-use fathom_models::{families, presets, random};
+use clap::Args;
+use fathom::telemetry::{Header, stage};
 
 use crate::Failure;
+use crate::drive::{Drive, bench_robot, drive};
+use crate::inference::{self, Amount, Synthetic};
+use crate::machine::Watched;
+use crate::model::{AdapterOptions, ModelOptions, hash};
+use crate::output::Outputs;
+use crate::result::Measured;
+use crate::watch::TraceFile;
 
-/// Sides of the synthetic images, in pixels.
-const IMAGE: [usize; 2] = [640, 480];
-/// Tokens of the synthetic prompt.
-const PROMPT: usize = 20;
+/// Control ticks of the loop, as `robot.toml` has them where it says nothing.
+const TICK_NS: u64 = 10_000_000;
+/// Actions per second where the model is fast enough.
+const ACTION_RATE_HZ: f64 = 15.0;
 
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    pub(crate) model: Option<PathBuf>,
-    pub(crate) family: Option<families::Family>,
+    #[command(flatten)]
+    pub(crate) model: ModelOptions,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterOptions,
+    /// Rounds of inferences; how far their medians lie apart is the noise that `compare` goes by.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Inferences of a round.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
-    pub(crate) warm_up: u32,
-    pub(crate) seed: u64,
-    pub(crate) json: Option<PathBuf>,
-    pub(crate) kernels: bool,
-    pub(crate) with: Option<Kernels>,
-    pub(crate) software: bool,
-    pub(crate) adapter: Option<String>,
+    /// Seconds of inferences before the measurement, for clocks to ramp up; the first inference always is before it.
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) warm_up: f64,
+    /// Seconds that the loop runs on the bench scene; 0 leaves it out.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) loop_seconds: f64,
+    /// Seconds at the loop's begin that are not counted.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) loop_warm_up: f64,
+    /// Count observations that are older than this at actuation, in milliseconds, as missed.
+    #[arg(long)]
+    pub(crate) deadline_ms: Option<f64>,
+    /// Time each kernel, too, in inferences of their own.
+    #[arg(long)]
+    pub(crate) kernel_times: bool,
+    /// Do not measure what measuring costs.
+    #[arg(long)]
+    pub(crate) no_cost: bool,
+    /// Write the loop as a trace for ui.perfetto.dev; the inferences, where the loop is left out.
+    #[arg(long)]
+    pub(crate) trace: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
+}
+
+/// Milliseconds as nanoseconds.
+pub(crate) fn ns(ms: f64) -> u64 {
+    (ms * 1e6) as u64
 }
 
 pub(crate) fn run(o: &Options) -> Result<(), Failure> {
-    let scratch = o.model.is_none().then(tempfile::tempdir).transpose()?;
-    let dir = match (&o.model, &scratch) {
-        (Some(dir), _) => dir.clone(),
-        (None, Some(scratch)) => {
-            random::write_checkpoint(scratch.path(), &presets::small(), o.seed)?;
-            scratch.path().to_owned()
-        }
-        (None, None) => return Err("no model".into()),
-    };
-    let loaded = families::load_as(&dir, o.family)?;
-    let gpu_options = GpuOptions {
-        adapter: o.adapter.clone(),
-        allow_software: o.software,
-        timestamps: true,
-        ..GpuOptions::default()
-    };
-    let gpu = Gpu::open(&gpu_options)?;
-    let mut session = Session::open_with(gpu, loaded, o.with)?;
+    if o.loop_seconds > 0.0 && o.loop_seconds <= o.loop_warm_up {
+        return Err(format!(
+            "the loop of {} s is not longer than its warm-up of {} s: nothing would be left to measure",
+            o.loop_seconds, o.loop_warm_up
+        )
+        .into());
+    }
+    let machine = Watched::begin();
+    let dir = o.model.directory()?;
+    let model_hash = hash(&dir.path);
+    let (mut session, spec) = o.model.open(&dir.path, &o.adapter)?;
     let config = session.loaded().model.config.clone();
-    let prompt = PROMPT.min(config.max_tokens);
-    let tokens: Vec<i32> = (0..prompt).map(|i| (i % config.vocab) as i32).collect();
-    let spec = ImageSpec::rgb(IMAGE[0], IMAGE[1]);
-    let images = vec![spec; config.views.len()];
-    session.prepare(
-        &ForwardOptions { images, prompt_tokens: prompt, depth_map: false, guided: false, taps: false },
-        &tokens,
-    )?;
+    let inputs = Synthetic::of(&session, spec, o.model.seed);
+    let header = Header::of(&session, dir.name.clone(), o.model.seed);
+    let whole = o.loop_seconds > 0.0;
+    let amount = Amount {
+        rounds: o.rounds,
+        count: o.count,
+        warm_up: crate::seconds(o.warm_up),
+        deadline_ns: o.deadline_ms.map(ns).filter(|_| !whole),
+    };
+    let title = format!("fathom: {}", header.adapter);
+    let trace = o.trace.as_ref().filter(|_| !whole);
+    let trace = trace.map(|path| TraceFile::create(path, std::process::id(), &title)).transpose()?;
+    let (alone, note) = inference::measure(&mut session, &inputs, &amount, trace)?;
+    let mut notes: Vec<String> = note.into_iter().collect();
+    let cost = (!o.no_cost).then(|| inference::cost(&mut session, &inputs, &amount, TICK_NS)).transpose()?;
+    let kernels =
+        o.kernel_times.then(|| crate::kernels::measure(&mut session, &inputs, o.rounds, o.count)).transpose()?;
+    drop(session);
 
-    let bytes: Vec<u8> = random::normal(o.seed, spec.bytes()).iter().map(|v| (v * 64.0 + 128.0) as u8).collect();
-    let images: Vec<&[u8]> = config.views.iter().map(|_| bytes.as_slice()).collect();
-    let state = vec![0.0; *session.loaded().state_dims.start()];
-    let mut table = StageTable::default();
-    for i in 0..o.warm_up + o.count {
-        let noise = random::normal(o.seed + u64::from(i), config.horizon * config.action_dim);
-        let began = monotonic_ns();
-        let (_, times) = session.infer(&Inputs { images: &images, state: &state, noise: &noise }, false)?;
-        let total = monotonic_ns() - began;
-        if i < o.warm_up {
-            table.record("cold: inference before the measurement", total);
-            continue;
+    let inference_ns = inference::p50_of(&alone, stage::INFERENCE).map_or(1, |s| s.p50_ns);
+    let mut sections = vec![alone];
+    if whole {
+        // A chunk lasts for four inferences at least.
+        let rate = (config.horizon as f64 / (4.0 * inference_ns as f64 / 1e9)).clamp(0.1, ACTION_RATE_HZ);
+        let tokens = o.model.tokens(&config);
+        let robot = bench_robot(&dir.path, &config.views, &tokens, (o.model.seed, rate), &o.adapter)?;
+        let wanted = Drive {
+            seconds: o.loop_seconds,
+            warm_up: o.loop_warm_up,
+            deadline_ns: o.deadline_ms.map(ns),
+            round: 10,
+            trace: o.trace.as_deref(),
+            progress: None,
+            break_on_miss: None,
+        };
+        match drive(robot, &wanted) {
+            Ok(driven) => {
+                notes.extend(driven.notes);
+                // What counts comes first.
+                sections.insert(0, driven.section);
+            }
+            Err(error) if o.model.model.is_some() => {
+                notes.push(format!(
+                    "the loop was left out, since this model does not drive the bench scene's arm: {error}"
+                ));
+            }
+            Err(error) => return Err(error),
         }
-        let on_gpu: u64 = times.stages.iter().map(|s| s.ns).sum();
-        times.stages.iter().for_each(|s| table.record(&s.stage, s.ns));
-        table.record("upload, readback, driver", total.saturating_sub(on_gpu));
-        table.record("= inference", total);
     }
-    let name = o.model.as_ref().map_or("small, random weights".to_owned(), |d| d.display().to_string());
-    let model = format!(
-        "{name} ({} views of {}×{}, {prompt} tokens, horizon {})",
-        config.views.len(),
-        IMAGE[0],
-        IMAGE[1],
-        config.horizon
-    );
-    let header = Header::of(&session, model, o.seed);
-    println!("{header}\n\n{table}");
-    let mut kernels = StageTable::default();
-    if o.kernels {
-        let noise = random::normal(o.seed, config.horizon * config.action_dim);
-        for _ in 0..o.count {
-            let (_, times) = session.infer(&Inputs { images: &images, state: &state, noise: &noise }, true)?;
-            let mut sums = BTreeMap::new();
-            times.kernels.iter().for_each(|k| *sums.entry(k.kernel).or_insert(0) += k.ns);
-            sums.into_iter().for_each(|(kernel, ns)| kernels.record(kernel, ns));
-        }
-        println!("\nkernels, all dispatches of an inference together:\n{kernels}");
-    }
-    if let Some(path) = &o.json {
-        let json = serde_json::json!({ "schema": 1, "seed": o.seed, "header": header, "stages": table.stages(), "kernels": kernels.stages() });
-        std::fs::write(path, format!("{json:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(())
+    let measured = crate::measured("bench", header, machine.end(), notes);
+    crate::finish(&Measured { model_hash, sections, kernels, cost, ..measured }, &o.outputs)
 }

@@ -3,15 +3,31 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use fathom::engine::Kernels;
-use fathom_models::families::Family;
+use fathom::telemetry::Header;
 
 mod bench;
+mod collect;
+mod compare;
+mod cycle;
+mod drive;
+mod inference;
+mod kernels;
+mod live;
+mod machine;
+mod model;
+mod output;
+mod result;
+mod roof;
 mod shapes;
+mod watch;
 
-/// Measures Fathom's path stage by stage.
+use output::Outputs;
+use result::{Measured, SCHEMA};
+
+/// Where the milliseconds go: from the camera's exposure to the controller's first step, stage by stage.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -21,78 +37,144 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Inference on synthetic images with seeded random weights: needs no checkpoint and no robot.
-    Bench {
-        /// A Fathom model directory to take instead of the small random one.
+    /// The whole path without a checkpoint and without a robot: synthetic images, random weights, a simulated controller.
+    Bench(bench::Options),
+    /// The running daemon, without disturbing it: a view that refreshes, or once where the output is no terminal.
+    Live {
+        /// The daemon's process, where there are several.
         #[arg(long)]
-        model: Option<PathBuf>,
-        /// What the checkpoint is, where its files do not tell or tell otherwise.
+        pid: Option<u32>,
+        /// End after so many seconds.
         #[arg(long)]
-        family: Option<Family>,
-        /// Inferences that are measured.
-        #[arg(long, default_value_t = 20)]
-        count: u32,
-        /// Inferences before, which are not.
-        #[arg(long, default_value_t = 3)]
-        warm_up: u32,
-        /// Seed of weights, images and noise.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        /// Write the table as JSON, too.
+        seconds: Option<f64>,
+        /// Print the last minute and end.
         #[arg(long)]
-        json: Option<PathBuf>,
-        /// Time each kernel, too, in inferences of their own (timing each dispatch slows them).
+        once: bool,
+        /// Count observations that are older than this at actuation, in milliseconds, as missed.
         #[arg(long)]
-        kernels: bool,
-        /// Kernels to take instead of those that suit the adapter.
+        deadline_ms: Option<f64>,
+        /// Write what is seen as a trace for ui.perfetto.dev.
         #[arg(long)]
-        with: Option<Kernels>,
-        /// Allow a software driver.
+        trace: Option<PathBuf>,
+        #[command(flatten)]
+        outputs: Outputs,
+    },
+    /// Every kernel: calls, time, rates, and its share of what this adapter can do at best, which is measured.
+    Kernels(kernels::Options),
+    /// For hours, in fixed memory; ends at the first late control tick where that is asked for.
+    Cycle(cycle::Options),
+    /// What changed from the first to the last result by more than its own noise. Ends with 1 where something is slower, and
+    /// with 2 at an error.
+    Compare {
+        /// Results, the oldest first.
+        #[arg(required = true, num_args = 2..)]
+        files: Vec<PathBuf>,
+        /// Changes up to so many percent never count.
+        #[arg(long, default_value_t = 5.0)]
+        floor: f64,
+        /// Compare results of different machines, drivers, models or sizes all the same.
         #[arg(long)]
-        software: bool,
-        /// Part of the adapter's name.
+        force: bool,
+        /// Write the comparison as Markdown, too.
         #[arg(long)]
-        adapter: Option<String>,
+        markdown: Option<PathBuf>,
+    },
+    /// A result's file in its other forms.
+    Report {
+        /// The result.
+        file: PathBuf,
+        #[command(flatten)]
+        outputs: Outputs,
     },
     /// The kernels at the full-size model's shapes, each by itself.
-    Shapes {
-        /// Runs of each that are measured.
-        #[arg(long, default_value_t = 5)]
-        count: u32,
-        /// A JSON line for each instead of a table.
-        #[arg(long)]
-        json: bool,
-        /// Only shapes whose name has this part.
-        #[arg(long)]
-        only: Option<String>,
-        /// The tiled kernels, which GPUs get, or those for vector lanes; else what the adapter gets.
-        #[arg(long)]
-        kernels: Option<Kernels>,
-        /// Allow a software driver.
-        #[arg(long)]
-        software: bool,
-        /// Part of the adapter's name.
-        #[arg(long)]
-        adapter: Option<String>,
-    },
+    Shapes(shapes::Options),
+}
+
+/// Whether all is as it should be.
+fn run(command: Command) -> Result<bool, Failure> {
+    match command {
+        Command::Bench(o) => bench::run(&o).map(|()| true),
+        Command::Live { pid, seconds, once, deadline_ms, trace, outputs } => {
+            let deadline_ns = deadline_ms.map(bench::ns);
+            let (break_on_miss, progress, mode) = (None, None, "live");
+            let o = live::Options { pid, seconds, once, deadline_ns, trace, break_on_miss, progress, mode };
+            live::run(&o, &outputs).map(|_| true)
+        }
+        Command::Kernels(o) => kernels::run(&o).map(|()| true),
+        Command::Cycle(o) => cycle::run(&o),
+        Command::Compare { files, floor, force, markdown } => {
+            compare::run(&compare::Options { files, floor_percent: floor, force, markdown })
+        }
+        Command::Report { file, outputs } => finish(&Measured::read(&file)?, &outputs).map(|()| true),
+        Command::Shapes(o) => shapes::run(&o).map(|()| true),
+    }
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Bench { model, family, count, warm_up, seed, json, kernels, with, software, adapter } => {
-            bench::run(&bench::Options { model, family, count, warm_up, seed, json, kernels, with, software, adapter })
-        }
-        Command::Shapes { count, json, only, kernels, software, adapter } => {
-            shapes::run(&shapes::Options { count, only, json, kernels, software, adapter })
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    let command = Arguments::parse().command;
+    let failed = ExitCode::from(if matches!(command, Command::Compare { .. }) { 2 } else { 1 });
+    match run(command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            failed
         }
     }
 }
 
-type Failure = Box<dyn Error>;
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// A result without figures yet.
+fn measured(mode: &str, header: Header, machine: machine::Machine, notes: Vec<String>) -> Measured {
+    Measured {
+        schema: SCHEMA,
+        mode: mode.to_owned(),
+        taken_at: utc(std::time::SystemTime::now()),
+        commit: env!("FATHOM_COMMIT").to_owned(),
+        header,
+        machine,
+        notes,
+        ..Measured::default()
+    }
+}
+
+/// Prints a result and writes its files.
+fn finish(measured: &Measured, outputs: &Outputs) -> Result<(), Failure> {
+    output::print(&output::text(measured));
+    outputs.write(measured)
+}
+
+/// A duration from a command line: what is negative or no number is none at all.
+fn seconds(s: f64) -> Duration {
+    Duration::try_from_secs_f64(s).unwrap_or(Duration::ZERO)
+}
+
+/// A time as `2026-01-31 23:59:59 UTC`.
+fn utc(time: std::time::SystemTime) -> String {
+    let s = time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (days, s) = (s / 86400, s % 86400);
+    // Days since 1 March of year 0, in eras of 400 years.
+    let z = days + 719_468;
+    let (era, day) = (z / 146_097, z % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02} {:02}:{:02}:{:02} UTC", s / 3600, s / 60 % 60, s % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let at = |s| utc(std::time::UNIX_EPOCH + Duration::from_secs(s));
+        assert_eq!(at(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(at(951_827_696), "2000-02-29 12:34:56 UTC");
+        assert_eq!(at(1_798_761_599), "2026-12-31 23:59:59 UTC");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::Args;
 use fathom::clock::monotonic_ns;
 use fathom::engine::{Arena, Kernels, Program, Resident};
 use fathom::gpu::{Gpu, GpuOptions};
@@ -15,12 +16,26 @@ use fathom_models::weights::{Checkpoint, WeightFormat, Weights, scales_of};
 
 use crate::Failure;
 
+/// What is measured of the shapes.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
+    /// Runs of each that are measured.
+    #[arg(long, default_value_t = 5)]
     pub(crate) count: u32,
-    pub(crate) kernels: Option<Kernels>,
-    pub(crate) only: Option<String>,
+    /// A JSON line for each instead of a table.
+    #[arg(long)]
     pub(crate) json: bool,
+    /// Only shapes whose name has this part.
+    #[arg(long)]
+    pub(crate) only: Option<String>,
+    /// The tiled kernels, which GPUs get, or those for vector lanes; else what the adapter gets.
+    #[arg(long)]
+    pub(crate) kernels: Option<Kernels>,
+    /// Allow a software driver.
+    #[arg(long)]
     pub(crate) software: bool,
+    /// Part of the adapter's name.
+    #[arg(long)]
     pub(crate) adapter: Option<String>,
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn watch(
     let log = log();
     log.loud.store(loud, Ordering::Relaxed);
     log.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    let robot = Robot::open(config.clone(), Faults::new(faults))?;
+    let robot = Robot::open_with(config.clone(), Faults::new(faults))?;
     let joints = robot.joints().ok_or("expected the simulated controller")?;
     let over = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&over);

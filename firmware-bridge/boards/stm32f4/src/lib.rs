@@ -1,0 +1,54 @@
+#![no_std]
+//! What firmware on an STM32F4 needs besides `firmware-bridge`, register by register: the clock
+//! ([`clock`]), serial lines ([`uart`]), pins ([`pin`]), and the main loop ([`run`]).
+//!
+//! All registers used are at the same place in the whole series (reference manuals RM0090, RM0383).
+//! Nothing here panics or waits for the outside.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use embedded_hal::digital::InputPin;
+use firmware_bridge::bridge::Bridge;
+use firmware_bridge::output::JointOutput;
+
+pub mod clock;
+pub mod pin;
+mod register;
+pub mod uart;
+
+use clock::Clock;
+use uart::{HostSerial, Uart};
+
+/// The longest turn of [`run`]'s loop since power-on, in counts of the processor's clock,
+/// interrupts included. A debugger or an emulator's monitor reads it by its name.
+#[unsafe(no_mangle)]
+pub static LONGEST_TURN_COUNTS: AtomicU32 = AtomicU32::new(0);
+
+/// The controller for ever: one turn each tick of the clock, asleep between them.
+///
+/// `each_tick` is called first, with the controller.
+pub fn run<J: JointOutput, E: InputPin>(
+    clock: &mut Clock,
+    lines: &[&Uart],
+    bridge: &mut Bridge<HostSerial, J, E>,
+    mut each_tick: impl FnMut(&mut Bridge<HostSerial, J, E>),
+) -> ! {
+    loop {
+        clock.wait_for_tick();
+        let began = clock.counts();
+        for line in lines {
+            line.resume();
+        }
+        each_tick(bridge);
+        bridge.poll(clock.now_us());
+        let turn = u32::try_from(clock.counts().wrapping_sub(began)).unwrap_or(u32::MAX);
+        LONGEST_TURN_COUNTS.store(turn.max(LONGEST_TURN_COUNTS.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+}
+
+/// Nothing on this board goes on; the joints stay as they were at power-on, without torque.
+pub fn give_up() -> ! {
+    loop {
+        cortex_m::asm::wfi();
+    }
+}

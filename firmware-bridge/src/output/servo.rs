@@ -1,0 +1,310 @@
+//! The packets of bus servos: Feetech's STS series, and Dynamixel's protocol 2.
+
+use crc::{CRC_16_UMTS, Crc, Table};
+
+/// Longest run of packets sent at once: goals, torque and a question to 16 servos.
+const PACKET: usize = 384;
+
+static DYNAMIXEL_CRC: Crc<u16, Table<1>> = Crc::<u16, Table<1>>::new(&CRC_16_UMTS);
+
+const SYNC_READ: u8 = 0x82;
+const SYNC_WRITE: u8 = 0x83;
+const BROADCAST: u8 = 0xFE;
+
+/// Packets to be sent, in a fixed buffer.
+#[derive(Debug, Clone)]
+pub struct Packet {
+    bytes: [u8; PACKET],
+    len: usize,
+    overflowed: bool,
+}
+
+impl Packet {
+    /// No bytes.
+    pub fn new() -> Self {
+        Self { bytes: [0; PACKET], len: 0, overflowed: false }
+    }
+
+    /// The bytes so far; empty when there were too many.
+    pub fn as_slice(&self) -> &[u8] {
+        if self.overflowed { &[] } else { self.bytes.get(..self.len).unwrap_or(&[]) }
+    }
+
+    /// Takes all bytes away.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.overflowed = false;
+    }
+
+    fn push(&mut self, byte: u8) {
+        match self.bytes.get_mut(self.len) {
+            Some(place) => {
+                *place = byte;
+                self.len = self.len.saturating_add(1);
+            }
+            None => self.overflowed = true,
+        }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.push(*byte);
+        }
+    }
+
+    fn since(&self, start: usize) -> &[u8] {
+        self.bytes.get(start..self.len).unwrap_or(&[])
+    }
+}
+
+impl Default for Packet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A servo's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// The servo.
+    pub id: u8,
+    /// The servo's error byte; 0 is none.
+    pub error: u8,
+    /// The position that was asked for, in the servo's counts; `None` when the answer holds none.
+    pub position: Option<i32>,
+}
+
+/// What the front of the received bytes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing yet: more bytes are needed.
+    Incomplete,
+    /// No answer begins here: the first byte is to be left out.
+    Noise,
+    /// A whole packet that is none of a servo's answers, such as an echo of one's own.
+    Other {
+        /// Its bytes.
+        length: usize,
+    },
+    /// An answer.
+    Status {
+        /// Its bytes.
+        length: usize,
+        /// What it says.
+        status: Status,
+    },
+}
+
+/// A servo protocol's packets.
+pub trait ServoProtocol {
+    /// Longest answer to [`ServoProtocol::read_positions`], in bytes.
+    const LONGEST_ANSWER: usize;
+
+    /// Sends each servo to a position, in its counts.
+    fn write_goals(&self, goals: impl Iterator<Item = (u8, i32)> + Clone, out: &mut Packet);
+
+    /// Switches all servos' torque.
+    fn write_torque(&self, ids: impl Iterator<Item = u8> + Clone, on: bool, out: &mut Packet);
+
+    /// Asks all servos for their positions; they answer one after the other.
+    fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet);
+
+    /// What the front of `bytes` is.
+    fn examine(&self, bytes: &[u8]) -> Received;
+}
+
+/// Feetech's STS series (STS3215 and its like): little-endian registers, positions 0 to 4095.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FeetechSts;
+
+impl FeetechSts {
+    const TORQUE: u8 = 40;
+    const GOAL: u8 = 42;
+    const PRESENT: u8 = 56;
+    const TOP: i32 = 4095;
+
+    /// `FF FF FE length instruction parameters checksum`; `parameters` pushes them.
+    fn packet(out: &mut Packet, instruction: u8, parameters: impl FnOnce(&mut Packet)) {
+        out.extend(&[0xFF, 0xFF]);
+        let start = out.len;
+        out.extend(&[BROADCAST, 0, instruction]);
+        parameters(out);
+        // Id and length are not counted, instruction and checksum are.
+        let length = out.len.saturating_sub(start).saturating_sub(1);
+        if let Some(place) = out.bytes.get_mut(start.saturating_add(1)) {
+            *place = u8::try_from(length).unwrap_or(0);
+        }
+        let sum = Self::checksum(out.since(start));
+        out.push(sum);
+    }
+
+    fn checksum(bytes: &[u8]) -> u8 {
+        !bytes.iter().fold(0, |sum, byte| u8::wrapping_add(sum, *byte))
+    }
+}
+
+impl ServoProtocol for FeetechSts {
+    const LONGEST_ANSWER: usize = 8;
+
+    fn write_goals(&self, goals: impl Iterator<Item = (u8, i32)> + Clone, out: &mut Packet) {
+        Self::packet(out, SYNC_WRITE, |out| {
+            out.extend(&[Self::GOAL, 2]);
+            for (id, goal) in goals {
+                let [low, high, ..] = goal.clamp(0, Self::TOP).to_le_bytes();
+                out.extend(&[id, low, high]);
+            }
+        });
+    }
+
+    fn write_torque(&self, ids: impl Iterator<Item = u8> + Clone, on: bool, out: &mut Packet) {
+        Self::packet(out, SYNC_WRITE, |out| {
+            out.extend(&[Self::TORQUE, 1]);
+            for id in ids {
+                out.extend(&[id, u8::from(on)]);
+            }
+        });
+    }
+
+    fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet) {
+        Self::packet(out, SYNC_READ, |out| {
+            out.extend(&[Self::PRESENT, 2]);
+            for id in ids {
+                out.push(id);
+            }
+        });
+    }
+
+    fn examine(&self, bytes: &[u8]) -> Received {
+        match bytes {
+            [0xFF, 0xFF, 0xFF, ..] => Received::Noise,
+            [] | [0xFF] | [0xFF, 0xFF] | [0xFF, 0xFF, _] => Received::Incomplete,
+            [0xFF, 0xFF, id, length, rest @ ..] if (2..=8).contains(length) => {
+                let Some((content, _)) = rest.split_at_checked(usize::from(*length)) else {
+                    return Received::Incomplete;
+                };
+                let length = content.len().saturating_add(4);
+                let sum = bytes.get(2..length.saturating_sub(1)).map(Self::checksum);
+                if content.last().copied() != sum {
+                    return Received::Noise;
+                }
+                match content {
+                    [error, low, high, _] if *id != BROADCAST => {
+                        let raw = i32::from(u16::from_le_bytes([*low, *high & 0x7F]));
+                        // Sign and magnitude.
+                        let position = if high & 0x80 == 0 { raw } else { raw.wrapping_neg() };
+                        let status = Status { id: *id, error: *error, position: Some(position) };
+                        Received::Status { length, status }
+                    }
+                    [error, _] if *id != BROADCAST => {
+                        Received::Status { length, status: Status { id: *id, error: *error, position: None } }
+                    }
+                    _ => Received::Other { length },
+                }
+            }
+            _ => Received::Noise,
+        }
+    }
+}
+
+/// Dynamixel's protocol 2 with the registers of the X series (XL330, XL430, XM430 and their like).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dynamixel2;
+
+impl Dynamixel2 {
+    const TORQUE: u16 = 64;
+    const GOAL: u16 = 116;
+    const PRESENT: u16 = 132;
+    const STATUS: u8 = 0x55;
+    const MARK: [u8; 4] = [0xFF, 0xFF, 0xFD, 0x00];
+
+    /// `FF FF FD 00 FE length instruction parameters CRC`, with `FD` put in after each `FF FF FD`
+    /// of instruction and parameters; `parameters` is given the pusher.
+    fn packet(out: &mut Packet, instruction: u8, parameters: impl FnOnce(&mut dyn FnMut(&[u8]))) {
+        let start = out.len;
+        out.extend(&Self::MARK);
+        out.extend(&[BROADCAST, 0, 0, instruction]);
+        let (mut before, mut last) = (0, instruction);
+        parameters(&mut |bytes| {
+            for byte in bytes {
+                out.push(*byte);
+                if [before, last, *byte] == [0xFF, 0xFF, 0xFD] {
+                    out.push(0xFD);
+                }
+                (before, last) = (last, *byte);
+            }
+        });
+        // Instruction, parameters and CRC.
+        let length = out.len.saturating_sub(start).saturating_sub(5);
+        if let Some(place) = out.bytes.get_mut(start.saturating_add(5)..start.saturating_add(7)) {
+            let bytes = u16::try_from(length).unwrap_or(0).to_le_bytes();
+            for (place, byte) in place.iter_mut().zip(bytes) {
+                *place = byte;
+            }
+        }
+        let sum = DYNAMIXEL_CRC.checksum(out.since(start));
+        out.extend(&sum.to_le_bytes());
+    }
+}
+
+impl ServoProtocol for Dynamixel2 {
+    const LONGEST_ANSWER: usize = 16;
+
+    fn write_goals(&self, goals: impl Iterator<Item = (u8, i32)> + Clone, out: &mut Packet) {
+        Self::packet(out, SYNC_WRITE, |push| {
+            push(&Self::GOAL.to_le_bytes());
+            push(&4_u16.to_le_bytes());
+            for (id, goal) in goals {
+                push(&[id]);
+                push(&goal.to_le_bytes());
+            }
+        });
+    }
+
+    fn write_torque(&self, ids: impl Iterator<Item = u8> + Clone, on: bool, out: &mut Packet) {
+        Self::packet(out, SYNC_WRITE, |push| {
+            push(&Self::TORQUE.to_le_bytes());
+            push(&1_u16.to_le_bytes());
+            for id in ids {
+                push(&[id, u8::from(on)]);
+            }
+        });
+    }
+
+    fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet) {
+        Self::packet(out, SYNC_READ, |push| {
+            push(&Self::PRESENT.to_le_bytes());
+            push(&4_u16.to_le_bytes());
+            for id in ids {
+                push(&[id]);
+            }
+        });
+    }
+
+    fn examine(&self, bytes: &[u8]) -> Received {
+        let (mark, rest) = bytes.split_at_checked(Self::MARK.len()).unwrap_or((bytes, &[]));
+        if !Self::MARK.starts_with(mark) {
+            return Received::Noise;
+        }
+        let [id, low, high, rest @ ..] = rest else { return Received::Incomplete };
+        let length = usize::from(u16::from_le_bytes([*low, *high]));
+        if !(3..=9).contains(&length) {
+            return Received::Noise;
+        }
+        let Some((content, _)) = rest.split_at_checked(length) else { return Received::Incomplete };
+        let length = length.saturating_add(7);
+        let Some((content, sum)) = content.split_last_chunk::<2>() else { return Received::Noise };
+        let counted = bytes.get(..length.saturating_sub(2)).unwrap_or(&[]);
+        if DYNAMIXEL_CRC.checksum(counted) != u16::from_le_bytes(*sum) {
+            return Received::Noise;
+        }
+        let [Self::STATUS, error, parameters @ ..] = content else { return Received::Other { length } };
+        // Four bytes of position, or five with one put in.
+        let position = match parameters {
+            [a, b, c, d] => Some(i32::from_le_bytes([*a, *b, *c, *d])),
+            [0xFF, 0xFF, 0xFD, 0xFD, d] => Some(i32::from_le_bytes([0xFF, 0xFF, 0xFD, *d])),
+            [a, 0xFF, 0xFF, 0xFD, 0xFD] => Some(i32::from_le_bytes([*a, 0xFF, 0xFF, 0xFD])),
+            _ => None,
+        };
+        Received::Status { length, status: Status { id: *id, error: *error, position } }
+    }
+}

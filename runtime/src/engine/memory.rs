@@ -1,0 +1,46 @@
+//! What to do where the GPU's memory is too small for a model.
+
+use fathom_models::params::ParamTable;
+use fathom_models::scheme::{Named, Scheme};
+use fathom_models::weights::Weights;
+
+use super::{EngineError, Kernels, Resident, mib};
+use crate::gpu::{Gpu, GpuError};
+
+/// An error for want of memory as one that says what would fit; others as they are. `rest` is what the model needs beside
+/// its weights, in bytes.
+pub(super) fn explain(
+    error: EngineError,
+    gpu: &Gpu,
+    (table, weights): (&ParamTable, &Weights),
+    kernels: Kernels,
+    rest: u64,
+) -> EngineError {
+    let EngineError::Gpu(GpuError::OutOfMemory { what, bytes: asked }) = error else { return error };
+    let info = gpu.info();
+    // What was refused is more than there is, whatever the adapter says of itself.
+    let held = info.memory_bytes.saturating_sub(gpu.room());
+    let capacity = info.memory_bytes.min((held + asked).saturating_sub(1));
+    let size = |named: Named| {
+        let assignment = Scheme::from(named).assign(table).ok()?;
+        let planned = Weights::planned(table, |id, _| {
+            let own = weights.encoded(id).map_or(fathom_models::weights::WeightFormat::F32, |w| w.0);
+            assignment.targets.get(id.0 as usize).map_or(own, |target| target.format(own))
+        });
+        let (resident, _) = Resident::place(table, &planned, kernels, info.max_buffer_bytes).ok()?;
+        Some((named.name(), resident.bytes() + rest))
+    };
+    let schemes = Named::ALL.into_iter().filter_map(size).collect();
+    EngineError::OutOfMemory { what, asked, adapter: info.name.clone(), capacity, schemes }
+}
+
+/// Which of the schemes fit.
+pub(super) fn advice(schemes: &[(&str, u64)], capacity: u64) -> String {
+    let named = |(name, bytes): &(&str, u64)| format!("{name} ({})", mib(*bytes));
+    let fitting: Vec<String> = schemes.iter().filter(|s| s.1 <= capacity).map(named).collect();
+    if !fitting.is_empty() {
+        return format!("it would fit packed by fathom-pack --scheme {}", fitting.join(" or "));
+    }
+    let least = schemes.iter().min_by_key(|s| s.1);
+    least.map_or_else(String::new, |s| format!("no scheme of fathom-pack fits, the smallest is {}", named(s)))
+}

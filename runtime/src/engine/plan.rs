@@ -1,0 +1,93 @@
+//! What an inference does, counted in the list that a GPU would replay, without a GPU.
+
+use fathom_models::graph::Graph;
+use fathom_models::params::ParamTable;
+use fathom_models::weights::Weights;
+use serde::Serialize;
+
+use super::arena::Placement;
+use super::lower::Places;
+use super::work::Work;
+use super::{EngineError, Kernels, Resident};
+use crate::gpu::{BufferId, Commands};
+
+/// The binding limit, and that of a buffer, of NVIDIA's driver as wgpu has it.
+const NVIDIA_BYTES: u64 = (1 << 31) - 256;
+
+/// An inference in numbers.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The kernels that it is lowered to.
+    pub kernels: Kernels,
+    /// In the order in which they run.
+    pub stages: Vec<StageWork>,
+    /// Bytes of weights on the GPU.
+    pub weights: u64,
+    /// Bytes of everything else on the GPU.
+    pub arena: u64,
+}
+
+/// One stage in numbers; the flow steps are one together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StageWork {
+    /// Its name.
+    pub name: String,
+    /// Dispatches.
+    pub dispatches: u64,
+    /// As [`Work::flops`].
+    pub flops: u64,
+    /// As [`Work::weight_bytes`].
+    pub weight_bytes: u64,
+    /// As [`Work::activation_bytes`].
+    pub activation_bytes: u64,
+}
+
+/// What the flow steps are called together.
+pub const FLOW: &str = "flow steps";
+
+/// The stage that a stage of a recording is counted to: [`FLOW`] for each flow step.
+pub fn stage_of(name: &str) -> &str {
+    if name.starts_with("flow step ") { FLOW } else { name }
+}
+
+impl Plan {
+    /// Of `graph` with weights of a model with these parameters, lowered to `kernels` as for an NVIDIA GPU.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] for a parameter that is not there, or of a format that its kernel does not take.
+    pub fn of(graph: &Graph, table: &ParamTable, weights: &Weights, kernels: Kernels) -> Result<Plan, EngineError> {
+        let (resident, sizes) = Resident::place(table, weights, kernels, NVIDIA_BYTES)?;
+        let placement = Placement::of(graph);
+        let buffer = BufferId::new(sizes.len() as u32);
+        let places =
+            Places { graph, placement: &placement, buffer, resident: &resident, max_binding_bytes: NVIDIA_BYTES };
+        let stages = stages(&places.commands("plan")?);
+        Ok(Plan { kernels, stages, weights: resident.bytes(), arena: placement.bytes })
+    }
+
+    /// Dispatches of the flow steps, and of everything else.
+    pub fn dispatches(&self) -> [u64; 2] {
+        let sum = |flow: bool| self.stages.iter().filter(|s| (s.name == FLOW) == flow).map(|s| s.dispatches).sum();
+        [sum(true), sum(false)]
+    }
+}
+
+/// What the stages of a list do.
+pub(super) fn stages(commands: &Commands) -> Vec<StageWork> {
+    let mut stages: Vec<StageWork> = Vec::new();
+    for dispatch in &commands.dispatches {
+        let name = commands.stages.get(usize::from(dispatch.stage)).map_or("", |name| stage_of(name));
+        let index = stages.iter().position(|s| s.name == name).unwrap_or_else(|| {
+            stages.push(StageWork { name: name.to_owned(), ..StageWork::default() });
+            stages.len() - 1
+        });
+        if let Some(stage) = stages.get_mut(index) {
+            let Work { flops, weight_bytes, activation_bytes } = Work::of(dispatch);
+            stage.dispatches += 1;
+            stage.flops += flops;
+            stage.weight_bytes += weight_bytes;
+            stage.activation_bytes += activation_bytes;
+        }
+    }
+    stages
+}

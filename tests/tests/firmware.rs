@@ -1,0 +1,294 @@
+//! The motor controller's own firmware, on an emulated Cortex-M4F, driven by the host's own link.
+//!
+//! Its times are those of its own clock, which loses ticks where the emulator gets no processor: then
+//! less time passes for it than for the host.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test as its body does")]
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fathom::link::{ActionChunk, Event, Link, LinkError, Start};
+use fathom_tests::emulated::{ARM, Emulated, PATIENCE, REST, firmware, sweep};
+use firmware_bridge::MAX_CHUNK_STEPS;
+use firmware_bridge::message::{Fault, Interpolation, Mode, Reason};
+
+const TICK_US: u64 = 2_000;
+const DEADMAN_US: u64 = 150_000;
+
+/// A board, or a note that there is none here.
+fn board(test: &str, options: &[&str]) -> Option<Emulated> {
+    match firmware() {
+        Ok(firmware) => Some(Emulated::start(&firmware, options)),
+        Err(reason) => {
+            fathom_tests::skip(test, &reason);
+            None
+        }
+    }
+}
+
+fn open(board: &Emulated) -> Link {
+    let mut link = Link::open(board.path(), 1_000_000).expect("a pty");
+    link.hello(&ARM, PATIENCE).expect("the bench scene's joints");
+    link
+}
+
+/// The verdict on a request, repeated while the joints ramp to rest.
+fn settled(link: &mut Link, request: fn(&mut Link) -> Result<u32, LinkError>) -> Reason {
+    loop {
+        let sequence = request(link).expect("sent");
+        match link.wait_ack(sequence, Duration::from_secs(5)) {
+            Ok(ack) if ack.reason == Reason::Stopping => {}
+            Ok(ack) => return ack.reason,
+            Err(LinkError::NoReply { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn arm(link: &mut Link) {
+    assert_eq!(settled(link, Link::clear_fault), Reason::Ok);
+    assert_eq!(settled(link, Link::arm), Reason::Ok);
+}
+
+fn plan(positions: &[f32]) -> ActionChunk<'_> {
+    ActionChunk {
+        id: 7,
+        start: Start::Now,
+        period_us: 50_000,
+        validity_us: 60_000_000,
+        interpolation: Interpolation::Hermite,
+        positions,
+    }
+}
+
+/// Heartbeats and polls until `want` gives something.
+fn until<T>(link: &mut Link, mut want: impl FnMut(&Event) -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut beat_at = Instant::now();
+    while Instant::now() < deadline {
+        if Instant::now() >= beat_at {
+            match link.heartbeat() {
+                Ok(_) | Err(LinkError::Backlog { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            beat_at = Instant::now() + Duration::from_millis(20);
+        }
+        while let Some(event) = link.poll() {
+            if let Some(found) = want(&event) {
+                return found;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("no such event, {:?}", link.counters());
+}
+
+#[test]
+fn the_firmware_says_what_it_is_and_obeys() {
+    let Some(board) = board("the_firmware_says_what_it_is_and_obeys", &[]) else { return };
+    let mut link = open(&board);
+    let hello = *link.controller().expect("said hello");
+    assert_eq!((hello.buffer_depth, hello.tick_us, hello.telemetry_us, hello.deadman_us), (64, 2_000, 5_000, 150_000));
+    assert_eq!((hello.joints.as_slice()[2].min, hello.joints.as_slice()[2].max), (-0.3, 2.6));
+    arm(&mut link);
+    let mut path = sweep(20);
+    path.extend_from_slice(&path[19 * 6..].repeat(10));
+    let end = path[path.len() - 6];
+    let sequence = link.send_chunk(&plan(&path)).expect("sent");
+    let first = until(&mut link, |event| match event {
+        Event::Ack { ack, .. } if ack.sequence == sequence => Some((ack.reason, ack.first_step)),
+        _ => None,
+    });
+    assert_eq!(first, (Reason::Ok, 0));
+    let state = until(&mut link, |event| match event {
+        Event::State { state, .. } => (state.mode == Mode::Holding && state.starved > 0).then_some(*state),
+        _ => None,
+    });
+    let progress = state.progress.expect("the count stays");
+    assert_eq!((progress.chunk, progress.consumed, progress.steps_left), (7, 30, 0));
+    assert!((state.measured.as_slice()[0] - end).abs() < 1e-3, "{state:?}");
+    assert_eq!(state.measured.as_slice()[1..], REST[1..]);
+    assert_eq!((state.crc_errors, state.frame_errors, state.frames_dropped), (0, 0, 0));
+    let clock = link.clock().expect("heartbeats were answered");
+    assert!(clock.error_us(fathom::link::host_now_ns() / 1_000) < 50_000);
+}
+
+/// Kills or stops its process when dropped.
+struct Host(Child);
+
+impl Host {
+    fn start(board: &Emulated) -> Self {
+        let program = env!("CARGO_BIN_EXE_drive");
+        Self(Command::new(program).arg(board.path()).stdin(Stdio::null()).spawn().expect("the host"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for the fault, and checks that the joints are at rest within the deadman time and a tick after the last
+/// frame that the controller took, and stay so. How fast the first joint was when the host was last heard, in rad/s.
+fn assert_stopped(board: &Emulated) -> f32 {
+    let faulted = board.wait_for("stopped", |seen| seen.state.mode == Mode::Faulted(Fault::HostSilent));
+    board.wait_for("at rest for a while", |seen| seen.time_us > faulted.time_us + 300_000);
+    let tap = board.tap();
+    let heard_us = tap.heard_us;
+    let since = |us: u64| tap.states.iter().filter(move |seen| seen.time_us >= heard_us + us);
+    let rest = since(DEADMAN_US + TICK_US).next().expect("telemetry after the deadman time");
+    assert!(rest.time_us < heard_us + DEADMAN_US + 20_000, "telemetry goes on");
+    for seen in since(DEADMAN_US + TICK_US) {
+        assert_eq!(seen.state.mode, Mode::Faulted(Fault::HostSilent), "{seen:?}");
+        assert_eq!(seen.state.commanded, rest.state.commanded, "the command moves at {} us", seen.time_us);
+    }
+    // The simulated joints are one tick behind their command.
+    for seen in since(DEADMAN_US + 2 * TICK_US) {
+        assert_eq!(seen.state.measured, rest.state.commanded, "a joint moves at {} us", seen.time_us);
+    }
+    let before: Vec<_> = tap.states.iter().rev().skip_while(|seen| seen.time_us > heard_us).take(2).collect();
+    let [late, early] = before[..] else { panic!("no telemetry before") };
+    let way = late.state.commanded.as_slice()[0] - early.state.commanded.as_slice()[0];
+    way.abs() / ((late.time_us - early.time_us) as f32 * 1e-6)
+}
+
+/// The first joint has been on its way for 150 ms.
+fn wait_until_it_moves(board: &Emulated) {
+    board.wait_for("moving", |seen| {
+        let tap = board.tap();
+        let old = tap.states.iter().rev().find(|old| old.time_us + 150_000 < seen.time_us);
+        old.is_some_and(|old| {
+            let way = old.state.commanded.as_slice()[0] - seen.state.commanded.as_slice()[0];
+            [old, seen].iter().all(|seen| seen.state.mode == Mode::Active) && way.abs() > 0.1
+        })
+    });
+}
+
+#[test]
+fn a_host_that_is_silent_killed_or_hung_stops_the_joints() {
+    let Some(board) = board("a_host_that_is_silent_killed_or_hung_stops_the_joints", &[]) else { return };
+    let mut link = open(&board);
+    arm(&mut link);
+    let path = sweep(60);
+    link.send_chunk(&plan(&path)).expect("sent");
+    let started = Instant::now();
+    until(&mut link, |_| (started.elapsed() > Duration::from_millis(300)).then_some(()));
+    let speed = assert_stopped(&board);
+    assert!(speed > 0.1, "silent at {speed} rad/s");
+    drop(link);
+
+    for killed in [true, false] {
+        let host = Host::start(&board);
+        wait_until_it_moves(&board);
+        host.signal(if killed { rustix::process::Signal::KILL } else { rustix::process::Signal::STOP });
+        let speed = assert_stopped(&board);
+        assert!(speed > 0.1, "{speed} rad/s");
+        println!("{} at {speed:.2} rad/s: at rest in time", if killed { "killed" } else { "hung" });
+    }
+
+    // What the hung host had on the line does not move anything when it goes on or another takes over.
+    let mut link = open(&board);
+    arm(&mut link);
+    link.send_chunk(&plan(&REST.repeat(60))).expect("sent");
+    until(&mut link, |event| match event {
+        Event::State { state, .. } => (state.measured.as_slice()[0].abs() < 1e-3).then_some(()),
+        _ => None,
+    });
+}
+
+#[test]
+fn flipped_bits_move_nothing() {
+    let Some(board) = board("flipped_bits_move_nothing", &[]) else { return };
+    let mut link = open(&board);
+    arm(&mut link);
+    board.set_flips(1_000);
+    let from = board.tap().states.len();
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut id = 0;
+    while Instant::now() < end {
+        id += 1;
+        let target = [if id % 2 == 0 { 0.2 } else { -0.2 }, 0.05, 1.45, 1.35, 0.0, 0.0];
+        for sent in [link.send_chunk(&ActionChunk { id, ..plan(&target.repeat(10)) }), link.heartbeat()] {
+            assert!(matches!(sent, Ok(_) | Err(LinkError::Backlog { .. })), "{sent:?}");
+        }
+        while link.poll().is_some() {}
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    board.set_flips(0);
+    {
+        let tap = board.tap();
+        assert!(tap.states.len() > from + 50);
+        for seen in &tap.states[from..] {
+            let at = seen.state.commanded.as_slice();
+            // Steps of position add up with the rounding of f32.
+            assert!((-0.20001..=0.20001).contains(&at[0]) && at[1..] == REST[1..], "{at:?} was not sent");
+        }
+        let last = tap.states.last().expect("telemetry").state;
+        assert!(last.crc_errors > 10, "{last:?}");
+    }
+    link.hello(&ARM, PATIENCE).expect("the line is well again");
+    arm(&mut link);
+    link.send_chunk(&plan(&sweep(10))).expect("sent");
+    until(&mut link, |event| match event {
+        Event::State { state, .. } => (state.measured.as_slice()[0] > 0.4).then_some(()),
+        _ => None,
+    });
+}
+
+#[test]
+fn a_controller_that_is_reset_is_disarmed_and_told_apart() {
+    let Some(mut board) = board("a_controller_that_is_reset_is_disarmed_and_told_apart", &[]) else { return };
+    let mut link = open(&board);
+    arm(&mut link);
+    link.send_chunk(&plan(&sweep(60))).expect("sent");
+    until(&mut link, |event| matches!(event, Event::State { state, .. } if state.mode == Mode::Active).then_some(()));
+    board.reset();
+    until(&mut link, |event| matches!(event, Event::ControllerReset).then_some(()));
+    assert!(matches!(link.send_chunk(&plan(&REST)), Err(LinkError::NoHello { .. })));
+    link.hello(&ARM, PATIENCE).expect("it is back");
+    let state = until(&mut link, |event| match event {
+        Event::State { state, .. } => Some(*state),
+        _ => None,
+    });
+    assert_eq!((state.mode, state.energised, state.progress), (Mode::Disarmed, false, None));
+    assert_eq!(state.measured.as_slice(), REST);
+}
+
+/// The longest turn of the control loop, counted in instructions: a full receive buffer with the end of the longest
+/// cubic chunk in it, an answer, telemetry, and interrupts. Each instruction takes 8 ns of the emulated time, of which
+/// SysTick counts 168 a microsecond.
+#[test]
+fn the_longest_turn_is_counted() {
+    let Some(mut board) = board("the_longest_turn_is_counted", &["-icount", "shift=3"]) else { return };
+    let firmware = firmware().expect("it runs");
+    let output = Command::new("readelf").args(["--symbols", "--wide"]).arg(firmware).output().expect("readelf");
+    let symbols = String::from_utf8_lossy(&output.stdout).into_owned();
+    let symbol = symbols.lines().find(|line| line.ends_with(" LONGEST_TURN_COUNTS")).expect("a symbol");
+    let address = symbol.split_whitespace().nth(1).and_then(|text| u32::from_str_radix(text, 16).ok());
+    let address = address.expect("an address");
+
+    let mut link = open(&board);
+    arm(&mut link);
+    let longest = sweep(MAX_CHUNK_STEPS as u16);
+    for _ in 0..50 {
+        for _ in 0..3 {
+            let sent = link.send_chunk(&plan(&longest));
+            assert!(matches!(sent, Ok(_) | Err(LinkError::Backlog { .. })), "{sent:?}");
+        }
+        let _ = link.heartbeat();
+        while link.poll().is_some() {}
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    until(&mut link, |event| matches!(event, Event::State { state, .. } if state.mode == Mode::Active).then_some(()));
+    let counts = board.read_word(address);
+    let instructions = f64::from(counts) * 1000.0 / 168.0 / 8.0;
+    println!("longest turn: {instructions:.0} instructions; a tick of 2 ms has 336000 cycles at 168 MHz");
+    assert!((5_000.0..150_000.0).contains(&instructions), "{counts} counts");
+}

@@ -1,0 +1,111 @@
+//! For hours: the loop on the bench scene, a robot, or the running daemon, in fixed memory.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use fathom::config::RobotConfig;
+
+use crate::Failure;
+use crate::bench::ns;
+use crate::drive::{Drive, bench_robot, drive};
+use crate::live;
+use crate::machine::Watched;
+use crate::model::{AdapterOptions, ModelOptions, hash};
+use crate::output::Outputs;
+use crate::result::Measured;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Watch the running daemon instead of a loop of its own.
+    #[arg(long, conflicts_with_all = ["robot", "model", "preset", "config"])]
+    attach: bool,
+    /// The daemon's process, where there are several.
+    #[arg(long, requires = "attach")]
+    pid: Option<u32>,
+    /// A robot.toml, instead of the bench scene with a simulated controller.
+    #[arg(long, conflicts_with_all = ["model", "preset", "config"])]
+    robot: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapter: AdapterOptions,
+    /// How long.
+    #[arg(long, default_value_t = 3600.0)]
+    seconds: f64,
+    /// Seconds at the begin that are not counted.
+    #[arg(long, default_value_t = 3.0)]
+    warm_up: f64,
+    /// Count observations that are older than this at actuation, in milliseconds, as missed.
+    #[arg(long)]
+    deadline_ms: Option<f64>,
+    /// End with 1 at the first control tick that is late by more than its period, and keep a trace of what came before it.
+    #[arg(long)]
+    break_on_miss: bool,
+    /// Seconds before a late tick that its trace has.
+    #[arg(long, default_value_t = 5.0)]
+    keep: f64,
+    /// The trace of a late tick.
+    #[arg(long, default_value = "late-tick.pftrace")]
+    trace: PathBuf,
+    /// Seconds from one word on how it goes to the next.
+    #[arg(long, default_value_t = 60.0)]
+    progress: f64,
+    #[command(flatten)]
+    outputs: Outputs,
+}
+
+/// Runs; whether no tick was missed that it had to stop at.
+pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
+    let keep = crate::seconds(o.keep);
+    let progress = Some(crate::seconds(o.progress)).filter(|p| *p > Duration::ZERO);
+    if o.attach {
+        let options = live::Options {
+            pid: o.pid,
+            seconds: Some(o.seconds),
+            once: false,
+            deadline_ns: o.deadline_ms.map(ns),
+            trace: None,
+            break_on_miss: o.break_on_miss.then(|| (keep, o.trace.clone())),
+            progress,
+            mode: "cycle",
+        };
+        return live::run(&options, &o.outputs).map(|missed| !missed);
+    }
+    let machine = Watched::begin();
+    let dir = if o.robot.is_none() { Some(o.model.directory()?) } else { None };
+    let robot = match (&o.robot, &dir) {
+        (Some(path), _) => {
+            let mut config = RobotConfig::load(path)?;
+            config.gpu.software |= o.adapter.software;
+            config
+        }
+        (None, Some(dir)) => {
+            let loaded = fathom_models::families::load_as(&dir.path, o.model.family)?;
+            let config = &loaded.model.config;
+            bench_robot(&dir.path, &config.views, &o.model.tokens(config), (o.model.seed, 15.0), &o.adapter)?
+        }
+        (None, None) => return Err("no robot".into()),
+    };
+    let model_hash = hash(&robot.model.path);
+    let wanted = Drive {
+        seconds: o.seconds,
+        warm_up: o.warm_up,
+        deadline_ns: o.deadline_ms.map(ns),
+        round: 20,
+        trace: None,
+        progress,
+        break_on_miss: o.break_on_miss.then_some((keep, o.trace.as_path())),
+    };
+    let driven = drive(robot, &wanted)?;
+    let mut header = driven.info.header;
+    if let Some(dir) = &dir {
+        header.model.clone_from(&dir.name);
+    }
+    let measured = crate::measured("cycle", header, machine.end(), driven.notes);
+    crate::finish(&Measured { model_hash, sections: vec![driven.section], ..measured }, &o.outputs)?;
+    if driven.missed {
+        eprintln!("a control tick was late by more than its period");
+    }
+    Ok(!driven.missed)
+}

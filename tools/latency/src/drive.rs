@@ -1,0 +1,192 @@
+//! The whole loop in this process: cameras, model, controller, watched through its ring like any daemon's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fathom::bench::Scene;
+use fathom::config::RobotConfig;
+use fathom::control::{Robot, RunOptions};
+use fathom::telemetry::{RingReader, RunInfo, stage};
+
+use crate::Failure;
+use crate::collect::Watch;
+use crate::model::AdapterOptions;
+use crate::result::{Section, ms};
+use crate::watch::{Pump, TraceFile};
+
+/// How often the ring is read.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+/// How long and how the loop runs.
+pub(crate) struct Drive<'a> {
+    pub(crate) seconds: f64,
+    /// What is left out at the begin.
+    pub(crate) warm_up: f64,
+    pub(crate) deadline_ns: Option<u64>,
+    /// Paths of a round.
+    pub(crate) round: u64,
+    pub(crate) trace: Option<&'a Path>,
+    /// How often to say how it goes, on stderr.
+    pub(crate) progress: Option<Duration>,
+    /// End at the first late tick, with the last seconds as a trace at this path.
+    pub(crate) break_on_miss: Option<(Duration, &'a Path)>,
+}
+
+/// What a run of the loop gave.
+pub(crate) struct Driven {
+    pub(crate) section: Section,
+    pub(crate) info: RunInfo,
+    pub(crate) notes: Vec<String>,
+    /// Whether it ended at a late tick.
+    pub(crate) missed: bool,
+}
+
+/// The watch over a daemon that says `info` of itself.
+pub(crate) fn watch(info: &RunInfo, deadline_ns: Option<u64>, round: u64) -> Watch {
+    Watch { name: "control loop", path: stage::AGE, tick_ns: info.tick_ns, deadline_ns, round }
+}
+
+/// `robot.toml` of the bench scene's arm behind a simulated controller, for the model in `dir` with these views.
+pub(crate) fn bench_robot(
+    dir: &Path,
+    views: &[String],
+    tokens: &[i32],
+    (seed, action_rate_hz): (u64, f64),
+    adapter: &AdapterOptions,
+) -> Result<RobotConfig, Failure> {
+    let scene = Scene::built_in(0)?;
+    let folder = tempfile::tempdir()?;
+    let mut text = format!(
+        "[model]\npath = {dir:?}\ntokens = {tokens:?}\nseed = {seed}\n[gpu]\nsoftware = {}\n",
+        adapter.software
+    );
+    if let Some(name) = &adapter.adapter {
+        text += &format!("adapter = {name:?}\n");
+    }
+    if let Some(kernels) = adapter.kernels {
+        text += &format!("kernels = \"{kernels}\"\n");
+    }
+    text += &format!(
+        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\n[link]\ndevice = \"simulated\"\n"
+    );
+    for view in views {
+        let camera = if scene.camera_index(view).is_ok() { view } else { "base" };
+        text += &format!(
+            "[[camera]]\nview = {view:?}\nsource = {{ kind = \"bench\", camera = {camera:?}, rate_hz = 30.0 }}\n"
+        );
+    }
+    let path = folder.path().join("robot.toml");
+    std::fs::write(&path, text)?;
+    let mut config = RobotConfig::load(&path)?;
+    // Relative paths are the caller's.
+    config.model.path = dir.to_owned();
+    Ok(config)
+}
+
+/// Runs the loop that `config` describes, and watches it.
+pub(crate) fn drive(config: RobotConfig, d: &Drive<'_>) -> Result<Driven, Failure> {
+    if d.seconds <= d.warm_up {
+        return Err(format!(
+            "the run of {} s is not longer than its warm-up of {} s: nothing would be left to measure",
+            d.seconds, d.warm_up
+        )
+        .into());
+    }
+    let robot = Robot::open(config)?;
+    let done = AtomicBool::new(false);
+    let options = RunOptions { seconds: Some(d.seconds), ..RunOptions::default() };
+    let stop = Arc::clone(&options.stop);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| follow(d, &done, &stop));
+        let ran = robot.run(&options);
+        done.store(true, Ordering::Release);
+        let watched = watcher.join().map_err(|_| "the thread that watches the loop ended")?.map_err(Failure::from);
+        // What the loop says is the cause, what the watcher missed only follows from it.
+        ran?;
+        watched
+    })
+}
+
+fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven, String> {
+    let pid = std::process::id();
+    let reader = loop {
+        match RingReader::attach(Some(pid)) {
+            Ok(reader) => break reader,
+            Err(error) if done.load(Ordering::Acquire) => return Err(error.to_string()),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let info: RunInfo = serde_json::from_str(&reader.meta()).map_err(|e| e.to_string())?;
+    let title = format!("fathom: {}", info.header.adapter);
+    let trace = d.trace.map(|path| TraceFile::create(path, pid, &title)).transpose().map_err(|e| e.to_string())?;
+    let mut pump = Pump::new(reader, watch(&info, d.deadline_ns, d.round), trace);
+    if let Some((keep, _)) = d.break_on_miss {
+        pump = pump.break_on_miss(keep);
+    }
+    let mut warm = false;
+    let mut missed = false;
+    let mut warm_at = None;
+    let mut cold = Vec::new();
+    let mut told = Progress::new(d.progress);
+    loop {
+        let last = done.load(Ordering::Acquire);
+        missed |= pump.pump() && warm;
+        if missed && !last {
+            stop.store(true, Ordering::Release);
+            break;
+        }
+        // The warm-up's time begins with the first chunk.
+        if pump.collector.paths() > 0 {
+            let warm_at = *warm_at.get_or_insert_with(|| Instant::now() + Duration::from_secs_f64(d.warm_up));
+            if !warm && Instant::now() >= warm_at {
+                warm = true;
+                cold = pump.section(Vec::new()).cold;
+                pump.forget();
+            }
+        }
+        if last {
+            break;
+        }
+        told.tick(&pump);
+        std::thread::sleep(LOOK);
+    }
+    let section = pump.section(cold);
+    let mut notes = Vec::new();
+    if let Some((_, path)) = d.break_on_miss.filter(|_| missed) {
+        notes.push(pump.write_recent(path, &title).map_err(|e| e.to_string())?);
+    }
+    if !warm || section.chunks == 0 {
+        return Err(format!("no chunk came after the warm-up of {} s: run for longer", d.warm_up));
+    }
+    notes.extend(pump.end());
+    Ok(Driven { section, info, notes, missed })
+}
+
+/// Says now and then how a long run goes.
+pub(crate) struct Progress {
+    every: Option<Duration>,
+    began: Instant,
+    last: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new(every: Option<Duration>) -> Progress {
+        Progress { every, began: Instant::now(), last: Instant::now() }
+    }
+
+    /// Says it when it is time.
+    pub(crate) fn tick(&mut self, pump: &Pump) {
+        if self.every.is_none_or(|every| self.last.elapsed() < every) {
+            return;
+        }
+        self.last = Instant::now();
+        let section = pump.section(Vec::new());
+        let age = section.stages.iter().map(|r| &r.stage).find(|s| s.name == section.headline);
+        let [p50, p99, max] = age.map_or([0; 3], |s| [s.p50_ns, s.p99_ns, s.max_ns]).map(ms);
+        let misses = section.deadlines.iter().map(|d| d.misses).sum::<u64>();
+        let seconds = self.began.elapsed().as_secs();
+        eprintln!("{seconds:>6} s: {} chunks, age p50 {p50}, p99 {p99}, max {max} ms; {misses} misses", section.chunks);
+    }
+}
