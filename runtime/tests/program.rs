@@ -67,7 +67,8 @@ fn robot_with(model: &Path, sources: [&str; 2], rest: &str) -> (TempDir, PathBuf
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("robot.toml");
     let text = format!(
-        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\naction_rate_hz = 4.0\n{rest}\n\
+        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
+         max_image_skew_ms = 5000\naction_rate_hz = 4.0\n[chunks]\nvalidity_ms = 20000\n{rest}\n\
          [[camera]]\nview = \"base\"\nsource = {}\n[[camera]]\nview = \"wrist\"\nsource = {}\n",
         model, sources[0], sources[1]
     );

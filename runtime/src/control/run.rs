@@ -219,9 +219,15 @@ impl Robot {
             period_us: (1e6 / config.control.action_rate_hz) as u32,
             validity_us: config.chunks.validity_ms * 1000,
         });
-        let tape = match &config.record {
-            Some(section) => Some(Arc::new(Tape::start(section, RunNote::of(&config, &thinker), faults.clone())?)),
-            None => None,
+        let begun =
+            config.record.as_ref().map(|section| Tape::start(section, RunNote::of(&config, &thinker), faults.clone()));
+        let tape = match begun.transpose() {
+            Ok(tape) => tape.map(Arc::new),
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "not recorded; the robot goes on");
+                None
+            }
+            Err(error) => return Err(error.into()),
         };
         if options.clear_fault {
             link.clear_fault()?;

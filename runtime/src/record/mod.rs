@@ -51,6 +51,14 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// Whether there is no space left.
+    pub(crate) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, RecordError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 /// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds.
 fn realtime_offset_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -9,7 +9,7 @@ use fathom::control::Sight;
 use fathom::fault::Spec;
 use firmware_bridge::message::Mode;
 
-use crate::rig::{Watched, watch};
+use crate::rig::{Keep, Watched, watch};
 
 /// Joints that move less than this in a time are at rest, in radians.
 const AT_REST: f32 = 2e-3;
@@ -50,7 +50,7 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
         trial("serial-flip", "=0.003", lasts, None, &["fault begins"]),
         trial("serial-loss", "=0.003", lasts, None, &["fault begins"]),
         trial("controller-reset", "", 0.0, Some(settle), &["the controller restarted"]),
-        trial("slow-gpu", "=2.5", lasts + 1.5, Some(chunk(config) + Duration::from_secs(1)), &["a chunk is not sent"]),
+        trial("slow-gpu", "=2.2", lasts + 1.5, Some(chunk(config) + Duration::from_secs(1)), &["a chunk is not sent"]),
         trial("device-lost", "", 0.0, None, &["the GPU is lost"]),
         trial("clock-jump", "=2", 0.0, None, &["the clock jumped"]),
         trial("disk-full", "", lasts, None, &["recording stopped"]),
@@ -106,7 +106,7 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
         config.record = Some(RecordSection { folder: folder.path().to_owned(), limit_mb: 64 });
     }
     let seconds = at + trial.lasts + RECOVERED.as_secs_f64() + 0.5;
-    let seen = watch(&config, seconds, vec![spec], loud, |_, _| {})?;
+    let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {})?;
     Ok(judge(trial, &seen))
 }
 

@@ -13,12 +13,15 @@ use fathom::telemetry::Memory;
 use fathom_models::random;
 use firmware_bridge::message::Mode;
 
-use crate::rig::watch;
+use crate::rig::{Keep, watch};
 
 /// Share of bytes with a bit turned, both ways.
 const DAMAGED: &str = "serial-flip=0.01";
-/// A command is this far from the chunk's own range at most, in radians: rounding, and where the joint came from.
-const SLACK: f32 = 1e-3;
+/// A command is this far from the chunk's own range at most, in radians: rounding.
+const SLACK: f32 = 2e-3;
+/// And this much for each radian per second that the joint had: it brakes with eight times its top speed per second, which
+/// takes up to a sixteenth, and half of the reports do not come through.
+const BRAKING: f32 = 0.125;
 /// After a fault the loop may take this long until a chunk is followed again.
 const AFTER: f64 = 3.0;
 /// How much of the memory after the warm-up may be added, in percent.
@@ -47,6 +50,9 @@ struct Counts {
     /// The chunk that is followed, with the commands at its take-over.
     followed: Option<(u32, Vec<f32>)>,
     commanded: Vec<f32>,
+    /// Highest speed of each joint lately, in radians per second, and when the last report was made.
+    speeds: Vec<f32>,
+    reported_us: u64,
     reports: u64,
     wrong: Vec<String>,
     wrong_moves: u64,
@@ -75,10 +81,16 @@ impl Counts {
                     self.chunks.pop_first();
                 }
             }
-            Sight::Report { report, .. } => {
+            Sight::Report { report, controller_us } => {
                 self.reports += 1;
                 self.damaged = report.crc_errors + report.frame_errors;
                 let commanded = report.commanded.as_slice().to_vec();
+                let dt_s = controller_us.saturating_sub(self.reported_us).max(1) as f32 * 1e-6;
+                self.reported_us = *controller_us;
+                self.speeds.resize(commanded.len(), 0.0);
+                for ((speed, now), before) in self.speeds.iter_mut().zip(&commanded).zip(&self.commanded) {
+                    *speed = ((now - before).abs() / dt_s).max(*speed * 0.9);
+                }
                 if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
                     if self.followed.as_ref().is_none_or(|(id, _)| *id != progress.chunk) {
                         self.followed = Some((progress.chunk, self.commanded.clone()));
@@ -109,7 +121,8 @@ impl Counts {
             return;
         };
         for (joint, ((low, high), (from, at))) in ranges.iter().zip(from.iter().zip(commanded)).enumerate() {
-            let (low, high) = (low.min(*from) - SLACK, high.max(*from) + SLACK);
+            let slack = SLACK + self.speeds.get(joint).copied().unwrap_or(0.0) * BRAKING;
+            let (low, high) = (low.min(*from) - slack, high.max(*from) + slack);
             if *at < low || *at > high {
                 self.wrong_moves += 1;
                 self.wrong.push(format!("joint {joint} at {at}, chunk {id} has {low} to {high}"));
@@ -143,7 +156,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         thread::sleep(Duration::from_secs_f64((seconds - (seconds / 4.0).min(60.0) - 5.0).max(0.0)));
         (warm, rss())
     });
-    let seen = watch(&config, seconds, all, false, move |now, sight| {
+    let seen = watch(&config, seconds, all, Keep { loud: false, all: false }, move |now, sight| {
         theirs.lock().unwrap_or_else(PoisonError::into_inner).see(now, sight, &windows);
     })?;
     let (warm, last) = memory.join().map_err(|_| "the thread that looks at the memory ended")?;

@@ -20,6 +20,7 @@ const LOOK: Duration = Duration::from_millis(5);
 struct Log {
     lines: Arc<Mutex<Vec<(Instant, String)>>>,
     loud: Arc<AtomicBool>,
+    kept: Arc<AtomicBool>,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -42,6 +43,9 @@ impl Drop for Line {
         let text = String::from_utf8_lossy(&self.1).trim_end().to_owned();
         if self.0.loud.load(Ordering::Relaxed) {
             eprintln!("{text}");
+        }
+        if !self.0.kept.load(Ordering::Relaxed) {
+            return;
         }
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), text));
     }
@@ -88,16 +92,25 @@ impl Watched {
     }
 }
 
+/// What is to be done with what is seen.
+pub(crate) struct Keep {
+    /// Print the log.
+    pub(crate) loud: bool,
+    /// Keep all of it; else only `each` sees it, and memory does not grow.
+    pub(crate) all: bool,
+}
+
 /// Runs the loop for `seconds` after it became active, with these faults.
 pub(crate) fn watch(
     config: &RobotConfig,
     seconds: f64,
     faults: Vec<Spec>,
-    loud: bool,
-    each: impl FnMut(Instant, &Sight) + Send + 'static,
+    Keep { loud, all }: Keep,
+    mut each: impl FnMut(Instant, &Sight) + Send + 'static,
 ) -> Result<Watched, Box<dyn Error>> {
     let log = log();
     log.loud.store(loud, Ordering::Relaxed);
+    log.kept.store(all, Ordering::Relaxed);
     log.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let robot = Robot::open_with(config.clone(), Faults::new(faults))?;
     let joints = robot.joints().ok_or("expected the simulated controller")?;
@@ -106,22 +119,21 @@ pub(crate) fn watch(
     let looker = thread::spawn(move || {
         let mut seen = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            seen.push((Instant::now(), joints.positions()));
+            if all {
+                seen.push((Instant::now(), joints.positions()));
+            }
             thread::sleep(LOOK);
         }
         seen
     });
     let (sender, sights) = mpsc::channel();
-    let mut each = each;
     let listener = thread::spawn(move || {
         let mut seen = Vec::new();
         for sight in sights {
             let now = Instant::now();
             each(now, &sight);
-            seen.push((now, sight));
-            if seen.len() > 100_000 {
-                // An hour's: those who need all look at them one by one.
-                seen.clear();
+            if all {
+                seen.push((now, sight));
             }
         }
         seen
