@@ -15,7 +15,9 @@ mod host;
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod wire;
 
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 5] = [
     ("frame", wire::frame),
     ("message", wire::message),
     ("safetensors", host::safetensors),
