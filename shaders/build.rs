@@ -69,6 +69,7 @@ fn validate(name: &str, source: &preprocess::Source) -> Result<naga::Module, Str
     let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32
         | Capabilities::SHADER_FLOAT16
         | Capabilities::SUBGROUP
+        | Capabilities::SHADER_INT16
         | Capabilities::COOPERATIVE_MATRIX;
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);

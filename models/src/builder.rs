@@ -3,6 +3,7 @@
 //! A shape that does not fit is remembered and returned by [`GraphBuilder::finish`], so that a forward definition
 //! reads top to bottom without error handling on every line.
 
+use fathom_shaders::format::SLICE;
 use fathom_shaders::params::{self as p, MAX_HEAD_DIM, epilogue};
 
 use crate::error::ModelError;
@@ -69,7 +70,7 @@ pub struct Rope {
 pub struct Keys {
     /// First key.
     pub start: usize,
-    /// Keys.
+    /// Keys; attention of a row without is 0.
     pub count: usize,
     /// Query rows that share a range.
     pub q_block: usize,
@@ -245,7 +246,7 @@ impl GraphBuilder {
             x_offset: int(x.offset),
             x_stride: int(x.stride),
             w_row: int(layer.first),
-            w_stride: int(layer.k.next_multiple_of(8)),
+            w_stride: int(layer.k.next_multiple_of(SLICE)),
             group_shift: 0, // the weights' own
             first: int(layer.first),
             half: int(layer.half),
@@ -376,7 +377,6 @@ impl GraphBuilder {
             && k.cols > 0
             && q.cols.is_multiple_of(k.cols)
             && (k.rows, k.cols, k.stride) == (v.rows, v.cols, v.stride)
-            && keys.count > 0
             && keys.q_block > 0
             && keys.start + blocks * keys.k_block + keys.count <= k.rows;
         self.check("attention", fits, || {

@@ -4,6 +4,7 @@
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 
 pub mod builder;
+pub mod calibration;
 pub mod checkpoint;
 pub mod compose;
 pub mod config;

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use fathom_shaders::format::WeightFormat;
+use fathom_shaders::format::{SLICE, WeightFormat};
 
 use crate::error::ModelError;
 use crate::fold::{self, fold_linear};
 use crate::params::{ParamId, Stack};
 use crate::weights::Weights;
 
-/// Rows of a stack in the order in which linear layers have them, each padded with zeros to a multiple of 8 values.
+/// Rows of a stack in the order in which linear layers have them, each padded with zeros to a multiple of
+/// [`SLICE`] values.
 #[derive(Debug)]
 pub struct Rows<'a> {
     /// Of every row. Parts that differ, and quantised columns that begin inside a group, are widened to f32.
@@ -76,7 +77,7 @@ impl<'a> Rows<'a> {
             _ => false,
         };
         let format = if parts.iter().all(|p| p.format == first) && !cut { first } else { WeightFormat::F32 };
-        Ok(Rows { format, n, stride: columns.len().next_multiple_of(8), columns, half: stack.half, parts })
+        Ok(Rows { format, n, stride: columns.len().next_multiple_of(SLICE), columns, half: stack.half, parts })
     }
 
     /// Bytes of a row.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use safetensors::Dtype;
 
+use fathom_shaders::format::SLICE;
 pub use fathom_shaders::format::WeightFormat;
 
 pub use crate::checkpoint::Checkpoint;
@@ -299,7 +300,7 @@ fn quantised<'a>(
             if rows == n && (minima.is_empty() || minima == [2]) && entry.shape == [*n, k] && *groups > 0 =>
         {
             let group = k / groups;
-            let fits = group * groups == k && group.is_power_of_two() && group >= 8;
+            let fits = group * groups == k && group.is_power_of_two() && group >= SLICE;
             fits.then_some((WeightFormat::W4 { group: group as u32, minima: !minima.is_empty() }, scales))
         }
         _ => None,

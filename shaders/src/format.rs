@@ -1,5 +1,8 @@
 //! Number formats of weights: how a row lies in memory, and what its numbers are.
 
+/// Values that kernels read of a row at once: its length on the GPU is a multiple of them, zeros beyond its own.
+pub const SLICE: usize = 32;
+
 /// Number format of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightFormat {
@@ -12,7 +15,7 @@ pub enum WeightFormat {
     /// Signed bytes `q`; the weight is `q · scale`, with a scale (f32) for each row.
     W8,
     /// Nibbles `q`, the first of two in the lower four bits; each `group` of a row has a scale (f16), a power of two of at
-    /// least 8. The weight is `(q − 8) · scale`, or with `minima` `q · scale + minimum` (f16, beside the scale).
+    /// least 32. The weight is `(q − 8) · scale`, or with `minima` `q · scale + minimum` (f16, beside the scale).
     W4 {
         /// Neighbours in a row that share a scale.
         group: u32,

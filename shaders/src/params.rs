@@ -64,7 +64,7 @@ params! {
     }
     /// `layer_norm.wgsl`
     LayerNorm { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, eps: f32 }
-    /// `attention.wgsl` and `attention_lanes.wgsl`
+    /// `attention.wgsl`, `attention_coop.wgsl` and `attention_lanes.wgsl`
     Attention {
         rows: u32, heads: u32, kv_heads: u32, head_dim: u32, q_offset: u32, q_stride: u32, k_offset: u32, v_offset: u32,
         kv_stride: u32, out_offset: u32, out_stride: u32, key_start: u32, key_count: u32, q_block: u32, k_block: u32,

@@ -1,5 +1,5 @@
 // Attention for GPUs: a workgroup has 64 rows of one block and goes through the keys in tiles of 64 with a running maximum.
-// 4 × 4 logits and 4 × (4, 8 or 16) outputs a thread.
+// 4 × 4 logits and 4 × (4, 8 or 16) outputs a thread; four threads share the softmax of a row.
 
 #import attention_io
 
@@ -16,12 +16,13 @@ const WIDTHS: u32 = 2u;
 const WIDTHS: u32 = 1u;
 #endif
 #endif
+const QUADS: u32 = 16u * WIDTHS; // of a row of the output
+const VALUES: u32 = 512u / QUADS; // rows of v that are staged at once
 
-var<workgroup> left: array<vec4<f32>, 256>;   // (SLICE, TILE / 4): queries
-var<workgroup> right: array<vec4<f32>, 256>;  // (SLICE, TILE / 4): keys, then values
-var<workgroup> weight: array<f32, 4096>;      // (key, row): logits, then weights
-var<workgroup> shrink: array<f32, 64>;        // what a row's maximum did to what was summed before
-var<workgroup> total: array<f32, 64>;
+var<workgroup> stage: array<vec4<f32>, 512>;   // queries and keys, (SLICE, TILE / 4) each; then values, (VALUES, QUADS)
+var<workgroup> weight: array<vec4<f32>, 1024>; // (key, rows / 4): logits, then weights
+var<workgroup> part: array<f32, 256>;          // (quarter of the keys, row): maxima, sums
+var<workgroup> shrink: array<vec4<f32>, 16>;   // (rows / 4,): what a row's maximum did to what was summed before
 
 fn load_q(i: u32, d: u32, base: u32, group: u32, head: u32, rows: u32) -> f32 {
     if i < rows && d < params.head_dim {
@@ -30,8 +31,9 @@ fn load_q(i: u32, d: u32, base: u32, group: u32, head: u32, rows: u32) -> f32 {
     return 0.0;
 }
 
-fn load_kv(offset: u32, j: u32, d: u32, column: u32) -> u32 {
-    return offset + j * params.kv_stride + column + d;
+fn load_k(j: u32, live: u32, d: u32, from_key: u32) -> f32 {
+    if j < live && d < params.head_dim { return k[from_key + j * params.kv_stride + d]; }
+    return 0.0;
 }
 
 @compute @workgroup_size(16, 16)
@@ -40,106 +42,114 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
     let dim = params.head_dim;
     let group = params.heads / params.kv_heads;
     let head = id.y * group;
-    let column = id.y * dim;
     let base = id.z * params.q_block;
     let rows = min(params.q_block, params.rows - base) * group;
     let row = id.x * TILE;
-    let first = params.key_start + id.z * params.k_block;
-    let at = local.y * 4u;   // this thread's rows of the tile
-    let col = local.x * 4u;  // and its columns
+    let first = (params.key_start + id.z * params.k_block) * params.kv_stride + id.y * dim;
+    let col = local.x * 4u; // this thread's columns of the tile; its rows are local.y * 4u and three more
+    let own = index % TILE; // its row of the softmax, and which of its keys
+    let quarter = index / TILE;
 
-    var acc: array<array<vec4<f32>, 4>, WIDTHS>;
-    var top = LOWEST; // of row `index`, in the first 64 threads
+    var acc: array<vec4<f32>, 4u * WIDTHS>; // (width, row)
+    for (var i = 0u; i < 4u * WIDTHS; i++) { acc[i] = vec4<f32>(); }
+    var top = LOWEST;
     var sum = 0.0;
     for (var j0 = 0u; j0 < params.key_count; j0 += TILE) {
         let live = min(TILE, params.key_count - j0);
         // Logits of the tile.
-        var s: array<vec4<f32>, 4>;
+        var s0 = vec4<f32>(); var s1 = vec4<f32>(); var s2 = vec4<f32>(); var s3 = vec4<f32>();
         for (var d0 = 0u; d0 < dim; d0 += SLICE) {
             let d = d0 + index % SLICE;
             let i = (index / SLICE) * 4u;
-            let stage = (index % SLICE) * 16u + index / SLICE;
-            left[stage] = vec4(load_q(row + i, d, base, group, head, rows), load_q(row + i + 1u, d, base, group, head, rows),
-                               load_q(row + i + 2u, d, base, group, head, rows), load_q(row + i + 3u, d, base, group, head, rows));
-            var keys = vec4<f32>();
-            if d < dim {
-                for (var c = 0u; c < 4u; c++) {
-                    if i + c < live { keys[c] = k[load_kv(params.k_offset, first + j0 + i + c, d, column)]; }
-                }
-            }
-            right[stage] = keys;
+            let at = (index % SLICE) * 16u + index / SLICE;
+            let from_key = params.k_offset + first + j0 * params.kv_stride;
+            stage[at] = vec4(load_q(row + i, d, base, group, head, rows), load_q(row + i + 1u, d, base, group, head, rows),
+                             load_q(row + i + 2u, d, base, group, head, rows), load_q(row + i + 3u, d, base, group, head, rows));
+            stage[256u + at] = vec4(load_k(i, live, d, from_key), load_k(i + 1u, live, d, from_key),
+                                    load_k(i + 2u, live, d, from_key), load_k(i + 3u, live, d, from_key));
             workgroupBarrier();
             for (var t = 0u; t < SLICE; t++) {
-                let a = left[t * 16u + local.y];
-                let b = right[t * 16u + local.x];
-                s[0] += a.x * b;
-                s[1] += a.y * b;
-                s[2] += a.z * b;
-                s[3] += a.w * b;
+                let a = stage[t * 16u + local.y];
+                let b = stage[256u + t * 16u + local.x];
+                s0 += a.x * b;
+                s1 += a.y * b;
+                s2 += a.z * b;
+                s3 += a.w * b;
             }
             workgroupBarrier();
         }
-        for (var r = 0u; r < 4u; r++) {
-            for (var c = 0u; c < 4u; c++) {
-                var logit = s[r][c] * params.scale;
-                if params.softcap > 0.0 { logit = params.softcap * tanh(clamp(logit / params.softcap, -10.0, 10.0)); }
-                if col + c >= live { logit = LOWEST; }
-                weight[(col + c) * TILE + at + r] = logit;
+        for (var c = 0u; c < 4u; c++) {
+            var logits = vec4(s0[c], s1[c], s2[c], s3[c]) * params.scale;
+            if params.softcap > 0.0 {
+                logits = params.softcap * tanh(clamp(logits / params.softcap, vec4(-10.0), vec4(10.0)));
             }
+            weight[(col + c) * 16u + local.y] = select(vec4(LOWEST), logits, col + c < live);
         }
         workgroupBarrier();
-        // Weights of the tile, a row a thread.
-        if index < TILE {
-            var next = top;
-            for (var j = 0u; j < live; j++) { next = max(next, weight[j * TILE + index]); }
-            let factor = exp(top - next);
-            sum *= factor;
-            for (var j = 0u; j < live; j++) {
-                let p = exp(weight[j * TILE + index] - next);
-                weight[j * TILE + index] = p;
-                sum += p;
-            }
-            top = next;
-            shrink[index] = factor;
-            total[index] = sum;
+        // Weights of the tile.
+        var most = LOWEST;
+        for (var j = quarter * 16u; j < quarter * 16u + 16u; j++) { most = max(most, weight[j * 16u + own / 4u][own % 4u]); }
+        part[index] = most;
+        workgroupBarrier();
+        let next = max(top, max(max(part[own], part[own + 64u]), max(part[own + 128u], part[own + 192u])));
+        let factor = exp(top - next);
+        sum *= factor;
+        for (var j = quarter * 16u; j < quarter * 16u + 16u; j++) {
+            let p = exp(weight[j * 16u + own / 4u][own % 4u] - next);
+            weight[j * 16u + own / 4u][own % 4u] = p;
+            sum += p;
         }
+        top = next;
+        if quarter == 0u { shrink[own / 4u][own % 4u] = factor; }
         workgroupBarrier();
         // Outputs of the tile.
+        let factors = shrink[local.y];
         for (var u = 0u; u < WIDTHS; u++) {
-            if u * TILE >= dim { break; }
-            for (var r = 0u; r < 4u; r++) { acc[u][r] *= shrink[at + r]; }
-            for (var t0 = 0u; t0 < live; t0 += SLICE) {
-                let j = t0 + index / 16u;
-                let d = u * TILE + (index % 16u) * 4u;
+            for (var r = 0u; r < 4u; r++) { acc[u * 4u + r] *= factors[r]; }
+        }
+        for (var t0 = 0u; t0 < live; t0 += VALUES) {
+            for (var i = index; i < 512u; i += 256u) {
+                let j = t0 + i / QUADS;
+                let d = i % QUADS * 4u;
+                let at = params.v_offset + first + (j0 + j) * params.kv_stride + d;
                 var values = vec4<f32>();
                 if j < live {
-                    for (var c = 0u; c < 4u; c++) {
-                        if d + c < dim { values[c] = v[load_kv(params.v_offset, first + j0 + j, d + c, column)]; }
-                    }
+                    if d < dim { values.x = v[at]; }
+                    if d + 1u < dim { values.y = v[at + 1u]; }
+                    if d + 2u < dim { values.z = v[at + 2u]; }
+                    if d + 3u < dim { values.w = v[at + 3u]; }
                 }
-                right[index] = values;
-                workgroupBarrier();
-                let count = min(SLICE, live - t0);
-                for (var t = 0u; t < count; t++) {
-                    let b = right[t * 16u + local.x];
-                    let p = (t0 + t) * TILE + at;
-                    acc[u][0] += weight[p] * b;
-                    acc[u][1] += weight[p + 1u] * b;
-                    acc[u][2] += weight[p + 2u] * b;
-                    acc[u][3] += weight[p + 3u] * b;
-                }
-                workgroupBarrier();
+                stage[i] = values;
             }
+            workgroupBarrier();
+            for (var t = 0u; t < VALUES; t++) {
+                let p = weight[(t0 + t) * 16u + local.y];
+                for (var u = 0u; u < WIDTHS; u++) {
+                    let b = stage[t * QUADS + u * 16u + local.x];
+                    acc[u * 4u] += p.x * b;
+                    acc[u * 4u + 1u] += p.y * b;
+                    acc[u * 4u + 2u] += p.z * b;
+                    acc[u * 4u + 3u] += p.w * b;
+                }
+            }
+            workgroupBarrier();
         }
     }
-    for (var u = 0u; u < WIDTHS; u++) {
-        for (var r = 0u; r < 4u; r++) {
-            let i = row + at + r;
-            if i >= rows { break; }
+    part[index] = sum;
+    workgroupBarrier();
+    for (var r = 0u; r < 4u; r++) {
+        let at = local.y * 4u + r;
+        let i = row + at;
+        if i < rows {
+            // A row without keys is 0.
+            let total = part[at] + part[at + 64u] + part[at + 128u] + part[at + 192u];
+            let scale = select(0.0, 1.0 / total, total > 0.0);
             let to = params.out_offset + (base + i / group) * params.out_stride + (head + i % group) * dim;
-            for (var c = 0u; c < 4u; c++) {
-                let d = u * TILE + col + c;
-                if d < dim { out[to + d] = acc[u][r][c] / total[at + r]; }
+            for (var u = 0u; u < WIDTHS; u++) {
+                for (var c = 0u; c < 4u; c++) {
+                    let d = u * TILE + col + c;
+                    if d < dim { out[to + d] = acc[u * 4u + r][c] * scale; }
+                }
             }
         }
     }

@@ -78,5 +78,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
             out[to + d] = total;
         }
     }
+    if params.key_count == 0u {
+        for (var d = 0u; d < dim; d++) { out[to + d] = 0.0; }
+        return;
+    }
     for (var d = 0u; d < dim; d++) { out[to + d] /= sum; }
 }

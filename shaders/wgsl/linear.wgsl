@@ -75,14 +75,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     let r = row + local.y * 8u;
     let j = col + local.x * 8u;
-    // A loop, so that the epilogue stands once in the code.
-    var sums = array<vec4<f32>, 16>(a0, b0, a1, b1, a2, b2, a3, b3, a4, b4, a5, b5, a6, b6, a7, b7);
-    for (var i = 0u; i < 32u; i++) {
-        let at = r + i % 8u;
-        let pair = i / 8u * 2u;
-        let quad = i % 8u / 4u;
-        if at < params.m && j + pair < params.n {
-            store(at, j + pair, vec2(sums[pair * 2u + quad][i % 4u], sums[pair * 2u + 2u + quad][i % 4u]));
+    // Loops, so that the epilogue stands once in the code; the sums, which have no address, go through the thread's own part
+    // of xs.
+    let own = index * 4u;
+    for (var pair = 0u; pair < 8u; pair += 2u) {
+        switch pair {
+            case 0u: { xs[own] = a0; xs[own + 1u] = b0; xs[own + 2u] = a1; xs[own + 3u] = b1; }
+            case 2u: { xs[own] = a2; xs[own + 1u] = b2; xs[own + 2u] = a3; xs[own + 3u] = b3; }
+            case 4u: { xs[own] = a4; xs[own + 1u] = b4; xs[own + 2u] = a5; xs[own + 3u] = b5; }
+            default: { xs[own] = a6; xs[own + 1u] = b6; xs[own + 2u] = a7; xs[own + 3u] = b7; }
+        }
+        for (var i = 0u; i < 8u; i++) {
+            if r + i < params.m && j + pair < params.n {
+                let at = own + i / 4u;
+                store(r + i, j + pair, vec2(xs[at][i % 4u], xs[at + 2u][i % 4u]));
+            }
         }
     }
 }

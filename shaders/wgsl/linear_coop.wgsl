@@ -1,62 +1,80 @@
-// y = epilogue(x · wᵀ) for many rows on cooperative matrices: f16 operands, f32 sums. A workgroup has 4 T rows and 8 T columns;
-// each of its first four subgroups has 4 × 2 tiles of T × T. K in slices of 32, staged as f16 in workgroup memory.
+// y = epilogue(x · wᵀ) for many rows on cooperative matrices: f16 operands, f32 sums. A workgroup has 4 T rows and 16 T columns;
+// each of its first eight subgroups has 4 × 2 tiles of T × T. K in slices of 32, staged as f16 in workgroup memory.
 // Subgroups have at most 32 threads.
 
 enable f16;
+enable wgpu_int16;
 enable wgpu_cooperative_matrix;
 
 #import linear_io
-#import octet
 #import epilogue
 #import coop
 
+const SUBGROUPS: u32 = 8u;
+const HALF: u32 = SUBGROUPS / 2u;
+const THREADS: u32 = 256u;
 const ROWS: u32 = 4u * T;
-const COLS: u32 = 8u * T;
-const SLICE: u32 = 32u;
-const PITCH: u32 = 40u; // halves from row to row: the rows of a matrix begin in different banks
+const COLS: u32 = SUBGROUPS * 2u * T;
+const X_TURNS: u32 = (ROWS * 4u + THREADS - 1u) / THREADS;
+const W_TURNS: u32 = (COLS * VECTORS + THREADS - 1u) / THREADS;
 
-var<workgroup> xs: array<f16, ROWS * PITCH>;
-var<workgroup> ws: array<f16, COLS * PITCH>;
-var<workgroup> sums: array<f32, 8u * T * T>; // (subgroup, T, 2 T)
+var<workgroup> xs: array<vec4<f16>, ROWS * PITCH>;
+var<workgroup> ws: array<vec4<f16>, COLS * PITCH>;
+var<workgroup> sums: array<f32, HALF * T * T>; // (subgroup, T, T)
 
-// Eight neighbours of row r of x, zeros where there are none.
-fn stage_x(to: u32, r: u32, k: u32) {
-    let begin = params.x_offset + r * params.x_stride + k;
-    for (var i = 0u; i < 8u; i++) {
-        var v = 0.0;
-        if r < params.m && k + i < params.k { v = x[begin + i]; }
-        xs[to + i] = f16(clamp(v, -LARGEST, LARGEST));
-    }
-}
-
-fn stage_w(to: u32, j: u32, k: u32) {
-    var eight = Octet(vec4<f32>(), vec4<f32>());
-    if k < params.w_stride { eight = octet(params.w_row + j, k); }
-    let a = half4(eight.a);
-    let b = half4(eight.b);
-    ws[to] = a.x; ws[to + 1u] = a.y; ws[to + 2u] = a.z; ws[to + 3u] = a.w;
-    ws[to + 4u] = b.x; ws[to + 5u] = b.y; ws[to + 6u] = b.z; ws[to + 7u] = b.w;
-}
-
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32,
         @builtin(subgroup_id) id: u32) {
-    let subgroup = min(id, 3u); // smaller subgroups than 32: the others do what the fourth does
+    let subgroup = min(id, SUBGROUPS - 1u); // smaller subgroups than 32: the others do what the last does
     let row = group.y * ROWS;
     let col = group.x * COLS;
-    var a0 = Sum(); var a1 = Sum(); var a2 = Sum(); var a3 = Sum();
-    var b0 = Sum(); var b1 = Sum(); var b2 = Sum(); var b3 = Sum();
+    // Products with nothing: a compiler gives their sums whole registers, and need not move them in the loop.
+    var a0 = coopMultiplyAdd(Left(), Right(), Sum()); var b0 = coopMultiplyAdd(Left(), Right(), Sum());
+    var a1 = coopMultiplyAdd(Left(), Right(), Sum()); var b1 = coopMultiplyAdd(Left(), Right(), Sum());
+    var a2 = coopMultiplyAdd(Left(), Right(), Sum()); var b2 = coopMultiplyAdd(Left(), Right(), Sum());
+    var a3 = coopMultiplyAdd(Left(), Right(), Sum()); var b3 = coopMultiplyAdd(Left(), Right(), Sum());
+    // Rows and columns beyond the last are the last again, and are not stored.
+    let lane = index % 4u * 2u;
+    let last = (params.x_offset + (params.m - 1u) * params.x_stride + params.k) / 4u - 1u;
+    var x_at: array<u32, X_TURNS>;
+    for (var i = 0u; i < X_TURNS; i++) {
+        let r = min(row + (index + i * THREADS) / 4u, params.m - 1u);
+        x_at[i] = (params.x_offset + r * params.x_stride) / 4u + lane;
+    }
+    var w_row: array<u32, W_TURNS>;
+    for (var i = 0u; i < W_TURNS; i++) {
+        w_row[i] = params.w_row + min(col + (index + i * THREADS) / VECTORS, params.n - 1u);
+    }
+    let many = thousand(w_row[0]);
+    let part = index % VECTORS;
+    let w_vectors = params.w_stride / SLICE * VECTORS;
+    let own = subgroup * 2u * T * PITCH;
     for (var k0 = 0u; k0 < params.k; k0 += SLICE) {
-        for (var i = index; i < ROWS * 4u; i += 128u) {
-            stage_x(i / 4u * PITCH + i % 4u * 8u, row + i / 4u, k0 + i % 4u * 8u);
+        for (var i = 0u; i < X_TURNS; i++) {
+#ifdef COOP8
+            if index + i * THREADS >= ROWS * 4u { break; }
+#endif
+            let at = x_at[i] + k0 / 4u;
+            let k = k0 + lane * 4u;
+            let a = x[min(at, last)];
+            let b = x[min(at + 1u, last)];
+            // Beyond a row's end is another's beginning.
+            let most = vec2(select(0.0h, LARGEST, k < params.k), select(0.0h, LARGEST, k + 4u < params.k));
+            let to = (index + i * THREADS) / 4u * PITCH + lane;
+            xs[to] = limited(a, b, 0u, most);
+            xs[to + 1u] = limited(a, b, 1u, most);
         }
-        for (var i = index; i < COLS * 4u; i += 128u) {
-            // A column beyond the last is the last again, and is not stored.
-            stage_w(i / 4u * PITCH + i % 4u * 8u, min(col + i / 4u, params.n - 1u), k0 + i % 4u * 8u);
+        for (var i = 0u; i < W_TURNS; i++) {
+#ifdef COOP8
+            if index + i * THREADS >= COLS * VECTORS { break; }
+#endif
+            let v = w[w_row[i] * w_vectors + k0 / SLICE * VECTORS + part];
+            let s = scale_of(w_row[i], k0);
+            let to = (index + i * THREADS) / VECTORS * PITCH + part * QUADS;
+            for (var q = 0u; q < QUADS; q++) { ws[to + q] = widen(v, q, s, many); }
         }
         workgroupBarrier();
-        let own = subgroup * 2u * T * PITCH;
-        for (var k = 0u; k < SLICE; k += T) {
+        for (var k = 0u; k < SLICE / 4u; k += T / 4u) {
             let wa = coopLoad<Right>(&ws[own + k], PITCH);
             let wb = coopLoad<Right>(&ws[own + T * PITCH + k], PITCH);
             let x0 = coopLoadT<Left>(&xs[k], PITCH);
@@ -74,20 +92,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
     }
-    // T rows at a time go through workgroup memory to the epilogue.
-    for (var r = 0u; r < 4u; r++) {
-        let own = subgroup * 2u * T * T;
-        switch r {
-            case 0u: { coopStoreT(a0, &sums[own], 2u * T); coopStoreT(b0, &sums[own + T], 2u * T); }
-            case 1u: { coopStoreT(a1, &sums[own], 2u * T); coopStoreT(b1, &sums[own + T], 2u * T); }
-            case 2u: { coopStoreT(a2, &sums[own], 2u * T); coopStoreT(b2, &sums[own + T], 2u * T); }
-            default: { coopStoreT(a3, &sums[own], 2u * T); coopStoreT(b3, &sums[own + T], 2u * T); }
+    // Tiles go through workgroup memory to the epilogue: those of the first subgroups, then of the second.
+    for (var turn = 0u; turn < 16u; turn++) {
+        let tile = turn / 2u;
+        if subgroup / HALF == turn % 2u {
+            let to = subgroup % HALF * T * T;
+            switch tile {
+                case 0u: { coopStoreT(a0, &sums[to], T); }
+                case 1u: { coopStoreT(b0, &sums[to], T); }
+                case 2u: { coopStoreT(a1, &sums[to], T); }
+                case 3u: { coopStoreT(b1, &sums[to], T); }
+                case 4u: { coopStoreT(a2, &sums[to], T); }
+                case 5u: { coopStoreT(b2, &sums[to], T); }
+                case 6u: { coopStoreT(a3, &sums[to], T); }
+                default: { coopStoreT(b3, &sums[to], T); }
+            }
         }
         workgroupBarrier();
-        for (var i = index; i < 4u * T * T; i += 128u) {
-            let at = row + r * T + i % (T * T) / T;
-            let j = col + i / (T * T) * 2u * T + i % T * 2u;
-            if at < params.m && j < params.n { store(at, j, vec2(sums[2u * i], sums[2u * i + 1u])); }
+        for (var i = index; i < HALF * T * T / 2u; i += THREADS) {
+            let own = turn % 2u * HALF + 2u * i / (T * T);
+            let at = row + tile / 2u * T + 2u * i % (T * T) / T;
+            let j = col + own * 2u * T + tile % 2u * T + 2u * i % T;
+            if at < params.m && j < params.n { store(at, j, vec2(sums[2u * i], sums[2u * i + 1u]) * sum_scale(j)); }
         }
         workgroupBarrier();
     }

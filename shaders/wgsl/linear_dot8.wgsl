@@ -92,17 +92,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     let r = local.y * 8u;
     let j = col + local.x * 8u;
-    // A loop, so that the epilogue stands once in the code.
-    var sums = array<vec4<i32>, 16>(a0, b0, a1, b1, a2, b2, a3, b3, a4, b4, a5, b5, a6, b6, a7, b7);
-    for (var i = 0u; i < 32u; i++) {
-        let at = r + i % 8u;
-        let pair = i / 8u * 2u;
-        let half = i % 8u / 4u;
-        if row + at < params.m && j + pair < params.n {
-            let c = params.w_row + min(vec2(j + pair, j + pair + 1u), vec2(params.n - 1u));
-            let scale = largest[at] / 127.0 * vec2(bitcast<f32>(scales[c.x]), bitcast<f32>(scales[c.y]));
-            let sum = vec2(sums[pair * 2u + half][i % 4u], sums[pair * 2u + 2u + half][i % 4u]);
-            store(row + at, j + pair, scale * vec2<f32>(sum));
+    // Loops, so that the epilogue stands once in the code; the sums, which have no address, go through the thread's own part
+    // of xs.
+    let own = index * 4u;
+    for (var pair = 0u; pair < 8u; pair += 2u) {
+        var s = array<vec4<i32>, 4>(a6, b6, a7, b7);
+        switch pair {
+            case 0u: { s = array<vec4<i32>, 4>(a0, b0, a1, b1); }
+            case 2u: { s = array<vec4<i32>, 4>(a2, b2, a3, b3); }
+            case 4u: { s = array<vec4<i32>, 4>(a4, b4, a5, b5); }
+            default: {}
+        }
+        for (var i = 0u; i < 4u; i++) { xs[own + i] = bitcast<vec4<u32>>(s[i]); }
+        for (var i = 0u; i < 8u; i++) {
+            if row + r + i < params.m && j + pair < params.n {
+                let c = params.w_row + min(vec2(j + pair, j + pair + 1u), vec2(params.n - 1u));
+                let scale = largest[r + i] / 127.0 * vec2(bitcast<f32>(scales[c.x]), bitcast<f32>(scales[c.y]));
+                let at = own + i / 4u;
+                let sum = bitcast<vec2<i32>>(vec2(xs[at][i % 4u], xs[at + 2u][i % 4u]));
+                store(row + r + i, j + pair, scale * vec2<f32>(sum));
+            }
         }
     }
 }

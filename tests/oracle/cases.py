@@ -360,6 +360,10 @@ LIVE = [
             vision__heads=2),
     variant("pi05_lerobot", "pi05_mean_std", 124, policy__normalization_mapping__STATE="MEAN_STD",
             policy__normalization_mapping__ACTION="MEAN_STD"),
+    # PaliGemma and DINOv2 as transformers writes them.
+    variant("composed", "composed_heads_72_wide", 141, image=(40, 90), prompt=1, vision__hidden_size=144,
+            vision__num_attention_heads=2, vision__image_size=61, encoder__hidden_size=144,
+            encoder__num_attention_heads=2, text__num_key_value_heads=1),
     # Depth Anything; without `head_bias` a quarter of the map is 0.
     variant("depth_anything_relative", "depth_anything_upright", 131, image=(117, 43), head_bias=None,
             backbone__num_attention_heads=9),

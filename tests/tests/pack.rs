@@ -3,7 +3,6 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -20,12 +19,21 @@ use sha2::Digest as _;
 
 const POLICIES: [&str; 4] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot", "pi05_lerobot"];
 
-/// Packs `dir` as `packed` beside it.
 fn try_pack(dir: &Path, output: &Path, scheme: &Scheme, family: Option<Family>) -> Result<Packed, PackError> {
+    pack_into(dir, output, scheme, family, pack::SHARD_BYTES)
+}
+
+fn pack_into(
+    dir: &Path,
+    output: &Path,
+    scheme: &Scheme,
+    family: Option<Family>,
+    shard_bytes: u64,
+) -> Result<Packed, PackError> {
     let options = Options {
         scheme,
-        importance: &BTreeMap::new(),
-        calibration: "none",
+        shard_bytes,
+        calibration: None,
         program: "a test",
         cancel: &AtomicBool::new(false),
         progress: &|_| {},
@@ -179,6 +187,24 @@ fn an_altered_file_is_found_out() {
     assert!(error.contains("unreadable") && error.contains("config.json"), "{error}");
     std::fs::rename(output.join("away"), output.join("config.json")).expect("moved");
     families::load(&output).expect("it is as it was");
+}
+
+/// More weights than a file takes become several files and an index, and the same model.
+#[test]
+fn many_weights_become_several_files() {
+    let dir = copy_golden("pi0_lerobot");
+    let (one, many) = (dir.path().join("one"), dir.path().join("many"));
+    pack(dir.path(), &one, Named::W4);
+    pack_into(dir.path(), &many, &Named::W4.into(), None, 50_000).expect("it packs");
+    let files = std::fs::read_dir(&many).expect("the folder").flatten();
+    let files: Vec<String> = files.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    assert!(files.contains(&"model.safetensors.index.json".to_owned()), "{files:?}");
+    assert!(files.iter().filter(|f| f.starts_with("model-0")).count() > 3, "{files:?}");
+    let [one, many] = [one, many].map(|dir| {
+        let loaded = families::load(&dir).expect("it loads");
+        actions_on_twins(&loaded, &observation(&dir, &loaded))
+    });
+    assert!(one == many, "the same bits");
 }
 
 #[test]

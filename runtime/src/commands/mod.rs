@@ -1,5 +1,6 @@
 //! The subcommands: arguments in, library calls, text out.
 
+pub(crate) mod clear_fault;
 pub(crate) mod compose;
 pub(crate) mod depth;
 mod gpu;

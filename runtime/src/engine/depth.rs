@@ -38,6 +38,11 @@ impl DepthSession {
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }
 
+    /// Which kernels compute.
+    pub fn kernels(&self) -> Kernels {
+        self.resident.kernels
+    }
+
     /// The outputs of [`DepthAnything::forward`] for one photo: `depth (height, width)`, and every stage with `taps`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use fathom_models::builder::SKINNY_ROWS;
 use fathom_models::weights::WeightFormat;
-use fathom_shaders::{Shader, variants};
+use fathom_shaders::{Shader, params, variants};
 use serde::Deserialize;
 
 use crate::gpu::{AdapterInfo, AdapterKind};
@@ -13,9 +13,9 @@ use crate::gpu::{AdapterInfo, AdapterKind};
 pub enum Kernels {
     /// Tiles in workgroup memory, all in f32, for any GPU: `linear` and, for few rows, `linear_skinny`; `attention`.
     Tiled,
-    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 16 × 16 for weights that are not f32.
+    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 16 × 16 for attention, and for weights that are not f32.
     Coop16,
-    /// The same with matrices of 8 × 8.
+    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 8 × 8 for weights that are not f32.
     Coop8,
     /// As [`Tiled`](Self::Tiled), with integer dot products for W8 weights and many rows, whose activations become bytes:
     /// faster without matrix units, less exact. Only where it is asked for.
@@ -54,7 +54,9 @@ impl Kernels {
         let coop = matches!(self, Kernels::Coop16 | Kernels::Coop8);
         match () {
             () if coop && info.matrices.is_empty() => Some("cooperative matrices".to_owned()),
-            () if coop && !(info.f16 && info.subgroups) => Some("f16 and subgroups in shaders".to_owned()),
+            () if coop && !(info.f16 && info.i16 && info.subgroups) => {
+                Some("f16, i16 and subgroups in shaders".to_owned())
+            }
             () if coop && info.subgroup_size[1] > 32 => {
                 Some(format!("subgroups of at most 32, found {}", info.subgroup_size[1]))
             }
@@ -76,25 +78,18 @@ impl Kernels {
         if self == Kernels::Lanes { 64 } else { 1 }
     }
 
-    /// The kernel for a linear layer of `m` rows, and the columns and rows of one of its workgroups.
-    pub(super) fn linear(self, format: WeightFormat, m: u32) -> (&'static Shader, [u32; 2]) {
-        let few = m as usize <= SKINNY_ROWS;
+    /// The kernel for a linear layer, and the columns and rows of one of its workgroups.
+    pub(super) fn linear(self, format: WeightFormat, p: &params::Linear) -> (&'static Shader, [u32; 2]) {
+        let few = p.m as usize <= SKINNY_ROWS;
+        // Cooperative matrices take x in whole vectors of four.
+        let wide = [p.x_offset, p.x_stride, p.k].iter().all(|n| n.is_multiple_of(4));
         let t = self.side();
+        let matrices = t > 0 && wide && format != WeightFormat::F32;
         match self {
-            Kernels::Coop16 if format != WeightFormat::F32 => {
-                if few {
-                    (SKINNY_COOP16.of(format), [t, 2 * t])
-                } else {
-                    (COOP16.of(format), [8 * t, 4 * t])
-                }
-            }
-            Kernels::Coop8 if format != WeightFormat::F32 => {
-                if few {
-                    (SKINNY_COOP8.of(format), [t, 2 * t])
-                } else {
-                    (COOP8.of(format), [8 * t, 4 * t])
-                }
-            }
+            Kernels::Coop16 if matrices && few => (SKINNY_COOP16.of(format), [4 * t, 2 * t]),
+            Kernels::Coop8 if matrices && few => (SKINNY_COOP8.of(format), [4 * t, 2 * t]),
+            Kernels::Coop16 if matrices => (COOP16.of(format), [16 * t, 4 * t]),
+            Kernels::Coop8 if matrices => (COOP8.of(format), [16 * t, 4 * t]),
             Kernels::Lanes => (LANES.of(format), [64, 8]),
             Kernels::Dot8 if format == WeightFormat::W8 && !few => (&variants::LINEAR_DOT8, [64, 64]),
             _ if few => (SKINNY.of(format), [16, 16]),
@@ -102,10 +97,15 @@ impl Kernels {
         }
     }
 
-    /// The kernel for heads of this width, and the rows of one of its workgroups.
-    pub(super) fn attention(self, head_dim: u32) -> (&'static Shader, u32) {
-        match (self, head_dim) {
+    /// The kernel for attention, and the rows of one of its workgroups.
+    pub(super) fn attention(self, p: &params::Attention) -> (&'static Shader, u32) {
+        let places = [p.q_offset, p.q_stride, p.k_offset, p.v_offset, p.kv_stride, p.head_dim];
+        let wide = places.iter().all(|n| n.is_multiple_of(4));
+        match (self, p.head_dim) {
             (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 32),
+            (Kernels::Coop16, 0..=64) if wide => (&variants::ATTENTION_COOP16_64, 32),
+            (Kernels::Coop16, 65..=128) if wide => (&variants::ATTENTION_COOP16_128, 32),
+            (Kernels::Coop16, _) if wide => (&variants::ATTENTION_COOP16_256, 32),
             (_, 0..=64) => (&variants::ATTENTION_64, 64),
             (_, 65..=128) => (&variants::ATTENTION_128, 64),
             (_, _) => (&variants::ATTENTION_256, 64),

@@ -144,7 +144,7 @@ impl Places<'_> {
                 push(&variants::LAYER_NORM, raw(p), slots, [p.rows, 1, 1]);
             }
             Op::Attention { params: p, q, k, v, out: to } => {
-                let (shader, rows) = self.resident.kernels.attention(p.head_dim);
+                let (shader, rows) = self.resident.kernels.attention(p);
                 let block = p.q_block.clamp(1, p.rows.max(1));
                 let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(rows);
                 push(shader, raw(p), vec![t(q), t(k), t(v), t(to)], [tiles, p.kv_heads, p.rows.div_ceil(block)]);
@@ -172,7 +172,7 @@ impl Places<'_> {
         push: &mut impl FnMut(&'static Shader, Vec<u8>, Vec<Slot>, [u32; 3]),
     ) -> Result<(), EngineError> {
         let weight = self.resident.stack(w)?;
-        let (shader, [columns, rows]) = self.resident.kernels.linear(weight.format, p.m);
+        let (shader, [columns, rows]) = self.resident.kernels.linear(weight.format, &p);
         let group_shift = match weight.format {
             WeightFormat::W4 { group, .. } => group.trailing_zeros(),
             _ => 0,

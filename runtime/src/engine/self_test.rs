@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use bytemuck::bytes_of;
+use bytemuck::{bytes_of, cast_slice};
 use fathom_models::quantize::encode;
 use fathom_models::random;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{self, LinearIn};
-use fathom_shaders::params;
+use fathom_shaders::{Shader, params};
 
 use super::EngineError;
 use super::kernels::Kernels;
@@ -21,6 +21,8 @@ const TOLERANCE: f32 = 4e-3;
 const ROWS: [u32; 2] = [17, 67];
 const COLUMNS: usize = 140;
 const INPUTS: usize = 256;
+/// Widths of heads: one for each kernel of attention.
+const HEADS: [u32; 3] = [64, 72, 256];
 
 impl Kernels {
     /// The kernels that serve weights of these formats: those that fit the adapter, or `forced`, where they compute what
@@ -51,10 +53,22 @@ impl Kernels {
     }
 }
 
+/// A kernel, what it is given, and what its twin computes.
+struct Case {
+    shader: &'static Shader,
+    params: Vec<u8>,
+    /// Contents of buffers; those of the outputs come after them.
+    given: Vec<Vec<u8>>,
+    /// The buffer of each binding.
+    bindings: Vec<usize>,
+    workgroups: [u32; 3],
+    expected: Vec<f32>,
+}
+
 fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, kernels: Kernels) -> Result<(), EngineError> {
-    for (format, m) in formats.iter().flat_map(|format| ROWS.map(|m| (*format, m))) {
-        let error = linear_error(gpu, format, m, kernels)?;
-        let kernel = kernels.linear(format, m).0.name;
+    let linear = formats.iter().flat_map(|format| ROWS.map(|m| linear(*format, m, kernels)));
+    for case in linear.chain(HEADS.map(|head_dim| attention(head_dim, kernels))) {
+        let (kernel, error) = (case.shader.name, error_of(gpu, case)?);
         tracing::debug!(kernel, error, "self-test");
         if error > TOLERANCE || error.is_nan() {
             return Err(EngineError::SelfTest { kernel, error, tolerance: TOLERANCE });
@@ -63,9 +77,7 @@ fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, kernels: Kernels) 
     Ok(())
 }
 
-/// Largest difference of a kernel and its twin, relative to the largest output.
-fn linear_error(gpu: &mut Gpu, format: WeightFormat, m: u32, kernels: Kernels) -> Result<f32, EngineError> {
-    let (shader, [columns, rows]) = kernels.linear(format, m);
+fn linear(format: WeightFormat, m: u32, kernels: Kernels) -> Case {
     let x = random::normal(1, m as usize * INPUTS);
     let values = random::normal(2, COLUMNS * INPUTS);
     let (mut bytes, mut scales, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
@@ -91,36 +103,81 @@ fn linear_error(gpu: &mut Gpu, format: WeightFormat, m: u32, kernels: Kernels) -
         scale: 1.0,
         ..params::Linear::default()
     };
+    let (shader, [columns, rows]) = kernels.linear(format, &p);
     let mut expected = vec![0.0; m as usize * COLUMNS];
     let read = LinearIn { x: &x, w: &decoded, ..LinearIn::default() };
     let twin = if shader.name == "linear_dot8" { cpu::linear_dot8 } else { cpu::linear };
     twin(&p, read, &mut expected, &mut []);
-
-    let mut place = |label: &str, bytes: &[u8]| {
-        let buffer = gpu.create_buffer(label, bytes.len().max(4) as u64)?;
-        gpu.upload(buffer, 0, bytes)?;
-        Ok::<Slot, EngineError>(Slot { buffer, offset: 0, bytes: bytes.len().max(4) as u64 })
-    };
-    let (w, s) = (place("self-test weights", &bytes)?, place("self-test scales", &scales)?);
-    let (x, y) = (place("self-test x", bytemuck::cast_slice(&x))?, place("self-test y", &vec![0; expected.len() * 4])?);
-    let dispatch = Dispatch {
+    Case {
         shader,
         params: bytes_of(&p).to_vec(),
-        slots: vec![x, w, s, s, s, s, x, x, y, y],
+        given: vec![cast_slice(&x).to_vec(), bytes, scales],
+        bindings: vec![0, 1, 2, 2, 2, 2, 0, 0, 3, 3],
         workgroups: [p.n.div_ceil(columns), p.m.div_ceil(rows), 1],
+        expected,
+    }
+}
+
+/// Nine tokens, whose four heads share keys and values, and 70 keys: more rows and keys than a tile, and no whole tiles.
+fn attention(head_dim: u32, kernels: Kernels) -> Case {
+    let (rows, heads, keys) = (9, 4, 70);
+    let p = params::Attention {
+        rows,
+        heads,
+        kv_heads: 1,
+        head_dim,
+        q_stride: heads * head_dim,
+        kv_stride: head_dim,
+        out_stride: heads * head_dim,
+        key_count: keys,
+        q_block: rows,
+        scale: (head_dim as f32).sqrt().recip(),
+        ..params::Attention::default()
+    };
+    let (shader, tile) = kernels.attention(&p);
+    let q = random::normal(3, (rows * heads * head_dim) as usize);
+    let [k, v] = [4, 5].map(|seed| random::normal(seed, (keys * head_dim) as usize));
+    let mut expected = vec![0.0; q.len()];
+    cpu::attention(&p, &q, &k, &v, &mut expected);
+    Case {
+        shader,
+        params: bytes_of(&p).to_vec(),
+        given: [q, k, v].iter().map(|values| cast_slice(values).to_vec()).collect(),
+        bindings: vec![0, 1, 2, 3],
+        workgroups: [(rows * heads).div_ceil(tile), 1, 1],
+        expected,
+    }
+}
+
+/// The largest difference of a kernel and its twin, relative to the largest output.
+fn error_of(gpu: &mut Gpu, mut case: Case) -> Result<f32, EngineError> {
+    case.given.push(vec![0; case.expected.len() * 4]);
+    let mut places = Vec::new();
+    for bytes in &case.given {
+        let size = bytes.len().max(4) as u64;
+        let buffer = gpu.create_buffer("self-test", size)?;
+        gpu.upload(buffer, 0, bytes)?;
+        places.push(Slot { buffer, offset: 0, bytes: size });
+    }
+    let dispatch = Dispatch {
+        shader: case.shader,
+        params: case.params,
+        slots: case.bindings.iter().filter_map(|i| places.get(*i).copied()).collect(),
+        workgroups: case.workgroups,
         stage: 0,
     };
     let commands = Commands { label: "self-test".to_owned(), stages: vec![String::new()], dispatches: vec![dispatch] };
     let recording = gpu.prepare(&commands)?;
-    let mut found = vec![0.0_f32; expected.len()];
+    let mut found = vec![0.0_f32; case.expected.len()];
     let into = bytemuck::cast_slice_mut(&mut found);
-    gpu.submit(&[&recording], &[], &mut [Download { buffer: y.buffer, offset: 0, into }])?;
-    for slot in [w, s, x, y] {
+    let downloads = places.last().map(|y| Download { buffer: y.buffer, offset: 0, into });
+    gpu.submit(&[&recording], &[], downloads.into_iter().collect::<Vec<_>>().as_mut_slice())?;
+    for slot in places {
         gpu.release(slot.buffer);
     }
-    let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let largest = case.expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     // `max` would leave out what is not a number.
-    let difference = expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
+    let difference = case.expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
     let worst = difference.fold(0.0_f32, |m, d| if d > m || d.is_nan() { d } else { m });
     Ok(worst / largest)
 }

@@ -79,6 +79,8 @@ pub struct AdapterInfo {
     pub timestamps: bool,
     /// Whether shaders may use `f16`.
     pub f16: bool,
+    /// Whether shaders may use `i16` and `u16`.
+    pub i16: bool,
     /// Whether shaders may use subgroup operations.
     pub subgroups: bool,
     /// Smallest and largest number of invocations in a subgroup.
@@ -109,6 +111,7 @@ impl AdapterInfo {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             f16: features.contains(wgpu::Features::SHADER_F16),
+            i16: features.contains(wgpu::Features::SHADER_I16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
             matrices: matrices(adapter, features),

@@ -78,6 +78,8 @@ pub struct Gpu {
     pub(super) calibration: Option<Calibration>,
     /// Tells this GPU's recordings from those of another.
     pub(super) id: u64,
+    /// Kernels that do nothing, by a part of their names.
+    pub(super) broken: Option<String>,
     faults: Arc<Faults>,
     timeout: Duration,
 }
@@ -104,7 +106,10 @@ impl Gpu {
             .collect();
         let adapter = adapters.swap_remove(choose(&found, options)?);
 
-        let mut features = Features::SHADER_F16 | Features::SUBGROUP | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let mut features = Features::SHADER_F16
+            | Features::SHADER_I16
+            | Features::SUBGROUP
+            | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         features.set(Features::TIMESTAMP_QUERY, options.timestamps);
         let kind = AdapterKind::from(adapter.get_info().device_type);
         let unified = matches!(kind, AdapterKind::Integrated | AdapterKind::Software);
@@ -138,6 +143,7 @@ impl Gpu {
             counts: Counts::default(),
             buffers: Vec::new(),
             kernels: HashMap::new(),
+            broken: None,
             timeout: options.timeout.unwrap_or(timeout),
             info,
             device,
@@ -177,6 +183,13 @@ impl Gpu {
     /// For tests of how weights are split that need no gigabytes.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
+    }
+
+    /// Makes kernels whose names contain `part` do nothing, unless they were made before.
+    ///
+    /// For tests of what happens on an adapter whose driver compiles a kernel wrongly.
+    pub fn break_kernels(&mut self, part: &str) {
+        self.broken = Some(part.to_owned());
     }
 
     /// Holds at most `bytes` from here on, where the adapter can hold more.

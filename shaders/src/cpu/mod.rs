@@ -6,6 +6,7 @@
 
 mod ada_rms_norm;
 mod attention;
+mod attention_coop;
 mod attention_lanes;
 mod conv3x3;
 mod conv_transpose;
@@ -30,6 +31,7 @@ mod unpatchify;
 
 pub use ada_rms_norm::ada_rms_norm;
 pub use attention::attention;
+pub use attention_coop::attention_coop;
 pub use attention_lanes::attention_lanes;
 pub use conv_transpose::conv_transpose;
 pub use conv3x3::conv3x3;

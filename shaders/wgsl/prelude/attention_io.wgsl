@@ -1,5 +1,6 @@
 // out[r, h] = softmax_j( cap( q[r, h] · k[j, h'] · scale ) ) · v[j, h'], h' = h / (heads / kv_heads),
 // over the keys j of row r: key_start + (r / q_block) · k_block + 0 .. key_count.
+// A row without keys is 0.
 // With the cache ordered depth, VLM, state, action, each row of the block mask is one such range.
 //
 // The query heads of one key/value head are rows of one matrix: row i of it is query i / group, head i % group.
@@ -26,7 +27,14 @@ struct Attention {
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
+#ifdef WIDE
+// Offsets, strides and head_dim multiples of 4.
+@group(0) @binding(1) var<storage, read_write> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> k: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> v: array<vec4<f32>>;
+#else
 @group(0) @binding(1) var<storage, read_write> q: array<f32>;   // (rows, heads · head_dim)
 @group(0) @binding(2) var<storage, read_write> k: array<f32>;   // (keys, kv_heads · head_dim)
 @group(0) @binding(3) var<storage, read_write> v: array<f32>;   // (keys, kv_heads · head_dim)
+#endif
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // (rows, heads · head_dim)

@@ -1,4 +1,5 @@
-// Cooperative matrices of T × T, and how the operands of a linear layer become f16.
+// Cooperative matrices of T × T, and operands of a linear layer as they are staged for them: in f16, 32 of a row at a time.
+// x and w are read in vectors of 16 bytes.
 
 #ifdef COOP8
 const T: u32 = 8u;
@@ -12,9 +13,105 @@ alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 #endif
 
-// The largest f16: what lies beyond it in f32 must not become infinite.
-const LARGEST: f32 = 65504.0;
+const SLICE: u32 = 32u;
+// From row to row of what is staged, in units of vec4<f16>: the rows of a matrix begin in different banks.
+const PITCH: u32 = 10u;
 
-fn half4(v: vec4<f32>) -> vec4<f16> {
-    return vec4<f16>(clamp(v, vec4(-LARGEST), vec4(LARGEST)));
+// The largest f16: what lies beyond it in f32 must not become infinite.
+const LARGEST: f16 = 65504.0h;
+
+// 1024 as two f16, in whose last bits an integer up to 1023 can stand. It is no constant, which some compilers would load
+// anew for each use: no row is that high.
+fn thousand(row: u32) -> u32 {
+    return 0x64006400u | (row >> 31u);
+}
+
+fn halves(word: u32) -> vec2<f16> {
+    return bitcast<vec2<f16>>(vec2<u16>(u16(word), u16(word >> 16u)));
+}
+
+// Vectors of a slice of a row of w, and how many vec4<f16> one of them becomes; `widen` gives the q-th. Words are widened two
+// halves at a time, which changes the order within eight of a row: `limited` gives eight of x the same.
+#ifdef W_F16
+const VECTORS: u32 = 4u;
+const QUADS: u32 = 2u;
+fn scale_of(row: u32, k: u32) -> vec2<f16> { return vec2<f16>(); }
+fn widen(v: vec4<u32>, q: u32, s: vec2<f16>, thousand: u32) -> vec4<f16> {
+    return vec4<f16>(halves(v[2u * q]), halves(v[2u * q + 1u]));
+}
+#endif
+#ifdef W_BF16
+const VECTORS: u32 = 4u;
+const QUADS: u32 = 2u;
+fn scale_of(row: u32, k: u32) -> vec2<f16> { return vec2<f16>(); }
+fn widen(v: vec4<u32>, q: u32, s: vec2<f16>, thousand: u32) -> vec4<f16> {
+    let p = vec2(v[2u * q], v[2u * q + 1u]);
+    let f = bitcast<vec4<f32>>(vec4(p.x << 16u, p.x & 0xffff0000u, p.y << 16u, p.y & 0xffff0000u));
+    return vec4<f16>(f);
+}
+#endif
+#ifdef W_W8
+const VECTORS: u32 = 2u;
+const QUADS: u32 = 4u;
+fn scale_of(row: u32, k: u32) -> vec2<f16> { return vec2<f16>(); }
+// The bytes themselves: the row's scale is the sum's. 0x6400 | q is 1024 + q in f16.
+fn widen(v: vec4<u32>, q: u32, s: vec2<f16>, thousand: u32) -> vec4<f16> {
+    let bytes = v[q] ^ 0x80808080u;
+    let even = halves((bytes & 0x00ff00ffu) | thousand);
+    let odd = halves(((bytes >> 8u) & 0x00ff00ffu) | thousand);
+    return vec4<f16>(even, odd) - vec4(1152.0h);
+}
+#endif
+#ifdef W_W4
+const VECTORS: u32 = 1u;
+const QUADS: u32 = 8u;
+// Scale and minimum of a slice, which lies in one group.
+fn scale_of(row: u32, k: u32) -> vec2<f16> {
+    let g = row * (params.w_stride >> params.group_shift) + (k >> params.group_shift);
+#ifdef MINIMA
+    return halves(scales[g]);
+#else
+    return vec2(halves(scales[g >> 1u] >> ((g & 1u) * 16u)).x, 0.0h);
+#endif
+}
+fn widen(v: vec4<u32>, q: u32, s: vec2<f16>, thousand: u32) -> vec4<f16> {
+    let nibbles = v[q / 2u] >> (q % 2u * 8u);
+#ifdef MINIMA
+    const MIDDLE: f16 = 0.0h;
+#else
+    const MIDDLE: f16 = 8.0h;
+#endif
+    let low = halves((nibbles & 0x000f000fu) | thousand) - vec2(1024.0h + MIDDLE);
+    let high = fma(halves((nibbles & 0x00f000f0u) | thousand), vec2(0.0625h), vec2(-64.0h - MIDDLE)); // of 1024 + 16 q
+#ifdef MINIMA
+    return fma(vec4<f16>(low, high), vec4(s.x), vec4(s.y));
+#else
+    return vec4<f16>(low, high) * s.x;
+#endif
+}
+#endif
+
+// The q-th half of eight neighbours of x in the order of `widen`, at most `most` of their first and second four in magnitude.
+fn limited(a: vec4<f32>, b: vec4<f32>, q: u32, most: vec2<f16>) -> vec4<f16> {
+#ifdef W_W4
+    let four = select(vec4(a.x, b.x, a.y, b.y), vec4(a.z, b.z, a.w, b.w), q == 1u);
+    return clamp(vec4<f16>(four), -most.xyxy, most.xyxy);
+#else
+    let four = select(a, b, q == 1u);
+#ifdef W_W8
+    return clamp(vec4<f16>(four.xzyw), -vec4(most[q]), vec4(most[q]));
+#else
+    return clamp(vec4<f16>(four), -vec4(most[q]), vec4(most[q]));
+#endif
+#endif
+}
+
+// What the sums with the rows j and j + 1 of w that are used are still to be multiplied by.
+fn sum_scale(j: u32) -> vec2<f32> {
+#ifdef W_W8
+    let rows = params.w_row + min(vec2(j, j + 1u), vec2(params.n - 1u));
+    return bitcast<vec2<f32>>(vec2(scales[rows.x], scales[rows.y]));
+#else
+    return vec2(1.0);
+#endif
 }

@@ -11,7 +11,7 @@ struct Linear {
     x_offset: u32,
     x_stride: u32,
     w_row: u32,         // the first row of w that is used
-    w_stride: u32,      // from row to row, a multiple of 8; w is 0 beyond k
+    w_stride: u32,      // from row to row, a multiple of 32; w is 0 beyond k
     group_shift: u32,   // W4: 1 << group_shift weights share a scale
     first: u32,         // place among the layer's rows of the first row of w that is used
     half: u32,          // 0: rows are columns
@@ -32,12 +32,18 @@ struct Linear {
 }
 
 @group(0) @binding(0) var<uniform> params: Linear;
+#ifdef WIDE
+@group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>; // (m, k), offset, stride and k multiples of 4
+@group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;       // rows of w_stride, in the variant's format
+@group(0) @binding(6) var<storage, read> norm: array<vec4<f32>>;    // (k,)
+#else
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;       // (m, k)
 @group(0) @binding(2) var<storage, read> w: array<u32>;             // rows of w_stride, in the variant's format
+@group(0) @binding(6) var<storage, read> norm: array<f32>;          // (k,)
+#endif
 @group(0) @binding(3) var<storage, read> scales: array<u32>;        // W8: f32 (rows,); W4: f16 (rows, groups), or with minima f16 (rows, groups, 2)
 @group(0) @binding(4) var<storage, read> bias: array<f32>;          // (columns,)
 @group(0) @binding(5) var<storage, read> layer_scale: array<f32>;   // (columns,)
-@group(0) @binding(6) var<storage, read> norm: array<f32>;          // (k,)
 @group(0) @binding(7) var<storage, read_write> other: array<f32>;   // (m, columns), addend
 @group(0) @binding(8) var<storage, read_write> table: array<f32>;   // (positions, half, [cos, sin])
 @group(0) @binding(9) var<storage, read_write> side: array<f32>;    // (planes, _, side_cols)

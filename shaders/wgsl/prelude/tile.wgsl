@@ -55,9 +55,17 @@ fn tile(col: u32, parts: u32, depth: u32, local: vec2<u32>, index: u32) {
             workgroupBarrier();
         }
     }
-    // A loop, so that the kernel's store stands once in the code.
-    var sums = array<vec4<f32>, 8>(s0, s1, s2, s3, s4, s5, s6, s7);
-    for (var i = 0u; i < 32u; i++) {
-        tile_store(local.y * 8u + i / 4u, col + local.x * 4u + i % 4u, sums[i / 4u][i % 4u]);
+    // Loops, so that the kernel's store stands once in the code; the sums, which have no address, go through the thread's own
+    // part of tile_xs.
+    let own = index * 4u;
+    for (var half = 0u; half < 2u; half++) {
+        if half == 0u {
+            tile_xs[own] = s0; tile_xs[own + 1u] = s1; tile_xs[own + 2u] = s2; tile_xs[own + 3u] = s3;
+        } else {
+            tile_xs[own] = s4; tile_xs[own + 1u] = s5; tile_xs[own + 2u] = s6; tile_xs[own + 3u] = s7;
+        }
+        for (var i = 0u; i < 16u; i++) {
+            tile_store(local.y * 8u + half * 4u + i / 4u, col + local.x * 4u + i % 4u, tile_xs[own + i / 4u][i % 4u]);
+        }
     }
 }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a set-up that fails is a test that fails")]
 
+mod choice;
+mod drawn;
 mod images;
 mod maps;
 mod split;
@@ -50,19 +52,25 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
                 _ if kernel.starts_with("linear_skinny") => &[1, 3, 17, 32],
                 _ => &[33, 64, 65],
             };
-            (
-                transformer::linear(p, format, rows),
-                if name.contains("coop") || name.contains("dot8") { HALF } else { SUMMED },
-            )
+            // Cooperative matrices take inputs in whole vectors of four.
+            let (unit, tolerance) = match name {
+                _ if name.contains("coop") => (4, HALF),
+                _ if name.contains("dot8") => (1, HALF),
+                _ => (1, SUMMED),
+            };
+            (transformer::linear(p, format, rows, unit), tolerance)
         }
         "rms_norm" => (transformer::rms_norm(p), SUMMED),
         "ada_rms_norm" => (transformer::ada_rms_norm(), SUMMED),
         "gated_add" => (transformer::gated_add(), ROUNDED),
         "layer_norm" => (transformer::layer_norm(p), SUMMED),
-        "attention_64" => (transformer::attention(&[1, 16, 64]), SUMMED),
-        "attention_lanes" => (transformer::attention(&[1, 72, 256]), SUMMED),
-        "attention_128" => (transformer::attention(&[65, 72, 128]), SUMMED),
-        "attention_256" => (transformer::attention(&[129, 256]), SUMMED),
+        "attention_64" => (transformer::attention(&[1, 16, 64], 1), SUMMED),
+        "attention_lanes" => (transformer::attention(&[1, 72, 256], 1), SUMMED),
+        "attention_128" => (transformer::attention(&[65, 72, 128], 1), SUMMED),
+        "attention_256" => (transformer::attention(&[129, 256], 1), SUMMED),
+        "attention_coop16_64" => (transformer::attention(&[4, 16, 64], 4), HALF),
+        "attention_coop16_128" => (transformer::attention(&[68, 72, 128], 4), HALF),
+        "attention_coop16_256" => (transformer::attention(&[132, 256], 4), HALF),
         "scale" => (transformer::scale(), EXACT),
         "guide" => (transformer::guide(), ROUNDED),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
@@ -90,6 +98,17 @@ fn linear_variant(name: &str) -> (&str, WeightFormat) {
 /// the sums. Of bytes, one may fall to the other side where kernel and twin divide differently.
 const HALF: f32 = 4e-3;
 
+/// The error of an output relative to its largest magnitude, 0 only where it is equal to the bit.
+fn error_of(expected: &[f32], found: &[f32], tolerance: f32) -> f32 {
+    let same = expected.iter().map(|v| v.to_bits()).eq(found.iter().map(|v| v.to_bits()));
+    let error = if same { 0.0 } else { relative_error(expected, found).max(f32::MIN_POSITIVE) };
+    if tolerance != HALF {
+        return error;
+    }
+    // Products are of order one, and so is what rounding them does, however small their sum.
+    error * expected.iter().fold(0.0_f32, |m, v| m.max(v.abs())).min(1.0)
+}
+
 fn every_variant_agrees(checked: bool) {
     let mut parameters = Parameters::default();
     let cases: Vec<_> = variants::ALL.iter().map(|shader| (shader.name, case(shader.name, &mut parameters))).collect();
@@ -109,12 +128,7 @@ fn every_variant_agrees(checked: bool) {
         let mut worst = 0.0_f32;
         for (output, expected) in &expected {
             let found = &found[output];
-            let same = expected.iter().map(|v| v.to_bits()).eq(found.iter().map(|v| v.to_bits()));
-            let mut error = if same { 0.0 } else { relative_error(expected, found).max(f32::MIN_POSITIVE) };
-            if tolerance == HALF {
-                // Products are of order one, and so is what rounding them does, however small their sum.
-                error *= expected.iter().fold(0.0_f32, |m, v| m.max(v.abs())).min(1.0);
-            }
+            let error = error_of(expected, found, tolerance);
             // Rounding of a large logit is a relative error of its exponential.
             let bound = if output.starts_with("large") { 100.0 * tolerance } else { tolerance };
             if error > bound {

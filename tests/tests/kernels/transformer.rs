@@ -24,6 +24,15 @@ fn view(g: &mut GraphBuilder, name: &str, rows: usize, cols: usize, inside: bool
     (Tensor { offset: whole.stride + 2, rows, cols, ..whole }, whole)
 }
 
+/// As [`view`], where columns and what they lie in are multiples of `unit`.
+fn view_of(g: &mut GraphBuilder, name: &str, rows: usize, cols: usize, inside: bool, unit: usize) -> (Tensor, Tensor) {
+    if !inside || unit == 1 {
+        return view(g, name, rows, cols, inside);
+    }
+    let whole = g.input(name, rows + 2, cols + 2 * unit);
+    (Tensor { offset: whole.stride + unit, rows, cols, ..whole }, whole)
+}
+
 /// Inputs of a layer whose weights have this format: of nibbles a multiple of the group.
 fn inputs(format: WeightFormat, k: usize) -> usize {
     match format {
@@ -34,21 +43,21 @@ fn inputs(format: WeightFormat, k: usize) -> usize {
 
 /// All shapes of these `rows` and [`SIZES`], and all combinations of what follows the product; by turns in whole
 /// tensors and inside larger ones, whose other elements must stay as they are, and with some columns of a weight; then
-/// the layers of a transformer.
-pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -> Graph {
+/// the layers of a transformer. Inputs are multiples of `unit`.
+pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize], unit: usize) -> Graph {
     use Activation::{GeluErf, GeluTanh, Identity, Relu, Sigmoid, Silu};
     let activations = [Identity, GeluTanh, GeluErf, Silu, Relu, Sigmoid];
     graph(|g| {
         for i in 0..120.max(25 * rows.len()) {
             let (m, rest) = (rows[i % rows.len()], i / rows.len());
-            let (n, k) = (SIZES[rest % 5], inputs(format, SIZES[rest / 5 % 5]));
+            let (n, k) = (SIZES[rest % 5], inputs(format, unit * SIZES[rest / 5 % 5]));
             let (bias, scaled, other, activation) = (i % 2 == 1, i / 2 % 2 == 1, i / 4 % 3, i / 20 % 6);
             let inside = i % 3 == 1;
             let columns = if i % 8 == 5 { inputs(format, 5)..inputs(format, 5) + k } else { 0..k };
             let left_out = if i % 8 == 2 { inputs(format, 5) } else { 0 };
             let tensors = p.tensors(n, columns.end + left_out, format);
             let layer = p.table.columns(&[tensors], columns, 0, bias);
-            let (x, _) = view(g, &format!("x {i}"), m, k, inside);
+            let (x, _) = view_of(g, &format!("x {i}"), m, k, inside, unit);
             let (into, whole) = view(g, &format!("y {i}"), m, n, inside);
             let other_rows = if other == 1 { m } else { 1 };
             let fused = Fused {
@@ -66,7 +75,7 @@ pub(crate) fn linear(p: &mut Parameters, format: WeightFormat, rows: &[usize]) -
         for (i, (m, (heads, kv_heads, head_dim))) in
             rows.iter().flat_map(|m| [(1, 1, 2), (6, 2, 12), (2, 1, 64)].map(|h| (*m, h))).enumerate()
         {
-            fused_layers(g, p, format, m, (heads, kv_heads, head_dim), i);
+            fused_layers(g, p, format, m, (heads, kv_heads, head_dim), (i, unit));
         }
     })
 }
@@ -78,12 +87,12 @@ fn fused_layers(
     format: WeightFormat,
     m: usize,
     (heads, kv_heads, head_dim): (usize, usize, usize),
-    i: usize,
+    (i, unit): (usize, usize),
 ) {
-    let k = inputs(format, [8, 40, 65][i % 3]);
+    let k = inputs(format, [8, 40, 65_usize][i % 3].next_multiple_of(unit));
     let (q, kv) = (heads * head_dim, kv_heads * head_dim);
     let name = format!("{m} rows, {heads}:{kv_heads} heads of {head_dim}, {i}");
-    let (x, _) = view(g, &format!("x, {name}"), m, k, i % 2 == 1);
+    let (x, _) = view_of(g, &format!("x, {name}"), m, k, i % 2 == 1, unit);
     let parts = [q, kv, kv].map(|n| p.tensors(n, k, format));
     let layer = p.table.columns(&parts, 0..k, head_dim / 2, i.is_multiple_of(2));
     let cache = g.input(&format!("cache, {name}"), 2 * (m + 3), kv);
@@ -157,16 +166,16 @@ pub(crate) fn layer_norm(p: &mut Parameters) -> Graph {
 }
 
 /// Heads of these widths: grouped queries, few rows and many, tiles of keys, soft cap, views, and rows whose keys are
-/// blocks.
-pub(crate) fn attention(widths: &[usize]) -> Graph {
+/// blocks. Places are multiples of `unit`; logits of thousands only where operands are in f32.
+pub(crate) fn attention(widths: &[usize], unit: usize) -> Graph {
     graph(|g| {
         let mut add = |name: &str, rows: usize, (heads, kv_heads), keys: Keys, dim: usize, inside: bool, cap| {
             let name = format!("{name}, {rows} rows, {heads}:{kv_heads} heads of {dim}");
             let blocks = (rows - 1) / keys.q_block;
             let tokens = keys.start + blocks * keys.k_block + keys.count + usize::from(inside);
-            let (q, _) = view(g, &format!("{name} q"), rows, heads * dim, inside);
-            let (k, _) = view(g, &format!("{name} k"), tokens, kv_heads * dim, inside);
-            let (v, _) = view(g, &format!("{name} v"), tokens, kv_heads * dim, inside);
+            let (q, _) = view_of(g, &format!("{name} q"), rows, heads * dim, inside, unit);
+            let (k, _) = view_of(g, &format!("{name} k"), tokens, kv_heads * dim, inside, unit);
+            let (v, _) = view_of(g, &format!("{name} v"), tokens, kv_heads * dim, inside, unit);
             let out = g.attention(q, k, v, keys, dim, cap);
             g.output(name, out);
         };
@@ -184,8 +193,11 @@ pub(crate) fn attention(widths: &[usize]) -> Graph {
             add("blocks", 51, (2, 2), Keys::blocks(17), *dim, false, None);
             let overlapping = Keys { start: 2, count: 5, q_block: 3, k_block: 4 };
             add("overlapping blocks", 7, (6, 2), overlapping, *dim, true, None);
-            add("large logits", 3, (1, 1), Keys::range(0, 130), *dim, false, None);
-            add("large logits, capped", 3, (1, 1), Keys::range(0, 130), *dim, false, Some(50.0));
+            add("no keys", 3, (6, 2), Keys::range(1, 0), *dim, true, None);
+            if unit == 1 {
+                add("large logits", 3, (1, 1), Keys::range(0, 130), *dim, false, None);
+                add("large logits, capped", 3, (1, 1), Keys::range(0, 130), *dim, false, Some(50.0));
+            }
         }
     })
 }

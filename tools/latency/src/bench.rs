@@ -83,7 +83,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         warm_up: crate::seconds(o.warm_up),
         deadline_ns: o.deadline_ms.map(ns).filter(|_| !whole),
     };
-    let title = format!("fathom: {}", header.adapter);
+    let title = crate::title(&header);
     let trace = o.trace.as_ref().filter(|_| !whole);
     let trace = trace.map(|path| TraceFile::create(path, std::process::id(), &title)).transpose()?;
     let (alone, note) = inference::measure(&mut session, &inputs, &amount, trace)?;

@@ -307,7 +307,7 @@ impl Collector {
     }
 
     fn steps_left(&mut self, event: &Event) {
-        // Before the first chunk there is nothing to run out of.
+        // Without chunks there is nothing to run out of.
         if !self.active {
             self.starved_since_ns = None;
             return;

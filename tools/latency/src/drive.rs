@@ -119,7 +119,7 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
         }
     };
     let info: RunInfo = serde_json::from_str(&reader.meta()).map_err(|e| e.to_string())?;
-    let title = format!("fathom: {}", info.header.adapter);
+    let title = crate::title(&info.header);
     let trace = d.trace.map(|path| TraceFile::create(path, pid, &title)).transpose().map_err(|e| e.to_string())?;
     let mut pump = Pump::new(reader, watch(&info, d.deadline_ns, d.round), trace);
     if let Some((keep, _)) = d.break_on_miss {

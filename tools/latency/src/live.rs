@@ -47,7 +47,7 @@ pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
     if !once {
         reader.skip_to_end();
     }
-    let title = format!("fathom: {}", info.header.adapter);
+    let title = crate::title(&info.header);
     let trace = o.trace.as_ref().map(|path| TraceFile::create(path, pid, &title)).transpose()?;
     let mut pump = Pump::new(reader, watch(&info, o.deadline_ns, ROUND), trace);
     if let Some((keep, _)) = &o.break_on_miss {

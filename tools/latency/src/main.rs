@@ -139,6 +139,12 @@ fn measured(mode: &str, header: Header, machine: machine::Machine, notes: Vec<St
     }
 }
 
+/// What a trace's process is called: a software driver's figures are not taken for a GPU's.
+fn title(header: &Header) -> String {
+    let mark = if header.is_software() { ", a software driver: not a GPU's times" } else { "" };
+    format!("fathom: {}{mark}", header.adapter)
+}
+
 /// Prints a result and writes its files.
 fn finish(measured: &Measured, outputs: &Outputs) -> Result<(), Failure> {
     output::print(&output::text(measured));

@@ -3,8 +3,13 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use fathom_models::params::{ParamId, Role};
+use fathom_models::weights::Weights;
 
+mod calibrate;
+mod eval;
+mod gpu;
 mod pack;
 
 /// Packs a checkpoint: its weights quantised by a scheme, its other files as they are, and a manifest.
@@ -19,17 +24,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Eval(Eval),
+    Eval(eval::Eval),
 }
-
-/// Compares a packed directory with its source, stage by stage and in what the robot would do.
-#[derive(Args)]
-struct Eval {}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done: Result<ExitCode, Box<dyn Error>> = match (arguments.command, arguments.pack) {
-        (Some(Command::Eval(_)), _) => Ok(ExitCode::SUCCESS),
+        (Some(Command::Eval(eval)), _) => eval.run(),
         (None, Some(pack)) => pack.run().map(|()| ExitCode::SUCCESS),
         (None, None) => Err("expected --model, --scheme and --output, or eval (see --help)".into()),
     };
@@ -37,4 +38,25 @@ fn main() -> ExitCode {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Bytes of the weights that inference reads.
+fn weight_bytes(weights: &Weights) -> Result<u64, Box<dyn Error>> {
+    let mut total = 0;
+    for (i, param) in weights.table().params.iter().enumerate() {
+        if param.role != Role::Unused {
+            let (_, bytes, scales) = weights.encoded(ParamId(i as u32))?;
+            total += (bytes.len() + scales.len()) as u64;
+        }
+    }
+    Ok(total)
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
 }

@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fathom_models::config::{Expert, ModelConfig};
 use fathom_models::depthvla::Model;
 use fathom_models::params::{Param, Role};
 use fathom_models::save::Blank;
-use fathom_models::weights::Checkpoint;
-use fathom_models::{families, presets};
+use fathom_models::{families, presets, random};
 use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
 
 fn pack(model: &Path, scheme: &str, output: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fathom-pack"));
@@ -21,9 +22,9 @@ fn pack(model: &Path, scheme: &str, output: &Path) -> Command {
     command
 }
 
-/// A model of 650 MB that takes no room on the disk: every weight is 0, and nobody wrote it.
+/// A model of 340 MB that takes no room on the disk: every weight is 0, and nobody wrote it.
 fn large_model(dir: &Path) {
-    let config = ModelConfig { vlm: Expert { width: 1024, mlp: 16384 }, layers: 7, depth: None, ..presets::small() };
+    let config = ModelConfig { vlm: Expert { width: 1024, mlp: 16384 }, layers: 4, depth: None, ..presets::small() };
     let model = Model::new(config.clone()).expect("valid");
     std::fs::create_dir(dir).expect("made");
     let used = model.params.params.iter().filter(|p| p.role != Role::Unused);
@@ -84,29 +85,98 @@ fn interrupted_packing_leaves_nothing_half_written() {
     child.wait().expect("it ends");
     assert!(part.exists() && !output.exists(), "{:?}", names(folder.path()));
 
-    let done = pack(&model, "w4", &output).output().expect("it runs");
+    let small = folder.path().join("small");
+    small_model(&small);
+    let done = pack(&small, "w4", &output).output().expect("it runs");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(names(folder.path()), ["model", "packed"]);
+    assert_eq!(names(folder.path()), ["model", "packed", "small"]);
     families::load(&output).expect("it loads");
     // Nothing else may be in the place of what is written.
-    let done = pack(&model, "w4", &output).output().expect("it runs");
+    let done = pack(&small, "w4", &output).output().expect("it runs");
     assert!(!done.status.success());
     assert!(String::from_utf8_lossy(&done.stderr).contains("expected nothing there"));
 }
 
-/// More weights than a file takes become several files and an index.
+/// The small random model, with what `fathom init` puts beside it: a tokenizer, and an observation of noise.
+fn small_model(dir: &Path) -> PathBuf {
+    let config = presets::small();
+    random::write_checkpoint(dir, &config, 0).expect("written");
+    let observation = dir.join("observation.safetensors");
+    let bytes = |seed| random::normal(seed, 90 * 120 * 3).iter().map(|v| (128.0 + 40.0 * v) as u8).collect::<Vec<_>>();
+    let images: Vec<(String, Vec<u8>)> =
+        config.views.iter().enumerate().map(|(i, view)| (format!("image.{view}"), bytes(i as u64))).collect();
+    let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let tokens = words(&[1, 31, 62, 93]);
+    let state: Vec<u32> = random::normal(5, 7).iter().map(|v| v.to_bits()).collect();
+    let state = words(&state);
+    let mut views = vec![
+        ("tokens", TensorView::new(Dtype::I32, vec![4], &tokens).expect("a tensor")),
+        ("state", TensorView::new(Dtype::F32, vec![7], &state).expect("a tensor")),
+    ];
+    for (name, bytes) in &images {
+        views.push((name.as_str(), TensorView::new(Dtype::U8, vec![90, 120, 3], bytes).expect("a tensor")));
+    }
+    safetensors::serialize_to_file(views, None, &observation).expect("written");
+    observation
+}
+
+fn eval(reference: &Path, packed: &Path, observation: &Path, more: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_fathom-pack");
+    let mut command = match std::env::var("FATHOM_RUN") {
+        Ok(wrapper) if !wrapper.is_empty() => {
+            let mut command = Command::new(wrapper);
+            command.arg(program);
+            command
+        }
+        _ => Command::new(program),
+    };
+    command.args(["eval", "--software", "--reference"]).arg(reference).arg("--packed").arg(packed);
+    let output = command.arg("--observations").arg(observation).args(more).output().expect("it starts");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The report tells what packing costs, as text, JSON and a page, and ends as the threshold says.
 #[test]
-fn many_weights_become_several_files() {
+fn eval_reports_and_judges() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (model, output) = (folder.path().join("model"), folder.path().join("packed"));
-    large_model(&model);
-    let done = pack(&model, "f16", &output).output().expect("it runs");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let files = names(&output);
-    assert!(files.contains(&"model.safetensors.index.json".to_owned()), "{files:?}");
-    assert_eq!(files.iter().filter(|f| f.starts_with("model-0")).count(), 2, "{files:?}");
-    families::load(&output).expect("it loads");
-    let shape = |dir: &Path, name: &str| Checkpoint::open_model(dir).expect("opens").shape(name).map(<[usize]>::to_vec);
-    let name = "joint_model.mixtures.vlm.layers.3.mlp.up_proj.weight";
-    assert_eq!(shape(&output, name), shape(&model, name));
+    let (model, packed) = (folder.path().join("model"), folder.path().join("packed"));
+    let observation = small_model(&model);
+    assert!(pack(&model, "w4", &packed).status().expect("it runs").success());
+    let (json, html) = (folder.path().join("report.json"), folder.path().join("report.html"));
+    let files = ["--json", json.to_str().expect("UTF-8"), "--html", html.to_str().expect("UTF-8"), "--seeds", "2"];
+    let done = eval(&model, &packed, &observation, &files);
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(done.status.code(), Some(0));
+    assert!(text.contains("PASS: the worst cosine of actions is 0.99"), "what w4 promises holds");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the report")).expect("JSON");
+    assert_eq!((&report["schema"], &report["passed"]), (&1.into(), &true.into()));
+    let list = |key: &str| report[key].as_array().expect("a list").clone();
+    let config = presets::small();
+    assert_eq!((list("runs").len(), list("steps").len()), (2, config.horizon));
+    assert_eq!(list("joints").len(), config.action_dim);
+    let stages: Vec<Value> = list("stages").iter().map(|s| s["name"].clone()).collect();
+    for stage in ["vision.wrist", "projector.base", "depth_encoder.base", "vlm.layers.3.k", "velocity.9", "actions"] {
+        assert!(stages.contains(&stage.into()), "{stage} is missing: {stages:?}");
+    }
+    let worst = report["worst"].as_f64().expect("a number");
+    assert!((0.99..0.99999).contains(&worst), "{worst}");
+    let page = std::fs::read_to_string(&html).expect("the page");
+    assert!(page.contains("PASS") && page.matches("<polyline").count() == 2 * (1 + config.action_dim));
+    assert!(!page.contains("http"), "it needs nothing from elsewhere");
+
+    let done = eval(&model, &packed, &observation, &["--seeds", "1", "--threshold", "0.99999"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("FAIL: the worst cosine"));
+    let done = eval(&model, &packed, &observation, &["--seeds", "1", "--max-error", "1e-6"]);
+    assert!(
+        done.status.code() == Some(1) && String::from_utf8_lossy(&done.stdout).contains("at most 0.000001 allowed")
+    );
+    // The source beside itself is the f32 run once more; another model is no packed one.
+    let done = eval(&model, &model, &observation, &["--seeds", "1", "--threshold", "1"]);
+    assert_eq!(done.status.code(), Some(0), "the reference is exact");
+    let other = folder.path().join("other");
+    random::write_checkpoint(&other, &ModelConfig { horizon: 8, ..presets::small() }, 0).expect("written");
+    let done = eval(&model, &other, &observation, &[]);
+    assert!(String::from_utf8_lossy(&done.stderr).contains("their configurations differ"));
 }

@@ -89,10 +89,10 @@ pub(crate) fn lines(s: &Section) -> Vec<String> {
         });
     }
     if let Some(error) = s.clock_error_ns {
-        out.push(format!("the controller's clock is known within {} ms", ms(error)));
+        out.push(format!("the controller's clock is known within {:.0} µs", error as f64 / 1e3));
     }
     if let Some(error) = s.gpu_clock_error_ns {
-        out.push(format!("the GPU's clock is known within {} ms", ms(error)));
+        out.push(format!("the GPU's clock is known within {:.3} µs", error as f64 / 1e3));
     }
     if s.refused > 0 {
         out.push(format!("{} refused by the controller", count(s.refused, "chunk")));

@@ -1,0 +1,95 @@
+//! What Fathom's kernels cost on Orin's instruction set, by the assembly that Mesa's NVK makes of them.
+//!
+//! `fathom-isa compile` makes a pipeline of every variant as the product does; NVK prints its assembly while it does.
+//! `fathom-isa table` reads that and prints a line for each. `tools/isa` puts the two together.
+
+mod assembly;
+mod table;
+
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fathom::gpu::{Gpu, GpuError, GpuOptions};
+use fathom_shaders::variants;
+
+/// Begins the line that names the kernel whose assembly follows.
+const NAME: &str = "== kernel ";
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a pipeline of every variant whose name contains one of these, and of every variant without them.
+    Compile {
+        /// Parts of names.
+        names: Vec<String>,
+        /// With all bounds checks, which the product leaves out.
+        #[arg(long)]
+        checked: bool,
+    },
+    /// Reads NVK's assembly on the standard input and prints the table.
+    Table {
+        /// Compares the table with this one, and what it must keep to, instead of printing it.
+        #[arg(long)]
+        check: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{}: {error}", .path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error("no assembly on the standard input: expected that of NVK with NAK_DEBUG=print")]
+    Nothing,
+    #[error("{0}")]
+    Check(String),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("fathom-isa: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Compile { names, checked } => compile(&names, checked),
+        Command::Table { check } => {
+            let table = table::read(io::stdin().lock().split(b'\n'))?;
+            match check {
+                None => print!("{table}"),
+                Some(path) => {
+                    let baseline = std::fs::read_to_string(&path).map_err(|error| Failure::File { path, error })?;
+                    println!("{}", table.check(&baseline).map_err(Failure::Check)?);
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn compile(names: &[String], checked: bool) -> Result<(), Failure> {
+    let mut gpu = Gpu::open(&GpuOptions { checked, ..GpuOptions::default() })?;
+    eprintln!("{}{}", table::DRIVER, gpu.info().driver);
+    for shader in variants::ALL {
+        if names.is_empty() || names.iter().any(|name| shader.name.contains(name)) {
+            eprintln!("{NAME}{}", shader.name);
+            gpu.compile(shader)?;
+        }
+    }
+    Ok(())
+}
