@@ -10,10 +10,10 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 source "$root/tools/lib/driver.sh"
 # shellcheck source=tools/lib/build.sh
 source "$root/tools/lib/build.sh"
-# shellcheck source=tools/lib/trials.sh
-source "$root/tools/lib/trials.sh"
 # shellcheck source=tools/lib/emulator.sh
 source "$root/tools/lib/emulator.sh"
+# shellcheck source=tools/lib/trials.sh
+source "$root/tools/lib/trials.sh"
 # shellcheck source=tools/lib/firmware.sh
 source "$root/tools/lib/firmware.sh"
 # shellcheck source=tools/lib/cross.sh
