@@ -7,7 +7,7 @@ use fathom_shaders::params::epilogue;
 
 use crate::error::ModelError;
 use crate::graph::{Graph, Named, Op, Tensor};
-use crate::params::{ParamId, StackId};
+use crate::params::{ParamId, Stack, StackId};
 use crate::weights::Weights;
 
 /// Neighbours that are looked at together: a multiple of every group.
@@ -123,7 +123,12 @@ impl Calibration {
         let mut outputs = Vec::new();
         for (i, (_, op)) in graph.ops.iter().enumerate() {
             let Op::Linear { params: p, x, w, norm, .. } = op else { continue };
-            let Some(stack) = stacks.get(w.0 as usize).filter(|s| s.reader.is_none()) else { continue };
+            // A layer that reads some columns of a weight, or what is made of it, says nothing of its other inputs.
+            let whole = |s: &&Stack| {
+                let columns = s.parts.first().map(|id| weights.rows_and_columns(*id).1);
+                s.reader.is_none() && columns == Some(s.columns.len())
+            };
+            let Some(stack) = stacks.get(w.0 as usize).filter(whole) else { continue };
             if !stack.parts.iter().any(|id| params(*id)) {
                 continue;
             }
@@ -150,7 +155,7 @@ impl Calibration {
             let values = output(&tap.output);
             let norm = tap.norm.map(|(id, eps)| Ok::<_, ModelError>((weights.host(id)?, eps))).transpose()?;
             // The parts of a stack have the same inputs.
-            let Some(first) = stack.parts.first().filter(|_| stack.columns.start == 0) else { continue };
+            let Some(first) = stack.parts.first() else { continue };
             let moments = self.moments.entry(*first).or_insert_with(|| Moments::new(k));
             for row in values.chunks_exact(k.max(1)) {
                 match &norm {

@@ -16,6 +16,7 @@ pub mod families;
 pub mod flow;
 pub mod fold;
 pub mod graph;
+pub mod guidance;
 pub mod image;
 pub mod manifest;
 pub mod maps;

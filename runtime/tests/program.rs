@@ -70,7 +70,8 @@ fn robot_with(model: &Path, sources: [&str; 2], rest: &str) -> (TempDir, PathBuf
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("robot.toml");
     let text = format!(
-        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\naction_rate_hz = 4.0\n{rest}\n\
+        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
+         max_image_skew_ms = 5000\naction_rate_hz = 4.0\n[chunks]\nvalidity_ms = 20000\n{rest}\n\
          [[camera]]\nview = \"base\"\nsource = {}\n[[camera]]\nview = \"wrist\"\nsource = {}\n",
         model, sources[0], sources[1]
     );
@@ -261,8 +262,8 @@ fn the_loop_holds_while_a_camera_is_gone() {
     assert!(output.status.success(), "a camera that comes back is no reason to end");
     let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("nothing of {text:?}"));
     let gone = at("no image");
-    let hold = at("to=hold (an image is too old)");
-    let again = at("from=hold (an image is too old) to=active");
+    let hold = at("to=hold (images)");
+    let again = at("from=hold (images) to=active");
     assert!(gone < hold && hold < again, "first gone, then hold, then active again");
 }
 

@@ -217,6 +217,14 @@ CASES = [
         },
     },
     {
+        # Each delay with the steps of the chunk before that are over.
+        "name": "chunks",
+        "kind": "chunks",
+        "of": ["pi0_lerobot", "pi05_lerobot"],
+        "guided": {"delays": [(1, 1), (3, 2)], "horizon": 6, "most": 10.0},
+        "ensemble": {"seed": 8, "chunks": 7, "horizon": 6, "joints": 3, "decay": 0.05},
+    },
+    {
         # A PaliGemma with two heads for keys and values, and a DINOv2 of another patch, positions and width.
         "name": "composed",
         "kind": "composed",

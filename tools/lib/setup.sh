@@ -12,6 +12,8 @@ source "$root/tools/lib/driver.sh"
 source "$root/tools/lib/build.sh"
 # shellcheck source=tools/lib/emulator.sh
 source "$root/tools/lib/emulator.sh"
+# shellcheck source=tools/lib/trials.sh
+source "$root/tools/lib/trials.sh"
 # shellcheck source=tools/lib/firmware.sh
 source "$root/tools/lib/firmware.sh"
 # shellcheck source=tools/lib/cross.sh

@@ -8,4 +8,5 @@ pub(crate) mod infer;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod plan;
+pub(crate) mod replay;
 pub(crate) mod run;

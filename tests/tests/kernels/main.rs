@@ -72,6 +72,7 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "attention_coop16_128" => (transformer::attention(&[68, 72, 128], 4), HALF),
         "attention_coop16_256" => (transformer::attention(&[132, 256], 4), HALF),
         "scale" => (transformer::scale(), EXACT),
+        "guide" => (transformer::guide(), ROUNDED),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
     };
     (graph, tolerance)

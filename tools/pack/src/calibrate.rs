@@ -64,6 +64,7 @@ fn graph(dir: &Path, source: &Source, file: &Path) -> Result<Prepared, Box<dyn E
                 images: o.images.iter().map(|(spec, _)| *spec).collect(),
                 prompt_tokens: o.tokens.len(),
                 depth_map: true,
+                guided: false,
                 taps: false,
             };
             let text = loaded.weights.rows(model.embed_tokens, model.config.vlm.width, &o.tokens)?;
