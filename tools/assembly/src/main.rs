@@ -17,6 +17,9 @@ use fathom_shaders::variants;
 /// Begins the line that names the kernel whose assembly follows.
 const NAME: &str = "== kernel ";
 
+/// Begins the line with the number of pipelines that were made.
+const PIPELINES: &str = "== pipelines ";
+
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -32,6 +35,9 @@ enum Command {
         /// With all bounds checks, which the product leaves out.
         #[arg(long)]
         checked: bool,
+        /// With the product's cache of pipelines, in this folder.
+        #[arg(long)]
+        cache: Option<PathBuf>,
     },
     /// Reads NVK's assembly on the standard input and prints the table.
     Table {
@@ -67,7 +73,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Compile { names, checked } => compile(&names, checked),
+        Command::Compile { names, checked, cache } => compile(&names, checked, cache),
         Command::Table { check } => {
             let table = table::read(io::stdin().lock().split(b'\n'))?;
             match check {
@@ -82,8 +88,8 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn compile(names: &[String], checked: bool) -> Result<(), Failure> {
-    let mut gpu = Gpu::open(&GpuOptions { checked, ..GpuOptions::default() })?;
+fn compile(names: &[String], checked: bool, cache: Option<PathBuf>) -> Result<(), Failure> {
+    let mut gpu = Gpu::open(&GpuOptions { checked, cache, ..GpuOptions::default() })?;
     eprintln!("{}{}", table::DRIVER, gpu.info().driver);
     for shader in variants::ALL {
         if names.is_empty() || names.iter().any(|name| shader.name.contains(name)) {
@@ -91,5 +97,8 @@ fn compile(names: &[String], checked: bool) -> Result<(), Failure> {
             gpu.compile(shader)?;
         }
     }
+    gpu.save_pipelines();
+    let counts = gpu.counts();
+    eprintln!("{PIPELINES}{}, {} of them known", counts.pipelines, counts.cached_pipelines);
     Ok(())
 }
