@@ -154,6 +154,11 @@ impl Collector {
         Collector { active, starved, ..Collector::new(self.watch.clone()) }
     }
 
+    /// Whether chunks are being sent.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
+    }
+
     /// Paths that ended so far.
     pub(crate) fn paths(&self) -> u64 {
         self.paths
