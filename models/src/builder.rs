@@ -422,6 +422,20 @@ impl GraphBuilder {
         y
     }
 
+    /// Draws `y`, an Euler step from `x`, towards `goal` by `gains (1, rows)`: with `v = (y − x) / dt`,
+    /// `y −= dt · gain · (goal − (x + ahead · v))` in place. All others are whole tensors of one shape.
+    pub fn guide(&mut self, x: Tensor, y: Tensor, (goal, gains): (Tensor, Tensor), (dt, ahead): (f32, f32)) {
+        let shape = |t: Tensor| (t.rows, t.cols, whole(t));
+        let fits = shape(x) == (y.rows, y.cols, true)
+            && shape(y) == shape(x)
+            && shape(goal) == shape(x)
+            && (gains.rows, gains.cols) == (1, x.rows);
+        self.check("guide", fits, || format!("x {x:?}, y {y:?}, goal {goal:?}, gains {gains:?}"));
+        let (count, gain_offset) = (int(x.rows * x.cols), int(gains.offset));
+        let params = p::Guide { count, cols: int(x.cols), gain_offset, dt, ahead };
+        self.push(Op::Guide { params, x: x.id, goal: goal.id, gains: gains.id, y: y.id });
+    }
+
     /// Depth tokens `(grid², patch²)` to a map `(side, side)`. `link`: 0 identity, 1 exp, 2 sigmoid.
     pub fn unpatchify(&mut self, tokens: Tensor, patch: usize, link: u32) -> Tensor {
         let grid = tokens.rows.isqrt();

@@ -51,6 +51,8 @@ pub struct ForwardOptions {
     pub prompt_tokens: usize,
     /// Whether to compute the depth map.
     pub depth_map: bool,
+    /// Whether the chunk can be drawn towards another one.
+    pub guided: bool,
     /// Whether to give every stage's tensors as outputs.
     pub taps: bool,
 }
@@ -122,7 +124,8 @@ impl Model {
     /// One inference as a graph.
     ///
     /// Inputs: `image.<view>` (the camera's bytes), `text (N, W_vlm)` (rows of the embedding table), `state (1, state_dim)`,
-    /// `noise (H, action_dim)`. Outputs: `actions (H, action_dim)`, normalised; `depth.<view> (S, S)` with
+    /// `noise (H, action_dim)`; with [`guided`](ForwardOptions::guided) `goal (H, action_dim)` and `gains (steps, H)` of
+    /// [`crate::guidance`]. Outputs: `actions (H, action_dim)`, normalised; `depth.<view> (S, S)` with
     /// [`depth_map`](ForwardOptions::depth_map); every stage with [`taps`](ForwardOptions::taps).
     ///
     /// # Errors
@@ -243,12 +246,12 @@ impl Model {
             }
         }
         let at = Tokens { row: prefix + n_state, position: suffix_position + n_state, keys: Keys::range(0, total) };
-        self.flow_steps(g, shared, at, o.taps);
+        self.flow_steps(g, shared, at, o);
         std::mem::take(g).finish()
     }
 
     /// The Euler steps from `noise` to `actions`. The prefix and the state stay as they are in the cache.
-    fn flow_steps(&self, g: &mut GraphBuilder, shared: Shared<'_>, at: Tokens, taps: bool) {
+    fn flow_steps(&self, g: &mut GraphBuilder, shared: Shared<'_>, at: Tokens, o: &ForwardOptions) {
         let c = &self.config;
         let w = c.action.width;
         let (times, dt) = flow::times(&c.flow);
@@ -267,7 +270,9 @@ impl Model {
         };
 
         let mut x = g.input("noise", c.horizon, c.action_dim);
-        for step in 0..times.len() {
+        let guide =
+            o.guided.then(|| (g.input("goal", c.horizon, c.action_dim), g.input("gains", times.len(), c.horizon)));
+        for (step, time) in times.iter().enumerate() {
             g.stage(format!("flow step {}", step + 1));
             let suffix = Fused { scale: Some(c.embed.suffix), ..Fused::default() };
             let h = if ada {
@@ -284,11 +289,16 @@ impl Model {
             }
             let Some(last) = self.action_out.last() else { continue };
             let velocity = Fused { norm, ..Fused::default() };
-            if taps {
+            if o.taps {
                 let velocity = g.linear(h, last, velocity);
                 g.output(format!("velocity.{step}"), velocity);
             }
+            let before = x;
             x = g.linear(h, last, Fused { scale: Some(dt as f32), add: Some(x), ..velocity });
+            if let Some((goal, gains)) = guide {
+                let ahead = flow::ahead(&c.flow, *time) as f32;
+                g.guide(before, x, (goal, gains.slice(step, 1)), (dt as f32, ahead));
+            }
         }
         g.output("actions", x);
     }

@@ -358,14 +358,14 @@ fn resolve(
 
 /// Gives views the robot's names of its cameras.
 fn rename_views(config: &mut ModelConfig, cameras: &BTreeMap<String, String>) -> Result<(), ModelError> {
-    let own = config.views.clone();
-    for (camera, view) in cameras {
-        if !own.contains(view) {
-            let (field, expected) = ("fathom.json: cameras".to_owned(), format!("some of {own:?}"));
-            return Err(ConfigError { field, expected, found: view.clone() }.into());
-        }
-        let depth = config.depth.iter_mut().map(|d| &mut d.views);
-        for name in std::iter::once(&mut config.views).chain(depth).flatten().filter(|name| *name == view) {
+    let wrong = |view: &&String| !config.views.contains(view) || cameras.values().filter(|v| v == view).count() > 1;
+    if let Some(view) = cameras.values().find(wrong) {
+        let (field, expected) = ("fathom.json: cameras".to_owned(), format!("some of {:?}, each once", config.views));
+        return Err(ConfigError { field, expected, found: view.clone() }.into());
+    }
+    let depth = config.depth.iter_mut().map(|d| &mut d.views);
+    for name in std::iter::once(&mut config.views).chain(depth).flatten() {
+        if let Some((camera, _)) = cameras.iter().find(|(_, view)| *view == name) {
             name.clone_from(camera);
         }
     }

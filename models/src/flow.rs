@@ -18,6 +18,14 @@ pub fn times(flow: &Flow) -> (Vec<f64>, f64) {
     ((0..flow.steps).map(|k| f64::from(at(k) as f32)).collect(), dt)
 }
 
+/// Flow time from `time` to the actions, with the sign of a step.
+pub fn ahead(flow: &Flow, time: f64) -> f64 {
+    match flow.direction {
+        FlowDirection::NoiseAtOne => -time,
+        FlowDirection::NoiseAtZero => 1.0 - time,
+    }
+}
+
 /// `[sin ∥ cos]` of the flow time `t`, `width` values (openpi `posemb_sincos`; open-pi-zero `SinusoidalPosEmb`).
 pub fn embed_time(kind: &TimeEmbedding, t: f64, width: usize) -> Vec<f32> {
     let half = width / 2;

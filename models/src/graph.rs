@@ -167,6 +167,13 @@ pub enum Op {
         x: TensorId,
         y: TensorId,
     },
+    Guide {
+        params: p::Guide,
+        x: TensorId,
+        goal: TensorId,
+        gains: TensorId,
+        y: TensorId,
+    },
     Unpatchify {
         params: p::Unpatchify,
         tokens: TensorId,
@@ -192,6 +199,7 @@ impl Op {
             Op::AdaRmsNorm { x, modulation, y, .. } => (vec![x, modulation], y),
             Op::GatedAdd { f, gate, x, .. } => (vec![f, gate], x),
             Op::Attention { q, k, v, out, .. } => (vec![q, k, v], out),
+            Op::Guide { x, goal, gains, y, .. } => (vec![x, goal, gains], y),
             Op::Unpatchify { tokens, map, .. } => (vec![tokens], map),
         };
         (read, vec![written])

@@ -4,6 +4,7 @@
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 
 pub mod builder;
+pub mod calibration;
 pub mod checkpoint;
 pub mod compose;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod families;
 pub mod flow;
 pub mod fold;
 pub mod graph;
+pub mod guidance;
 pub mod image;
 pub mod manifest;
 pub mod maps;

@@ -27,8 +27,8 @@ pub struct Manifest {
     pub program: String,
     /// Which format each weight has.
     pub scheme: Scheme,
-    /// How the scales were chosen.
-    pub calibration: String,
+    /// Whether the weights were quantised for what their layers were given on some observations.
+    pub calibrated: bool,
     /// What was packed.
     pub source: Source,
     /// Every file of the directory but this, by its path there.

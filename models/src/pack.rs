@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use safetensors::Dtype;
 
+use crate::calibration::{Calibration, Layer};
 use crate::checkpoint::not_finite;
 use crate::depth_anything;
 use crate::error::ModelError;
 use crate::families::{self, FAMILY, Family, Loaded};
 use crate::manifest::{self, Manifest};
 use crate::params::{ParamId, Role};
-use crate::quantize::encode;
+use crate::quantize::{encode, encode_for};
 use crate::save::{Blank, Space, dtype};
 use crate::scheme::{Scheme, SchemeError};
 use crate::weights::{Checkpoint, WeightFormat, Weights, scales_of};
@@ -153,10 +154,8 @@ impl Source {
 pub struct Options<'a> {
     /// Formats.
     pub scheme: &'a Scheme,
-    /// How much each input of a weight matters; see [`encode`].
-    pub importance: &'a BTreeMap<ParamId, Vec<f32>>,
-    /// What the manifest says of the calibration.
-    pub calibration: &'a str,
+    /// What the model's layers are given, where that is known.
+    pub calibration: Option<&'a Calibration>,
     /// Name and version of the program, for the manifest.
     pub program: &'a str,
     /// Most bytes of weights in a file; [`SHARD_BYTES`].
@@ -195,6 +194,16 @@ struct Tensor {
     shard: usize,
     space: usize,
     scales: Option<usize>,
+}
+
+impl Tensor {
+    /// What is known of the inputs of the layer that reads it, where it is quantised.
+    fn layer(&self, weights: &Weights, options: &Options<'_>) -> Option<Layer> {
+        match self.own {
+            Own::Param(id) if !self.target.is_float() => options.calibration?.layer(weights, id),
+            _ => None,
+        }
+    }
 }
 
 /// Where a tensor's bytes come from.
@@ -265,7 +274,7 @@ pub fn pack(dir: &Path, source: &Source, output: &Path, options: &Options<'_>) -
         fathom_pack: manifest::VERSION,
         program: options.program.to_owned(),
         scheme: options.scheme.clone(),
-        calibration: options.calibration.to_owned(),
+        calibrated: options.calibration.is_some(),
         source: manifest::Source {
             family: source.family().name().to_owned(),
             files: hashes(dir, weights_of_source.iter().filter_map(|f| f.strip_prefix(dir).ok()))?,
@@ -359,11 +368,18 @@ fn fill(weights: &Weights, tensors: &[Tensor], blanks: &[Blank], options: &Optio
         pieces.extend((0..tensor.n).step_by(rows).map(|r| Piece { tensor: i, rows: r..(r + rows).min(tensor.n) }));
     }
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let layers: Vec<OnceLock<Option<Layer>>> = tensors.iter().map(|_| OnceLock::new()).collect();
     let work = || {
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
             let done = match (options.cancel.load(Ordering::Relaxed), tensors.get(piece.tensor)) {
                 (true, _) => Err(PackError::Interrupted),
-                (false, Some(tensor)) => encode_rows(weights, tensor, piece.rows.clone(), blanks, options),
+                (false, Some(tensor)) => {
+                    // Made by the first of a tensor's pieces; there are some of them at a time.
+                    let layer = layers
+                        .get(piece.tensor)
+                        .and_then(|l| l.get_or_init(|| tensor.layer(weights, options)).as_ref());
+                    encode_rows(weights, tensor, piece.rows.clone(), layer, blanks, options)
+                }
                 (false, None) => Ok(()),
             };
             if let Err(error) = done {
@@ -387,6 +403,7 @@ fn encode_rows(
     weights: &Weights,
     tensor: &Tensor,
     rows: std::ops::Range<usize>,
+    layer: Option<&Layer>,
     blanks: &[Blank],
     options: &Options<'_>,
 ) -> Result<(), PackError> {
@@ -403,12 +420,12 @@ fn encode_rows(
         blank.write(tensor.space, read.start as u64, bytes)?;
     } else {
         let (mut numbers, mut scales) = (Vec::new(), Vec::new());
-        let importance = match tensor.own {
-            Own::Param(id) => options.importance.get(&id).map_or(&[][..], Vec::as_slice),
-            Own::Raw => &[],
-        };
         for row in bytes.chunks_exact(row.max(1)) {
-            let (own, of_row) = encode(target, &source.decode(row, &[]), importance);
+            let row = source.decode(row, &[]);
+            let (own, of_row) = match layer {
+                Some(layer) => encode_for(target, &row, layer),
+                None => encode(target, &row, &[]),
+            };
             numbers.extend(own);
             scales.extend(of_row);
         }

@@ -3,6 +3,8 @@
 use fathom_shaders::format::WeightFormat;
 use half::{bf16, f16};
 
+use crate::calibration::{BLOCK, Layer};
+
 /// Steps between the largest and the smallest scale that are tried for a group of nibbles.
 const TRIES: usize = 12;
 /// Values that are summed up side by side. A group is a multiple of it.
@@ -38,6 +40,49 @@ pub fn encode(format: WeightFormat, row: &[f32], importance: &[f32]) -> (Vec<u8>
             (bytes, scales)
         }
     }
+}
+
+/// As [`encode`], for a layer whose inputs are known: the error that each value's rounding makes is made good by those after
+/// it in its block of [`BLOCK`], as far as their inputs go together (GPTQ, block by block).
+pub fn encode_for(format: WeightFormat, row: &[f32], layer: &Layer) -> (Vec<u8>, Vec<u8>) {
+    let (group, minima) = match format {
+        WeightFormat::W4 { group, minima } if BLOCK.is_multiple_of(group as usize) => (group as usize, minima),
+        WeightFormat::W8 => (BLOCK, false),
+        _ => return encode(format, row, &layer.importance),
+    };
+    let mut rest = row.to_vec();
+    let (mut quantised, mut scales) = (Vec::with_capacity(row.len()), Vec::new());
+    let of_row = byte_scale(row);
+    let blocks = rest.chunks_mut(BLOCK).zip(layer.feedback.chunks(BLOCK * BLOCK)).zip(layer.importance.chunks(BLOCK));
+    for ((block, feedback), importance) in blocks {
+        let mut nibbles = NibbleScale { scale: f16::ZERO, minimum: f16::ZERO };
+        for (i, factors) in feedback.chunks(BLOCK).enumerate().take(block.len()) {
+            let (before, after) = block.split_at_mut(i + 1);
+            let Some(v) = before.last().copied() else { continue };
+            let back = if format == WeightFormat::W8 {
+                let q = byte(v, of_row);
+                quantised.push(q.cast_unsigned());
+                f32::from(q) * of_row
+            } else {
+                if i.is_multiple_of(group) {
+                    let rest_of_group = std::iter::once(v).chain(after.iter().copied()).take(group);
+                    let weights = importance.get(i..i + group).unwrap_or_default();
+                    nibbles = NibbleScale::fit(&rest_of_group.collect::<Vec<_>>(), weights, minima);
+                    nibbles.write(minima, &mut scales);
+                }
+                let q = nibbles.nibble(v);
+                quantised.push(q);
+                nibbles.value(q)
+            };
+            let error = v - back;
+            let factors = factors.get(i + 1..).unwrap_or_default();
+            after.iter_mut().zip(factors).for_each(|(w, f)| *w -= error * f);
+        }
+    }
+    if format == WeightFormat::W8 {
+        return (quantised, of_row.to_le_bytes().to_vec());
+    }
+    (quantised.chunks(2).map(|pair| pair.iter().rev().fold(0, |byte, q| byte << 4 | q)).collect(), scales)
 }
 
 /// The scale of a row of bytes.
@@ -79,6 +124,11 @@ impl NibbleScale {
         let scale = self.scale.to_f32();
         let q = ((v - self.minimum()) / scale).clamp(0.0, 15.0);
         if scale == 0.0 { 8 } else { (q + ROUND - ROUND) as u8 }
+    }
+
+    /// What the nibble stands for.
+    fn value(self, nibble: u8) -> f32 {
+        f32::from(nibble) * self.scale.to_f32() + self.minimum()
     }
 
     fn minimum(self) -> f32 {
@@ -155,6 +205,7 @@ fn range(values: &[f32], weights: &[f32]) -> NibbleScale {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Moments;
     use crate::random::normal;
 
     /// What a format gives back is as near as its steps allow.
@@ -187,6 +238,41 @@ mod tests {
         }
         let same = encode(w4(32, true), &[0.5; 32], &[]);
         assert!(w4(32, true).decode(&same.0, &same.1).iter().all(|v| *v == 0.5), "a group of one value");
+    }
+
+    /// What the layer computes is nearer where its inputs are known, on inputs that were not there when they were learnt.
+    #[test]
+    fn a_layer_of_known_inputs_computes_more_exactly() {
+        let (k, rank) = (256, 24);
+        // Inputs that go together: mixtures of fewer sources, and noise.
+        let mixture = normal(1, k * rank);
+        let inputs = |seed: u64| -> Vec<Vec<f32>> {
+            let row = |r: u64| {
+                let (sources, noise) = (normal(seed + 2 * r, rank), normal(seed + 2 * r + 1, k));
+                let mix = |i: usize| -> f32 { (0..rank).map(|s| mixture[i * rank + s] * sources[s]).sum() };
+                (0..k).map(|i| mix(i) + 0.3 * noise[i]).collect()
+            };
+            (0..200).map(row).collect()
+        };
+        let mut moments = Moments::new(k);
+        inputs(1000).iter().for_each(|x| moments.add(x));
+        let layer = moments.layer();
+        let (row, unseen) = (normal(7, k), inputs(9000));
+        for format in [
+            WeightFormat::W4 { group: 32, minima: false },
+            WeightFormat::W4 { group: 64, minima: true },
+            WeightFormat::W8,
+        ] {
+            let error = |(bytes, scales): (Vec<u8>, Vec<u8>)| -> f32 {
+                let back = format.decode(&bytes, &scales);
+                assert_eq!(back.len(), k);
+                let off =
+                    |x: &Vec<f32>| x.iter().zip(row.iter().zip(&back)).map(|(x, (a, b))| x * (a - b)).sum::<f32>();
+                unseen.iter().map(|x| off(x).powi(2)).sum()
+            };
+            let (known, unknown) = (error(encode_for(format, &row, &layer)), error(encode(format, &row, &[])));
+            assert!(known < 0.6 * unknown, "{format}: {known} with, {unknown} without");
+        }
     }
 
     /// Where the inputs of a layer differ in size, its error becomes smaller when the quantisation knows.

@@ -139,6 +139,9 @@ impl<'a> Reference<'a> {
                 cpu::attention(params, self.f32(*q), self.f32(*k), self.f32(*v), floats(out));
             }
             Op::Scale { params, x, .. } => cpu::scale(params, self.f32(*x), floats(out)),
+            Op::Guide { params, x, goal, gains, .. } => {
+                cpu::guide(params, self.f32(*x), self.f32(*goal), self.f32(*gains), floats(out));
+            }
             Op::Unpatchify { params, tokens, .. } => cpu::unpatchify(params, self.f32(*tokens), floats(out)),
         }
         Ok(())

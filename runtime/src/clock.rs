@@ -2,6 +2,7 @@
 //!
 //! Camera drivers stamp images with the same clock, so that an image's age is a plain difference.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -9,9 +10,22 @@ use rustix::time::{ClockId, clock_gettime};
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
 
+/// How far a fault on purpose moved the clock.
+static JUMPED_NS: AtomicI64 = AtomicI64::new(0);
+
 /// The present time in nanoseconds of CLOCK_MONOTONIC (since boot, not counting suspend).
 #[must_use]
 pub fn monotonic_ns() -> u64 {
+    kernel_ns().saturating_add_signed(JUMPED_NS.load(Ordering::Relaxed))
+}
+
+/// Moves the clock of this process: a fault on purpose.
+pub(crate) fn jump(ns: i64) {
+    JUMPED_NS.fetch_add(ns, Ordering::Relaxed);
+}
+
+/// CLOCK_MONOTONIC as the kernel has it.
+pub(crate) fn kernel_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     // Both parts are never negative on this clock; a negative one would count as zero.
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fathom_models::families::Family;
 use serde::Deserialize;
 
+use crate::action::Policy;
 use crate::camera::{FolderConfig, V4lConfig};
 use crate::engine::Kernels;
 
@@ -20,6 +21,11 @@ pub struct RobotConfig {
     /// The control loop.
     #[serde(default)]
     pub control: ControlSection,
+    /// How chunks follow each other.
+    #[serde(default)]
+    pub chunks: ChunkSection,
+    /// Where the run is recorded; not at all if not given.
+    pub record: Option<RecordSection>,
     /// The line to the motor controller.
     pub link: LinkSection,
     /// The bench scene, which stands in for the arm and its cameras.
@@ -79,14 +85,69 @@ pub struct ControlSection {
     pub tick_rate_hz: f64,
     /// The loop holds when an image is older than this when it is asked for, in milliseconds.
     pub max_image_age_ms: u64,
+    /// The loop holds when the newest images of two cameras were taken further apart than this, in milliseconds.
+    pub max_image_skew_ms: u64,
+    /// Whether to arm as soon as the loop is ready. Else SIGUSR1 arms. SIGUSR2 disarms in either case.
+    pub arm_at_start: bool,
+    /// Whether an arm that was armed is armed again after the line was lost, the controller restarted or did not hear the
+    /// host. Else SIGUSR1 does it.
+    pub rearm: bool,
     /// Do all but arm and send.
     pub dry_run: bool,
 }
 
 impl Default for ControlSection {
     fn default() -> ControlSection {
-        ControlSection { action_rate_hz: 15.0, tick_rate_hz: 100.0, max_image_age_ms: 500, dry_run: false }
+        ControlSection {
+            action_rate_hz: 15.0,
+            tick_rate_hz: 100.0,
+            max_image_age_ms: 500,
+            max_image_skew_ms: 300,
+            arm_at_start: true,
+            rearm: true,
+            dry_run: false,
+        }
     }
+}
+
+/// How chunks follow each other.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkSection {
+    /// What the steps are that two chunks have in common.
+    pub policy: Policy,
+    /// Steps of a chunk that are consumed before the next inference begins; 0: as soon as the model is free.
+    pub replan_steps: u32,
+    /// Steps of a chunk that are sent, from the one that belongs to its images on; all if not given.
+    pub execution_horizon: Option<usize>,
+    /// No step is followed later than this after the images were taken, in milliseconds.
+    pub validity_ms: u64,
+}
+
+impl Default for ChunkSection {
+    fn default() -> ChunkSection {
+        ChunkSection { policy: Policy::Replace, replan_steps: 0, execution_horizon: None, validity_ms: 3000 }
+    }
+}
+
+/// Where a run is recorded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordSection {
+    /// The folder.
+    pub folder: PathBuf,
+    /// How much of it may be taken, in megabytes: the oldest files make room.
+    #[serde(default = "default_limit_mb")]
+    pub limit_mb: u64,
+}
+
+impl RecordSection {
+    /// The limit where none is given, in megabytes.
+    pub const LIMIT_MB: u64 = 2000;
+}
+
+fn default_limit_mb() -> u64 {
+    RecordSection::LIMIT_MB
 }
 
 /// The line to the motor controller.
@@ -226,6 +287,15 @@ impl RobotConfig {
         if !config.link.is_simulated() && config.link.joints.is_empty() {
             return refuse("link.joints", "the names of the controller's joints", "none".to_owned());
         }
+        if c.max_image_age_ms == 0 || config.chunks.validity_ms == 0 {
+            return refuse("control.max_image_age_ms, chunks.validity_ms", "at least 1", "0".to_owned());
+        }
+        if config.chunks.execution_horizon == Some(0) {
+            return refuse("chunks.execution_horizon", "at least 1", "0".to_owned());
+        }
+        if let Some(record) = config.record.as_ref().filter(|r| r.limit_mb < 8) {
+            return refuse("record.limit_mb", "at least 8", record.limit_mb.to_string());
+        }
         let base = path.parent().unwrap_or(Path::new(""));
         config.model.path = base.join(&config.model.path);
         if let Some(cache) = &mut config.gpu.cache {
@@ -233,6 +303,9 @@ impl RobotConfig {
         }
         if let Some(scene) = &mut config.bench.scene {
             *scene = base.join(&*scene);
+        }
+        if let Some(record) = &mut config.record {
+            record.folder = base.join(&record.folder);
         }
         for camera in &mut config.cameras {
             if let CameraSource::Folder(FolderConfig { folder, .. }) = &mut camera.source {

@@ -1,5 +1,6 @@
 //! Fathom's runtime: GPU layer, engine, cameras, link to the motor controller, and the control loop.
 
+pub mod action;
 pub mod bench;
 pub mod camera;
 pub mod clock;
@@ -7,7 +8,9 @@ pub mod config;
 pub mod control;
 pub mod depth_map;
 pub mod engine;
+pub mod fault;
 pub mod gpu;
 pub mod link;
 pub mod picture;
+pub mod record;
 pub mod telemetry;

@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     Infer(commands::infer::Infer),
     Run(commands::run::Run),
+    ClearFault(commands::clear_fault::ClearFault),
+    Replay(commands::replay::Replay),
     Init(commands::init::Init),
     Inspect(commands::inspect::Inspect),
     Compose(commands::compose::Compose),
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match arguments.command {
         Command::Infer(infer) => infer.run(),
         Command::Run(run) => run.run(),
+        Command::ClearFault(clear) => clear.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Init(init) => init.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Compose(compose) => compose.run(),

@@ -5,9 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use fathom::link::Link;
 use fathom_models::config::{ModelConfig, PromptFormat, TimeConditioning};
 use fathom_models::{presets, random};
+use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
@@ -67,7 +70,8 @@ fn robot_with(model: &Path, sources: [&str; 2], rest: &str) -> (TempDir, PathBuf
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("robot.toml");
     let text = format!(
-        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\naction_rate_hz = 4.0\n{rest}\n\
+        "[model]\npath = {:?}\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
+         max_image_skew_ms = 5000\naction_rate_hz = 4.0\n[chunks]\nvalidity_ms = 20000\n{rest}\n\
          [[camera]]\nview = \"base\"\nsource = {}\n[[camera]]\nview = \"wrist\"\nsource = {}\n",
         model, sources[0], sources[1]
     );
@@ -258,9 +262,38 @@ fn the_loop_holds_while_a_camera_is_gone() {
     assert!(output.status.success(), "a camera that comes back is no reason to end");
     let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("nothing of {text:?}"));
     let gone = at("no image");
-    let hold = at("to=hold (an image is too old)");
-    let again = at("from=hold (an image is too old) to=active");
+    let hold = at("to=hold (images)");
+    let again = at("from=hold (images) to=active");
     assert!(gone < hold && hold < again, "first gone, then hold, then active again");
+}
+
+/// Without model and GPU; a fault whose cause lasts stays.
+#[test]
+fn a_latched_fault_is_cleared_by_a_person() {
+    let sim = Sim::start(SimConfig::new(vec![SimJoint::revolute("base")])).unwrap();
+    let link = format!("[link]\ndevice = {:?}\njoints = [\"base\"]", sim.path());
+    let (_folder, config) = robot_with(Path::new("no-model"), [BENCH, BENCH], &link);
+    let mut arm = Link::open(sim.path().to_str().unwrap(), 1_000_000).unwrap();
+    arm.hello(&["base"], Duration::from_secs(5)).unwrap();
+    arm.arm().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !sim.is_faulted() {
+        assert!(Instant::now() < deadline, "the silent host is noticed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(arm);
+    sim.set_estop(true);
+    let clear = || fathom().args(["clear-fault", "--config"]).arg(&config).output().unwrap();
+    let refused = clear();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("its cause lasts") && sim.is_faulted(), "{said}");
+    sim.set_estop(false);
+    let done = clear();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    while sim.is_faulted() {
+        assert!(Instant::now() < deadline + Duration::from_secs(30), "the fault is gone");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What systemd hears: ready after the first inference, alive with the ticks, stopping at SIGTERM; and the end is no error.

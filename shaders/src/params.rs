@@ -72,6 +72,8 @@ params! {
     }
     /// `scale.wgsl`
     Scale { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, factor: f32 }
+    /// `guide.wgsl`
+    Guide { count: u32, cols: u32, gain_offset: u32, dt: f32, ahead: f32 }
     /// `unpatchify.wgsl`
     Unpatchify { side: u32, patch_side: u32, x_offset: u32, x_stride: u32, y_offset: u32, link: u32 }
 }

@@ -217,6 +217,14 @@ CASES = [
         },
     },
     {
+        # Each delay with the steps of the chunk before that are over.
+        "name": "chunks",
+        "kind": "chunks",
+        "of": ["pi0_lerobot", "pi05_lerobot"],
+        "guided": {"delays": [(1, 1), (3, 2)], "horizon": 6, "most": 10.0},
+        "ensemble": {"seed": 8, "chunks": 7, "horizon": 6, "joints": 3, "decay": 0.05},
+    },
+    {
         # A PaliGemma with two heads for keys and values, and a DINOv2 of another patch, positions and width.
         "name": "composed",
         "kind": "composed",
@@ -352,6 +360,10 @@ LIVE = [
             vision__heads=2),
     variant("pi05_lerobot", "pi05_mean_std", 124, policy__normalization_mapping__STATE="MEAN_STD",
             policy__normalization_mapping__ACTION="MEAN_STD"),
+    # PaliGemma and DINOv2 as transformers writes them.
+    variant("composed", "composed_heads_72_wide", 141, image=(40, 90), prompt=1, vision__hidden_size=144,
+            vision__num_attention_heads=2, vision__image_size=61, encoder__hidden_size=144,
+            encoder__num_attention_heads=2, text__num_key_value_heads=1),
     # Depth Anything; without `head_bias` a quarter of the map is 0.
     variant("depth_anything_relative", "depth_anything_upright", 131, image=(117, 43), head_bias=None,
             backbone__num_attention_heads=9),

@@ -70,6 +70,12 @@ def write_lerobot_pi0(case: dict, folder: Path) -> None:
     lerobot_pi0.write(case, folder)
 
 
+def write_chunks(case: dict, folder: Path) -> None:
+    import chunks
+
+    chunks.write(case, folder)
+
+
 def write_depth_anything(case: dict, folder: Path) -> None:
     import depth_anything
 
@@ -102,6 +108,7 @@ WRITERS = {
     "resize": write_resize,
     "lerobot_pi0": write_lerobot_pi0,
     "lerobot_pi05": write_lerobot_pi0,
+    "chunks": write_chunks,
     "depth_anything": write_depth_anything,
     "composed": write_composed,
     "tokenizer": write_tokenizer,

@@ -147,6 +147,7 @@ pub fn options(observation: &Observation) -> ForwardOptions {
         images: observation.images.iter().map(|(spec, _)| *spec).collect(),
         prompt_tokens: observation.tokens.len(),
         depth_map: true,
+        guided: false,
         taps: true,
     }
 }

@@ -350,7 +350,7 @@ fn a_model_that_the_gpu_cannot_hold() {
     let mut session = open(size + 1000).expect("the weights fit");
     let config = &session.loaded().model.config;
     let images = vec![ImageSpec::rgb(64, 48); config.views.len()];
-    let options = ForwardOptions { images, prompt_tokens: 3, depth_map: false, taps: false };
+    let options = ForwardOptions { images, prompt_tokens: 3, depth_map: false, guided: false, taps: false };
     let error = session.prepare(&options, &[1, 2, 3]).expect_err("its activations do not");
     assert!(matches!(&error, EngineError::OutOfMemory { what, .. } if what == "buffer arena"), "{error}");
 }

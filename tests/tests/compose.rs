@@ -2,6 +2,7 @@
 
 use fathom_models::compose::{Sources, compose};
 use fathom_models::depth_anything::Encoder;
+use fathom_models::summary::Summary;
 use fathom_models::weights::{Checkpoint, WeightFormat};
 use fathom_models::{ModelError, families};
 use fathom_tests::tensors::{Dtype, Tensors, dinov2};
@@ -51,6 +52,19 @@ fn a_composed_model_computes_what_its_parts_did() {
     let folder = tempfile::tempdir().expect("a folder");
     Golden::compose(&path("golden/composed"), folder.path()).compare_twins();
     Golden::compose(&path("golden/composed"), folder.path()).compare_gpu();
+}
+
+/// A DINOv2 that gives no actions is described all the same.
+#[test]
+fn a_dinov2_is_described() {
+    let dir = dinov2();
+    let Summary::Encoder(summary) = Summary::read(dir.path(), None).expect("it is described") else {
+        panic!("another kind")
+    };
+    assert_eq!((summary.tower.heads, summary.tower.grid(), summary.parts[0].parameters), (4, 5, 86_400));
+    let text = Summary::Encoder(summary).to_string();
+    assert!(text.contains("dinov2: a depth encoder, for `fathom compose --depth`"), "{text}");
+    assert!(text.contains("positions    5×5, patches of 14×14"), "{text}");
 }
 
 /// What is given goes before the seed, and has a place and its shape, or nothing is written.

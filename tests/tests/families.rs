@@ -355,7 +355,14 @@ fn cameras_have_the_robots_names() {
     let loaded = load(dir.path());
     assert_eq!(loaded.model.config.views, ["cam1", "cam0"]);
     assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
-    for (cameras, found) in [(json!({"cam0": "ceiling"}), "ceiling"), (json!({"top": "wrist"}), "views")] {
+    // Names that change places.
+    edit(&dir.path().join("fathom.json"), |h| h["cameras"] = json!({"wrist": "top", "top": "wrist"}));
+    assert_eq!(load(dir.path()).model.config.views, ["wrist", "top"]);
+    for (cameras, found) in [
+        (json!({"cam0": "ceiling"}), "ceiling"),
+        (json!({"a": "top", "b": "top"}), "each once"),
+        (json!({"top": "wrist"}), "views"),
+    ] {
         edit(&dir.path().join("fathom.json"), |h| h["cameras"] = cameras);
         let error = families::load(dir.path()).expect_err("no such camera, or two of one name").to_string();
         assert!(error.contains(found), "{error}");
@@ -469,19 +476,6 @@ fn a_paligemma_is_the_base_of_a_mixture() {
     edit(&dir.path().join("config.json"), |c| c["text_config"]["model_type"] = "gemma2".into());
     let error = families::load_base(dir.path(), None).expect_err("PaliGemma 2").to_string();
     assert!(error.contains("text_config.model_type: expected gemma, found gemma2"), "{error}");
-}
-
-/// A DINOv2 that gives no actions is described all the same.
-#[test]
-fn a_dinov2_is_described() {
-    let dir = dinov2();
-    let Summary::Encoder(summary) = Summary::read(dir.path(), None).expect("it is described") else {
-        panic!("another kind")
-    };
-    assert_eq!((summary.tower.heads, summary.tower.grid(), summary.parts[0].parameters), (4, 5, 86_400));
-    let text = Summary::Encoder(summary).to_string();
-    assert!(text.contains("dinov2: a depth encoder, for `fathom compose --depth`"), "{text}");
-    assert!(text.contains("positions    5×5, patches of 14×14"), "{text}");
 }
 
 #[test]

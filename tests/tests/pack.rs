@@ -3,7 +3,6 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -34,8 +33,7 @@ fn pack_into(
     let options = Options {
         scheme,
         shard_bytes,
-        importance: &BTreeMap::new(),
-        calibration: "none",
+        calibration: None,
         program: "a test",
         cancel: &AtomicBool::new(false),
         progress: &|_| {},

@@ -21,7 +21,7 @@ fn plan(config: ModelConfig, tokens: usize, depth_map: bool, scheme: Option<Name
         targets.as_ref().map_or(WeightFormat::Bf16, |t| t[id.0 as usize].format(WeightFormat::Bf16))
     });
     let images = vec![ImageSpec::rgb(640, 480); model.config.views.len()];
-    let options = ForwardOptions { images, prompt_tokens: tokens, depth_map, taps: false };
+    let options = ForwardOptions { images, prompt_tokens: tokens, depth_map, guided: false, taps: false };
     let graph = model.forward(&weights, &options).expect("the shapes fit");
     Plan::of(&graph, &model.params, &weights, kernels).expect("it is lowered")
 }

@@ -2,8 +2,9 @@
 # Packages of another Debian release than this machine's, fetched without installing them. Sourced.
 
 # fetch_from_archives DIR RELEASE… -- PACKAGE…: puts the packages (name, or name=version with *), as the last
-# release has them, with all that they depend on, into DIR. Fetches from where this machine takes its own release.
-# Fails, and says where it looked, when no archive has them.
+# release has them, with all that they depend on, into DIR: those for $architecture, or for this machine when that is
+# not set. Fetches from where this machine takes its own release. Fails, and says where it looked, when no archive
+# has them.
 fetch_from_archives() {
   local dir=$1 apt archive codename releases=() archives=()
   shift
@@ -30,6 +31,8 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 APT::Sandbox::User "";
 APT::Update::Error-Mode "any";
+Acquire::Languages "none";
+${architecture:+APT::Architecture "$architecture"; APT::Architectures { "$architecture"; \};}
 CONF
   for archive in "${archives[@]}"; do
     echo "fetching from $archive" >&2

@@ -11,7 +11,7 @@ firmware_plan= # "core" when the core library is not there yet
 
 # need_firmware: plans what building and emulating the boards' firmware needs besides Rust.
 need_firmware() {
-  if ! have qemu-system-arm; then miss qemu-system-arm "QEMU for ARM (it runs the controller's firmware)"; fi
+  need_emulator
   if ! have readelf; then miss binutils "binutils (readelf)"; fi
   if [[ -z $rust_plan ]] && ! any_file "$(thumb_libraries)/libcore-*.rlib" "$(thumb_sysroot)/.complete"; then
     firmware_plan=core
@@ -48,10 +48,10 @@ board_elf() { echo "$root/target/boards/$thumb/release/$1"; }
 # build_firmware: all boards, without warnings, in the workspace's format, and without a panic path.
 build_firmware() (
   cd "$root/firmware-bridge/boards" || return
-  local locked=()
-  if [[ ${CI:-} == true ]]; then locked=(--locked); fi
+  local lock=()
+  if [[ ${CI:-} == true ]]; then lock=(--locked); fi
   firmware_target || return
-  cargo build "${locked[@]}" --release && check_firmware
+  cargo build "${lock[@]}" --release && check_firmware
 )
 
 # check_firmware: that no board's firmware has a panic path, and what each takes of flash and memory.

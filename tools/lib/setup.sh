@@ -10,10 +10,17 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 source "$root/tools/lib/driver.sh"
 # shellcheck source=tools/lib/build.sh
 source "$root/tools/lib/build.sh"
+# shellcheck source=tools/lib/emulator.sh
+source "$root/tools/lib/emulator.sh"
+# shellcheck source=tools/lib/trials.sh
+source "$root/tools/lib/trials.sh"
 # shellcheck source=tools/lib/firmware.sh
 source "$root/tools/lib/firmware.sh"
+# shellcheck source=tools/lib/cross.sh
+source "$root/tools/lib/cross.sh"
 
 want_firmware=        # 1: the calling script builds and emulates the boards' firmware
+want_guest=           # 1: it starts the guest of tools/vm
 extra_tools=()        # commands that the calling script needs besides (git, shellcheck, cargo-fmt, …)
 missing_packages=()   # Debian package names
 missing_tools=()      # the same things in words, for systems without apt
@@ -121,8 +128,11 @@ set_up() {
   need_rust
   need_packages
   if [[ $want_firmware ]]; then need_firmware; fi
+  if [[ $want_guest ]]; then need_guest; fi
   vulkan_driver
-  if ((${#missing_packages[@]} == 0)) && [[ -z $rust_plan && -z $driver_plan && -z $firmware_plan ]]; then return; fi
+  if ((${#missing_packages[@]} == 0)) && [[ -z $rust_plan$driver_plan$firmware_plan$emulator_plan$guest_plan ]]; then
+    return
+  fi
   if ((${#missing_packages[@]})) && ! have apt-get; then
     say "Fathom needs, and this system has no apt to get it with:"
     printf '  %s\n' "${missing_tools[@]}" >&2
@@ -139,6 +149,8 @@ set_up() {
     say "  Rust's core library for the boards' processor, by rustup, or else compiled from Debian's rust-src"
     say "  (45 MB to download) in $(thumb_sysroot)"
   fi
+  if [[ $emulator_plan ]]; then say "  QEMU for ARM, of Debian 13, 35 MB to download, in $emulator"; fi
+  if [[ $guest_plan ]]; then say "  a computer for it to emulate, Debian 13, 160 MB to download, in $(guest_folder)"; fi
   if [[ $driver_plan == lavapipe ]]; then
     say "  a recent software Vulkan driver, since no hardware driver was found: Mesa of trixie-backports,"
     say "  about 60 MB to download and 310 MB in $lavapipe; nothing of the system changes"
@@ -151,6 +163,8 @@ set_up() {
   install_packages
   install_rust
   install_driver
+  install_emulator
+  install_guest
 }
 
 as_root() {

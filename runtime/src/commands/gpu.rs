@@ -32,16 +32,19 @@ pub(crate) struct GpuArguments {
 impl GpuArguments {
     /// Opens it, and says which it is. With `timestamps`, submissions return GPU times, where the adapter can.
     pub(crate) fn open(self, timestamps: bool) -> Result<Gpu, GpuError> {
-        let options = GpuOptions {
-            adapter: self.adapter,
+        let gpu = Gpu::open(&self.options(timestamps))?;
+        tracing::info!(adapter = %gpu.info(), "GPU");
+        Ok(gpu)
+    }
+
+    pub(crate) fn options(&self, timestamps: bool) -> GpuOptions {
+        GpuOptions {
+            adapter: self.adapter.clone(),
             allow_software: self.software,
             checked: self.checked,
             timestamps,
-            cache: self.cache.or_else(cache_folder),
+            cache: self.cache.clone().or_else(cache_folder),
             timeout: self.timeout.map(Duration::from_secs),
-        };
-        let gpu = Gpu::open(&options)?;
-        tracing::info!(adapter = %gpu.info(), "GPU");
-        Ok(gpu)
+        }
     }
 }

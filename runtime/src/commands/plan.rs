@@ -115,7 +115,7 @@ impl PlanArguments {
         let c = &model.config;
         let prompt_tokens = self.prompt_tokens.min(c.max_tokens);
         let images = vec![ImageSpec::rgb(IMAGE.0, IMAGE.1); c.views.len()];
-        let options = ForwardOptions { images, prompt_tokens, depth_map: self.depth_map, taps: false };
+        let options = ForwardOptions { images, prompt_tokens, depth_map: self.depth_map, guided: false, taps: false };
         let graph = model.forward(&weights, &options)?;
         let plan = Plan::of(&graph, table, &weights, self.kernels)?;
         let formats: Vec<String> = weights.formats()?.iter().map(ToString::to_string).collect();

@@ -2,9 +2,10 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
-use fathom::config::RobotConfig;
+use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::{Robot, RunOptions};
 use fathom::engine::Kernels;
+use fathom::fault::{Faults, Spec};
 use fathom_models::families::Family;
 
 /// The control loop: capture, infer, send, until a signal comes.
@@ -40,6 +41,14 @@ pub(crate) struct Run {
     /// Clear a fault that the controller latched before.
     #[arg(long)]
     clear_fault: bool,
+    /// Record the run into this folder; also `record.folder` in the configuration.
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// Let something go wrong on purpose: KIND[:VIEW][=VALUE][@AT][+FOR], times in seconds from when the arm may move.
+    /// Kinds: camera-stall, camera-drop, camera-corrupt, camera-unplug, serial-flip, serial-loss, serial-delay,
+    /// serial-unplug, controller-reset, slow-gpu, device-lost, clock-jump, disk-full. May be given again.
+    #[arg(long, value_name = "SPEC")]
+    fault: Vec<Spec>,
 }
 
 impl Run {
@@ -53,7 +62,11 @@ impl Run {
         config.gpu.kernels = self.kernels.or(config.gpu.kernels);
         config.control.dry_run |= self.dry_run;
         config.model.depth_map |= self.picture.is_some();
-        let robot = Robot::open(config)?;
+        if let Some(folder) = self.record {
+            let limit_mb = config.record.as_ref().map_or(RecordSection::LIMIT_MB, |r| r.limit_mb);
+            config.record = Some(RecordSection { folder, limit_mb });
+        }
+        let robot = Robot::open_with(config, Faults::new(self.fault))?;
         let options = RunOptions {
             seconds: self.seconds,
             picture: self.picture,
@@ -62,7 +75,8 @@ impl Run {
         };
         let outcome = robot.run(&options)?;
         println!("{}\n\n{}\n", outcome.header, outcome.table);
-        println!("chunks: {} obeyed, {} refused", outcome.chunks, outcome.refused);
+        println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
+        println!("controller ticks without a step to follow: {}", outcome.starved);
         if let Some(ns) = outcome.first_action_ns {
             println!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
         }

@@ -28,9 +28,24 @@ pub(super) struct Feed {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What the loop needs to know of a camera in each tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Glance {
+    /// When the newest image was taken, CLOCK_MONOTONIC.
+    pub(super) stamp_ns: u64,
+    /// Whether there is no camera any more: its last image says nothing, however young it is.
+    pub(super) gone: bool,
+}
+
 fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
     // The holder only swaps and copies: what it left is whole.
     latest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An image with all its pixels.
+fn capture(camera: &mut dyn Camera, view: &str, image: &mut Image) -> Result<(), CameraError> {
+    camera.capture(image, TIMEOUT)?;
+    image.check(view)
 }
 
 impl Feed {
@@ -44,7 +59,7 @@ impl Feed {
             let mut image = Image::default();
             let mut failing = false;
             while !stop.load(Ordering::Relaxed) {
-                match camera.capture(&mut image, TIMEOUT) {
+                match capture(&mut *camera, &view, &mut image) {
                     Ok(()) => {
                         let mut latest = lock(&theirs.0);
                         std::mem::swap(&mut latest.image, &mut image);
@@ -66,9 +81,13 @@ impl Feed {
                             tracing::warn!(view, %error, "no image");
                         }
                         failing = true;
+                        // What is there again is tried at once: only of what stays away is a pause.
+                        let pause = !matches!(error, CameraError::Incomplete { .. } | CameraError::Decode { .. });
                         lock(&theirs.0).error = Some(error);
                         theirs.1.notify_all();
-                        thread::sleep(PAUSE);
+                        if pause {
+                            thread::sleep(PAUSE);
+                        }
                     }
                 }
             }
@@ -99,10 +118,14 @@ impl Feed {
         *into = Image { format, width, height, stride, data, stamp_ns, stamp, dequeued_ns, sequence };
     }
 
-    /// When the newest image was taken, CLOCK_MONOTONIC; 0 while the camera gives none.
-    pub(super) fn stamp_ns(&self) -> u64 {
+    /// How the camera is.
+    pub(super) fn glance(&self) -> Glance {
         let latest = lock(&self.shared.0);
-        if latest.error.is_some() { 0 } else { latest.image.stamp_ns }
+        // A time-out or a broken image is no news: the age of the last good one tells.
+        let passing = |e: &CameraError| {
+            matches!(e, CameraError::Silent { .. } | CameraError::Incomplete { .. } | CameraError::Decode { .. })
+        };
+        Glance { stamp_ns: latest.image.stamp_ns, gone: latest.error.as_ref().is_some_and(|e| !passing(e)) }
     }
 
     /// True depth of the newest image in metres, where the source knows it.

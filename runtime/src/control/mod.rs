@@ -2,9 +2,15 @@
 
 pub mod core;
 mod feed;
+mod freshness;
+mod hear;
+mod relink;
 mod robot;
 mod run;
+mod scenery;
+mod send;
+pub(crate) mod thinker;
 mod worker;
 
 pub use robot::{Robot, RunError};
-pub use run::{Outcome, RunOptions};
+pub use run::{Outcome, RunOptions, Sight};

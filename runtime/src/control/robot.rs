@@ -13,15 +13,19 @@ use firmware_bridge::joint::Unit;
 use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
 
 use super::feed::Feed;
-use super::worker::StatePrompt;
+use super::relink::Opener;
+use super::thinker::{StatePrompt, Thinker};
+use crate::action::Policy;
 use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
 use crate::engine::{EngineError, Session, log_model};
+use crate::fault::{Faults, FaultyCamera, Kind};
 use crate::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
+use crate::record::RecordError;
 
-/// How long a camera may take for its first image, and a controller for its hello.
+/// How long a camera may take for its first image.
 const FIRST: Duration = Duration::from_secs(5);
 
 /// Deadman time of the simulated controller. It shares the computer with the model's software driver, and a
@@ -89,6 +93,25 @@ pub enum RunError {
         /// The controller's.
         controller: usize,
     },
+    /// A chunk is longer than the controller's buffer.
+    #[error("chunks.execution_horizon: the controller takes {depth} steps, a chunk has {steps}")]
+    Buffer {
+        /// Steps that the controller takes.
+        depth: usize,
+        /// Steps that would be sent.
+        steps: usize,
+    },
+    /// The recording.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A fault on purpose that this robot cannot have.
+    #[error("fault {fault}: needs {needs}")]
+    Unfit {
+        /// The fault.
+        fault: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
     /// The loop ended in a fault.
     #[error("the loop ended in {state}: {detail}")]
     Fault {
@@ -116,12 +139,9 @@ pub struct Robot {
     pub(super) feeds: Vec<Feed>,
     pub(super) views: Vec<String>,
     pub(super) link: Link,
-    pub(super) session: Session,
-    /// What the session was prepared for.
-    pub(super) forward: ForwardOptions,
-    pub(super) tokens: Vec<i32>,
-    /// Where the state is part of the prompt.
-    pub(super) state_prompt: Option<StatePrompt>,
+    pub(super) opener: Opener,
+    pub(super) thinker: Thinker,
+    pub(super) faults: Faults,
     /// The arm's scene and its joints, where it is the bench's.
     pub(super) bench: Option<(Arc<Scene>, Joints)>,
     /// Kept running as long as the robot.
@@ -134,6 +154,20 @@ impl Robot {
     /// # Errors
     /// The first [`RunError`].
     pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
+        Robot::open_with(config, Faults::default())
+    }
+
+    /// As [`open`](Self::open), with faults on purpose that happen while it runs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`RunError::Unfit`].
+    pub fn open_with(config: RobotConfig, faults: Faults) -> Result<Robot, RunError> {
+        if faults.any(|k| k == Kind::ControllerReset) && !config.link.is_simulated() {
+            return Err(RunError::Unfit { fault: "controller-reset", needs: "the simulated controller" });
+        }
+        if faults.any(|k| k == Kind::DiskFull) && config.record.is_none() {
+            return Err(RunError::Unfit { fault: "disk-full", needs: "a recording" });
+        }
         let mut loaded = families::load_as(&config.model.path, config.model.family)?;
         loaded.skip_views(&config.model.skip_views)?;
         log_model(&loaded);
@@ -167,7 +201,7 @@ impl Robot {
             cache: config.gpu.cache.clone().or_else(cache_folder),
             timeout: None,
         };
-        let (software, kernels) = (config.gpu.software, config.gpu.kernels);
+        let (software, kernels, kept) = (config.gpu.software, config.gpu.kernels, options.clone());
         let mut session = yielding(software, move || -> Result<Session, RunError> {
             let gpu = Gpu::open(&options)?;
             tracing::info!(adapter = %gpu.info(), "GPU");
@@ -181,15 +215,26 @@ impl Robot {
         let scene = Arc::new(scene);
         let sim = if config.link.is_simulated() { Some(Sim::start(sim_config(&scene))?) } else { None };
         let device = sim.as_ref().map_or(config.link.device.clone(), |s| s.path().display().to_string());
-        let mut link = Link::open(&device, config.link.baud)?;
-        if config.link.is_simulated() {
-            link.set_silence(SIM_DEADMAN);
-        }
         let names: Vec<String> = match config.link.is_simulated() {
             true => scene.joints().iter().map(|j| j.name.clone()).collect(),
             false => config.link.joints.clone(),
         };
-        let joints = link.hello(&names, FIRST)?.joints.len().into();
+        let opener = Opener {
+            device: device.clone(),
+            baud: config.link.baud,
+            joints: names,
+            silence: config.link.is_simulated().then_some(SIM_DEADMAN),
+            faults: faults.clone(),
+        };
+        let link = opener.open()?;
+        let hello = link.controller();
+        let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
+        let (depth, horizon) =
+            (hello.map_or(0, |hello| hello.buffer_depth.into()), session.loaded().model.config.horizon);
+        let steps = config.chunks.execution_horizon.unwrap_or(horizon).min(horizon);
+        if steps > depth {
+            return Err(RunError::Buffer { depth, steps });
+        }
         tracing::info!(device, joints, "controller");
         let (dims, actions) = (&session.loaded().state_dims, session.loaded().action_dim);
         if actions != joints {
@@ -208,6 +253,10 @@ impl Robot {
             let Some(section) = config.cameras.iter().find(|c| c.view == *view) else { continue };
             let camera = open_camera(section, &scene, joints.as_ref())?;
             tracing::info!(view, camera = camera.describe(), "camera");
+            let camera = match faults.any_of_camera() {
+                true => Box::new(FaultyCamera::new(camera, view, faults.clone())),
+                false => camera,
+            };
             let feed = Feed::start(view, camera)?;
             let mut image = Image::default();
             feed.first(&mut image, FIRST).map_err(|error| match error {
@@ -218,8 +267,13 @@ impl Robot {
             feeds.push(feed);
         }
 
-        let forward =
-            ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: config.model.depth_map, taps: false };
+        let forward = ForwardOptions {
+            images,
+            prompt_tokens: tokens.len(),
+            depth_map: config.model.depth_map,
+            guided: matches!(config.chunks.policy, Policy::Rtc { .. }),
+            taps: false,
+        };
         session.prepare(&forward, &tokens)?;
         let (weights, arena) = session.gpu_bytes();
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
@@ -232,7 +286,15 @@ impl Robot {
             "inference prepared"
         );
         let bench = joints.map(|joints| (scene, joints));
-        Ok(Robot { config, feeds, views, link, session, forward, tokens, state_prompt, bench, sim })
+        let thinker = Thinker { session, forward, tokens, prompt: state_prompt, options: kept, kernels };
+        Ok(Robot { config, feeds, views, link, opener, thinker, faults, bench, sim })
+    }
+}
+
+impl Robot {
+    /// Where the joints of the simulated controller are.
+    pub fn joints(&self) -> Option<Joints> {
+        self.bench.as_ref().map(|(_, joints)| joints.clone())
     }
 }
 

@@ -1,33 +1,67 @@
 //! The loop itself: one control thread with a steady tick; cameras and inference have threads of their own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use firmware_bridge::joint::JointTable;
-use firmware_bridge::message::{Interpolation, Mode, Reason};
+use firmware_bridge::message::{Mode, State as Report};
+use firmware_bridge::sim::Sim;
 
 use super::core::{Command, Event, State, next};
+use super::feed::{Feed, Glance};
+use super::freshness;
+use super::relink::{Opener, Reopening};
 use super::robot::{Robot, RunError};
-use super::worker::{Reply, Request, Worker};
-use crate::bench::math::Vec3;
-use crate::camera::Image;
-use crate::clock::{monotonic_ns, sleep_until_ns};
-use crate::config::CameraSource;
-use crate::link::{ActionChunk, Event as LinkEvent, Start};
-use crate::picture::{self, Panel};
+use super::scenery::Scenery;
+use super::send::Outgoing;
+use super::thinker::Request;
+use super::worker::Worker;
+use crate::action::{Look, Planner, Rules};
+use crate::clock::{NS_PER_S, jump, monotonic_ns, sleep_until_ns};
+use crate::config::RobotConfig;
+use crate::fault::{Faults, Kind};
+use crate::link::{Link, LinkError};
+use crate::record::{RunNote, Tape};
 use crate::telemetry::{Header, Notify, Recorder, RunInfo, StageTable, Track, counter, stage};
 
 /// Heartbeats go out this often: three times within the controller's shortest deadman time of 150 ms.
 const HEARTBEAT_NS: u64 = 40_000_000;
 /// A request to be armed that was not answered is sent again after this long.
-const ARM_RETRY_NS: u64 = 1_000_000_000;
+const ARM_RETRY_NS: u64 = 250_000_000;
 /// Requests to be armed, until the controller is given up.
-const ARM_TRIES: u32 = 10;
+const ARM_TRIES: u32 = 40;
+/// A stop that the controller does not follow is sent again after this long.
+const STOP_RETRY_NS: u64 = 50_000_000;
 /// Time from the order to stop to closing the line, in which the controller ramps to rest.
 const STOP_NS: u64 = 400_000_000;
 /// The arm's path is noted this often.
 const PATH_NS: u64 = 50_000_000;
+/// A tick that comes this much later than the one before, or before it, means that the clock jumped or the loop hung.
+const JUMP_NS: u64 = NS_PER_S;
+
+/// What somebody who watches a run sees of it.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// The loop is in another state.
+    State(State),
+    /// A chunk was sent for the first time.
+    Sent {
+        /// Its name.
+        id: u32,
+        /// `(steps, joints)`
+        positions: Vec<f32>,
+        /// Controller time after which no step of it may be followed.
+        until_us: u64,
+    },
+    /// The controller reported.
+    Report {
+        /// What.
+        report: Box<Report>,
+        /// When, by its clock.
+        controller_us: u64,
+    },
+}
 
 /// What a run is to do besides.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +74,8 @@ pub struct RunOptions {
     pub clear_fault: bool,
     /// Whoever sets it ends the run as a signal does.
     pub stop: Arc<AtomicBool>,
+    /// Who watches.
+    pub sights: Option<mpsc::Sender<Sight>>,
 }
 
 /// What a run gave.
@@ -53,6 +89,10 @@ pub struct Outcome {
     pub chunks: u64,
     /// Chunks that it refused.
     pub refused: u64,
+    /// Chunks that were not sent: all their steps were over, or their images too old.
+    pub late: u64,
+    /// Controller ticks without a step to follow, after a chunk was over and before the next.
+    pub starved: u64,
     /// From opening the loop to the first obeyed chunk.
     pub first_action_ns: Option<u64>,
     /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
@@ -63,54 +103,98 @@ pub struct Outcome {
     pub picture: Option<PathBuf>,
 }
 
-/// A chunk on its way to the controller.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    sequence: u32,
-    /// Number of its observation.
-    number: u32,
-    /// Exposure of the oldest image.
-    stamp_ns: u64,
-    sent_ns: u64,
+/// The line to the controller.
+pub(super) enum Line {
+    Open(Box<Link>),
+    Opening(Reopening),
+    /// The loop ends without one.
+    Gone,
 }
 
-struct Loop {
-    robot: RobotParts,
-    state: State,
-    detail: String,
-    recorder: Recorder,
+/// What the loop knows of the controller.
+pub(super) struct Controller {
+    pub(super) limits: JointTable,
+    /// The joints, by the last report; a guess before it, which only the warm-up sees.
+    pub(super) measured: Vec<f32>,
+    /// What the controller does, by its last report since the line was opened.
+    pub(super) mode: Option<Mode>,
+    /// Its count of starved ticks in the last report.
+    pub(super) starved: Option<u32>,
+}
+
+/// The way to the permission to move.
+#[derive(Default)]
+pub(super) struct Arming {
+    /// Somebody asked for it.
+    pub(super) wanted: bool,
+    /// It was given in this run.
+    pub(super) given: bool,
+    /// The controller stopped because it did not hear the host, and has to forget that first.
+    pub(super) clear: bool,
+    /// When a request went out, and its sequence where one could be sent.
+    pub(super) asked: Option<(Option<u32>, u64)>,
+    pub(super) tries: u32,
+}
+
+pub(super) struct Loop {
+    pub(super) config: RobotConfig,
+    pub(super) feeds: Vec<Feed>,
+    pub(super) views: Vec<String>,
+    pub(super) line: Line,
+    opener: Opener,
+    sim: Option<Sim>,
+    faults: Faults,
+    pub(super) state: State,
+    pub(super) detail: String,
+    pub(super) recorder: Recorder,
+    pub(super) tape: Option<Arc<Tape>>,
+    pub(super) sights: Option<mpsc::Sender<Sight>>,
     notify: Notify,
-    worker: Worker,
-    spare: Option<Request>,
-    measured: Vec<f32>,
-    /// Whether `measured` is the controller's: until then it is a guess, which only the warm-up sees.
-    measured_once: bool,
-    limits: JointTable,
-    /// When the loop last wanted to be armed, and the sequence of its request where one could be sent.
-    arming: Option<(Option<u32>, u64)>,
-    arm_tries: u32,
-    sent: Option<Sent>,
-    last_chunk_ns: Option<u64>,
-    chunks: u64,
-    refused: u64,
-    started_ns: u64,
+    pub(super) worker: Worker,
+    pub(super) spare: Option<Request>,
+    pub(super) planner: Planner,
+    /// What the inference under way began from; `None` when its chunk must not be sent any more.
+    pub(super) looking: Option<Look>,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) controller: Controller,
+    pub(super) arming: Arming,
+    stopped_ns: u64,
+    pub(super) scenery: Scenery,
+    glances: Vec<Glance>,
+    pub(super) model_lost: bool,
+    pub(super) last_chunk_ns: Option<u64>,
+    pub(super) chunks: u64,
+    pub(super) refused: u64,
+    pub(super) late: u64,
+    pub(super) starved: u64,
+    pub(super) started_ns: u64,
     /// When the loop became active.
     active_ns: Option<u64>,
-    first_action_ns: Option<u64>,
-    next_seed: u64,
+    pub(super) first_action_ns: Option<u64>,
+    pub(super) next_seed: u64,
     /// Requests so far.
-    asked: u32,
-    depth: Vec<(String, usize, Vec<f32>)>,
-    path: Vec<Vec3>,
+    pub(super) asked: u32,
 }
 
-/// [`Robot`] without its session, which the worker has.
-struct RobotParts {
-    config: crate::config::RobotConfig,
-    feeds: Vec<super::feed::Feed>,
-    views: Vec<String>,
-    link: crate::link::Link,
-    bench: Option<(Arc<crate::bench::Scene>, firmware_bridge::sim::Joints)>,
+/// What people and the system ask for by signals.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    arm: Arc<AtomicBool>,
+    disarm: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn register(stop: &Arc<AtomicBool>) -> std::io::Result<Signals> {
+        use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+        let flag = || Arc::new(AtomicBool::new(false));
+        let signals = Signals { stop: Arc::clone(stop), arm: flag(), disarm: flag() };
+        for (signal, flag) in
+            [(SIGINT, &signals.stop), (SIGTERM, &signals.stop), (SIGUSR1, &signals.arm), (SIGUSR2, &signals.disarm)]
+        {
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+        }
+        Ok(signals)
+    }
 }
 
 impl Robot {
@@ -119,429 +203,367 @@ impl Robot {
     /// # Errors
     /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
     pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
-        let stop = Arc::clone(&options.stop);
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
-        let Robot { config, feeds, views, mut link, session, forward, tokens, state_prompt, bench, sim } = self;
-        let header = Header::of(&session, config.model.path.display().to_string(), config.model.seed);
+        let signals = Signals::register(&options.stop)?;
+        let Robot { config, feeds, views, mut link, opener, thinker, faults, bench, sim } = self;
+        let session = &thinker.session;
+        let header = Header::of(session, config.model.path.display().to_string(), config.model.seed);
         let info = RunInfo::new(header.clone(), &config.control);
         let limits = link.controller().map(|hello| hello.joints).unwrap_or_default();
+        let horizon = session.loaded().model.config.horizon;
+        let planner = Planner::new(Rules {
+            policy: config.chunks.policy,
+            joints: limits.len().into(),
+            horizon,
+            execution_horizon: config.chunks.execution_horizon.unwrap_or(horizon).min(horizon),
+            replan_steps: config.chunks.replan_steps.into(),
+            period_us: (1e6 / config.control.action_rate_hz) as u32,
+            validity_us: config.chunks.validity_ms * 1000,
+        });
+        let begun =
+            config.record.as_ref().map(|section| Tape::start(section, RunNote::of(&config, &thinker), faults.clone()));
+        let tape = match begun.transpose() {
+            Ok(tape) => tape.map(Arc::new),
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "not recorded; the robot goes on");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
         if options.clear_fault {
             link.clear_fault()?;
         }
         let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
         let next_seed = config.model.seed;
-        let worker = Worker::start(session, forward, tokens, state_prompt)?;
         let mut run = Loop {
-            robot: RobotParts { config, feeds, views, link, bench },
+            worker: Worker::start(thinker, faults.clone(), tape.clone())?,
+            config,
+            feeds,
+            views,
+            line: Line::Open(Box::new(link)),
+            opener,
+            sim,
+            faults,
             state: State::Boot,
             detail: String::new(),
             recorder: Recorder::open(&info.to_json()),
+            tape,
+            sights: options.sights.clone(),
             notify: Notify::new(),
-            worker,
             spare: Some(Request::default()),
-            measured,
-            measured_once: false,
-            limits,
-            arming: None,
-            arm_tries: 0,
-            sent: None,
+            planner,
+            looking: None,
+            outgoing: None,
+            controller: Controller { limits, measured, mode: None, starved: None },
+            arming: Arming::default(),
+            stopped_ns: 0,
+            scenery: Scenery::new(bench),
+            glances: Vec::new(),
+            model_lost: false,
             last_chunk_ns: None,
             chunks: 0,
             refused: 0,
+            late: 0,
+            starved: 0,
             started_ns: monotonic_ns(),
             active_ns: None,
             first_action_ns: None,
             next_seed,
             asked: 0,
-            depth: Vec::new(),
-            path: Vec::new(),
         };
-        run.ticks(options, &stop)?;
-        let picture = options.picture.as_ref().map(|path| run.picture(path)).transpose()?;
-        let target = run.target();
-        let way = run.path.windows(2).map(|p| (p[1] - p[0]).length()).sum();
-        let travelled = run.robot.bench.is_some().then_some(way);
-        let Loop { state, detail, recorder, chunks, refused, first_action_ns, robot, worker, .. } = run;
-        let dry = robot.config.control.dry_run;
-        drop((robot, worker, sim));
+        run.ticks(options, &signals)?;
+        run.outcome(options, header)
+    }
+}
+
+impl Loop {
+    fn outcome(self, options: &RunOptions, header: Header) -> Result<Outcome, RunError> {
+        let Loop { config, scenery, state, detail, chunks, refused, late, .. } = self;
+        let draw = |path| scenery.picture(path, &config, &self.views, &self.feeds, &self.controller.measured);
+        let picture = options.picture.as_deref().map(draw).transpose()?;
+        let (target, travelled) = (scenery.target(config.model.prompt.as_deref()), scenery.travelled());
+        drop((self.feeds, self.line, self.worker, self.sim, self.tape, self.sights));
         match state {
             State::Fault(_) => Err(RunError::Fault { state, detail }),
             // A time was given, and it was not enough for a single chunk.
-            _ if options.seconds.is_some() && chunks == 0 && !dry => Err(RunError::Idle { refused }),
+            _ if options.seconds.is_some() && chunks == 0 && !config.control.dry_run => {
+                Err(RunError::Idle { refused: refused + late })
+            }
             _ => Ok(Outcome {
                 header,
-                table: recorder.into_table(),
+                table: self.recorder.into_table(),
                 chunks,
                 refused,
-                first_action_ns,
+                late,
+                starved: self.starved,
+                first_action_ns: self.first_action_ns,
                 target,
                 travelled,
                 picture,
             }),
         }
     }
-}
 
-impl Loop {
-    fn ticks(&mut self, options: &RunOptions, stop: &AtomicBool) -> Result<(), RunError> {
-        let period_ns = (1e9 / self.robot.config.control.tick_rate_hz) as u64;
+    fn ticks(&mut self, options: &RunOptions, signals: &Signals) -> Result<(), RunError> {
+        let period_ns = (1e9 / self.config.control.tick_rate_hz) as u64;
         let length_ns = options.seconds.map(|s| (s * 1e9) as u64);
         let (mut due_ns, mut beat_ns, mut path_ns) = (self.started_ns, 0, 0);
+        let mut last_ns = self.started_ns;
         self.happened(Event::Opened)?;
         while !matches!(self.state, State::Stop | State::Fault(_)) {
             let now = monotonic_ns();
+            if now < last_ns || now - last_ns > JUMP_NS {
+                let by_ms = (now as i64 - last_ns as i64) / 1_000_000;
+                tracing::warn!(by_ms, "the clock jumped, or the loop hung");
+                self.active_ns = self.active_ns.map(|at| at.saturating_add_signed(now as i64 - last_ns as i64));
+                (due_ns, beat_ns, path_ns) = (now, 0, 0);
+                self.arming.asked = None;
+            }
+            last_ns = now;
             self.recorder.span(Track::Control, stage::LATENESS, 0, due_ns.min(now), now);
-            if stop.load(Ordering::Relaxed)
+            if signals.stop.load(Ordering::Relaxed)
                 || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since + length)
             {
                 self.happened(Event::StopAsked)?;
                 continue;
             }
+            if signals.arm.swap(false, Ordering::Relaxed) {
+                self.arming.wanted = true;
+            }
+            if signals.disarm.swap(false, Ordering::Relaxed) {
+                self.arming.wanted = false;
+                self.happened(Event::DisarmAsked)?;
+            }
+            self.misfortune();
             if now.saturating_sub(beat_ns) >= HEARTBEAT_NS {
                 beat_ns = now;
-                self.sent_or_lost(|link| link.heartbeat())?;
+                self.tell(Link::heartbeat)?;
             }
             self.listen()?;
             self.arm(now)?;
             self.look(now)?;
             self.think()?;
+            self.send_again(now)?;
+            self.stop_again(now)?;
             if now.saturating_sub(path_ns) >= PATH_NS {
                 path_ns = now;
-                self.note_path();
+                if self.controller.mode.is_some() {
+                    self.scenery.note(&self.controller.measured);
+                }
             }
             self.notify.tick();
             due_ns += period_ns;
-            if due_ns < monotonic_ns().saturating_sub(period_ns) {
+            let now = monotonic_ns();
+            if due_ns < now.saturating_sub(period_ns) {
                 // More than a tick late: do not run after what is lost.
-                due_ns = monotonic_ns();
+                due_ns = now;
             }
-            sleep_until_ns(due_ns);
+            sleep_until_ns(due_ns.min(now + period_ns));
         }
         self.notify.stopping();
         // The controller ramps to rest before the line closes.
         let rest = monotonic_ns() + STOP_NS;
-        while monotonic_ns() < rest && !matches!(self.state, State::Fault(super::core::Fault::Link)) {
-            self.sent_or_lost(|link| link.heartbeat())?;
+        while monotonic_ns() < rest && matches!(self.line, Line::Open(_)) {
+            self.tell(Link::heartbeat)?;
             sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
             self.listen()?;
+            self.stop_again(monotonic_ns())?;
         }
         // The device may be gone; the controller's deadman stops it then.
-        let _ = self.robot.link.disarm();
+        self.tell(Link::disarm)?;
         sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
         Ok(())
     }
 
-    /// Asks to be armed when ready, again while there is no answer.
+    /// Faults on purpose that are the loop's to bring about.
+    fn misfortune(&self) {
+        self.faults.tell();
+        if let Some(seconds) = self.faults.once(Kind::ClockJump) {
+            jump((seconds * 1e9) as i64);
+        }
+        if self.faults.once(Kind::ControllerReset).is_some()
+            && let Some(sim) = &self.sim
+        {
+            sim.reset();
+        }
+    }
+
+    /// Asks for permission to move, when ready and somebody wants it, and again while there is no answer.
     fn arm(&mut self, now: u64) -> Result<(), RunError> {
-        let waiting = self.arming.is_some_and(|(_, sent)| now.saturating_sub(sent) <= ARM_RETRY_NS);
-        if self.state != State::Ready || waiting {
+        let waiting = self.arming.asked.is_some_and(|(_, sent)| now.saturating_sub(sent) <= ARM_RETRY_NS);
+        if self.state != State::Ready || !self.arming.wanted || waiting {
             return Ok(());
         }
-        if self.arm_tries == ARM_TRIES {
-            return self.failed(
-                Event::ControllerFault,
-                format!("no permission to move after {ARM_TRIES} tries (pose reported: {})", self.measured_once),
-            );
+        if self.config.control.dry_run {
+            return self.happened(Event::Armed);
         }
-        self.arm_tries += 1;
+        if self.arming.tries == ARM_TRIES {
+            let reported = self.controller.mode.is_some();
+            let detail = format!("no permission to move after {ARM_TRIES} tries (pose reported: {reported})");
+            return self.failed(Event::ControllerFault, detail);
+        }
+        self.arming.tries += 1;
+        self.happened(Event::ArmAsked)
+    }
+
+    fn send_arm(&mut self) -> Result<(), RunError> {
         // Without a pose from the controller there is nothing to act from.
-        let sequence = if self.measured_once { self.sent_or_lost(|link| link.arm())? } else { None };
-        self.arming = Some((sequence, now));
+        let sequence = match self.controller.mode {
+            None => None,
+            Some(_) if self.arming.clear => {
+                self.tell(Link::clear_fault)?;
+                None
+            }
+            Some(_) => self.tell(Link::arm)?,
+        };
+        self.arming.asked = Some((sequence, monotonic_ns()));
         Ok(())
     }
 
+    /// Shows something to who watches.
+    pub(super) fn show(&self, sight: impl FnOnce() -> Sight) {
+        if let Some(sights) = &self.sights {
+            // Nobody watches any more: no matter.
+            let _ = sights.send(sight());
+        }
+    }
+
     /// Goes to the next state and does what belongs to it.
-    fn happened(&mut self, event: Event) -> Result<(), RunError> {
+    pub(super) fn happened(&mut self, event: Event) -> Result<(), RunError> {
         let (state, command) = next(self.state, event);
         if state != self.state {
-            tracing::info!(from = %self.state, to = %state, ?event, detail = self.detail, "state");
+            let detail = std::mem::take(&mut self.detail);
+            tracing::info!(from = %self.state, to = %state, ?event, detail, "state");
+            if let Some(tape) = &self.tape {
+                tape.event(&format!("{} -> {state}: {event:?} {detail}", self.state));
+            }
+            if matches!(state, State::Fault(_)) {
+                self.detail = detail;
+            }
+            if self.state == State::Active {
+                // Nothing of what was planned before may follow what comes now.
+                self.planner.forget();
+                (self.looking, self.outgoing) = (None, None);
+            }
             self.state = state;
+            self.show(|| Sight::State(state));
             let active = state == State::Active;
             self.recorder.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
             if active {
                 self.active_ns.get_or_insert_with(monotonic_ns);
+                self.faults.begin();
+            }
+            if state == State::Ready {
+                self.arming.tries = 0;
+                self.arming.asked = None;
             }
         }
         match command {
             Command::None => {}
             Command::WarmUp => self.ask(monotonic_ns()),
-            Command::Arm => {
+            Command::TellReady => {
                 self.notify.ready("warm");
-                if self.robot.config.control.dry_run {
-                    return self.happened(Event::Armed);
+                self.arming.wanted |= self.config.control.arm_at_start || self.config.control.dry_run;
+                if !self.arming.wanted {
+                    tracing::info!("ready; SIGUSR1 arms");
                 }
-                // The next tick sends it, and again while the line does not take it.
-                self.arming = None;
+            }
+            Command::Arm => self.send_arm()?,
+            Command::Disarm => {
+                self.tell(Link::disarm)?;
             }
             Command::SendStop => {
-                self.sent_or_lost(|link| link.stop())?;
+                self.stopped_ns = monotonic_ns();
+                self.tell(Link::stop)?;
             }
+            Command::Reopen => self.reopen()?,
         }
         Ok(())
     }
 
-    /// Something failed; of several things the first is told.
-    fn failed(&mut self, event: Event, detail: String) -> Result<(), RunError> {
+    /// A stop may be lost on the way: as long as the controller moves in a state in which it should not, it is told again.
+    fn stop_again(&mut self, now: u64) -> Result<(), RunError> {
+        let resting = matches!(self.state, State::Hold(_) | State::Ready | State::Stop | State::Fault(_));
+        if resting && self.controller.mode == Some(Mode::Active) && now.saturating_sub(self.stopped_ns) >= STOP_RETRY_NS
+        {
+            self.stopped_ns = now;
+            self.tell(Link::stop)?;
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), RunError> {
+        self.controller.mode = None;
+        self.controller.starved = None;
+        self.lost_permission();
+        if let Line::Open(link) = std::mem::replace(&mut self.line, Line::Gone) {
+            self.line = Line::Opening(self.opener.reopen(*link)?);
+        }
+        Ok(())
+    }
+
+    /// The permission to move is gone, by no wish of anybody.
+    pub(super) fn lost_permission(&mut self) {
+        if self.arming.wanted && !self.config.control.rearm {
+            self.arming.wanted = false;
+            tracing::warn!("not armed again by itself (control.rearm); SIGUSR1 arms");
+        }
+    }
+
+    /// Something happened that is worth a detail in the log, if the state changes; of several failures the first is told.
+    pub(super) fn failed(&mut self, event: Event, detail: String) -> Result<(), RunError> {
         if !matches!(self.state, State::Stop | State::Fault(_)) {
             self.detail = detail;
         }
-        self.happened(event)
+        if matches!(event, Event::LinkLost) && matches!(self.state, State::Boot | State::Warm) {
+            self.line = Line::Gone;
+        }
+        self.happened(event)?;
+        if !matches!(self.state, State::Fault(_)) {
+            // Nothing came of it.
+            self.detail.clear();
+        }
+        Ok(())
     }
 
     /// Sends something. A line that is gone is an event, not an error; one that does not keep up is asked again in a
     /// later tick, and the controller's deadman decides when that is too late.
-    fn sent_or_lost(
+    pub(super) fn tell(
         &mut self,
-        send: impl FnOnce(&mut crate::link::Link) -> Result<u32, crate::link::LinkError>,
+        send: impl FnOnce(&mut Link) -> Result<u32, LinkError>,
     ) -> Result<Option<u32>, RunError> {
-        match send(&mut self.robot.link) {
+        let Line::Open(link) = &mut self.line else { return Ok(None) };
+        match send(link) {
             Ok(sequence) => Ok(Some(sequence)),
-            Err(error @ crate::link::LinkError::Backlog { .. }) => {
+            Err(error @ (LinkError::Backlog { .. } | LinkError::NoClock { .. })) => {
                 tracing::warn!(%error, "not sent");
                 Ok(None)
             }
             Err(error) => {
+                if matches!(self.state, State::Stop | State::Fault(_)) {
+                    self.line = Line::Gone;
+                }
                 self.failed(Event::LinkLost, error.to_string())?;
                 Ok(None)
             }
         }
     }
 
-    /// Hears what the controller says.
-    fn listen(&mut self) -> Result<(), RunError> {
-        while let Some(event) = self.robot.link.poll() {
-            match event {
-                LinkEvent::Ack { ack, controller_us, received_ns } => self.acked(&ack, controller_us, received_ns)?,
-                LinkEvent::State { state, received_ns, .. } => {
-                    let left = state.progress.map_or(0, |p| p.steps_left);
-                    self.recorder.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
-                    self.recorder.counter(Track::Controller, counter::STARVED, received_ns, state.starved.into());
-                    self.measured.clear();
-                    self.measured.extend_from_slice(state.measured.as_slice());
-                    self.measured_once = true;
-                    if let Mode::Faulted(fault) = state.mode
-                        && self.state != State::Warm
-                    {
-                        let detail = format!("the controller latched {fault:?}; --clear-fault clears it");
-                        self.failed(Event::ControllerFault, detail)?;
-                    }
-                }
-                LinkEvent::Silent { .. } => self.happened(Event::LinkSilent)?,
-                LinkEvent::Heard => self.happened(Event::LinkHeard)?,
-                LinkEvent::ControllerReset => {
-                    self.failed(Event::LinkLost, "the controller restarted".to_owned())?;
-                }
-                LinkEvent::WrongVersion { found } => {
-                    let detail = format!("the controller speaks protocol version {found}");
-                    self.failed(Event::LinkLost, detail)?;
-                }
-                LinkEvent::Lost { kind } => {
-                    let detail = format!("{}: {kind}", self.robot.link.device());
-                    self.failed(Event::LinkLost, detail)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn acked(
-        &mut self,
-        ack: &firmware_bridge::message::Ack,
-        controller_us: u64,
-        received_ns: u64,
-    ) -> Result<(), RunError> {
-        if self.arming.take_if(|(sequence, _)| *sequence == Some(ack.sequence)).is_some() {
-            return match ack.reason {
-                Reason::Ok => self.happened(Event::Armed),
-                // It ramps to rest after the hello that ended another session: asked again a little later.
-                Reason::Stopping => {
-                    self.arming = Some((None, received_ns));
-                    Ok(())
-                }
-                reason => {
-                    let hint = if reason == Reason::Faulted { "; --clear-fault clears a latched fault" } else { "" };
-                    self.failed(Event::ControllerFault, format!("the controller refused to be armed: {reason:?}{hint}"))
-                }
-            };
-        }
-        let Some(sent) = self.sent.take_if(|sent| sent.sequence == ack.sequence) else { return Ok(()) };
-        if ack.reason != Reason::Ok {
-            self.refused += 1;
-            self.recorder.mark(Track::Controller, counter::REFUSED, sent.number, received_ns, ack.reason as u64);
-            tracing::warn!(reason = ?ack.reason, "the controller refused a chunk");
-            if matches!(ack.reason, Reason::NotArmed | Reason::Faulted) {
-                self.failed(Event::ControllerFault, format!("the controller refused a chunk: {:?}", ack.reason))?;
-            }
-            return Ok(());
-        }
-        self.chunks += 1;
-        self.first_action_ns.get_or_insert(received_ns.saturating_sub(self.started_ns));
-        let (r, n) = (&mut self.recorder, sent.number);
-        // The controller follows the chunk from the tick in which it made the verdict. By its clock, whose error is
-        // bounded, but never before the chunk was sent or after the verdict came.
-        if let Some(clock) = self.robot.link.clock() {
-            let applied_ns = clock.to_host_ns(controller_us).clamp(sent.sent_ns, received_ns.max(sent.sent_ns));
-            r.span(Track::Link, stage::APPLIED, n, sent.sent_ns, applied_ns);
-            r.span(Track::Controller, stage::ACK, n, applied_ns, received_ns);
-            r.counter(Track::Controller, counter::CLOCK_ERROR, received_ns, clock.error_us(received_ns / 1000) * 1000);
-            r.span(Track::Path, stage::AGE, n, sent.stamp_ns, applied_ns);
-        }
-        r.span(Track::Path, stage::ROUND, n, sent.stamp_ns, received_ns);
-        Ok(())
-    }
-
-    /// Checks the images' ages, and asks the model when it is free.
+    /// Checks the images' ages, and asks the model when it is free and a chunk is due.
     fn look(&mut self, now: u64) -> Result<(), RunError> {
         if !matches!(self.state, State::Active | State::Hold(_)) {
             return Ok(());
         }
-        let most_ns = self.robot.config.control.max_image_age_ms * 1_000_000;
-        let oldest = self.robot.feeds.iter().map(super::feed::Feed::stamp_ns).min().unwrap_or(0);
-        let fresh = now.saturating_sub(oldest) <= most_ns;
-        self.happened(if fresh { Event::ImagesFresh } else { Event::ImagesStale })?;
-        if self.state == State::Active {
+        self.glances.clear();
+        self.glances.extend(self.feeds.iter().map(Feed::glance));
+        let c = &self.config.control;
+        let limits = (c.max_image_age_ms * 1_000_000, c.max_image_skew_ms * 1_000_000);
+        let problem = freshness::problem(&self.views, &self.glances, now, limits.0, limits.1);
+        let stale = problem.is_some();
+        self.failed(if stale { Event::ImagesStale } else { Event::ImagesFresh }, problem.unwrap_or_default())?;
+        self.happened(if self.model_lost { Event::ModelLost } else { Event::ModelBack })?;
+        if self.state == State::Active && self.planner.wants() {
             self.ask(now);
         }
         Ok(())
-    }
-
-    fn ask(&mut self, now: u64) {
-        let Some(mut request) = self.spare.take() else { return };
-        request.images.resize_with(self.robot.feeds.len(), Image::default);
-        for (feed, image) in self.robot.feeds.iter().zip(&mut request.images) {
-            feed.newest(image);
-        }
-        request.state.clone_from(&self.measured);
-        request.seed = self.next_seed;
-        request.asked_ns = now;
-        self.next_seed += 1;
-        self.asked += 1;
-        request.number = self.asked;
-        // A worker that is gone shows in the next poll.
-        self.worker.ask(request);
-    }
-
-    /// Takes the model's reply, if there is one.
-    fn think(&mut self) -> Result<(), RunError> {
-        match self.worker.poll() {
-            Ok(None) => Ok(()),
-            Ok(Some(Ok(reply))) => self.replied(reply),
-            Ok(Some(Err(error))) => self.failed(Event::InferenceFailed, error.to_string()),
-            Err(()) => self.failed(Event::InferenceFailed, "the inference thread ended".to_owned()),
-        }
-    }
-
-    fn replied(&mut self, mut reply: Reply) -> Result<(), RunError> {
-        let warming = self.state == State::Warm;
-        match warming {
-            true => self.recorder.span(Track::Path, stage::COLD, 0, reply.started_ns, reply.inferred_ns),
-            false => self.record(&reply),
-        }
-        if self.state == State::Active && !self.robot.config.control.dry_run {
-            self.send_chunk(&mut reply)?;
-        }
-        self.depth = std::mem::take(&mut reply.depth);
-        self.spare = Some(reply.request);
-        if warming { self.happened(Event::Warmed) } else { Ok(()) }
-    }
-
-    fn send_chunk(&mut self, reply: &mut Reply) -> Result<(), RunError> {
-        let began = monotonic_ns();
-        let limits = self.limits.as_slice();
-        for (value, joint) in reply.actions.iter_mut().zip(limits.iter().cycle()) {
-            *value = value.clamp(joint.min, joint.max);
-        }
-        let steps = reply.actions.len() / limits.len().max(1);
-        let period_us = (1e6 / self.robot.config.control.action_rate_hz) as u32;
-        let stamp_ns = reply.request.images.iter().map(|i| i.stamp_ns).min().unwrap_or(began);
-        let chunk = ActionChunk {
-            id: self.chunks as u32 + self.refused as u32 + 1,
-            // Step 0 belongs to the instant that the images show; the controller leaves out what is over.
-            start: Start::HostNs(stamp_ns),
-            period_us,
-            validity_us: period_us.saturating_mul(steps as u32),
-            interpolation: Interpolation::Linear,
-            positions: &reply.actions,
-        };
-        let limited = monotonic_ns();
-        if let Some(sequence) = self.sent_or_lost(|link| link.send_chunk(&chunk))? {
-            let sent_ns = monotonic_ns();
-            let (r, number) = (&mut self.recorder, reply.request.number);
-            r.span(Track::Control, stage::MERGE, number, began, limited);
-            r.span(Track::Control, stage::WRITE, number, limited, sent_ns);
-            if let Some(last_ns) = self.last_chunk_ns.replace(sent_ns) {
-                r.span(Track::Path, stage::PERIOD, 0, last_ns, sent_ns);
-            }
-            self.sent = Some(Sent { sequence, number, stamp_ns, sent_ns });
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, reply: &Reply) {
-        let request = &reply.request;
-        let (r, n) = (&mut self.recorder, request.number);
-        let oldest = request.images.iter().enumerate().min_by_key(|(_, i)| i.stamp_ns);
-        let Some((index, oldest)) = oldest else { return };
-        for (view, image) in request.images.iter().enumerate().filter(|(view, _)| *view != index) {
-            r.detail(Track::Camera(view as u8), stage::CAPTURE, n, image.stamp_ns, image.dequeued_ns);
-        }
-        r.span(Track::Camera(index as u8), stage::CAPTURE, n, oldest.stamp_ns, oldest.dequeued_ns);
-        r.span(Track::Control, stage::WAIT, n, oldest.dequeued_ns, request.asked_ns);
-        r.span(Track::Inference, stage::HANDOVER, n, request.asked_ns, reply.started_ns);
-        r.inference(&reply.gpu, n, reply.started_ns, reply.inferred_ns);
-        r.span(Track::Inference, stage::UNNORMALISE, n, reply.inferred_ns, reply.finished_ns);
-        r.span(Track::Control, stage::COLLECT, n, reply.finished_ns, monotonic_ns());
-    }
-
-    fn note_path(&mut self) {
-        if self.measured_once
-            && let Some((scene, _)) = &self.robot.bench
-            && let Ok(point) = scene.end_effector(&self.measured)
-        {
-            self.path.push(point);
-        }
-    }
-
-    /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
-    fn target(&self) -> Option<(String, f32)> {
-        let (scene, _) = self.robot.bench.as_ref()?;
-        let object = scene.find(self.robot.config.model.prompt.as_deref()?)?;
-        let nearest = self.path.iter().map(|p| (*p - object.pose.position).length()).reduce(f32::min)?;
-        Some((object.name.clone(), nearest))
-    }
-
-    /// One picture of what the cameras saw, the arm's path over it, and the depth map.
-    fn picture(&self, path: &std::path::Path) -> Result<PathBuf, RunError> {
-        let mut panels = Vec::new();
-        let mut image = Image::default();
-        for (i, (view, feed)) in self.robot.views.iter().zip(&self.robot.feeds).enumerate() {
-            feed.newest(&mut image);
-            let mut panel = Panel::of_image(&image);
-            let section = self.robot.config.cameras.iter().find(|c| c.view == *view);
-            let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Bench(_)));
-            let camera = self.robot.bench.as_ref().filter(|_| drawn).and_then(|(scene, _)| {
-                let index = scene.camera_index(view).ok()?;
-                scene.view(index, &self.measured).ok()
-            });
-            // The path is drawn where the camera stands still.
-            if let Some(camera) = camera.filter(|_| i == 0) {
-                let points = self.path.iter().map(|p| camera.project(*p).map(|at| (at.x, at.y)));
-                panel.draw_path(points);
-            }
-            panels.push(panel);
-        }
-        for (_, side, values) in &self.depth {
-            panels.push(Panel::of_depth(values, *side, *side));
-        }
-        // The bench scene knows the truth.
-        let truth = self.robot.feeds.first().map(super::feed::Feed::depth).unwrap_or_default();
-        if !truth.is_empty() && !self.depth.is_empty() {
-            let width = truth.len().isqrt();
-            panels.push(Panel::of_depth(&truth, width, truth.len() / width.max(1)));
-        }
-        picture::write(path, &panels)?;
-        Ok(path.to_owned())
     }
 }

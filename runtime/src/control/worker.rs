@@ -1,90 +1,51 @@
 //! Inference on its own thread, so that control ticks go on while the model thinks.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::observation::finish_actions;
-use fathom_models::tokenizer::Tokenizer;
-use fathom_models::{prompt, random};
+use super::thinker::{Reply, Request, Thinker, is_lost};
+use crate::clock::{NS_PER_S, kernel_ns};
+use crate::engine::EngineError;
+use crate::fault::{Faults, Kind};
+use crate::record::Tape;
 
-use crate::camera::Image;
-use crate::clock::monotonic_ns;
-use crate::engine::{EngineError, Inputs, Session};
-use crate::gpu::GpuTimes;
+/// A GPU that is lost more often than this within [`LOSSES_NS`] is given up.
+const LOSSES: usize = 3;
+const LOSSES_NS: u64 = 60 * NS_PER_S;
 
-/// A prompt that the state is part of: its tokens change with every inference.
+/// What the inference thread says.
 #[derive(Debug)]
-pub(super) struct StatePrompt {
-    pub(super) tokenizer: Tokenizer,
-    pub(super) task: String,
-}
-
-/// What the model is shown. Its memory comes back in the [`Reply`].
-#[derive(Debug, Default)]
-pub(super) struct Request {
-    /// One image a view, in the model's order.
-    pub(super) images: Vec<Image>,
-    /// The robot's own state.
-    pub(super) state: Vec<f32>,
-    /// Its number, counted from 1.
-    pub(super) number: u32,
-    /// Seed of the noise.
-    pub(super) seed: u64,
-    /// When the images were taken over, CLOCK_MONOTONIC.
-    pub(super) asked_ns: u64,
-}
-
-/// What the model gave.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) request: Request,
-    /// `(horizon, action_dim)`, the robot's own.
-    pub(super) actions: Vec<f32>,
-    /// Depth maps of the views that have one: name, side, values.
-    pub(super) depth: Vec<(String, usize, Vec<f32>)>,
-    pub(super) started_ns: u64,
-    /// The GPU's part is done and read back.
-    pub(super) inferred_ns: u64,
-    /// Actions are in the robot's own units.
-    pub(super) finished_ns: u64,
-    pub(super) gpu: GpuTimes,
+pub(super) enum Thought {
+    /// The model's answer.
+    Done(Box<Reply>),
+    /// The GPU is lost and is being opened again. The request comes back.
+    Lost { detail: String, request: Box<Request> },
+    /// The model is on a GPU again.
+    Back,
+    /// It gave up.
+    Failed(String),
 }
 
 /// The inference thread.
 #[derive(Debug)]
 pub(super) struct Worker {
     requests: Option<SyncSender<Request>>,
-    replies: Receiver<Result<Reply, EngineError>>,
+    thoughts: Receiver<Thought>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    /// Takes over a prepared session.
-    ///
-    /// `forward` and `tokens` are those it was prepared with: a camera whose image changes its form (one that was
-    /// plugged in again, a folder of different pictures) has it prepared anew, and so has a `prompt` whose number of
-    /// tokens changes with the state.
-    pub(super) fn start(
-        mut session: Session,
-        mut forward: ForwardOptions,
-        mut tokens: Vec<i32>,
-        prompt: Option<StatePrompt>,
-    ) -> std::io::Result<Worker> {
+    /// Takes over a prepared model.
+    pub(super) fn start(thinker: Thinker, faults: Faults, tape: Option<Arc<Tape>>) -> std::io::Result<Worker> {
         let (requests, inbox) = sync_channel::<Request>(1);
-        let (outbox, replies) = sync_channel(1);
-        let thread = thread::Builder::new().name("inference".into()).spawn(move || {
-            for request in inbox {
-                if let Err(error) = fit(&mut session, &mut forward, &mut tokens, prompt.as_ref(), &request) {
-                    let _ = outbox.send(Err(error));
-                    break;
-                }
-                if outbox.send(infer(&mut session, request)).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Worker { requests: Some(requests), replies, thread: Some(thread) })
+        let (outbox, thoughts) = sync_channel(4);
+        let thread = thread::Builder::new()
+            .name("inference".into())
+            .spawn(move || work(thinker, &inbox, &outbox, &faults, tape.as_deref()))?;
+        Ok(Worker { requests: Some(requests), thoughts, thread: Some(thread) })
     }
 
     /// Hands a request over; `false` when the thread is gone.
@@ -92,10 +53,10 @@ impl Worker {
         self.requests.as_ref().is_some_and(|r| r.send(request).is_ok())
     }
 
-    /// The reply, if it is there. `Err` when the thread is gone.
-    pub(super) fn poll(&self) -> Result<Option<Result<Reply, EngineError>>, ()> {
-        match self.replies.try_recv() {
-            Ok(reply) => Ok(Some(reply)),
+    /// What the thread says, if it says something. `Err` when it is gone.
+    pub(super) fn poll(&self) -> Result<Option<Thought>, ()> {
+        match self.thoughts.try_recv() {
+            Ok(thought) => Ok(Some(thought)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(()),
         }
@@ -112,51 +73,58 @@ impl Drop for Worker {
     }
 }
 
-/// Has the session prepared for the request's images and, where the state is part of it, its prompt.
-fn fit(
-    session: &mut Session,
-    forward: &mut ForwardOptions,
-    tokens: &mut Vec<i32>,
-    prompt: Option<&StatePrompt>,
-    request: &Request,
-) -> Result<(), EngineError> {
-    if let Some(StatePrompt { tokenizer, task }) = prompt {
-        let text = prompt::text(session.loaded(), task, &request.state);
-        tracing::debug!(text, "prompt");
-        *tokens = tokenizer.text(session.loaded().model.config.prompt, &text)?;
-    }
-    let same = request.images.iter().map(Image::spec).eq(session.images().iter().copied());
-    if same && tokens.len() == forward.prompt_tokens {
-        return if prompt.is_some() { session.reword(tokens) } else { Ok(()) };
-    }
-    forward.images = request.images.iter().map(Image::spec).collect();
-    forward.prompt_tokens = tokens.len();
-    tracing::debug!(images = ?forward.images, tokens = tokens.len(), "prepared anew");
-    session.prepare(forward, tokens)
-}
-
-/// The image's bytes without what a source may have behind them.
-fn pixels(image: &Image) -> &[u8] {
-    image.data.get(..image.spec().bytes()).unwrap_or(&image.data)
-}
-
-fn infer(session: &mut Session, request: Request) -> Result<Reply, EngineError> {
-    let started_ns = monotonic_ns();
-    let config = &session.loaded().model.config;
-    let noise = random::normal(request.seed, config.horizon * config.action_dim);
-    let images: Vec<&[u8]> = request.images.iter().map(pixels).collect();
-    let inputs = Inputs { images: &images, state: &request.state, noise: &noise };
-    let (outputs, gpu) = session.infer(&inputs, false)?;
-    let inferred_ns = monotonic_ns();
-    let mut raw = Vec::new();
-    let mut depth = Vec::new();
-    for output in outputs {
-        match output.name.strip_prefix("depth.") {
-            Some(view) => depth.push((view.to_owned(), output.shape[1], output.values.clone())),
-            None if output.name == "actions" => raw = output.values.clone(),
-            None => {}
+fn work(
+    mut thinker: Thinker,
+    inbox: &Receiver<Request>,
+    outbox: &SyncSender<Thought>,
+    faults: &Faults,
+    tape: Option<&Tape>,
+) {
+    let mut losses: VecDeque<u64> = VecDeque::new();
+    for request in inbox {
+        if let Some(tape) = tape {
+            tape.request(&request, &thinker.tokens);
+        }
+        if faults.once(Kind::DeviceLost).is_some() {
+            thinker.session.lose_gpu("a fault on purpose");
+        }
+        let began_ns = kernel_ns();
+        let thought = thinker.think(request);
+        if let Some(longer_s) = faults.now(Kind::SlowGpu, None) {
+            thread::sleep(Duration::from_secs_f64(longer_s));
+        }
+        let (error, request) = match thought {
+            Ok(reply) => {
+                if outbox.send(Thought::Done(Box::new(reply))).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(failed) => *failed,
+        };
+        losses.push_back(began_ns);
+        losses.retain(|at_ns| began_ns.saturating_sub(*at_ns) < LOSSES_NS);
+        if !is_lost(&error) || losses.len() > LOSSES {
+            let _ = outbox.send(Thought::Failed(error.to_string()));
+            return;
+        }
+        let lost = Thought::Lost { detail: error.to_string(), request: Box::new(request) };
+        if outbox.send(lost).is_err() {
+            return;
+        }
+        thinker = match thinker.reopen() {
+            Ok(thinker) => thinker,
+            Err(error) => {
+                let _ = outbox.send(Thought::Failed(reopen_failed(&error)));
+                return;
+            }
+        };
+        if outbox.send(Thought::Back).is_err() {
+            return;
         }
     }
-    let (_, actions) = finish_actions(session.loaded(), &request.state, raw)?;
-    Ok(Reply { request, actions, depth, started_ns, inferred_ns, finished_ns: monotonic_ns(), gpu })
+}
+
+fn reopen_failed(error: &EngineError) -> String {
+    format!("the GPU was lost, and does not open again: {error}")
 }

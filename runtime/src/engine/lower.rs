@@ -152,6 +152,10 @@ impl Places<'_> {
             Op::Scale { params: p, x, y } => {
                 push(&variants::SCALE, raw(p), vec![t(x), t(y)], [p.cols.div_ceil(64), p.rows, 1]);
             }
+            Op::Guide { params: p, x, goal, gains, y } => {
+                let slots = vec![t(x), t(goal), t(gains), t(y)];
+                push(&variants::GUIDE, raw(p), slots, [p.count.div_ceil(64), 1, 1]);
+            }
             Op::Unpatchify { params: p, tokens, map } => {
                 push(&variants::UNPATCHIFY, raw(p), vec![t(tokens), t(map)], square(p.side));
             }

@@ -2,6 +2,7 @@
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::Loaded;
+use fathom_models::guidance::Guide;
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
@@ -34,6 +35,10 @@ pub struct Session {
     text: Vec<f32>,
     /// The state as the model takes it.
     state: Vec<f32>,
+    /// What the flow is drawn towards, and how much; zeros without guidance.
+    goal: Vec<f32>,
+    gains: Vec<f32>,
+    guided: bool,
 }
 
 impl Session {
@@ -56,7 +61,14 @@ impl Session {
         let resident = Resident::upload(&mut gpu, parameters.0, parameters.1, kernels)
             .map_err(|error| explain(error, &gpu, parameters, kernels, 0))?;
         let (arena, program) = (Arena::default(), None);
-        Ok(Session { gpu, loaded, resident, arena, program, images: Vec::new(), text: Vec::new(), state: Vec::new() })
+        let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
+        let (goal, gains) = (Vec::new(), Vec::new());
+        Ok(Session { gpu, loaded, resident, arena, program, images, text, state, goal, gains, guided: false })
+    }
+
+    /// Gives the model back, and the GPU up.
+    pub fn into_loaded(self) -> Loaded {
+        self.loaded
     }
 
     /// The model.
@@ -130,6 +142,7 @@ impl Session {
         self.text = self.loaded.weights.rows(model.embed_tokens, model.config.vlm.width, tokens)?;
         let graph = model.forward(&self.loaded.weights, options)?;
         self.images.clone_from(&options.images);
+        self.guided = options.guided;
         let program = Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph);
         let parameters = (&model.params, &self.loaded.weights);
         let kernels = self.resident.kernels;
@@ -159,6 +172,19 @@ impl Session {
     /// # Errors
     /// [`EngineError::Input`] and [`EngineError::Model`] for inputs that do not fit, [`EngineError::Gpu`].
     pub fn infer(&mut self, inputs: &Inputs<'_>, profile: bool) -> Result<(&[Output], GpuTimes), EngineError> {
+        self.infer_guided(inputs, None, profile)
+    }
+
+    /// As [`infer`](Self::infer), drawn towards what is left of the chunk that the robot follows.
+    ///
+    /// # Errors
+    /// As [`infer`](Self::infer), and [`EngineError::Model`] for a guide that does not fit.
+    pub fn infer_guided(
+        &mut self,
+        inputs: &Inputs<'_>,
+        guide: Option<&Guide>,
+        profile: bool,
+    ) -> Result<(&[Output], GpuTimes), EngineError> {
         let program = self.program.as_mut().ok_or(EngineError::Unprepared)?;
         let config = &self.loaded.model.config;
         for (i, (view, expected)) in config.views.iter().zip(&self.images).enumerate() {
@@ -172,7 +198,20 @@ impl Session {
         self.state.extend_from_slice(inputs.state);
         self.loaded.normalization.state.normalize(&mut self.state);
         self.state.resize(config.state_dim, 0.0);
-        let (text, state) = (&self.text, &self.state);
+        match guide {
+            Some(_) if !self.guided => {
+                let name = "goal (prepared without guidance)".to_owned();
+                return Err(EngineError::Input { name, expected: 0, found: config.horizon * config.action_dim * 4 });
+            }
+            Some(guide) => (self.goal, self.gains) = guide.inputs(&self.loaded, inputs.state)?,
+            None => {
+                self.goal.clear();
+                self.gains.clear();
+            }
+        }
+        self.goal.resize(config.horizon * config.action_dim, 0.0);
+        self.gains.resize(config.flow.steps * config.horizon, 0.0);
+        let (text, state, goal, gains) = (&self.text, &self.state, &self.goal, &self.gains);
         let image = |name: &str| {
             let view = name.strip_prefix("image.")?;
             let index = config.views.iter().position(|v| v == view)?;
@@ -182,6 +221,8 @@ impl Session {
             "text" => bytemuck::cast_slice(text),
             "state" => bytemuck::cast_slice(state),
             "noise" => bytemuck::cast_slice(inputs.noise),
+            "goal" => bytemuck::cast_slice(goal),
+            "gains" => bytemuck::cast_slice(gains),
             _ => image(name).unwrap_or_default(),
         };
         let times = program.run(&mut self.gpu, input, profile)?;
@@ -197,6 +238,7 @@ impl Session {
             images: observation.images.iter().map(|(spec, _)| *spec).collect(),
             prompt_tokens: observation.tokens.len(),
             depth_map: true,
+            guided: false,
             taps,
         };
         self.prepare(&options, &observation.tokens)?;

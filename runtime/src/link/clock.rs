@@ -1,17 +1,9 @@
 //! Where the controller's clock is on the host's.
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// How far two clocks may drift apart, in parts per million: two crystals, each 50 ppm off.
 const DRIFT_PPM: u64 = 100;
 
-/// CLOCK_MONOTONIC in nanoseconds.
-pub fn host_now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
-}
+pub use crate::clock::monotonic_ns as host_now_ns;
 
 /// The four times of a heartbeat and its reply, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +49,7 @@ impl ClockOffset {
     pub fn best(self, later: Self) -> Self {
         let error_us = self.error_us(later.at_us);
         let apart_us = self.offset_us.abs_diff(later.offset_us);
-        let jumped = apart_us > error_us.saturating_add(later.error_us);
+        let jumped = apart_us > error_us.saturating_add(later.error_us) || later.at_us < self.at_us;
         if jumped || later.error_us <= error_us { later } else { self }
     }
 

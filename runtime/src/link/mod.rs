@@ -16,6 +16,8 @@ use firmware_bridge::PROTOCOL_VERSION;
 use firmware_bridge::frame::Header;
 use firmware_bridge::message::{Ack, Chunk, HelloReply, Interpolation, Message, Positions, START_NOW, State};
 
+use crate::fault::{Faults, FaultyReader, FaultyWriter, Kind};
+
 mod clock;
 mod error;
 mod line;
@@ -151,6 +153,24 @@ impl Link {
         reader.clear(serialport::ClearBuffer::Input).map_err(failed)?;
         let writer = reader.try_clone().map_err(failed)?;
         Self::over(device, reader, writer)
+    }
+
+    /// As [`Link::open`], on a line with faults on purpose.
+    ///
+    /// # Errors
+    /// As [`Link::open`]; [`LinkError::Absent`] while the line is unplugged.
+    pub(crate) fn open_with_faults(device: &str, baud: u32, faults: &Faults) -> Result<Self, LinkError> {
+        if !faults.any_of_line() {
+            return Self::open(device, baud);
+        }
+        if faults.now(Kind::SerialUnplug, None).is_some() {
+            return Err(LinkError::Absent { device: device.to_owned() });
+        }
+        let failed = |error| open_error(device, error);
+        let reader = serialport::new(device, baud).timeout(READ_TIMEOUT).open().map_err(failed)?;
+        reader.clear(serialport::ClearBuffer::Input).map_err(failed)?;
+        let writer = FaultyWriter::new(reader.try_clone().map_err(failed)?, faults.clone());
+        Self::over(device, FaultyReader::new(reader, faults.clone()), writer)
     }
 
     /// A link over any two ends of a line called `device`.

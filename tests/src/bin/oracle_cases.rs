@@ -1,6 +1,8 @@
 //! Compares every case that `tests/oracle/generate.py` wrote into a folder with the CPU twins and the GPU, stage by stage.
 //! `tests/oracle/check` calls it.
 
+#![expect(clippy::expect_used, reason = "a set-up that fails is a comparison that fails")]
+
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a set-up that fails is a test that fails")]
 
 mod choice;
+mod drawn;
 mod images;
 mod maps;
 mod split;
@@ -71,6 +72,7 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "attention_coop16_128" => (transformer::attention(&[68, 72, 128], 4), HALF),
         "attention_coop16_256" => (transformer::attention(&[132, 256], 4), HALF),
         "scale" => (transformer::scale(), EXACT),
+        "guide" => (transformer::guide(), ROUNDED),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
     };
     (graph, tolerance)
@@ -96,6 +98,17 @@ fn linear_variant(name: &str) -> (&str, WeightFormat) {
 /// the sums. Of bytes, one may fall to the other side where kernel and twin divide differently.
 const HALF: f32 = 4e-3;
 
+/// The error of an output relative to its largest magnitude, 0 only where it is equal to the bit.
+fn error_of(expected: &[f32], found: &[f32], tolerance: f32) -> f32 {
+    let same = expected.iter().map(|v| v.to_bits()).eq(found.iter().map(|v| v.to_bits()));
+    let error = if same { 0.0 } else { relative_error(expected, found).max(f32::MIN_POSITIVE) };
+    if tolerance != HALF {
+        return error;
+    }
+    // Products are of order one, and so is what rounding them does, however small their sum.
+    error * expected.iter().fold(0.0_f32, |m, v| m.max(v.abs())).min(1.0)
+}
+
 fn every_variant_agrees(checked: bool) {
     let mut parameters = Parameters::default();
     let cases: Vec<_> = variants::ALL.iter().map(|shader| (shader.name, case(shader.name, &mut parameters))).collect();
@@ -115,12 +128,7 @@ fn every_variant_agrees(checked: bool) {
         let mut worst = 0.0_f32;
         for (output, expected) in &expected {
             let found = &found[output];
-            let same = expected.iter().map(|v| v.to_bits()).eq(found.iter().map(|v| v.to_bits()));
-            let mut error = if same { 0.0 } else { relative_error(expected, found).max(f32::MIN_POSITIVE) };
-            if tolerance == HALF {
-                // Products are of order one, and so is what rounding them does, however small their sum.
-                error *= expected.iter().fold(0.0_f32, |m, v| m.max(v.abs())).min(1.0);
-            }
+            let error = error_of(expected, found, tolerance);
             // Rounding of a large logit is a relative error of its exponential.
             let bound = if output.starts_with("large") { 100.0 * tolerance } else { tolerance };
             if error > bound {

@@ -212,3 +212,16 @@ pub(crate) fn scale() -> Graph {
         }
     })
 }
+
+pub(crate) fn guide() -> Graph {
+    graph(|g| {
+        for (i, (rows, cols)) in [(1, 1), (5, 13), (3, 100)].into_iter().enumerate() {
+            let x = g.input(&format!("x {i}"), rows, cols);
+            let y = g.input(&format!("y {i}"), rows, cols);
+            let goal = g.input(&format!("goal {i}"), rows, cols);
+            let gains = g.input(&format!("gains {i}"), 3, rows);
+            g.guide(x, y, (goal, gains.slice(1, 1)), (-0.1, -0.7));
+            g.output(format!("({rows}, {cols})"), y);
+        }
+    })
+}

@@ -116,7 +116,8 @@ impl ModelOptions {
         let tokens = self.tokens(&config);
         let spec = ImageSpec::rgb(self.image[0], self.image[1]);
         let images = vec![spec; config.views.len()];
-        let options = ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: false, taps: false };
+        let options =
+            ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: false, guided: false, taps: false };
         session.prepare(&options, &tokens)?;
         Ok((session, spec))
     }

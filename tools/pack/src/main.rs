@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 use fathom_models::params::{ParamId, Role};
 use fathom_models::weights::Weights;
 
+mod calibrate;
 mod eval;
+mod gpu;
 mod pack;
 
 /// Packs a checkpoint: its weights quantised by a scheme, its other files as they are, and a manifest.

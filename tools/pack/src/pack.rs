@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +12,8 @@ use fathom_models::scheme::Scheme;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::{size, weight_bytes};
+use crate::gpu::GpuArguments;
+use crate::{calibrate, size, weight_bytes};
 
 #[derive(Args)]
 pub(crate) struct Pack {
@@ -29,6 +29,19 @@ pub(crate) struct Pack {
     /// Directory to write. It appears when all of it is there.
     #[arg(long)]
     output: PathBuf,
+    /// Observations (of a Depth Anything, photos) that the model is run on first, on the GPU: its weights are then quantised
+    /// so that its layers compute what they did on these.
+    #[arg(long, num_args = 1.., value_name = "OBSERVATION")]
+    calibrate: Vec<PathBuf>,
+    /// Allow a software driver for it.
+    #[arg(long)]
+    software: bool,
+    /// Part of the adapter's name.
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
+    #[arg(long)]
+    timeout: Option<u64>,
 }
 
 impl Pack {
@@ -40,13 +53,18 @@ impl Pack {
         }
         let scheme = Scheme::open(&self.scheme)?;
         let source = Source::open(&self.model, self.family)?;
+        // Not flattened: clap then cannot tell whether there are arguments or a subcommand.
+        let gpu = GpuArguments { software: self.software, adapter: self.adapter, timeout: self.timeout };
+        let calibration = match self.calibrate.is_empty() {
+            true => None,
+            false => Some(calibrate::run(gpu.open()?, &self.model, &source, &scheme, &self.calibrate)?),
+        };
         let bytes = weight_bytes(source.weights())?;
         let bar = ProgressBar::new(bytes);
         bar.set_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {elapsed}, {eta} to go")?);
         let options = Options {
             scheme: &scheme,
-            importance: &BTreeMap::new(),
-            calibration: "none",
+            calibration: calibration.as_ref(),
             program: concat!("fathom-pack ", env!("CARGO_PKG_VERSION")),
             shard_bytes: pack::SHARD_BYTES,
             cancel: &cancel,

@@ -97,17 +97,26 @@ fn interrupted_packing_leaves_nothing_half_written() {
     assert!(String::from_utf8_lossy(&done.stderr).contains("expected nothing there"));
 }
 
-/// The small random model, with what `fathom init` puts beside it: a tokenizer, and an observation of noise.
+/// The small random model, with an observation in it.
 fn small_model(dir: &Path) -> PathBuf {
+    random::write_checkpoint(dir, &presets::small(), 0).expect("written");
+    observation(dir, "observation.safetensors", 0)
+}
+
+/// An observation of noise for it, in a file of that name.
+fn observation(dir: &Path, name: &str, seed: u64) -> PathBuf {
     let config = presets::small();
-    random::write_checkpoint(dir, &config, 0).expect("written");
-    let observation = dir.join("observation.safetensors");
+    let observation = dir.join(name);
     let bytes = |seed| random::normal(seed, 90 * 120 * 3).iter().map(|v| (128.0 + 40.0 * v) as u8).collect::<Vec<_>>();
-    let images: Vec<(String, Vec<u8>)> =
-        config.views.iter().enumerate().map(|(i, view)| (format!("image.{view}"), bytes(i as u64))).collect();
+    let images: Vec<(String, Vec<u8>)> = config
+        .views
+        .iter()
+        .enumerate()
+        .map(|(i, view)| (format!("image.{view}"), bytes(10 * seed + i as u64)))
+        .collect();
     let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
     let tokens = words(&[1, 31, 62, 93]);
-    let state: Vec<u32> = random::normal(5, 7).iter().map(|v| v.to_bits()).collect();
+    let state: Vec<u32> = random::normal(10 * seed + 5, 7).iter().map(|v| v.to_bits()).collect();
     let state = words(&state);
     let mut views = vec![
         ("tokens", TensorView::new(Dtype::I32, vec![4], &tokens).expect("a tensor")),
@@ -120,16 +129,21 @@ fn small_model(dir: &Path) -> PathBuf {
     observation
 }
 
-fn eval(reference: &Path, packed: &Path, observation: &Path, more: &[&str]) -> Output {
+/// The program on its Vulkan driver.
+fn on_driver() -> Command {
     let program = env!("CARGO_BIN_EXE_fathom-pack");
-    let mut command = match std::env::var("FATHOM_RUN") {
+    match std::env::var("FATHOM_RUN") {
         Ok(wrapper) if !wrapper.is_empty() => {
             let mut command = Command::new(wrapper);
             command.arg(program);
             command
         }
         _ => Command::new(program),
-    };
+    }
+}
+
+fn eval(reference: &Path, packed: &Path, observation: &Path, more: &[&str]) -> Output {
+    let mut command = on_driver();
     command.args(["eval", "--software", "--reference"]).arg(reference).arg("--packed").arg(packed);
     let output = command.arg("--observations").arg(observation).args(more).output().expect("it starts");
     println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -179,4 +193,32 @@ fn eval_reports_and_judges() {
     random::write_checkpoint(&other, &ModelConfig { horizon: 8, ..presets::small() }, 0).expect("written");
     let done = eval(&model, &other, &observation, &[]);
     assert!(String::from_utf8_lossy(&done.stderr).contains("their configurations differ"));
+}
+
+/// What is learnt from some observations makes the error of others smaller, and the manifest tells of it.
+#[test]
+fn calibration_makes_the_error_smaller() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = folder.path().join("model");
+    let seen: Vec<PathBuf> = std::iter::once(small_model(&model)).chain([observation(&model, "b", 1)]).collect();
+    let unseen = observation(folder.path(), "c", 2);
+    let error = |name: &str, calibrate: bool| {
+        let (packed, json) = (folder.path().join(name), folder.path().join(format!("{name}.json")));
+        let mut arguments = vec!["--model", model.to_str().expect("UTF-8"), "--scheme", "w8", "--output"];
+        arguments.push(packed.to_str().expect("UTF-8"));
+        if calibrate {
+            arguments.extend(["--software", "--calibrate"]);
+            arguments.extend(seen.iter().map(|path| path.to_str().expect("UTF-8")));
+        }
+        let done = on_driver().args(arguments).output().expect("it starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let manifest = std::fs::read_to_string(packed.join("manifest.json")).expect("the manifest");
+        assert!(manifest.contains(&format!("\"calibrated\": {calibrate}")), "{manifest}");
+        let done = eval(&model, &packed, &unseen, &["--seeds", "2", "--json", json.to_str().expect("UTF-8")]);
+        assert!(done.status.success());
+        let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the report")).expect("JSON");
+        1.0 - report["worst"].as_f64().expect("a number")
+    };
+    let (without, with) = (error("without", false), error("with", true));
+    assert!(with < 0.6 * without, "1 - cosine: {with:.2e} with, {without:.2e} without");
 }

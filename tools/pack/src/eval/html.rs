@@ -184,14 +184,14 @@ fn plot(out: &mut String, name: &str, steps: &[Errors]) {
         points.collect::<Vec<_>>().join(" ")
     };
     let (name, low, high) = (escape(name), height - bottom, top);
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<figure><figcaption>{name}</figcaption><svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"error of {name}\">\
          <line class=\"axis\" x1=\"{left}\" x2=\"{end}\" y1=\"{low}\" y2=\"{low}\"/>\
          <line class=\"grid\" x1=\"{left}\" x2=\"{end}\" y1=\"{high}\" y2=\"{high}\"/>\
          <text x=\"{left}\" y=\"{label}\">{most:.2e}</text>\
          <text x=\"{left}\" y=\"{under}\">step 1</text><text x=\"{end}\" y=\"{under}\" text-anchor=\"end\">{count}</text>\
-         <polyline class=\"most\" points=\"{largest}\"/><polyline class=\"rms\" points=\"{rms}\"/></svg></figure>\n",
+         <polyline class=\"most\" points=\"{largest}\"/><polyline class=\"rms\" points=\"{rms}\"/></svg></figure>",
         end = width - right,
         label = high - 5.0,
         under = low + 13.0,

@@ -4,12 +4,12 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use fathom::camera::read_picture;
 use fathom::engine::{DepthSession, Inputs, Kernels, Output, Session};
-use fathom::gpu::{AdapterKind, Gpu, GpuOptions};
+use fathom::gpu::{AdapterKind, Gpu};
+use fathom_models::ModelError;
 use fathom_models::families::{Family, Loaded, Origin};
 use fathom_models::image::ImageSpec;
 use fathom_models::manifest::Manifest;
@@ -21,6 +21,7 @@ use fathom_models::weights::Checkpoint;
 use indicatif::ProgressBar;
 
 use self::report::{Collector, Given, Model};
+use crate::gpu::GpuArguments;
 use crate::weight_bytes;
 
 mod html;
@@ -59,18 +60,11 @@ pub(crate) struct Eval {
     /// Write the report as a page with plots.
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Allow a software driver.
-    #[arg(long)]
-    software: bool,
-    /// Part of the adapter's name.
-    #[arg(long)]
-    adapter: Option<String>,
     /// Kernels for the packed model instead of those that suit the adapter.
     #[arg(long)]
     kernels: Option<Kernels>,
-    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
-    #[arg(long)]
-    timeout: Option<u64>,
+    #[command(flatten)]
+    gpu: GpuArguments,
 }
 
 /// What one run gave.
@@ -90,7 +84,7 @@ struct Runs {
 
 impl Eval {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let gpu = self.open()?;
+        let gpu = self.gpu.open()?;
         let (adapter, software) = (gpu.info().to_string(), gpu.info().kind == AdapterKind::Software);
         // All in f32, whatever the weights' format.
         let exact = if software { Kernels::Lanes } else { Kernels::Tiled };
@@ -103,7 +97,7 @@ impl Eval {
         let given = self.given(&source)?;
         let bar = ProgressBar::new(2 * self.observations.len() as u64 * given.seeds);
         let reference = self.runs(gpu, &self.reference, source, Some(exact), &given, &bar)?;
-        let packed = self.runs(self.open()?, &self.packed, packed, self.kernels, &given, &bar)?;
+        let packed = self.runs(self.gpu.open()?, &self.packed, packed, self.kernels, &given, &bar)?;
         bar.finish_and_clear();
 
         let mut collector = Collector::new(given, reference.model, packed.model, adapter, software);
@@ -122,16 +116,6 @@ impl Eval {
             write(path, &html::page(&report))?;
         }
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-
-    fn open(&self) -> Result<Gpu, Box<dyn Error>> {
-        let options = GpuOptions {
-            adapter: self.adapter.clone(),
-            allow_software: self.software,
-            timeout: self.timeout.map(Duration::from_secs),
-            ..GpuOptions::default()
-        };
-        Ok(Gpu::open(&options)?)
     }
 
     /// What is compared, and by which measure.
@@ -178,11 +162,15 @@ impl Eval {
             Source::Policy(loaded) => policy(gpu, dir, *loaded, kernels, &self.observations, given.seeds, bar)?,
             Source::Depth(model, weights) => {
                 let mut session = DepthSession::open(gpu, *model, *weights, kernels)?;
-                let runs = self.observations.iter().map(|file| {
+                let mut runs = Vec::new();
+                for file in &self.observations {
+                    let (spec, bytes) = photo(file)?;
+                    let stages = session.estimate(spec, &bytes, true)?;
+                    let depth = stages.iter().find(|o| o.name == "depth").map(|o| o.values.clone());
+                    let depth = depth.unwrap_or_default();
+                    runs.push(Run { normalized: depth.clone(), actions: depth, stages });
                     bar.inc(1);
-                    photo(&mut session, file)
-                });
-                let runs = runs.collect::<Result<Vec<_>, _>>()?;
+                }
                 (session.kernels(), runs)
             }
         };
@@ -201,9 +189,7 @@ fn policy(
     bar: &ProgressBar,
 ) -> Result<(Kernels, Vec<Run>), Box<dyn Error>> {
     let config = loaded.model.config.clone();
-    let tokenize = |text: &str| Tokenizer::open_for(dir, config.vocab)?.text(config.prompt, text);
-    let read = |file: &PathBuf| Observation::read(file, &loaded, 0, tokenize);
-    let observations = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let observations = files.iter().map(|file| observation(dir, &loaded, file)).collect::<Result<Vec<_>, _>>()?;
     let mut session = Session::open_with(gpu, loaded, kernels)?;
     let mut runs = Vec::new();
     for observation in &observations {
@@ -225,23 +211,24 @@ fn policy(
     Ok((session.kernels(), runs))
 }
 
-/// A picture, or a safetensors file with `image`.
-fn photo(session: &mut DepthSession, file: &Path) -> Result<Run, Box<dyn Error>> {
-    let (spec, bytes) = if file.extension().is_some_and(|e| e == "safetensors") {
-        let tensors = Checkpoint::open(file)?;
-        match (tensors.shape("image"), tensors.tensor("image")) {
-            (Some([height, width, 3]), Some((_, bytes))) => (ImageSpec::rgb(*width, *height), bytes.to_vec()),
-            (shape, _) => {
-                return Err(format!("{}: image: expected [height, width, 3], found {shape:?}", file.display()).into());
-            }
-        }
-    } else {
+/// The observation in `file` for the model in `dir`.
+pub(crate) fn observation(dir: &Path, loaded: &Loaded, file: &Path) -> Result<Observation, ModelError> {
+    let config = &loaded.model.config;
+    let tokenize = |text: &str| Tokenizer::open_for(dir, config.vocab)?.text(config.prompt, text);
+    Observation::read(file, loaded, 0, tokenize)
+}
+
+/// A picture, or the `image` of a safetensors file.
+pub(crate) fn photo(file: &Path) -> Result<(ImageSpec, Vec<u8>), Box<dyn Error>> {
+    if file.extension().is_none_or(|e| e != "safetensors") {
         let picture = read_picture(file)?;
-        (picture.spec(), picture.data)
-    };
-    let stages = session.estimate(spec, &bytes, true)?;
-    let depth = stages.iter().find(|o| o.name == "depth").map(|o| o.values.clone()).unwrap_or_default();
-    Ok(Run { normalized: depth.clone(), actions: depth, stages })
+        return Ok((picture.spec(), picture.data));
+    }
+    let tensors = Checkpoint::open(file)?;
+    match (tensors.shape("image"), tensors.tensor("image")) {
+        (Some([height, width, 3]), Some((_, bytes))) => Ok((ImageSpec::rgb(*width, *height), bytes.to_vec())),
+        (shape, _) => Err(format!("{}: image: expected [height, width, 3], found {shape:?}", file.display()).into()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {

@@ -1,0 +1,350 @@
+//! From the model's chunks to the steps that the controller follows, as a pure function of the controller's own count.
+//!
+//! Every step that the controller consumes has a number, its *count*. A chunk's step 0 has the count that the controller
+//! had when the images were taken, so that chunks lie on one grid whatever the model's delay is: the delay of an
+//! inference is the steps consumed since, not a time. While the controller consumes nothing, the count stands still.
+//! All times are the controller's clock in microseconds; nothing here knows another.
+
+use std::collections::VecDeque;
+
+use fathom_models::guidance::{Guide, Schedule};
+use firmware_bridge::message::Progress;
+use serde::Deserialize;
+
+mod ensemble;
+pub mod smoothness;
+
+use ensemble::Ensemble;
+
+/// Delays that the next one is guessed from.
+const DELAYS: usize = 10;
+/// Reports of the controller that are kept, 5 s of its fastest telemetry.
+const REPORTS: usize = 1024;
+
+/// How a chunk follows the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Policy {
+    /// The newer chunk replaces the older one.
+    #[default]
+    Replace,
+    /// Each step is the mean of all chunks that have it, weighted by `exp(−decay · n)`, the oldest having n = 0.
+    Ensemble {
+        /// 0: all alike; negative: the newer, the more.
+        #[serde(default = "ensemble_decay")]
+        decay: f32,
+    },
+    /// Real-time chunking: the flow is drawn towards what is left of the chunk before.
+    Rtc {
+        /// Steps from the one that the controller is at to the first that is free, lerobot's `execution_horizon`.
+        #[serde(default = "rtc_horizon")]
+        horizon: usize,
+        /// How the weight falls.
+        #[serde(default)]
+        schedule: Schedule,
+        /// Bound on a flow step's share, lerobot's `max_guidance_weight`.
+        #[serde(default = "rtc_most")]
+        max_guidance: f32,
+    },
+}
+
+fn ensemble_decay() -> f32 {
+    0.01
+}
+
+fn rtc_horizon() -> usize {
+    10
+}
+
+fn rtc_most() -> f32 {
+    10.0
+}
+
+/// What a planner goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How a chunk follows the one before.
+    pub policy: Policy,
+    /// Joints of a step.
+    pub joints: usize,
+    /// Steps of the model's chunk.
+    pub horizon: usize,
+    /// Steps of a chunk that are sent, from its step 0; at most `horizon`.
+    pub execution_horizon: usize,
+    /// Steps of a chunk that are consumed before the next inference begins.
+    pub replan_steps: u64,
+    /// Time between steps.
+    pub period_us: u32,
+    /// No step is followed later than this long after the images were taken.
+    pub validity_us: u64,
+}
+
+/// What an inference begins from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Look {
+    /// The count when the images were taken.
+    pub count: u64,
+    /// When that was.
+    pub image_us: u64,
+    /// Whether a chunk was being followed.
+    pub following: bool,
+    /// What the chunk is drawn towards.
+    pub guide: Option<Guide>,
+}
+
+/// A chunk to send.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Planned {
+    /// Its name.
+    pub id: u32,
+    /// Count of its step 0.
+    pub base: u64,
+    /// Steps that are over.
+    pub delay: u64,
+    /// Controller time of its step 0.
+    pub start_us: u64,
+    /// No step is followed later than this long after the start.
+    pub validity_us: u32,
+    /// `(execution_horizon, joints)`
+    pub positions: Vec<f32>,
+}
+
+/// Why a chunk is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Late {
+    /// The controller consumed as many steps as the chunk has.
+    #[error("all its {steps} steps are over: {delay} were consumed since the images were taken")]
+    Over {
+        /// Steps consumed since the images were taken.
+        delay: u64,
+        /// Steps of the chunk.
+        steps: u64,
+    },
+    /// Its images are too old.
+    #[error("its images are {age_ms} ms old, and steps are valid for {validity_ms} ms")]
+    Old {
+        /// Age of the images.
+        age_ms: u64,
+        /// How long steps are valid after their images.
+        validity_ms: u64,
+    },
+}
+
+/// The chunk that the controller follows.
+#[derive(Debug)]
+struct Followed {
+    chunk: Planned,
+    /// Count from which on it was followed.
+    taken: u64,
+    /// Whether the controller reported it.
+    seen: bool,
+}
+
+/// Plans chunks.
+#[derive(Debug)]
+pub struct Planner {
+    rules: Rules,
+    next_id: u32,
+    count: u64,
+    followed: Option<Followed>,
+    /// Name and base of the chunk before: reports on their way may still be of it.
+    before: Option<(u32, u64)>,
+    pending: Option<Planned>,
+    /// Counts by controller time, in order.
+    reports: VecDeque<(u64, u64)>,
+    delays: VecDeque<u64>,
+    ensemble: Ensemble,
+}
+
+impl Planner {
+    /// Nothing is followed yet.
+    pub fn new(rules: Rules) -> Planner {
+        let decay = if let Policy::Ensemble { decay } = rules.policy { decay } else { 0.0 };
+        Planner {
+            ensemble: Ensemble::new(rules.joints, decay),
+            rules,
+            next_id: 1,
+            count: 0,
+            followed: None,
+            before: None,
+            pending: None,
+            reports: VecDeque::with_capacity(REPORTS),
+            delays: VecDeque::with_capacity(DELAYS),
+        }
+    }
+
+    /// Steps that the controller consumed.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether the controller follows a chunk.
+    pub fn following(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// The controller reported where it was at `at_us`, and whether it follows a chunk.
+    pub fn heard(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
+        match (progress, &mut self.followed) {
+            (Some(progress), _) if self.pending.as_ref().is_some_and(|p| p.id == progress.chunk) => {
+                // Its acknowledgement was lost.
+                self.take_over(u64::from(progress.consumed));
+                self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.consumed));
+            }
+            (Some(progress), Some(followed)) if followed.chunk.id == progress.chunk => {
+                followed.seen = true;
+                self.count = self.count.max(followed.chunk.base + u64::from(progress.consumed));
+                if !active {
+                    self.rest();
+                }
+            }
+            (Some(progress), _) if self.before.is_some_and(|(id, _)| id == progress.chunk) => {
+                self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.consumed));
+            }
+            // One that was not reported yet may not have begun.
+            (None, Some(followed)) if followed.seen => self.rest(),
+            _ => {}
+        }
+        if self.reports.len() == REPORTS {
+            self.reports.pop_front();
+        }
+        self.reports.push_back((at_us, self.count));
+    }
+
+    fn rest(&mut self) {
+        if let Some(Followed { chunk, .. }) = self.followed.take() {
+            self.before = Some((chunk.id, chunk.base));
+        }
+    }
+
+    fn base_of(&self, id: u32) -> u64 {
+        match (&self.followed, self.before) {
+            (Some(followed), _) if followed.chunk.id == id => followed.chunk.base,
+            (_, Some((before, base))) if before == id => base,
+            _ => self.count,
+        }
+    }
+
+    fn steps(&self) -> u64 {
+        self.rules.execution_horizon as u64
+    }
+
+    /// Whether the next inference is due.
+    pub fn wants(&self) -> bool {
+        let consumed = self.followed.as_ref().map(|f| self.count.saturating_sub(f.taken));
+        self.pending.is_none() && consumed.is_none_or(|steps| steps >= self.rules.replan_steps)
+    }
+
+    /// What an inference of images that were taken at `image_us` begins from.
+    pub fn look(&self, image_us: u64) -> Look {
+        let known = self.reports.partition_point(|(at_us, _)| *at_us <= image_us);
+        // Images older than all reports: what the oldest says, which is where all began.
+        let report = self.reports.get(known.saturating_sub(1)).or(self.reports.front());
+        let count = report.map_or(self.count, |(_, count)| *count);
+        let guide = match (self.rules.policy, &self.followed) {
+            (Policy::Rtc { horizon, schedule, max_guidance }, Some(followed)) => {
+                let over = count.saturating_sub(followed.chunk.base) as usize * self.rules.joints;
+                let left = followed.chunk.positions.get(over..).unwrap_or_default().to_vec();
+                let guide = Guide { left, delay: self.expected_delay(), horizon, schedule, most: max_guidance };
+                Some(guide).filter(|g| !g.left.is_empty())
+            }
+            _ => None,
+        };
+        Look { count, image_us, following: self.followed.is_some(), guide }
+    }
+
+    /// Steps that cannot change any more when the chunk of an inference that begins now is there: the longest of the last
+    /// delays, and the step that is being reached then. Until one was counted, half of what is sent.
+    fn expected_delay(&self) -> usize {
+        let longest = self.delays.iter().max().map(|d| *d as usize + 1);
+        longest.unwrap_or(self.rules.execution_horizon.div_ceil(2))
+    }
+
+    /// The chunk to send at `now_us` for what the model made of a look: `actions (horizon, joints)`, the robot's own.
+    ///
+    /// # Errors
+    /// [`Late`] when nothing of it may be followed any more.
+    pub fn plan(&mut self, look: &Look, actions: &[f32], now_us: u64) -> Result<Planned, Late> {
+        let Rules { joints, period_us, validity_us, .. } = self.rules;
+        let (steps, period) = (self.steps(), u64::from(period_us));
+        let delay = self.count.saturating_sub(look.count);
+        if look.following {
+            if self.delays.len() == DELAYS {
+                self.delays.pop_front();
+            }
+            self.delays.push_back(delay);
+        }
+        if self.followed.is_none() {
+            // What was meant for steps that were never followed says nothing of those to come.
+            self.ensemble.forget();
+        }
+        if delay >= steps {
+            return Err(Late::Over { delay, steps });
+        }
+        // On the grid of the chunk being followed, or with the step that is due now.
+        let start_us = match &self.followed {
+            Some(Followed { chunk, .. }) => {
+                let ahead = look.count as i64 - chunk.base as i64;
+                chunk.start_us.saturating_add_signed(ahead.saturating_mul(period as i64))
+            }
+            None => now_us.saturating_sub(delay * period),
+        };
+        let over_us = look.image_us.saturating_add(validity_us);
+        let rest_us = over_us.saturating_sub(start_us.max(1)).min(steps * period);
+        if start_us.saturating_add(rest_us) <= now_us {
+            let age_ms = now_us.saturating_sub(look.image_us) / 1000;
+            return Err(Late::Old { age_ms, validity_ms: validity_us / 1000 });
+        }
+        let mut positions = actions.get(..steps as usize * joints).unwrap_or(actions).to_vec();
+        if let Policy::Ensemble { .. } = self.rules.policy {
+            positions = self.ensemble.mean(look.count, actions, steps as usize);
+        }
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        let validity_us = u32::try_from(rest_us).unwrap_or(u32::MAX);
+        let planned = Planned { id, base: look.count, delay, start_us, validity_us, positions };
+        self.pending = Some(planned.clone());
+        Ok(planned)
+    }
+
+    /// What was planned and not yet obeyed.
+    pub fn pending(&self) -> Option<&Planned> {
+        self.pending.as_ref()
+    }
+
+    /// The positions of what was planned were limited before they were sent.
+    pub fn limited(&mut self, positions: &[f32]) {
+        if let Some(pending) = &mut self.pending {
+            positions.clone_into(&mut pending.positions);
+        }
+    }
+
+    /// The controller obeyed the chunk; it follows it from `first_step` on.
+    pub fn obeyed(&mut self, id: u32, first_step: u16) {
+        if self.pending.as_ref().is_some_and(|p| p.id == id) {
+            self.take_over(first_step.into());
+        }
+    }
+
+    fn take_over(&mut self, first_step: u64) {
+        let Some(chunk) = self.pending.take() else { return };
+        self.rest();
+        let taken = chunk.base + first_step;
+        self.followed = Some(Followed { chunk, taken, seen: false });
+    }
+
+    /// The controller refused what was planned, or it can no longer be obeyed.
+    pub fn refused(&mut self) {
+        self.pending = None;
+    }
+
+    /// The controller was told to rest, or is another one: it follows nothing.
+    pub fn forget(&mut self) {
+        self.rest();
+        self.pending = None;
+        self.ensemble.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use fathom::record::{Replay as Player, Replayed, Stages, stages_of};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use super::gpu::GpuArguments;
+
+/// Infers a recorded run again: the same bits on the same adapter, else the differences, stage by stage.
+#[derive(Args)]
+pub(crate) struct Replay {
+    /// A recording of `fathom run --record`: a file, or a folder of them.
+    recording: PathBuf,
+    /// Directory of the checkpoint, where it is not where it was.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Only the inference of this number.
+    #[arg(long)]
+    number: Option<u32>,
+    /// Write every stage's tensors of the first inference that is replayed: safetensors, for `--against` elsewhere.
+    #[arg(long)]
+    stages: Option<PathBuf>,
+    /// Compare the stages with those that `--stages` wrote on another adapter or by another build.
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// Largest difference of an action, in the robot's units, that is no failure.
+    #[arg(long, default_value_t = 0.0)]
+    tolerance: f32,
+    #[command(flatten)]
+    gpu: GpuArguments,
+}
+
+impl Replay {
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        let player = Player {
+            model: self.model.clone(),
+            gpu: self.gpu.options(false),
+            kernels: self.gpu.kernels,
+            number: self.number,
+            stages: self.stages.is_some() || self.against.is_some(),
+        };
+        let mut replayed = player.run(&self.recording)?;
+        let note = &replayed.note;
+        println!("recorded on {} ({}), kernels {}", note.adapter, note.driver, note.kernels);
+        println!("replayed on {}, kernels {}", replayed.adapter, replayed.kernels);
+        let different: Vec<_> = replayed.differences.iter().filter(|d| !d.identical).collect();
+        for d in &different {
+            println!("inference {}: differs, an action by at most {:e}", d.number, d.largest);
+        }
+        let (count, same) = (replayed.differences.len(), replayed.differences.len() - different.len());
+        println!("{count} inferences, {same} bit-identical");
+        let worst = different.iter().map(|d| d.largest).fold(0.0, f32::max);
+        if replayed.stages.is_none()
+            && let Some(first) = different.first()
+        {
+            let again = Player { number: Some(first.number), stages: true, ..player };
+            replayed = Replayed { differences: Vec::new(), ..again.run(&self.recording)? };
+        }
+        self.stages_told(&replayed)?;
+        if count == 0 {
+            return Err("the recording has no inference with its images and its result".into());
+        }
+        if worst > self.tolerance || (self.tolerance == 0.0 && same < count) {
+            return Err(format!("{} of {count} inferences differ, an action by up to {worst:e}", count - same).into());
+        }
+        Ok(())
+    }
+
+    fn stages_told(&self, replayed: &Replayed) -> Result<(), Box<dyn Error>> {
+        let Some((number, stages)) = &replayed.stages else { return Ok(()) };
+        if let Some(path) = &self.stages {
+            let named = |(name, values): &(String, Vec<f32>)| (format!("{number}/{name}"), values.clone());
+            let tensors: BTreeMap<String, Vec<f32>> = stages.iter().map(named).collect();
+            let views = tensors
+                .iter()
+                .map(|(name, values)| {
+                    Ok((name, TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values))?))
+                })
+                .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+            safetensors::serialize_to_file(views, None, path).map_err(|e| format!("{}: {e}", path.display()))?;
+            println!("{} stages of inference {number} written to {}", stages.len(), path.display());
+        }
+        let (expected, place) = match &self.against {
+            Some(path) => (read(path, *number)?, path.display().to_string()),
+            None => match &replayed.twins {
+                Some(twins) => (twins.clone(), "the CPU twins".to_owned()),
+                None => return Ok(()),
+            },
+        };
+        println!("inference {number}, difference of each stage from {place}, relative to its largest value:");
+        for (name, error) in stages_of(&expected, stages) {
+            println!("  {name:32} {error:9.2e}");
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path, number: u32) -> Result<Stages, Box<dyn Error>> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+    let of_it = |name: &str| name.strip_prefix(&format!("{number}/")).map(str::to_owned);
+    let stages: Stages = file
+        .tensors()
+        .iter()
+        .filter_map(|(name, view)| Some((of_it(name)?, bytemuck::pod_collect_to_vec(view.data()))))
+        .collect();
+    if stages.is_empty() {
+        return Err(format!("{}: expected stages of inference {number}, found none", path.display()).into());
+    }
+    Ok(stages)
+}

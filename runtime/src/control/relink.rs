@@ -1,0 +1,98 @@
+//! The line to the controller: opening it, and opening it again on a thread of its own while the loop ticks on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::fault::Faults;
+use crate::link::{Link, LinkError};
+
+/// How long a controller may take for its hello.
+const HELLO: Duration = Duration::from_secs(5);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How the line is opened.
+#[derive(Clone, Debug)]
+pub(super) struct Opener {
+    pub(super) device: String,
+    pub(super) baud: u32,
+    /// The controller's joints in its order.
+    pub(super) joints: Vec<String>,
+    /// Time without a good frame after which the controller counts as silent; the link's own if not given.
+    pub(super) silence: Option<Duration>,
+    pub(super) faults: Faults,
+}
+
+impl Opener {
+    /// Opens the line and checks who is there.
+    pub(super) fn open(&self) -> Result<Link, LinkError> {
+        let mut link = Link::open_with_faults(&self.device, self.baud, &self.faults)?;
+        if let Some(silence) = self.silence {
+            link.set_silence(silence);
+        }
+        link.hello(&self.joints, HELLO)?;
+        Ok(link)
+    }
+
+    /// Closes `lost` and opens the line again, as often as it takes.
+    pub(super) fn reopen(&self, lost: Link) -> std::io::Result<Reopening> {
+        let (sender, opened) = sync_channel(1);
+        let exit = Arc::new(AtomicBool::new(false));
+        let (opener, stop) = (self.clone(), Arc::clone(&exit));
+        let thread = thread::Builder::new().name("link-open".into()).spawn(move || {
+            // A node that is still open when the device comes back gets another name.
+            drop(lost);
+            let mut told = String::new();
+            while !stop.load(Ordering::Relaxed) {
+                match opener.open() {
+                    Ok(link) => {
+                        // Nobody waits for it any more: it closes.
+                        let _ = sender.send(link);
+                        return;
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        if error != told {
+                            tracing::warn!(error, "the line does not open yet");
+                            told = error;
+                        }
+                    }
+                }
+                thread::sleep(PAUSE);
+            }
+        })?;
+        Ok(Reopening { opened, exit, thread: Some(thread) })
+    }
+}
+
+/// A line that is being opened.
+#[derive(Debug)]
+pub(super) struct Reopening {
+    opened: Receiver<Link>,
+    exit: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reopening {
+    /// The line, when it is open. `Err` when the thread is gone without one.
+    pub(super) fn poll(&self) -> Result<Option<Link>, ()> {
+        match self.opened.try_recv() {
+            Ok(link) => Ok(Some(link)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(()),
+        }
+    }
+}
+
+impl Drop for Reopening {
+    fn drop(&mut self) {
+        self.exit.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends with its hello, at most; a panic was already printed.
+            let _ = thread.join();
+        }
+    }
+}

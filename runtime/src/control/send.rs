@@ -1,0 +1,198 @@
+//! Asking the model, and sending what it answers.
+
+use firmware_bridge::message::Interpolation;
+
+use super::core::{Event, State};
+use super::robot::RunError;
+use super::run::{Line, Loop, Sight};
+use super::thinker::Reply;
+use super::worker::Thought;
+use crate::action::Planned;
+use crate::camera::Image;
+use crate::clock::{NS_PER_S, monotonic_ns};
+use crate::link::{ActionChunk, ClockOffset, Start};
+use crate::telemetry::{Track, stage};
+
+/// A chunk without a verdict is sent again after this long, and after twice its time on the line.
+const AGAIN_NS: u64 = 10_000_000;
+
+/// A chunk on its way to the controller.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) id: u32,
+    /// Of each time that it was sent.
+    pub(super) sequences: Vec<u32>,
+    /// Number of its observation.
+    pub(super) number: u32,
+    /// Exposure of the oldest image.
+    pub(super) stamp_ns: u64,
+    /// When it was sent first, and last.
+    pub(super) sent_ns: u64,
+    pub(super) again_ns: u64,
+}
+
+impl Loop {
+    pub(super) fn clock(&self) -> Option<ClockOffset> {
+        match &self.line {
+            Line::Open(link) => link.clock(),
+            Line::Opening(_) | Line::Gone => None,
+        }
+    }
+
+    /// Shows the model what there is, if it is free.
+    pub(super) fn ask(&mut self, now: u64) {
+        let Some(mut request) = self.spare.take() else { return };
+        request.images.resize_with(self.feeds.len(), Image::default);
+        for (feed, image) in self.feeds.iter().zip(&mut request.images) {
+            feed.newest(image);
+        }
+        let stamp_ns = request.images.iter().map(|i| i.stamp_ns).min().unwrap_or(now);
+        // Without the controller's clock there is no telling which step the images show.
+        self.looking = self.clock().map(|clock| self.planner.look(clock.to_controller_us(stamp_ns)));
+        request.guide = self.looking.as_ref().and_then(|look| look.guide.clone());
+        request.state.clone_from(&self.controller.measured);
+        request.seed = self.next_seed;
+        request.asked_ns = now;
+        self.next_seed += 1;
+        self.asked += 1;
+        request.number = self.asked;
+        // A worker that is gone shows in the next poll.
+        self.worker.ask(request);
+    }
+
+    /// Takes what the model says, if it says something.
+    pub(super) fn think(&mut self) -> Result<(), RunError> {
+        match self.worker.poll() {
+            Ok(None) => Ok(()),
+            Ok(Some(Thought::Done(reply))) => self.replied(*reply),
+            Ok(Some(Thought::Lost { detail, request })) => {
+                self.spare = Some(*request);
+                self.model_lost = true;
+                tracing::warn!(detail, "the GPU is lost: it is opened again");
+                self.failed(Event::ModelLost, detail)
+            }
+            Ok(Some(Thought::Back)) => {
+                self.model_lost = false;
+                tracing::info!("the model is on a GPU again");
+                Ok(())
+            }
+            Ok(Some(Thought::Failed(error))) => self.failed(Event::InferenceFailed, error),
+            Err(()) => self.failed(Event::InferenceFailed, "the inference thread ended".to_owned()),
+        }
+    }
+
+    fn replied(&mut self, mut reply: Reply) -> Result<(), RunError> {
+        let warming = self.state == State::Warm;
+        match warming {
+            true => self.recorder.span(Track::Path, stage::COLD, 0, reply.started_ns, reply.inferred_ns),
+            false => self.record(&reply),
+        }
+        if let Some(tape) = &self.tape {
+            tape.inference(&reply);
+        }
+        if self.state == State::Active && !self.config.control.dry_run {
+            self.plan(&reply)?;
+        }
+        self.scenery.depth = std::mem::take(&mut reply.depth);
+        self.spare = Some(reply.request);
+        if warming { self.happened(Event::Warmed) } else { Ok(()) }
+    }
+
+    fn plan(&mut self, reply: &Reply) -> Result<(), RunError> {
+        let began_ns = monotonic_ns();
+        let (Some(look), Some(clock)) = (self.looking.take(), self.clock()) else { return Ok(()) };
+        let planned = match self.planner.plan(&look, &reply.actions, clock.to_controller_us(began_ns)) {
+            Ok(planned) => planned,
+            Err(late) => {
+                self.late += 1;
+                tracing::warn!(number = reply.request.number, reason = %late, "a chunk is not sent");
+                return Ok(());
+            }
+        };
+        let mut positions = planned.positions;
+        for (value, joint) in positions.iter_mut().zip(self.controller.limits.as_slice().iter().cycle()) {
+            *value = value.clamp(joint.min, joint.max);
+        }
+        self.planner.limited(&positions);
+        let planned = Planned { positions, ..planned };
+        let limited_ns = monotonic_ns();
+        let number = reply.request.number;
+        let stamp_ns = reply.request.images.iter().map(|i| i.stamp_ns).min().unwrap_or(began_ns);
+        let sequence = self.send(&planned)?;
+        let sent_ns = monotonic_ns();
+        if let Some(tape) = &self.tape {
+            tape.chunk(&planned, number, stamp_ns, sent_ns);
+        }
+        let until_us = planned.start_us + u64::from(planned.validity_us);
+        self.show(|| Sight::Sent { id: planned.id, positions: planned.positions.clone(), until_us });
+        let r = &mut self.recorder;
+        r.span(Track::Control, stage::MERGE, number, began_ns, limited_ns);
+        r.span(Track::Control, stage::WRITE, number, limited_ns, sent_ns);
+        if let Some(last_ns) = self.last_chunk_ns.replace(sent_ns) {
+            r.span(Track::Path, stage::PERIOD, 0, last_ns, sent_ns);
+        }
+        if self.state == State::Active {
+            let sequences = sequence.into_iter().collect();
+            self.outgoing = Some(Outgoing { id: planned.id, sequences, number, stamp_ns, sent_ns, again_ns: sent_ns });
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, planned: &Planned) -> Result<Option<u32>, RunError> {
+        let period_us = (1e6 / self.config.control.action_rate_hz) as u32;
+        let chunk = ActionChunk {
+            id: planned.id,
+            start: Start::ControllerUs(planned.start_us),
+            period_us,
+            validity_us: planned.validity_us,
+            interpolation: Interpolation::Linear,
+            positions: &planned.positions,
+        };
+        self.tell(|link| link.send_chunk(&chunk))
+    }
+
+    /// Sends a chunk again that has no verdict yet, until its time is over: the line may have lost it, or the verdict.
+    pub(super) fn send_again(&mut self, now: u64) -> Result<(), RunError> {
+        let bits = self.planner.pending().map_or(0, |p| (p.positions.len() as u64 * 4 + 64) * 10);
+        let on_line_ns = bits * NS_PER_S / u64::from(self.config.link.baud.max(1));
+        let wait_ns = AGAIN_NS.max(2 * on_line_ns);
+        let Some(mut outgoing) = self.outgoing.take_if(|o| now.saturating_sub(o.again_ns) >= wait_ns) else {
+            return Ok(());
+        };
+        let Some(planned) = self.planner.pending().filter(|p| p.id == outgoing.id).cloned() else {
+            // A report stood for its verdict.
+            self.chunks += 1;
+            self.first_action_ns.get_or_insert(now.saturating_sub(self.started_ns));
+            return Ok(());
+        };
+        let over_us = planned.start_us + u64::from(planned.validity_us);
+        if self.clock().is_some_and(|clock| clock.to_controller_us(now) >= over_us) {
+            tracing::warn!(number = outgoing.number, tries = outgoing.sequences.len(), "a chunk never arrived");
+            self.planner.refused();
+            return Ok(());
+        }
+        outgoing.again_ns = now;
+        let sequence = self.send(&planned)?;
+        outgoing.sequences.extend(sequence);
+        if self.state == State::Active {
+            self.outgoing = Some(outgoing);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, reply: &Reply) {
+        let request = &reply.request;
+        let (r, n) = (&mut self.recorder, request.number);
+        let oldest = request.images.iter().enumerate().min_by_key(|(_, i)| i.stamp_ns);
+        let Some((index, oldest)) = oldest else { return };
+        for (view, image) in request.images.iter().enumerate().filter(|(view, _)| *view != index) {
+            r.detail(Track::Camera(view as u8), stage::CAPTURE, n, image.stamp_ns, image.dequeued_ns);
+        }
+        r.span(Track::Camera(index as u8), stage::CAPTURE, n, oldest.stamp_ns, oldest.dequeued_ns);
+        r.span(Track::Control, stage::WAIT, n, oldest.dequeued_ns, request.asked_ns);
+        r.span(Track::Inference, stage::HANDOVER, n, request.asked_ns, reply.started_ns);
+        r.inference(&reply.gpu, n, reply.started_ns, reply.inferred_ns);
+        r.span(Track::Inference, stage::UNNORMALISE, n, reply.inferred_ns, reply.finished_ns);
+        r.span(Track::Control, stage::COLLECT, n, reply.finished_ns, monotonic_ns());
+    }
+}

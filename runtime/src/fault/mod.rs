@@ -1,0 +1,139 @@
+//! Faults on purpose: what a robot's cameras, line, GPU, clock and disk do when they fail, brought about on demand.
+//!
+//! [`Faults`] is shared by the wrappers; without a fault nothing is wrapped. Times count from when the loop became
+//! active for the first time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::clock::NS_PER_S;
+
+mod camera;
+mod line;
+mod spec;
+
+pub(crate) use camera::FaultyCamera;
+pub(crate) use line::{FaultyReader, FaultyWriter};
+pub use spec::{Kind, Spec, SpecError};
+
+/// Where a fault is.
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const OVER: u8 = 2;
+
+#[derive(Debug, Default)]
+struct Inner {
+    specs: Vec<(Spec, AtomicU8)>,
+    /// When the loop became active, CLOCK_MONOTONIC without jumps; 0 before.
+    epoch_ns: AtomicU64,
+}
+
+/// The faults of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    inner: Arc<Inner>,
+}
+
+impl Faults {
+    /// These faults.
+    pub fn new(specs: Vec<Spec>) -> Faults {
+        let specs = specs.into_iter().map(|spec| (spec, AtomicU8::new(WAITING))).collect();
+        Faults { inner: Arc::new(Inner { specs, epoch_ns: AtomicU64::new(0) }) }
+    }
+
+    /// Whether there is one of these kinds at all.
+    pub(crate) fn any(&self, kinds: impl Fn(Kind) -> bool) -> bool {
+        self.inner.specs.iter().any(|(spec, _)| kinds(spec.kind))
+    }
+
+    /// Whether one is of a camera.
+    pub(crate) fn any_of_camera(&self) -> bool {
+        self.any(|k| matches!(k, Kind::CameraStall | Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraUnplug))
+    }
+
+    /// Whether one is of the line.
+    pub(crate) fn any_of_line(&self) -> bool {
+        self.any(|k| matches!(k, Kind::SerialFlip | Kind::SerialLoss | Kind::SerialDelay | Kind::SerialUnplug))
+    }
+
+    /// The loop became active: times count from here.
+    pub(crate) fn begin(&self) {
+        let _ = self.inner.epoch_ns.compare_exchange(0, real_ns().max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Says which faults begin and end.
+    pub(crate) fn tell(&self) {
+        for (spec, said) in &self.inner.specs {
+            let (is, was) = (self.phase(spec), said.load(Ordering::Relaxed));
+            if spec.kind.is_instant() || is == was {
+                continue;
+            }
+            said.store(is, Ordering::Relaxed);
+            match is {
+                BEGUN => tracing::warn!(fault = %spec, "fault begins"),
+                _ => tracing::warn!(fault = %spec, "fault ends"),
+            }
+        }
+    }
+
+    fn phase(&self, spec: &Spec) -> u8 {
+        let epoch_ns = self.inner.epoch_ns.load(Ordering::Relaxed);
+        if epoch_ns == 0 {
+            return WAITING;
+        }
+        let since_s = real_ns().saturating_sub(epoch_ns) as f64 / NS_PER_S as f64;
+        match spec.for_s {
+            _ if since_s < spec.at_s => WAITING,
+            Some(for_s) if since_s >= spec.at_s + for_s => OVER,
+            _ => BEGUN,
+        }
+    }
+
+    /// The value of a fault of this kind, and this camera, that is going on.
+    pub(crate) fn now(&self, kind: Kind, view: Option<&str>) -> Option<f64> {
+        let mut fitting = self.inner.specs.iter().filter(|(spec, _)| {
+            let here = view.is_none() || spec.view.is_none() || spec.view.as_deref() == view;
+            spec.kind == kind && here && self.phase(spec) == BEGUN
+        });
+        fitting.next().map(|(spec, _)| spec.value)
+    }
+
+    /// The value of a fault of this kind that happens now, once.
+    pub(crate) fn once(&self, kind: Kind) -> Option<f64> {
+        let due = |(spec, said): &&(Spec, AtomicU8)| {
+            spec.kind == kind && self.phase(spec) != WAITING && said.swap(OVER, Ordering::Relaxed) == WAITING
+        };
+        let (spec, _) = self.inner.specs.iter().find(due)?;
+        tracing::warn!(fault = %spec, "fault happens");
+        Some(spec.value)
+    }
+}
+
+/// CLOCK_MONOTONIC as the kernel has it: a fault of the clock does not move the faults themselves.
+fn real_ns() -> u64 {
+    crate::clock::kernel_ns()
+}
+
+/// Random numbers of a fault: xorshift, the same in each run.
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: &str) -> Dice {
+        let hash =
+            seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        Dice(hash | 1)
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Whether something of this share happens.
+    fn hits(&mut self, share: f64) -> bool {
+        ((self.roll() >> 11) as f64 / (1_u64 << 53) as f64) < share
+    }
+}

@@ -1,0 +1,189 @@
+//! `--fault SPEC`: what goes wrong, when and for how long.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A camera gives nothing.
+    CameraStall,
+    /// Images are lost; the value is their share.
+    CameraDrop,
+    /// Images come with half of their bytes; the value is their share.
+    CameraCorrupt,
+    /// A camera is unplugged.
+    CameraUnplug,
+    /// Bytes of the line have one bit turned, both ways; the value is their share.
+    SerialFlip,
+    /// Bytes of the line are lost, both ways; the value is their share.
+    SerialLoss,
+    /// Bytes of the line are late, both ways; the value is seconds.
+    SerialDelay,
+    /// The line is unplugged.
+    SerialUnplug,
+    /// The simulated controller restarts.
+    ControllerReset,
+    /// An inference takes longer; the value is seconds.
+    SlowGpu,
+    /// The GPU is lost.
+    DeviceLost,
+    /// The host's clock jumps; the value is seconds.
+    ClockJump,
+    /// No space is left for the recording.
+    DiskFull,
+}
+
+impl Kind {
+    /// All kinds, with their names and, where they have a value, the one that serves without.
+    pub const ALL: [(Kind, &'static str, Option<f64>); 13] = [
+        (Kind::CameraStall, "camera-stall", None),
+        (Kind::CameraDrop, "camera-drop", Some(0.5)),
+        (Kind::CameraCorrupt, "camera-corrupt", Some(1.0)),
+        (Kind::CameraUnplug, "camera-unplug", None),
+        (Kind::SerialFlip, "serial-flip", Some(0.01)),
+        (Kind::SerialLoss, "serial-loss", Some(0.01)),
+        (Kind::SerialDelay, "serial-delay", Some(0.1)),
+        (Kind::SerialUnplug, "serial-unplug", None),
+        (Kind::ControllerReset, "controller-reset", None),
+        (Kind::SlowGpu, "slow-gpu", Some(1.0)),
+        (Kind::DeviceLost, "device-lost", None),
+        (Kind::ClockJump, "clock-jump", Some(2.0)),
+        (Kind::DiskFull, "disk-full", None),
+    ];
+
+    /// Whether it is over as soon as it happened.
+    pub fn is_instant(self) -> bool {
+        matches!(self, Kind::ControllerReset | Kind::DeviceLost | Kind::ClockJump)
+    }
+
+    fn is_share(self) -> bool {
+        matches!(self, Kind::CameraDrop | Kind::CameraCorrupt | Kind::SerialFlip | Kind::SerialLoss)
+    }
+
+    fn is_camera(self) -> bool {
+        matches!(self, Kind::CameraStall | Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraUnplug)
+    }
+}
+
+/// One fault: `KIND[:VIEW][=VALUE][@AT][+FOR]`, times in seconds from when the loop became active.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// What goes wrong.
+    pub kind: Kind,
+    /// With which camera; all where not given.
+    pub view: Option<String>,
+    /// How much, as the kind says.
+    pub value: f64,
+    /// When it begins.
+    pub at_s: f64,
+    /// For how long; to the end where not given.
+    pub for_s: Option<f64>,
+}
+
+/// A fault that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("fault {text:?}: expected KIND[:VIEW][=VALUE][@AT][+FOR] in seconds, found {problem}")]
+pub struct SpecError {
+    text: String,
+    problem: String,
+}
+
+impl FromStr for Spec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Spec, SpecError> {
+        let refuse = |problem: String| SpecError { text: text.to_owned(), problem };
+        let cut = |text: &'_ str, mark| match text.rsplit_once(mark) {
+            Some((rest, value)) => (rest.to_owned(), Some(value.to_owned())),
+            None => (text.to_owned(), None),
+        };
+        let number = |value: Option<String>| match value.map(|v| v.parse::<f64>().map_err(|_| v)) {
+            None => Ok(None),
+            Some(Ok(value)) if value.is_finite() => Ok(Some(value)),
+            Some(Ok(value)) => Err(refuse(format!("the number {value}"))),
+            Some(Err(value)) => Err(refuse(format!("{value:?} for a number"))),
+        };
+        let (rest, lasting) = cut(text, '+');
+        let (rest, at) = cut(&rest, '@');
+        let (rest, value) = cut(&rest, '=');
+        let (name, view) = cut(&rest, ':');
+        let known = Kind::ALL.into_iter().find(|(_, known, _)| *known == name);
+        let Some((kind, _, usual)) = known else {
+            let names = Kind::ALL.map(|(_, name, _)| name).join(", ");
+            return Err(refuse(format!("the kind {name:?}; there are {names}")));
+        };
+        let value = number(value)?;
+        let (at_s, for_s) = (number(at)?.unwrap_or(0.0), number(lasting)?);
+        if value.is_some() && usual.is_none() {
+            return Err(refuse(format!("a value for {name}, which has none")));
+        }
+        let value = value.or(usual).unwrap_or(0.0);
+        if kind.is_share() && !(0.0..=1.0).contains(&value) {
+            return Err(refuse(format!("{value} for a share, which is 0 to 1")));
+        }
+        if matches!(kind, Kind::SerialDelay | Kind::SlowGpu) && value < 0.0
+            || at_s < 0.0
+            || for_s.is_some_and(|s| s < 0.0)
+        {
+            return Err(refuse("a negative time".to_owned()));
+        }
+        if kind == Kind::ClockJump && value <= 0.0 {
+            return Err(refuse(format!("a jump of {value} s: CLOCK_MONOTONIC only goes ahead")));
+        }
+        if view.is_some() && !kind.is_camera() {
+            return Err(refuse(format!("a view for {name}, which is not a camera's")));
+        }
+        Ok(Spec { kind, view, value, at_s, for_s })
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Kind::ALL.into_iter().find(|(kind, ..)| *kind == self.kind);
+        let (name, valued) = name.map_or(("", false), |(_, name, usual)| (name, usual.is_some()));
+        f.write_str(name)?;
+        if let Some(view) = &self.view {
+            write!(f, ":{view}")?;
+        }
+        if valued {
+            write!(f, "={}", self.value)?;
+        }
+        write!(f, "@{}", self.at_s)?;
+        self.for_s.map_or(Ok(()), |s| write!(f, "+{s}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_specification_is_what_it_says() {
+        let spec: Spec = "camera-drop:wrist=0.25@3+1.5".parse().unwrap();
+        let expected =
+            Spec { kind: Kind::CameraDrop, view: Some("wrist".into()), value: 0.25, at_s: 3.0, for_s: Some(1.5) };
+        assert_eq!(spec, expected);
+        for (_, name, _) in Kind::ALL {
+            let spec: Spec = name.parse().unwrap();
+            assert_eq!(spec.to_string().parse::<Spec>().unwrap(), spec, "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_fault_is_refused() {
+        for (text, problem) in [
+            ("camera-melt", "camera-stall"),
+            ("camera-drop=2", "a share"),
+            ("camera-stall=1", "which has none"),
+            ("serial-flip:wrist", "not a camera's"),
+            ("slow-gpu=x", "for a number"),
+            ("slow-gpu=inf", "the number inf"),
+            ("slow-gpu@-1", "negative"),
+            ("clock-jump=-1", "only goes ahead"),
+        ] {
+            let said = text.parse::<Spec>().unwrap_err().to_string();
+            assert!(said.contains(problem) && said.contains(text), "{said}");
+        }
+    }
+}

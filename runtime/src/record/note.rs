@@ -1,0 +1,54 @@
+//! What a recording says of the run that made it.
+
+use fathom_models::families::Loaded;
+use fathom_models::params::ParamId;
+
+use super::{RunNote, realtime_offset_ns};
+use crate::config::RobotConfig;
+use crate::control::thinker::Thinker;
+
+/// Bytes of a tensor that the fingerprint looks at, at each end.
+const SAMPLE: usize = 4096;
+
+impl RunNote {
+    pub(crate) fn of(config: &RobotConfig, thinker: &Thinker) -> RunNote {
+        let loaded = thinker.session.loaded();
+        let info = thinker.session.gpu().info();
+        RunNote {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: std::path::absolute(&config.model.path).unwrap_or(config.model.path.clone()).display().to_string(),
+            family: loaded.family.name().to_owned(),
+            fingerprint: fingerprint(loaded),
+            skip_views: config.model.skip_views.clone(),
+            views: loaded.model.config.views.clone(),
+            prompt: config.model.prompt.clone(),
+            adapter: info.name.clone(),
+            driver: info.driver.clone(),
+            kernels: thinker.session.kernels().to_string(),
+            joints: config.link.joints.clone(),
+            action_rate_hz: config.control.action_rate_hz,
+            realtime_offset_ns: realtime_offset_ns(),
+        }
+    }
+}
+
+/// Of a checkpoint: its configuration, and names, shapes and both ends of all tensors. It tells two checkpoints apart
+/// without reading all of them.
+pub(crate) fn fingerprint(loaded: &Loaded) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut eat = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    eat(format!("{:?}", loaded.model.config).as_bytes());
+    for (n, param) in loaded.model.params.params.iter().enumerate() {
+        eat(param.name.as_bytes());
+        eat(format!("{:?}", param.shape).as_bytes());
+        // One that inference does not read may be missing.
+        let Ok((_, bytes, _)) = loaded.weights.encoded(ParamId(n as u32)) else { continue };
+        eat(bytes.get(..SAMPLE).unwrap_or(bytes));
+        eat(bytes.get(bytes.len().saturating_sub(SAMPLE)..).unwrap_or_default());
+    }
+    format!("{hash:016x}")
+}

@@ -1,0 +1,237 @@
+//! A recorded run inferred again: to the same bits on the same adapter, with the differences stage by stage on another.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::families;
+use fathom_models::observation::{check_state, finish_actions};
+use fathom_models::random;
+use fathom_models::reference::Reference;
+
+use super::note::fingerprint;
+use super::read::{Moment, Recording};
+use super::{RecordError, RunNote, schema};
+use crate::camera::Image;
+use crate::control::RunError;
+use crate::control::thinker::{Request, Thinker, pixels};
+use crate::engine::{EngineError, Kernels, Session};
+use crate::gpu::{Gpu, GpuOptions};
+
+/// How to replay.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// Directory of the checkpoint, where it is not where it was.
+    pub model: Option<PathBuf>,
+    /// How to open the GPU.
+    pub gpu: GpuOptions,
+    /// Kernels to take; those of the adapter where not given.
+    pub kernels: Option<Kernels>,
+    /// Only this inference.
+    pub number: Option<u32>,
+    /// Keep every stage's tensors of the first inference that is replayed.
+    pub stages: bool,
+}
+
+/// One inference, again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Its number.
+    pub number: u32,
+    /// Whether all actions are the same bits.
+    pub identical: bool,
+    /// The largest difference of an action, in the robot's units.
+    pub largest: f32,
+}
+
+/// What a replay gave.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// What the run said of itself.
+    pub note: RunNote,
+    /// Adapter and driver here.
+    pub adapter: String,
+    /// Kernels here.
+    pub kernels: String,
+    /// Every inference whose result was recorded.
+    pub differences: Vec<Difference>,
+    /// With [`Replay::stages`]: the inference and its stages, `(name, values)` in the graph's order.
+    pub stages: Option<(u32, Stages)>,
+    /// What the CPU twins give for the same stages, where they differ and the model is small enough.
+    pub twins: Option<Stages>,
+}
+
+/// Values of every stage by its name, in the graph's order.
+pub type Stages = Vec<(String, Vec<f32>)>;
+
+/// Models of more parameters are not run on the CPU twins: it would take hours.
+const TWINS: usize = 20_000_000;
+
+impl Replay {
+    /// Infers a recorded run again.
+    ///
+    /// # Errors
+    /// [`RunError`]: of the recording, the model or the GPU.
+    pub fn run(&self, path: &Path) -> Result<Replayed, RunError> {
+        let recording = Recording::open(path)?;
+        let mut replayed = Replayed::default();
+        let mut thinker = None;
+        let mut images: BTreeMap<String, Image> = BTreeMap::new();
+        let mut again: Option<(u32, Vec<f32>)> = None;
+        recording.each(|moment| {
+            match moment {
+                // Each file begins with one; those of one run are the same.
+                Moment::Run(note) if thinker.is_none() => {
+                    let opened = self.open(path, &note)?;
+                    let info = opened.session.gpu().info();
+                    replayed.adapter = format!("{} ({})", info.name, info.driver);
+                    replayed.kernels = opened.session.kernels().to_string();
+                    thinker = Some(opened);
+                    replayed.note = note;
+                }
+                Moment::Image { view, image } => {
+                    images.insert(view, image);
+                }
+                Moment::Observation(observation) if self.number.is_none_or(|n| n == observation.number) => {
+                    if let Some(thinker) = &mut thinker
+                        && let Some(request) = request(&replayed.note, &observation, &mut images)
+                    {
+                        let stages = self.stages && replayed.stages.is_none();
+                        let (actions, outputs) = infer(thinker, &request, observation.tokens, stages)?;
+                        if stages {
+                            replayed.stages = Some((request.number, outputs));
+                        }
+                        if stages && parameters(thinker) <= TWINS {
+                            replayed.twins = Some(twins(thinker, &request)?);
+                        }
+                        again = Some((request.number, actions));
+                    }
+                }
+                Moment::Inference(inference) => {
+                    if let Some((number, actions)) = again.take_if(|(number, _)| *number == inference.number) {
+                        replayed.differences.push(difference(number, &inference.actions, &actions));
+                    }
+                }
+                _ => {}
+            }
+            Ok::<_, RunError>(true)
+        })?;
+        if thinker.is_none() {
+            let problem = "no run in it".to_owned();
+            return Err(RecordError::Broken { path: path.to_owned(), problem }.into());
+        }
+        Ok(replayed)
+    }
+
+    fn open(&self, path: &Path, note: &RunNote) -> Result<Thinker, RunError> {
+        let model = self.model.clone().unwrap_or_else(|| PathBuf::from(&note.model));
+        let family = note.family.parse().ok();
+        let mut loaded = families::load_as(&model, family)?;
+        loaded.skip_views(&note.skip_views)?;
+        let found = fingerprint(&loaded);
+        if found != note.fingerprint {
+            let (path, expected) = (path.to_owned(), note.fingerprint.clone());
+            return Err(RecordError::Model { path, model, expected, found }.into());
+        }
+        let session = Session::open_with(Gpu::open(&self.gpu)?, loaded, self.kernels)?;
+        // The first request says what to prepare for.
+        let forward =
+            ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, guided: true, taps: false };
+        let (options, kernels) = (self.gpu.clone(), self.kernels);
+        Ok(Thinker { session, forward, tokens: Vec::new(), prompt: None, options, kernels })
+    }
+}
+
+fn request(note: &RunNote, observation: &schema::Observation, images: &mut BTreeMap<String, Image>) -> Option<Request> {
+    let images = note.views.iter().map(|view| images.remove(view)).collect::<Option<Vec<Image>>>()?;
+    Some(Request {
+        images,
+        state: observation.state.clone(),
+        number: observation.number,
+        seed: observation.seed,
+        asked_ns: observation.asked_ns,
+        guide: observation.guide.clone(),
+    })
+}
+
+fn infer(
+    thinker: &mut Thinker,
+    request: &Request,
+    tokens: Vec<i32>,
+    stages: bool,
+) -> Result<(Vec<f32>, Stages), EngineError> {
+    if thinker.forward.taps != stages {
+        thinker.forward.taps = stages;
+        // Whatever was prepared is not for this.
+        thinker.forward.prompt_tokens = usize::MAX;
+    }
+    let reworded = tokens != thinker.tokens && tokens.len() == thinker.forward.prompt_tokens;
+    thinker.tokens = tokens;
+    if reworded {
+        thinker.session.reword(&thinker.tokens)?;
+    }
+    let (outputs, _) = thinker.outputs(request)?;
+    let outputs: Stages = outputs.iter().map(|o| (o.name.clone(), o.values.clone())).collect();
+    let raw = outputs.iter().find(|(name, _)| name == "actions").map(|(_, v)| v.clone()).unwrap_or_default();
+    let (_, actions) = finish_actions(thinker.session.loaded(), &request.state, raw)?;
+    Ok((actions, if stages { outputs } else { Vec::new() }))
+}
+
+fn difference(number: u32, recorded: &[f32], again: &[f32]) -> Difference {
+    let same_length = recorded.len() == again.len();
+    let pairs = || recorded.iter().zip(again);
+    let identical = same_length && pairs().all(|(a, b)| a.to_bits() == b.to_bits());
+    let largest = if same_length { pairs().fold(0.0_f32, |m, (a, b)| m.max((a - b).abs())) } else { f32::INFINITY };
+    Difference { number, identical, largest }
+}
+
+fn parameters(thinker: &Thinker) -> usize {
+    thinker.session.loaded().model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum()
+}
+
+/// Every stage by the CPU twins.
+fn twins(thinker: &Thinker, request: &Request) -> Result<Stages, EngineError> {
+    let loaded = thinker.session.loaded();
+    let (model, config) = (&loaded.model, &loaded.model.config);
+    check_state(loaded, &request.state)?;
+    let graph = model.forward(&loaded.weights, &thinker.forward)?;
+    let mut state = request.state.clone();
+    loaded.normalization.state.normalize(&mut state);
+    state.resize(config.state_dim, 0.0);
+    let text = loaded.weights.rows(model.embed_tokens, config.vlm.width, &thinker.tokens)?;
+    let noise = random::normal(request.seed, config.horizon * config.action_dim);
+    let guided = request.guide.as_ref().map(|guide| guide.inputs(loaded, &request.state)).transpose()?;
+    let mut reference = Reference::new(&graph, &loaded.weights);
+    let mut give = |name: &str, bytes: &[u8]| {
+        if let Some(tensor) = graph.input(name) {
+            reference.write(tensor.id, bytes);
+        }
+    };
+    give("text", bytemuck::cast_slice(&text));
+    give("state", bytemuck::cast_slice(&state));
+    give("noise", bytemuck::cast_slice(&noise));
+    if let Some((goal, gains)) = &guided {
+        give("goal", bytemuck::cast_slice(goal));
+        give("gains", bytemuck::cast_slice(gains));
+    }
+    for (view, image) in config.views.iter().zip(&request.images) {
+        give(&format!("image.{view}"), pixels(image));
+    }
+    reference.run()?;
+    Ok(graph.outputs.iter().map(|o| (o.name.clone(), reference.read(o.tensor))).collect())
+}
+
+/// The largest difference of each stage that both have, relative to the largest magnitude of `expected`, in the order of
+/// `found`.
+pub fn stages_of(expected: &[(String, Vec<f32>)], found: &[(String, Vec<f32>)]) -> Vec<(String, f32)> {
+    let known: BTreeMap<&str, &[f32]> = expected.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+    let error = |expected: &[f32], found: &[f32]| {
+        if expected.len() != found.len() {
+            return f32::INFINITY;
+        }
+        let magnitude = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let apart = expected.iter().zip(found).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+        if apart == 0.0 { 0.0 } else { apart / magnitude }
+    };
+    found.iter().filter_map(|(name, values)| Some((name.clone(), error(known.get(name.as_str())?, values)))).collect()
+}

@@ -1,0 +1,245 @@
+//! What is recorded: one struct a topic, and the JSON schema that tells viewers and people what its fields are.
+//!
+//! Times that end in `_ns` are CLOCK_MONOTONIC of the host in nanoseconds, those in `_us` the controller's clock in
+//! microseconds. A message's own time in the file is the host's CLOCK_REALTIME, by the offset that [`RunNote`] has.
+
+use fathom_models::guidance::Guide;
+use serde::{Deserialize, Serialize};
+
+use super::mcap::ChannelSpec;
+
+/// `/fathom/run`, the first message of each file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunNote {
+    /// Fathom's version.
+    pub version: String,
+    /// Directory of the checkpoint.
+    pub model: String,
+    /// What the checkpoint is.
+    pub family: String,
+    /// Of the checkpoint's configuration and weights: names, shapes, and samples of the bytes.
+    pub fingerprint: String,
+    /// Views that were left out.
+    pub skip_views: Vec<String>,
+    /// The model's views.
+    pub views: Vec<String>,
+    /// The task, where the prompt is text.
+    pub prompt: Option<String>,
+    /// Name of the GPU adapter.
+    pub adapter: String,
+    /// Its driver.
+    pub driver: String,
+    /// Kernels that were chosen for it.
+    pub kernels: String,
+    /// The controller's joints.
+    pub joints: Vec<String>,
+    /// Steps of a chunk per second.
+    pub action_rate_hz: f64,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds.
+    pub realtime_offset_ns: u64,
+}
+
+/// An image that an inference saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The view.
+    pub view: String,
+    /// When it was taken; `stamp` says by whom.
+    pub stamp_ns: u64,
+    /// What the stamp is the time of.
+    pub stamp: String,
+    /// When the source had it in its hands.
+    pub dequeued_ns: u64,
+    /// The source's count.
+    pub sequence: u64,
+    /// Its age when the inference was asked for, in milliseconds.
+    pub age_ms: f64,
+    /// `rgb24`, `yuyv` or `nv12`.
+    pub format: String,
+}
+
+/// `/fathom/observation`: what an inference was given, besides its images.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The inference's number.
+    pub number: u32,
+    /// Seed of its noise.
+    pub seed: u64,
+    /// The robot's own state.
+    pub state: Vec<f32>,
+    /// Tokens of the prompt.
+    pub tokens: Vec<i32>,
+    /// What its chunk was drawn towards.
+    pub guide: Option<Guide>,
+    /// Its images.
+    pub views: Vec<View>,
+    /// When it was asked for.
+    pub asked_ns: u64,
+}
+
+/// `/fathom/inference`: what the model made of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inference {
+    /// Its number.
+    pub number: u32,
+    /// `(horizon, action_dim)`, the robot's own, before limits.
+    pub actions: Vec<f32>,
+    /// When it began, when the GPU's part was read back, and when the actions were there.
+    pub started_ns: u64,
+    /// See `started_ns`.
+    pub inferred_ns: u64,
+    /// See `started_ns`.
+    pub finished_ns: u64,
+    /// Time of each stage on the GPU, in nanoseconds.
+    pub stages: Vec<(String, u64)>,
+}
+
+/// `/fathom/chunk`: what was sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Of the inference that it comes from.
+    pub number: u32,
+    /// Its name on the wire.
+    pub id: u32,
+    /// The controller's count of consumed steps that its step 0 has.
+    pub base: u64,
+    /// Steps that the controller consumed since the images were taken.
+    pub delay: u64,
+    /// Controller time of its step 0.
+    pub start_us: u64,
+    /// No step is followed later than this after the start.
+    pub validity_us: u32,
+    /// When the oldest image was taken.
+    pub stamp_ns: u64,
+    /// When it was sent for the first time.
+    pub sent_ns: u64,
+    /// `(steps, joints)`, limited.
+    pub positions: Vec<f32>,
+}
+
+/// `/fathom/ack`: the controller's verdict on a frame.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The frame's sequence.
+    pub sequence: u32,
+    /// The frame's type byte.
+    pub kind: u8,
+    /// The verdict.
+    pub reason: String,
+    /// Of a chunk: the step from which on it is followed.
+    pub first_step: u16,
+    /// Of a chunk: controller time of its step 0.
+    pub start_us: u64,
+    /// When it was made.
+    pub controller_us: u64,
+    /// When it came.
+    pub received_ns: u64,
+}
+
+/// `/fathom/state`: the controller's telemetry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// What it does.
+    pub mode: String,
+    /// The chunk that it follows or followed last.
+    pub chunk: Option<u32>,
+    /// Steps of it that are over.
+    pub consumed: u16,
+    /// Steps of it to come.
+    pub steps_left: u16,
+    /// Commands that a limit changed.
+    pub clamps: u32,
+    /// Ticks without a step to follow.
+    pub starved: u32,
+    /// Frames with a wrong CRC.
+    pub crc_errors: u32,
+    /// Measured positions.
+    pub measured: Vec<f32>,
+    /// Commanded positions.
+    pub commanded: Vec<f32>,
+    /// When it was made.
+    pub controller_us: u64,
+    /// When it came.
+    pub received_ns: u64,
+}
+
+/// A time as Foxglove's schemas have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Time {
+    /// Seconds since 1970.
+    pub sec: u64,
+    /// And nanoseconds.
+    pub nsec: u32,
+}
+
+/// `/fathom/log`, a `foxglove.Log`: changes of the loop's state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    /// When.
+    pub timestamp: Time,
+    /// 2: information.
+    pub level: u8,
+    /// What.
+    pub message: String,
+    /// Who.
+    pub name: String,
+    /// Not used.
+    pub file: String,
+    /// Not used.
+    pub line: u32,
+}
+
+/// Topics besides the cameras'.
+pub(super) const RUN: &str = "/fathom/run";
+pub(super) const OBSERVATION: &str = "/fathom/observation";
+pub(super) const INFERENCE: &str = "/fathom/inference";
+pub(super) const CHUNK: &str = "/fathom/chunk";
+pub(super) const ACK: &str = "/fathom/ack";
+pub(super) const STATE: &str = "/fathom/state";
+pub(super) const LOG: &str = "/fathom/log";
+
+/// Topic of a view's images.
+pub(super) fn camera(view: &str) -> String {
+    format!("/camera/{view}")
+}
+
+/// The channels besides the cameras', in the order of their numbers.
+pub(super) const CHANNELS: [ChannelSpec<'static>; 7] = [
+    json(RUN, "fathom.Run", include_str!("schema/run.json")),
+    json(OBSERVATION, "fathom.Observation", include_str!("schema/observation.json")),
+    json(INFERENCE, "fathom.Inference", include_str!("schema/inference.json")),
+    json(CHUNK, "fathom.Chunk", include_str!("schema/chunk.json")),
+    json(ACK, "fathom.Ack", include_str!("schema/ack.json")),
+    json(STATE, "fathom.State", include_str!("schema/state.json")),
+    json(LOG, "foxglove.Log", include_str!("schema/log.json")),
+];
+
+const fn json(topic: &'static str, schema: &'static str, data: &'static str) -> ChannelSpec<'static> {
+    ChannelSpec { topic, schema, schema_encoding: "jsonschema", data: data.as_bytes(), encoding: "json" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every field of a struct is in its schema, and nothing else.
+    #[test]
+    fn schemas_have_the_fields() {
+        fn fields<T: Serialize + Default>(channel: usize) {
+            let schema: serde_json::Value = serde_json::from_slice(CHANNELS[channel].data).unwrap();
+            let value = serde_json::to_value(T::default()).unwrap();
+            let mut documented: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+            let mut written: Vec<&String> = value.as_object().unwrap().keys().collect();
+            documented.sort();
+            written.sort();
+            assert_eq!(documented, written, "{}", CHANNELS[channel].topic);
+        }
+        fields::<RunNote>(0);
+        fields::<Observation>(1);
+        fields::<Inference>(2);
+        fields::<Chunk>(3);
+        fields::<Ack>(4);
+        fields::<State>(5);
+        fields::<Log>(6);
+    }
+}

@@ -1,0 +1,168 @@
+//! Running a robot by hand: arming, faults on purpose, recording and replay, as their user does it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+fn fathom() -> Command {
+    let program = env!("CARGO_BIN_EXE_fathom");
+    match std::env::var("FATHOM_RUN") {
+        Ok(wrapper) if !wrapper.is_empty() => {
+            let mut command = Command::new(wrapper);
+            command.arg(program);
+            command
+        }
+        _ => Command::new(program),
+    }
+}
+
+/// A folder with the small random model and a `robot.toml`, made once.
+fn robot() -> &'static Path {
+    static ROBOT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, folder) = ROBOT.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let made = fathom().args(["init", "--output"]).arg(folder.path().join("model")).output().unwrap();
+        assert!(made.status.success());
+        let path = folder.path().to_owned();
+        (folder, path)
+    });
+    folder
+}
+
+/// A configuration with these lines in `[control]`.
+fn config(name: &str, control: &str) -> PathBuf {
+    let path = robot().join(name);
+    let bench = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+    let text = format!(
+        "[model]\npath = \"model\"\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
+         max_image_skew_ms = 5000\naction_rate_hz = 4.0\n{control}\n[chunks]\nvalidity_ms = 20000\n[link]\ndevice = \"simulated\"\n\
+         [[camera]]\nview = \"base\"\nsource = {bench}\n[[camera]]\nview = \"wrist\"\nsource = {bench}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A run whose log is read while it goes.
+struct Run {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Run {
+    fn start(config: &Path, more: &[&str]) -> Run {
+        let mut command = fathom();
+        command.args(["run", "--software", "--config"]).arg(config).args(more).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Run { child, lines, said: Vec::new() }
+    }
+
+    /// Reads on until a line has `words`.
+    fn until(&mut self, words: &str) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no {words:?} in {:#?}", self.said));
+            self.said.push(line.clone());
+            if line.contains(words) {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    fn end(mut self) -> (bool, String) {
+        let status = self.child.wait().unwrap();
+        self.said.extend(self.lines.iter());
+        (status.success(), self.said.join("\n"))
+    }
+}
+
+/// Nothing moves before somebody asks for it, and it rests when somebody asks for that; then it can be armed again.
+#[test]
+fn arming_and_disarming_are_asked_for() {
+    let mut run = Run::start(&config("armed.toml", "arm_at_start = false"), &[]);
+    run.until("ready; SIGUSR1 arms");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(run.lines.try_iter().all(|line| !line.contains("to=active")), "it armed by itself");
+    run.signal("-USR1");
+    run.until("from=ready to=active");
+    run.signal("-USR2");
+    run.until("from=active to=ready event=DisarmAsked");
+    run.signal("-USR1");
+    run.until("from=ready to=active");
+    run.signal("-TERM");
+    assert!(run.end().0, "SIGTERM is no error");
+}
+
+/// All but arm and send: the model is asked, the controller gets nothing.
+#[test]
+fn a_dry_run_infers_and_sends_nothing() {
+    let run = Run::start(&config("dry.toml", ""), &["--dry-run", "--seconds", "3"]);
+    let output = run.child.wait_with_output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && printed.contains("chunks: 0 obeyed, 0 refused, 0 too late"), "{printed}");
+    assert!(printed.contains("flow steps") && printed.contains("way of the tool: 0 mm"), "{printed}");
+}
+
+/// The line is unplugged and comes back: the same process goes on, and was not armed while it was gone.
+#[test]
+fn an_unplugged_line_is_opened_again() {
+    let run = Run::start(&config("line.toml", ""), &["--seconds", "9", "--fault", "serial-unplug@1+2"]);
+    let (well, said) = run.end();
+    assert!(well, "{said}");
+    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
+    let (lost, again) = (at("from=active to=hold (line)"), at("from=hold (line) to=ready"));
+    let active = again + said[again..].find("from=ready to=active").expect("active again");
+    assert!(at("fault begins") < lost && lost < again && again < active, "{said}");
+}
+
+/// With `rearm = false` a person has to arm again.
+#[test]
+fn without_rearm_a_lost_line_leaves_the_arm_disarmed() {
+    let faults = ["--fault", "serial-unplug@1+1"];
+    let mut run = Run::start(&config("rearm.toml", "rearm = false"), &faults);
+    run.until("to=hold (line)");
+    run.until("from=hold (line) to=ready");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(run.lines.try_iter().all(|line| !line.contains("to=active")), "it armed by itself");
+    run.signal("-TERM");
+    assert!(run.end().0);
+}
+
+#[test]
+fn a_recorded_run_is_replayed_to_the_bit() {
+    let runs = robot().join("runs");
+    let record = ["--seconds", "3", "--record", runs.to_str().unwrap()];
+    assert!(Run::start(&config("recorded.toml", ""), &record).end().0);
+    let output = fathom().args(["replay", "--software"]).arg(&runs).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}");
+    let line = printed.lines().find(|l| l.contains("bit-identical")).expect("a line with the count");
+    let counts: Vec<u32> = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    assert!(counts.len() == 2 && counts[0] > 0 && counts[0] == counts[1], "{line}");
+}
+
+#[test]
+fn a_fault_that_is_none_is_refused() {
+    for (fault, problem) in [("camera-melt", "camera-stall"), ("disk-full", "a recording")] {
+        let config = config("refused.toml", "");
+        let mut command = fathom();
+        let output = command.args(["run", "--software", "--fault", fault, "--config"]).arg(config).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(problem), "{said}");
+    }
+}

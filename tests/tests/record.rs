@@ -1,0 +1,152 @@
+//! Recordings, read by others' code: the crate `mcap` of Foxglove's makers, and protobuf by the descriptor in the file.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use fathom::config::{RecordSection, RobotConfig};
+use fathom::control::{Robot, RunOptions};
+use fathom::fault::Faults;
+use fathom::gpu::GpuOptions;
+use fathom::record::{Moment, Recording, Replay};
+use fathom_models::{presets, random};
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use tempfile::TempDir;
+
+/// A recording of some seconds of the bench scene with real-time chunking, made once.
+fn recording() -> &'static (TempDir, PathBuf, PathBuf) {
+    static MADE: OnceLock<(TempDir, PathBuf, PathBuf)> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, runs) = (folder.path().join("model"), folder.path().join("runs"));
+        random::write_checkpoint(&model, &presets::small(), 0).unwrap();
+        record(&model, &runs, "", 16, &[], 4.0);
+        (folder, model, runs)
+    })
+}
+
+/// Runs the loop on the bench scene for some seconds.
+fn record(model: &Path, runs: &Path, more: &str, limit_mb: u64, faults: &[&str], seconds: f64) -> u64 {
+    let path = runs.with_extension("toml");
+    let bench = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+    let text = format!(
+        "[model]\npath = {model:?}\ntokens = [2, 5, 9]\n[gpu]\nsoftware = true\n[control]\nmax_image_age_ms = 5000\n\
+         max_image_skew_ms = 5000\naction_rate_hz = 4.0\n{more}\n[chunks]\nvalidity_ms = 20000\npolicy = {{ kind = \"rtc\" }}\n[link]\n\
+         device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {bench}\n[[camera]]\nview = \"wrist\"\nsource = {bench}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let mut config = RobotConfig::load(&path).unwrap();
+    config.record = Some(RecordSection { folder: runs.to_owned(), limit_mb });
+    let faults = Faults::new(faults.iter().map(|f| f.parse().unwrap()).collect());
+    let robot = Robot::open_with(config, faults).unwrap();
+    robot.run(&RunOptions { seconds: Some(seconds), ..RunOptions::default() }).unwrap().chunks
+}
+
+fn replay() -> Replay {
+    Replay { gpu: GpuOptions { allow_software: true, ..GpuOptions::default() }, ..Replay::default() }
+}
+
+/// The index, checksums and schemas are what the format's own library expects, and images are what Foxglove's schema says.
+#[test]
+fn others_read_what_is_written() {
+    let (_, _, runs) = recording();
+    let file = &Recording::open(runs).unwrap().files()[0].clone();
+    let bytes = std::fs::read(file).unwrap();
+    let summary = mcap::Summary::read(&bytes).unwrap().expect("an index at the end");
+    let counts = summary.stats.clone().expect("statistics").channel_message_counts;
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    let mut image = None;
+    for message in mcap::MessageStream::new(&bytes).unwrap() {
+        let message = message.unwrap();
+        let schema = message.channel.schema.clone().expect("a schema");
+        *found.entry(message.channel.topic.clone()).or_default() += 1;
+        match schema.encoding.as_str() {
+            "jsonschema" => {
+                let schema: serde_json::Value = serde_json::from_slice(&schema.data).unwrap();
+                let value: serde_json::Value = serde_json::from_slice(&message.data).unwrap();
+                for key in value.as_object().unwrap().keys() {
+                    assert!(schema["properties"][key].is_object(), "{}: {key} is documented", message.channel.topic);
+                }
+            }
+            "protobuf" => {
+                let pool = DescriptorPool::decode(schema.data.as_ref()).unwrap();
+                let descriptor = pool.get_message_by_name(&schema.name).expect("the descriptor has the schema");
+                image = Some(DynamicMessage::decode(descriptor, message.data.as_ref()).unwrap());
+            }
+            other => panic!("{other}"),
+        }
+    }
+    for topic in ["/camera/base", "/camera/wrist", "/fathom/observation", "/fathom/inference", "/fathom/chunk"] {
+        assert!(found[topic] >= 2, "{topic}: {found:?}");
+    }
+    assert!(found["/fathom/state"] > 100 && found["/fathom/ack"] > 1 && found["/fathom/log"] > 2, "{found:?}");
+    assert_eq!(counts.values().sum::<u64>(), found.values().sum::<u64>(), "the statistics count every message");
+    let image = image.expect("an image");
+    let field = |name: &str| image.get_field_by_name(name).expect("a field").into_owned();
+    assert_eq!(field("encoding").as_str(), Some("rgb8"));
+    assert_eq!((field("width").as_u32(), field("step").as_u32()), (Some(224), Some(672)));
+    assert_eq!(field("data").as_bytes().unwrap().len(), 224 * 672);
+}
+
+/// Guided inferences, too: what they were drawn towards is in the recording.
+#[test]
+fn a_replay_gives_the_same_bits() {
+    let (_, _, runs) = recording();
+    let replayed = replay().run(runs).unwrap();
+    assert!(replayed.differences.len() >= 2, "{:?}", replayed.differences);
+    assert!(replayed.differences.iter().all(|d| d.identical), "{:?}", replayed.differences);
+    let guided = Recording::open(runs).unwrap().moments().unwrap();
+    let guided = guided.iter().filter(|m| matches!(m, Moment::Observation(o) if o.guide.is_some())).count();
+    assert!(guided > 0, "some were guided");
+    let number = replayed.differences[0].number;
+    let staged = Replay { number: Some(number), stages: true, ..replay() }.run(runs).unwrap();
+    let (twins, (_, stages)) = (staged.twins.expect("a small model"), staged.stages.expect("asked for"));
+    let errors = fathom::record::stages_of(&twins, &stages);
+    assert!(errors.len() > 20 && errors.iter().all(|(_, e)| *e < 1e-3), "{errors:?}");
+}
+
+/// Another model, something that is no recording, and nothing at all.
+#[test]
+fn what_cannot_be_replayed_is_told() {
+    let (folder, _, runs) = recording();
+    let other = folder.path().join("other");
+    random::write_checkpoint(&other, &presets::small(), 1).unwrap();
+    let said = Replay { model: Some(other), ..replay() }.run(runs).unwrap_err().to_string();
+    assert!(said.contains("fingerprint"), "{said}");
+    let empty = tempfile::tempdir().unwrap();
+    let said = replay().run(empty.path()).unwrap_err().to_string();
+    assert!(said.contains("fathom-*.mcap"), "{said}");
+    let text = empty.path().join("notes.mcap");
+    std::fs::write(&text, "not MCAP").unwrap();
+    let said = replay().run(&text).unwrap_err().to_string();
+    assert!(said.contains("something else than MCAP"), "{said}");
+    let said = replay().run(&empty.path().join("none.mcap")).unwrap_err().to_string();
+    assert!(said.contains("none.mcap"), "{said}");
+}
+
+/// The ring keeps to its size, the oldest files go, and what is left can still be replayed.
+#[test]
+fn the_ring_keeps_to_its_size() {
+    let (folder, model, _) = recording();
+    let runs = folder.path().join("ring");
+    record(model, &runs, "", 8, &[], 8.0);
+    let files = Recording::open(&runs).unwrap().files().to_vec();
+    let total: u64 = files.iter().map(|f| f.metadata().unwrap().len()).sum();
+    assert!(files.len() > 1 && total <= 9 << 20, "{total} bytes in {files:?}");
+    let replayed = replay().run(&runs).unwrap();
+    assert!(replayed.differences.iter().all(|d| d.identical) && !replayed.differences.is_empty());
+}
+
+/// The recording ends, the robot goes on.
+#[test]
+fn a_full_disk_stops_the_recording_only() {
+    let (folder, model, _) = recording();
+    let runs = folder.path().join("full");
+    let chunks = record(model, &runs, "", 8, &["disk-full@0.5"], 4.0);
+    assert!(chunks >= 2, "{chunks} chunks were obeyed");
+    let moments = Recording::open(&runs).unwrap().moments().unwrap();
+    let states = moments.iter().filter(|m| matches!(m, Moment::State(_))).count();
+    assert!((1..300).contains(&states), "{states} reports: it ended early, and what was written can be read");
+}

@@ -1,0 +1,194 @@
+//! The serial cable between guest and controller. It carries bytes while it is plugged in, and writes down what the
+//! controller says on it whether the guest listens or not.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use firmware_bridge::frame::Decoder;
+use firmware_bridge::message::{HelloReply, Message, Mode, Reason, kind};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+/// Bytes on their way into the guest, at most. A wire holds none: what a guest does not take soon is lost.
+const IN_FLIGHT: usize = 4096;
+/// Pause when neither end has anything to say.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// The controller at one time, by its own telemetry.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sample {
+    /// When the cable carried it.
+    pub(crate) at: Instant,
+    /// The controller's clock, in microseconds.
+    pub(crate) time_us: u64,
+    /// What it was doing.
+    pub(crate) mode: Mode,
+    /// Where it wanted the joints.
+    pub(crate) commanded: Vec<f32>,
+    /// When it last heard the host, by its own clock, in microseconds.
+    pub(crate) heard_us: u64,
+}
+
+/// What the cable carried.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    /// All telemetry, in order.
+    pub(crate) samples: Vec<Sample>,
+    /// When each chunk was obeyed.
+    pub(crate) obeyed: Vec<Instant>,
+    /// Chunks refused, and why.
+    pub(crate) refused: Vec<Reason>,
+    /// The controller's last description of itself.
+    pub(crate) hello: Option<HelloReply>,
+    /// Longest time between two frames of the host that the controller heard, while it followed a chunk.
+    pub(crate) longest_silence_us: u64,
+    heard_us: u64,
+}
+
+/// The cable; dropping it pulls it out.
+#[derive(Debug)]
+pub(crate) struct Cable {
+    notes: Arc<Mutex<Notes>>,
+    plugged: Arc<AtomicBool>,
+    exit: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cable {
+    /// Lays a cable from a guest's end, a socket, to a controller's: a terminal device, or a socket.
+    ///
+    /// # Errors
+    /// When an end cannot be opened.
+    pub(crate) fn lay(guest: &Path, controller: &Path) -> io::Result<Cable> {
+        let guest = UnixStream::connect(guest)?;
+        rustix::net::sockopt::set_socket_send_buffer_size(&guest, IN_FLIGHT)?;
+        let guest = non_blocking(guest.into())?;
+        let controller = non_blocking(match UnixStream::connect(controller) {
+            Ok(socket) => socket.into(),
+            Err(_) => OpenOptions::new().read(true).write(true).open(controller)?.into(),
+        })?;
+        let (notes, plugged, exit) = (Arc::default(), Arc::new(AtomicBool::new(true)), Arc::default());
+        let (their_notes, their_plugged, their_exit) = (Arc::clone(&notes), Arc::clone(&plugged), Arc::clone(&exit));
+        let thread = thread::Builder::new().name("cable".into()).spawn(move || {
+            if let Err(error) = carry(guest, controller, &their_notes, &their_plugged, &their_exit) {
+                eprintln!("the cable: {error}");
+            }
+        })?;
+        Ok(Cable { notes, plugged, exit, thread: Some(thread) })
+    }
+
+    /// Plugs the guest's end in or pulls it out.
+    pub(crate) fn plug(&self, plugged: bool) {
+        self.plugged.store(plugged, Ordering::Relaxed);
+    }
+
+    /// Looks at the notes.
+    pub(crate) fn notes<R>(&self, look: impl FnOnce(&Notes) -> R) -> R {
+        look(&self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.exit.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // What went wrong in it was printed by it.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn non_blocking(end: OwnedFd) -> io::Result<File> {
+    fcntl_setfl(&end, fcntl_getfl(&end)? | OFlags::NONBLOCK)?;
+    Ok(end.into())
+}
+
+fn carry(
+    mut guest: File,
+    mut controller: File,
+    notes: &Mutex<Notes>,
+    plugged: &AtomicBool,
+    exit: &AtomicBool,
+) -> io::Result<()> {
+    let mut decoder = Decoder::new();
+    let mut bytes = [0; 2048];
+    while !exit.load(Ordering::Relaxed) {
+        let plugged = plugged.load(Ordering::Relaxed);
+        let said = taken(guest.read(&mut bytes))?;
+        if plugged {
+            put(&mut controller, bytes.get(..said).unwrap_or_default())?;
+        }
+        let answered = taken(controller.read(&mut bytes))?;
+        let answer = bytes.get(..answered).unwrap_or_default();
+        if plugged {
+            put(&mut guest, answer)?;
+        }
+        if said == 0 && answered == 0 {
+            thread::sleep(PAUSE);
+            continue;
+        }
+        let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+        for byte in answer {
+            if let Some(Ok(frame)) = decoder.feed(*byte) {
+                notes.note(frame.header.time_us, &frame.message);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes that were read; none where there are none yet.
+fn taken(read: io::Result<usize>) -> io::Result<usize> {
+    match read {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        other => other,
+    }
+}
+
+/// Writes what the other end takes; the rest is lost, as it is on a wire.
+fn put(to: &mut File, bytes: &[u8]) -> io::Result<()> {
+    match to.write(bytes) {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+impl Notes {
+    fn note(&mut self, time_us: u64, message: &Message<'_>) {
+        let at = Instant::now();
+        match message {
+            Message::State(state) => self.samples.push(Sample {
+                at,
+                time_us,
+                mode: state.mode,
+                commanded: state.commanded.as_slice().to_vec(),
+                heard_us: self.heard_us,
+            }),
+            Message::Ack(ack) => {
+                self.heard(time_us);
+                match ack.reason {
+                    _ if ack.kind != kind::CHUNK => {}
+                    Reason::Ok => self.obeyed.push(at),
+                    reason => self.refused.push(reason),
+                }
+            }
+            Message::HeartbeatReply(reply) => self.heard(reply.received_us),
+            Message::HelloReply(hello) => self.hello = Some(*hello),
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, time_us: u64) {
+        if self.samples.last().is_some_and(|sample| sample.mode == Mode::Active) {
+            let silence_us = time_us.saturating_sub(self.heard_us);
+            self.longest_silence_us = self.longest_silence_us.max(silence_us);
+        }
+        self.heard_us = time_us;
+    }
+}

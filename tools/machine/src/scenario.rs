@@ -1,0 +1,360 @@
+//! What happens to the robot, and what is expected of it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use firmware_bridge::message::{Fault, Mode};
+
+use crate::cable::{Cable, Notes, Sample};
+use crate::guest::{Guest, GuestError};
+
+/// How long an emulated processor may take for anything, the first start with its compiled shaders included.
+const BOOT: Duration = Duration::from_secs(600);
+/// How long it may take to start the service again.
+const RESTART: Duration = Duration::from_secs(240);
+/// How long it may take for a chunk, or for a line of the journal.
+const SOON: Duration = Duration::from_secs(60);
+/// How long nothing may move after a stop.
+const STILL: Duration = Duration::from_secs(2);
+/// A joint that is commanded less than this moves no more, in its unit.
+const REST: f32 = 1e-5;
+/// A chunk that was obeyed less than this ago has most of its way before it.
+const FRESH: Duration = Duration::from_secs(2);
+/// A joint that is commanded this far in 20 samples is moving, in its unit.
+const FAST: f32 = 5e-3;
+/// A controller on a computer that is not its own ticks late now and then.
+const LATE_TICK_US: u64 = 20_000;
+
+/// Guest and controller with the cable between them.
+#[derive(Debug)]
+pub(crate) struct Robot {
+    /// The cable to the controller; pulled out before the guest ends.
+    pub(crate) cable: Cable,
+    /// The guest.
+    pub(crate) guest: Guest,
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The guest, or what was waited for.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// Something else was found than expected.
+    #[error("expected {expected}; found {found}")]
+    Other {
+        /// What should be.
+        expected: String,
+        /// What is.
+        found: String,
+    },
+}
+
+/// What a check measured, in words.
+type Outcome = Result<String, Failure>;
+
+/// One check: what is expected, and how it is found out.
+pub(crate) type Check = (&'static str, fn(&mut Robot) -> Outcome);
+
+/// The reduced form. Each check begins where the one before it ended.
+pub(crate) const QUICK: [Check; 9] = [
+    ("boot: systemd starts the service, and it says READY", boot),
+    ("the service runs as nobody in particular, on devices by their stable names", devices),
+    ("the controller obeys chunks, and the joints move", obeys),
+    ("camera unplugged: hold, and the joints come to rest", camera_gone),
+    ("camera back: the loop goes on by itself", camera_back),
+    ("serial line unplugged: the joints are at rest within the deadman time", line_gone),
+    ("serial line back, by the same name: the arm moves again", line_back),
+    ("kill -9: the joints are at rest within the deadman time, and stay there", killed),
+    ("the fault is cleared: the arm moves again", cleared),
+];
+
+/// What the whole form does besides.
+pub(crate) const WHOLE: [Check; 3] = [
+    ("the program hangs: the joints are at rest within the deadman time, and the watchdog ends it", hung),
+    ("the fault is cleared: the arm moves again", cleared),
+    ("the service is stopped: the joints ramp to rest and are let go, without a fault", stopped),
+];
+
+fn expect(fine: bool, expected: impl Into<String>, found: impl Into<String>) -> Result<(), Failure> {
+    if fine { Ok(()) } else { Err(Failure::Other { expected: expected.into(), found: found.into() }) }
+}
+
+fn boot(robot: &mut Robot) -> Outcome {
+    let ready = robot.guest.line_with(0, "Started fathom.service", BOOT)?;
+    let ready_s = robot.guest.lines.get(ready).map_or(0.0, |line| line.at_s);
+    let booted = robot.guest.line_with(0, "Starting fathom.service", SOON)?;
+    let booted_s = robot.guest.lines.get(booted).map_or(0.0, |line| line.at_s);
+    let restarts = robot.guest.sh("systemctl show --value --property NRestarts fathom", SOON)?;
+    expect(restarts.trim() == "0", "ready at the first try", format!("{} restarts", restarts.trim()))?;
+    Ok(format!("{booted_s:.0} s to the service, READY {:.0} s later", ready_s - booted_s))
+}
+
+fn devices(robot: &mut Robot) -> Outcome {
+    let user = robot.guest.sh("ps -o user= -p $(systemctl show --value -p MainPID fathom)", SOON)?;
+    expect(!["", "root"].contains(&user.trim()), "a user of the service's own", user.clone())?;
+    let latency = robot.guest.sh("cat /sys/bus/usb-serial/devices/*/latency_timer", SOON)?;
+    expect(latency.trim() == "1", "1 ms of latency in the adapter", latency)?;
+    let names = robot.guest.sh("cd /dev/fathom && for n in *; do echo $n: $(readlink -f $n); done", SOON)?;
+    Ok(format!("user {}; {}", user.trim(), names.trim().replace('\n', ", ")))
+}
+
+fn obeys(robot: &mut Robot) -> Outcome {
+    let since = robot.cable.now();
+    robot.chunks(3, SOON * 2)?;
+    let way = robot.cable.notes(|notes| way(notes.since(since)));
+    expect(way > 0.01, "joints that move", format!("{way} rad"))?;
+    let (interval, silence_us) = (robot.interval(), robot.cable.notes(|notes| notes.longest_silence_us));
+    let (interval_s, silence_ms) = (interval.as_secs_f64(), silence_us / 1000);
+    Ok(format!("a chunk each {interval_s:.1} s; the host's longest silence {silence_ms} ms; way {way:.2} rad"))
+}
+
+fn camera_gone(robot: &mut Robot) -> Outcome {
+    let bound_s = robot.interval().as_secs_f64() + 0.2;
+    let from = robot.guest.now()?;
+    let gone_s = robot.guest.clock_s()?;
+    robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind", SOON)?;
+    let hold = robot.guest.line_with(from, "event=ImagesStale", SOON)?;
+    let hold_s = robot.guest.lines.get(hold).map_or(0.0, |line| line.at_s) - gone_s;
+    expect(hold_s <= bound_s, format!("hold within {bound_s:.1} s"), format!("{hold_s:.1} s"))?;
+    // What was planned before is still followed, and no further.
+    robot.until("the controller holding its pose", SOON, |last| last.mode == Mode::Holding)?;
+    robot.still()?;
+    Ok(format!("hold {hold_s:.2} s after (bound: a chunk's interval + 0.2 s = {bound_s:.1} s), then at rest"))
+}
+
+fn camera_back(robot: &mut Robot) -> Outcome {
+    let from = robot.guest.now()?;
+    let back_s = robot.guest.clock_s()?;
+    robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/bind", SOON)?;
+    let active = robot.guest.line_with(from, "event=ImagesFresh", SOON)?;
+    let active_s = robot.guest.lines.get(active).map_or(0.0, |line| line.at_s) - back_s;
+    robot.chunks(1, SOON)?;
+    Ok(format!("active {active_s:.2} s after"))
+}
+
+fn line_gone(robot: &mut Robot) -> Outcome {
+    robot.moving()?;
+    let from = robot.guest.now()?;
+    let mark = robot.cable.now();
+    robot.cable.plug(false);
+    robot.guest.plug_serial(false)?;
+    let rest = robot.rest_after(mark)?;
+    robot.guest.line_with(from, "event=LinkLost", SOON)?;
+    robot.still()?;
+    Ok(rest)
+}
+
+fn line_back(robot: &mut Robot) -> Outcome {
+    robot.guest.plug_serial(true)?;
+    robot.cable.plug(true);
+    let (how, after_s) = robot.goes_on()?;
+    Ok(format!("{how}, {after_s:.0} s later"))
+}
+
+fn killed(robot: &mut Robot) -> Outcome {
+    let restarts = robot.restarts()?;
+    robot.moving()?;
+    let mark = robot.cable.now();
+    robot.guest.sh("kill -9 $(systemctl show --value -p MainPID fathom)", SOON)?;
+    let rest = robot.rest_after(mark)?;
+    robot.started_again(restarts)?;
+    robot.latched()?;
+    Ok(format!("{rest}; systemd started the program again, and the controller waits for a person"))
+}
+
+fn hung(robot: &mut Robot) -> Outcome {
+    let restarts = robot.restarts()?;
+    robot.moving()?;
+    let mark = robot.cable.now();
+    let from = robot.guest.now()?;
+    robot.guest.sh("kill -STOP $(systemctl show --value -p MainPID fathom)", SOON)?;
+    let rest = robot.rest_after(mark)?;
+    robot.guest.line_with(from, "Watchdog timeout", SOON * 2)?;
+    robot.started_again(restarts)?;
+    robot.latched()?;
+    Ok(rest)
+}
+
+fn cleared(robot: &mut Robot) -> Outcome {
+    robot.clear()?;
+    let (_, after_s) = robot.goes_on()?;
+    Ok(format!("{after_s:.0} s later"))
+}
+
+fn stopped(robot: &mut Robot) -> Outcome {
+    robot.moving()?;
+    robot.guest.sh("systemctl stop fathom", SOON)?;
+    robot.until("the controller disarmed", SOON, |last| last.mode == Mode::Disarmed)?;
+    let result = robot.guest.sh("systemctl show --value --property Result fathom", SOON)?;
+    expect(result.trim() == "success", "success", result)?;
+    Ok("disarmed".to_owned())
+}
+
+/// A place in what the cable carried.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    samples: usize,
+    obeyed: usize,
+}
+
+impl Notes {
+    fn since(&self, mark: Mark) -> &[Sample] {
+        self.samples.get(mark.samples..).unwrap_or_default()
+    }
+}
+
+impl Cable {
+    fn now(&self) -> Mark {
+        self.notes(|notes| Mark { samples: notes.samples.len(), obeyed: notes.obeyed.len() })
+    }
+}
+
+/// The longest way of a joint's command, in its unit.
+fn way(samples: &[Sample]) -> f32 {
+    let joints = samples.first().map_or(0, |sample| sample.commanded.len());
+    let one = |joint: usize| -> f32 {
+        let positions = samples.iter().filter_map(|sample| sample.commanded.get(joint));
+        positions.clone().zip(positions.skip(1)).map(|(a, b)| (b - a).abs()).sum()
+    };
+    (0..joints).map(one).fold(0.0, f32::max)
+}
+
+impl Robot {
+    /// Waits until the controller's last sample is as wanted.
+    fn until(&self, what: &str, within: Duration, wanted: impl Fn(&Sample) -> bool) -> Result<(), Failure> {
+        let since = Instant::now();
+        while !self.cable.notes(|notes| notes.samples.last().is_some_and(&wanted)) {
+            if since.elapsed() > within {
+                return Err(GuestError::Late { what: what.to_owned(), within }.into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Waits until the controller obeyed `count` more chunks.
+    fn chunks(&self, count: usize, within: Duration) -> Result<(), Failure> {
+        let (mark, since) = (self.cable.now(), Instant::now());
+        while self.cable.now().obeyed < mark.obeyed + count {
+            if since.elapsed() > within {
+                return Err(GuestError::Late { what: format!("{count} chunks obeyed"), within }.into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// From chunk to chunk, by the last three.
+    fn interval(&self) -> Duration {
+        self.cable.notes(|notes| match notes.obeyed.last_chunk::<3>() {
+            Some([first, _, last]) => last.duration_since(*first) / 2,
+            None => SOON,
+        })
+    }
+
+    /// Waits until the joints move along a chunk that has just begun: they would go on moving for a while.
+    fn moving(&self) -> Result<(), Failure> {
+        let since = Instant::now();
+        loop {
+            let moves = self.cable.notes(|notes| {
+                let fresh = notes.obeyed.last().is_some_and(|obeyed| obeyed.elapsed() < FRESH);
+                let last = notes.samples.last_chunk::<20>().map_or(&[][..], |last| last);
+                fresh && last.iter().all(|sample| sample.mode == Mode::Active) && way(last) > FAST
+            });
+            if moves {
+                return Ok(());
+            }
+            if since.elapsed() > SOON * 2 {
+                return Err(GuestError::Late { what: "joints that move".to_owned(), within: SOON * 2 }.into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The joints do not move for a while.
+    fn still(&self) -> Result<(), Failure> {
+        let mark = self.cable.now();
+        thread::sleep(STILL);
+        let (samples, way) = self.cable.notes(|notes| {
+            let since = notes.since(mark);
+            (since.len(), way(since))
+        });
+        expect(samples > 10 && way <= REST, "joints at rest", format!("a way of {way} in {samples} samples"))
+    }
+
+    /// The host fell silent after `mark`: the joints were at rest within the controller's deadman time, by its own clock.
+    fn rest_after(&self, mark: Mark) -> Outcome {
+        let silent = Mode::Faulted(Fault::HostSilent);
+        self.until("the controller noticing that the host is silent", SOON, |last| last.mode == silent)?;
+        thread::sleep(STILL);
+        self.cable.notes(|notes| {
+            let samples = notes.since(mark);
+            let end = samples.last().map(|sample| sample.commanded.clone()).unwrap_or_default();
+            let moves = |sample: &&Sample| sample.commanded.iter().zip(&end).any(|(a, b)| (a - b).abs() > REST);
+            let moved = samples.iter().filter(moves).count();
+            expect(moved > 0, "joints that moved when the host fell silent", "joints at rest")?;
+            let Some((resting, hello)) = samples.iter().rfind(moves).zip(notes.hello) else {
+                return Err(Failure::Other { expected: "telemetry".to_owned(), found: "none".to_owned() });
+            };
+            // The first sample without movement comes one period later.
+            let after_us = resting.time_us + u64::from(hello.telemetry_us) - resting.heard_us.min(resting.time_us);
+            let bound_us = u64::from(hello.deadman_us + hello.tick_us + hello.telemetry_us) + LATE_TICK_US;
+            let (after_ms, bound_ms) = (after_us / 1000, bound_us / 1000);
+            expect(after_us <= bound_us, format!("rest within {bound_ms} ms"), format!("{after_ms} ms"))?;
+            Ok(format!("at rest {after_ms} ms after the host's last word (deadman {} ms)", hello.deadman_us / 1000))
+        })
+    }
+
+    fn restarts(&mut self) -> Result<String, Failure> {
+        Ok(self.guest.sh("systemctl show --value --property NRestarts fathom", SOON)?)
+    }
+
+    fn started_again(&mut self, before: String) -> Result<(), Failure> {
+        let since = Instant::now();
+        while self.restarts()? == before {
+            if since.elapsed() > SOON {
+                return Err(GuestError::Late { what: "another start by systemd".to_owned(), within: SOON }.into());
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// The new process finds the fault that the controller latched, and moves nothing.
+    fn latched(&mut self) -> Result<(), Failure> {
+        let mark = self.cable.now();
+        let from = self.guest.now()?;
+        self.guest.line_with(from, "--clear-fault clears", RESTART)?;
+        let way = self.cable.notes(|notes| way(notes.since(mark)));
+        expect(way <= REST, "joints at rest until the fault is cleared", format!("a way of {way}"))
+    }
+
+    /// What a person does about a latched fault.
+    fn clear(&mut self) -> Result<(), Failure> {
+        self.guest.sh("systemctl stop fathom", SOON)?;
+        self.guest.sh("fathom clear-fault --config /etc/fathom/robot.toml", SOON)?;
+        self.guest.sh("systemctl start --no-block fathom", SOON)?;
+        Ok(())
+    }
+
+    /// The arm moves again, by itself or after a fault was cleared that only a person clears: how, and after how many
+    /// seconds.
+    fn goes_on(&mut self) -> Result<(&'static str, f64), Failure> {
+        let (mark, from, since) = (self.cable.now(), self.guest.now()?, Instant::now());
+        let mut how = "by itself";
+        loop {
+            if self.cable.now().obeyed > mark.obeyed {
+                return Ok((how, since.elapsed().as_secs_f64()));
+            }
+            if how == "by itself" && self.guest.line_with(from, "--clear-fault clears", Duration::ZERO).is_ok() {
+                self.clear()?;
+                how = "after the latched fault was cleared";
+            }
+            if since.elapsed() > RESTART {
+                return Err(GuestError::Late { what: "a chunk obeyed".to_owned(), within: RESTART }.into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+use std::time::Duration;
+
+use clap::Args;
+use fathom::gpu::{Gpu, GpuError, GpuOptions};
+
+/// Which GPU.
+#[derive(Args)]
+pub(crate) struct GpuArguments {
+    /// Allow a software driver.
+    #[arg(long)]
+    pub(crate) software: bool,
+    /// Part of the adapter's name.
+    #[arg(long)]
+    pub(crate) adapter: Option<String>,
+    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
+    #[arg(long)]
+    pub(crate) timeout: Option<u64>,
+}
+
+impl GpuArguments {
+    /// Opens it.
+    pub(crate) fn open(&self) -> Result<Gpu, GpuError> {
+        Gpu::open(&GpuOptions {
+            adapter: self.adapter.clone(),
+            allow_software: self.software,
+            timeout: self.timeout.map(Duration::from_secs),
+            ..GpuOptions::default()
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! A run of the loop that is watched: its log, what the controller is told and reports, and where the joints really are.
+
+use std::error::Error;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fathom::config::RobotConfig;
+use fathom::control::{Outcome, Robot, RunError, RunOptions, Sight};
+use fathom::fault::{Faults, Spec};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Time between two looks at the joints.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Lines of the log with the times at which they were written.
+#[derive(Clone, Default)]
+struct Log {
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
+    loud: Arc<AtomicBool>,
+    kept: Arc<AtomicBool>,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Line(Log, Vec<u8>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.1.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let text = String::from_utf8_lossy(&self.1).trim_end().to_owned();
+        if self.0.loud.load(Ordering::Relaxed) {
+            eprintln!("{text}");
+        }
+        if !self.0.kept.load(Ordering::Relaxed) {
+            return;
+        }
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), text));
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(self.clone(), Vec::new())
+    }
+}
+
+fn log() -> &'static Log {
+    LOG.get_or_init(|| {
+        let log = Log::default();
+        tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(log.clone()).init();
+        log
+    })
+}
+
+/// What was seen of a run.
+pub(crate) struct Watched {
+    pub(crate) outcome: Result<Outcome, RunError>,
+    pub(crate) log: Vec<(Instant, String)>,
+    pub(crate) sights: Vec<(Instant, Sight)>,
+    /// Where the joints really were.
+    pub(crate) joints: Vec<(Instant, Vec<f32>)>,
+}
+
+impl Watched {
+    /// When a line with all of these was written first, not before `from`.
+    pub(crate) fn said(&self, from: Option<Instant>, words: &[&str]) -> Option<Instant> {
+        let after = |at: &Instant| from.is_none_or(|from| *at >= from);
+        self.log.iter().find(|(at, line)| after(at) && words.iter().all(|w| line.contains(w))).map(|(at, _)| *at)
+    }
+
+    /// The largest distance of any joint from where it was at the beginning, between two times.
+    pub(crate) fn moved(&self, from: Instant, to: Instant) -> f32 {
+        let mut within = self.joints.iter().filter(|(at, _)| (from..=to).contains(at));
+        let Some((_, first)) = within.next() else { return 0.0 };
+        let apart = |now: &Vec<f32>| now.iter().zip(first).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        within.map(|(_, now)| apart(now)).fold(0.0, f32::max)
+    }
+}
+
+/// What is to be done with what is seen.
+pub(crate) struct Keep {
+    /// Print the log.
+    pub(crate) loud: bool,
+    /// Keep all of it; else only `each` sees it, and memory does not grow.
+    pub(crate) all: bool,
+}
+
+/// Runs the loop for `seconds` after it became active, with these faults.
+pub(crate) fn watch(
+    config: &RobotConfig,
+    seconds: f64,
+    faults: Vec<Spec>,
+    Keep { loud, all }: Keep,
+    mut each: impl FnMut(Instant, &Sight) + Send + 'static,
+) -> Result<Watched, Box<dyn Error>> {
+    let log = log();
+    log.loud.store(loud, Ordering::Relaxed);
+    log.kept.store(all, Ordering::Relaxed);
+    log.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let robot = Robot::open_with(config.clone(), Faults::new(faults))?;
+    let joints = robot.joints().ok_or("expected the simulated controller")?;
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&over);
+    let looker = thread::spawn(move || {
+        let mut seen = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            if all {
+                seen.push((Instant::now(), joints.positions()));
+            }
+            thread::sleep(LOOK);
+        }
+        seen
+    });
+    let (sender, sights) = mpsc::channel();
+    let listener = thread::spawn(move || {
+        let mut seen = Vec::new();
+        for sight in sights {
+            let now = Instant::now();
+            each(now, &sight);
+            if all {
+                seen.push((now, sight));
+            }
+        }
+        seen
+    });
+    let options = RunOptions { seconds: Some(seconds), sights: Some(sender), ..RunOptions::default() };
+    let outcome = robot.run(&options);
+    drop(options);
+    over.store(true, Ordering::Relaxed);
+    let joints = looker.join().map_err(|_| "the thread that looks at the joints ended")?;
+    let sights = listener.join().map_err(|_| "the thread that listens ended")?;
+    let log = std::mem::take(&mut *log.lines.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Watched { outcome, log, sights, joints })
+}
