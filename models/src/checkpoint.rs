@@ -95,7 +95,7 @@ impl Checkpoint {
         let packed: Vec<String> = packed.map(|(name, _)| name.clone()).collect();
         for name in packed {
             if let Some(columns) = self.entries.get_mut(&name).and_then(|e| e.shape.last_mut()) {
-                *columns *= 2;
+                *columns = columns.saturating_mul(2);
             }
         }
     }

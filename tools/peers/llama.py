@@ -1,16 +1,17 @@
-"""llama.cpp's Vulkan shaders of the same purposes as Fathom's kernels: `llama.py FOLDER` with ggml's libraries in FOLDER.
+"""llama.cpp's Vulkan kernels of the same purposes as Fathom's, by ggml's libraries in FOLDER.
 
-`tools/isa --llama` runs it where pipelines compile and nothing computes. ggml makes the pipelines that a graph needs when it
-runs it, so that what NVK prints after a name is what ggml would run for it.
+`llama.py FOLDER isa`: a line with the name of each operation, and what the driver prints while ggml makes and runs it. ggml makes
+the pipelines that a graph needs when it runs it: on NVK without a GPU (`tools/isa --llama`) they compile and nothing computes.
+`llama.py FOLDER COUNT`: a JSON line for each of the shapes of `fathom-latency shapes`, as the other peers'.
 """
 
 import ctypes as c
 import os
 import sys
 
-folder = sys.argv[1]
-base = c.CDLL(f"{folder}/libggml-base.so", mode=c.RTLD_GLOBAL)
-vulkan = c.CDLL(f"{folder}/libggml-vulkan.so", mode=c.RTLD_GLOBAL)
+FOLDER, MODE = sys.argv[1:]
+base = c.CDLL(f"{FOLDER}/libggml-base.so", mode=c.RTLD_GLOBAL)
+vulkan = c.CDLL(f"{FOLDER}/libggml-vulkan.so", mode=c.RTLD_GLOBAL)
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 
 
@@ -37,30 +38,47 @@ compute = function(base, "ggml_backend_graph_compute", c.c_int, p, p)
 backend = function(vulkan, "ggml_backend_vk_init", p, c.c_size_t)(0)
 
 
-def run(name, write):
+def linear(kind, m, k, n):
+    return lambda context: mul_mat(context, tensor2(context, kind, k, n), tensor2(context, F32, k, m))
+
+
+def attention(rows, keys):
+    def write(context):
+        q = tensor4(context, F32, 256, rows, 8, 1)
+        k, v = (tensor4(context, F16, 256, keys, 1, 1) for _ in "kv")
+        return flash(context, q, k, v, None, 1 / 16, 0.0, 0.0)
+
+    return write
+
+
+def prepared(write):
     context = init(Params(1 << 20, None, True))
     result = write(context)
     graph = new_graph(context)
     expand(graph, result)
     allocate(context, backend)
-    os.write(2, f"== kernel {name}\n".encode())
-    compute(backend, graph)
+    return lambda: compute(backend, graph)
 
 
-def linear(kind, k, n, m):
-    return lambda context: mul_mat(context, tensor2(context, kind, k, n), tensor2(context, F32, k, m))
+def isa():
+    os.write(2, b"# driver: ggml, on NVK\n")
+    operations = {f"attention {rows} rows": attention(rows, 544) for rows in (276, 17)}
+    for label, kind in (("f16", F16), ("q8_0", Q8_0), ("q4_0", Q4_0)):
+        operations |= {f"{label} {m} rows": linear(kind, m, 1024, 4096) for m in (276, 17, 1)}
+    for name, write in operations.items():
+        run = prepared(write)
+        os.write(2, f"== kernel {name}\n".encode())
+        run()
 
 
-os.write(2, b"# driver: ggml, on NVK\n")
-for label, kind in (("f16", F16), ("q8_0", Q8_0), ("q4_0", Q4_0)):
-    run(f"{label} 276 rows", linear(kind, 2048, 16384, 276))
-    run(f"{label} 17 rows", linear(kind, 1024, 4096, 17))
-    run(f"{label} 1 row", linear(kind, 1024, 4096, 1))
-for rows in (276, 17):
-    run(
-        f"attention {rows} rows",
-        lambda context, rows=rows: flash(
-            context, tensor4(context, F32, 256, rows, 8, 1), tensor4(context, F16, 256, 544, 1, 1),
-            tensor4(context, F16, 256, 544, 1, 1), None, 1 / 16, 0.0, 0.0,
-        ),
-    )
+def bench(count):
+    from peers import GEMM, SKINNY, report
+
+    for name, (m, k, n) in (("GEMM 276×2048×16384", GEMM), ("skinny 17×1024×4096", SKINNY)):
+        for ours, kind in (("f32", F32), ("w8", Q8_0), ("w4", Q4_0)):
+            report("llama.cpp", f"{name} {ours}", count, prepared(linear(kind, m, k, n)))
+    for rows in (276, 17):
+        report("llama.cpp", f"attention {rows} × 549 keys", count, prepared(attention(rows, 549)))
+
+
+isa() if MODE == "isa" else bench(int(MODE))

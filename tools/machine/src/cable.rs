@@ -160,6 +160,24 @@ fn put(to: &mut File, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl Notes {
+    /// All telemetry as comma-separated values: the controller's clock, when it last heard the host, its mode, and the
+    /// joints' commands.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, to: &Path) -> io::Result<()> {
+        let mut file = io::BufWriter::new(File::create(to)?);
+        writeln!(file, "time_us,heard_us,mode,commanded")?;
+        for sample in &self.samples {
+            write!(file, "{},{},{:?}", sample.time_us, sample.heard_us, sample.mode)?;
+            for position in &sample.commanded {
+                write!(file, ",{position}")?;
+            }
+            writeln!(file)?;
+        }
+        file.flush()
+    }
+
     fn note(&mut self, time_us: u64, message: &Message<'_>) {
         let at = Instant::now();
         match message {
@@ -190,5 +208,58 @@ impl Notes {
             self.longest_silence_us = self.longest_silence_us.max(silence_us);
         }
         self.heard_us = time_us;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use firmware_bridge::frame::{Header, MAX_FRAME, encode};
+    use firmware_bridge::message::SCHEMA_HASH;
+    use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
+
+    use super::*;
+
+    /// Waits until the cable has noted so many samples more; whether it did.
+    fn more(cable: &Cable, samples: usize) -> bool {
+        let (since, before) = (Instant::now(), cable.notes(|notes| notes.samples.len()));
+        while since.elapsed() < Duration::from_secs(30) {
+            if cable.notes(|notes| notes.samples.len()) >= before + samples {
+                return true;
+            }
+            thread::sleep(PAUSE);
+        }
+        false
+    }
+
+    #[test]
+    fn a_cable_that_is_pulled_out_carries_nothing_and_still_notes_what_the_controller_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let end = folder.path().join("guest.sock");
+        let listener = UnixListener::bind(&end).expect("a socket");
+        let sim = Sim::start(SimConfig::new(vec![SimJoint::revolute("elbow")])).expect("a pty");
+        let cable = Cable::lay(&end, sim.path()).expect("both ends");
+        let (mut guest, _) = listener.accept().expect("the cable");
+        guest.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+
+        let mut frame = [0; MAX_FRAME];
+        let hello = Message::Hello { schema: SCHEMA_HASH };
+        let length = encode(&Header::new(1, 7, 1), &hello, &mut frame).expect("it fits");
+        guest.write_all(&frame[..length]).expect("the cable takes it");
+        assert!(more(&cable, 5), "the hello reached the controller, and its telemetry the cable");
+        let mut answer = [0; 64];
+        assert!(guest.read(&mut answer).expect("bytes") > 0, "and the guest");
+
+        cable.plug(false);
+        assert!(more(&cable, 5), "the controller goes on");
+        guest.set_nonblocking(true).expect("a socket");
+        while guest.read(&mut answer).is_ok_and(|count| count > 0) {}
+        assert!(more(&cable, 5), "and on");
+        let read = guest.read(&mut answer).map_err(|error| error.kind());
+        assert_eq!(read, Err(ErrorKind::WouldBlock), "nothing reaches the guest");
+        cable.plug(true);
+        assert!(more(&cable, 5), "plugged in again");
+        assert!(guest.read(&mut answer).expect("bytes") > 0, "the guest hears it again");
     }
 }

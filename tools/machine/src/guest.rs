@@ -1,7 +1,7 @@
 //! The guest: a QEMU process, its faults by QMP, a shell in it, and its journal.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -109,8 +109,11 @@ impl Guest {
         let log = at("qemu.log", File::create(folder.join("qemu.log")))?;
         let errors = at("qemu.log", log.try_clone())?;
         command.current_dir(folder).stdin(Stdio::null()).stdout(log).stderr(errors);
+        // QEMU writes it, this program reads on where it was.
+        let journal =
+            File::options().read(true).write(true).create(true).truncate(true).open(folder.join("journal.log"));
+        let journal = at("journal.log", journal)?;
         let qemu = at(QEMU, command.spawn())?;
-        let journal = at("journal.log", File::create(folder.join("journal.log")))?;
         let mut guest = Guest {
             qemu,
             folder: folder.to_owned(),
@@ -123,7 +126,6 @@ impl Guest {
         };
         guest.qmp = Some(BufReader::new(guest.socket("qmp.sock")?));
         guest.shell = Some(BufReader::new(guest.socket("shell.sock")?));
-        guest.journal = at("journal.log", File::open(folder.join("journal.log")))?;
         guest.answer("greeting")?;
         guest.qmp("qmp_capabilities", &json!({}))?;
         Ok(guest)
@@ -233,8 +235,6 @@ impl Guest {
 
     /// Takes the new lines of the journal over.
     fn read_journal(&mut self) -> Result<(), GuestError> {
-        let at_end = at("journal.log", self.journal.stream_position())?;
-        at("journal.log", self.journal.seek(SeekFrom::Start(at_end)))?;
         at("journal.log", self.journal.read_to_end(&mut self.rest))?;
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();

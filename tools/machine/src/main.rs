@@ -140,6 +140,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut robot = Robot { cable, guest };
     let checks: Vec<Check> = if arguments.quick { QUICK.to_vec() } else { [&QUICK[..], &WHOLE[..]].concat() };
     let failed = run(&mut robot, &checks);
+    robot.cable.notes(|notes| notes.write(&arguments.logs.join("controller.csv")))?;
     println!("\n{} passed, {failed} failed", checks.len() - failed);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

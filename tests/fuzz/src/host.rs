@@ -1,0 +1,72 @@
+//! The files that the host reads.
+
+use std::path::{Path, PathBuf};
+
+/// A folder for the files of a target's input, kept for the process.
+fn folder() -> &'static Path {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder")).path()
+}
+
+fn golden(name: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let places = [here.join("golden"), here.join("../golden")];
+    places.iter().find(|place| place.exists()).expect("the goldens").join(name)
+}
+
+/// The bytes of a `model.safetensors`: every tensor that the loader lists can be read.
+pub fn safetensors(data: &[u8]) {
+    let path = folder().join(format!("{:?}.safetensors", std::thread::current().id()));
+    std::fs::write(&path, data).expect("written");
+    let Ok(checkpoint) = fathom_models::checkpoint::Checkpoint::open(&path) else { return };
+    for name in checkpoint.names() {
+        let shape = checkpoint.shape(name).expect("listed");
+        let (_, bytes) = checkpoint.tensor(name).expect("listed");
+        assert!(bytes.len() <= data.len());
+        if shape.iter().copied().fold(1_usize, usize::saturating_mul) < 1 << 16 {
+            let _ = checkpoint.f32(name);
+        }
+    }
+}
+
+/// One configuration file of a model directory that is whole besides, or a `robot.toml`: the first byte says which.
+pub fn config(data: &[u8]) {
+    const FILES: [&str; 5] =
+        ["config.json", "fathom.json", "policy_preprocessor.json", "policy_postprocessor.json", "tokenizer.json"];
+    let Some((which, text)) = data.split_first() else { return };
+    let dir = folder().join(format!("config-{:?}", std::thread::current().id()));
+    let Some(name) = FILES.get(usize::from(*which) % (FILES.len() + 1)) else {
+        std::fs::create_dir_all(&dir).expect("a folder");
+        let path = dir.join("robot.toml");
+        std::fs::write(&path, text).expect("written");
+        let _ = fathom::config::RobotConfig::load(&path);
+        return;
+    };
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a folder");
+    for entry in std::fs::read_dir(golden("pi0_lerobot")).expect("a golden") {
+        let entry = entry.expect("an entry");
+        let keep = !["golden.safetensors", "observation.safetensors"].contains(&&*entry.file_name().to_string_lossy());
+        if keep && entry.file_name() != *name {
+            std::os::unix::fs::symlink(entry.path().canonicalize().expect("there"), dir.join(entry.file_name()))
+                .expect("a link");
+        }
+    }
+    std::fs::write(dir.join(name), text).expect("written");
+    if *name == "tokenizer.json" {
+        if let Ok(tokenizer) = fathom_models::tokenizer::Tokenizer::open(&dir) {
+            let _ = tokenizer.prompt("pick up the red block, ünï and 12");
+        }
+        return;
+    }
+    let _ = fathom_models::families::load(&dir);
+}
+
+/// A picture's file: a JPEG as a camera sends it, or a PNG.
+pub fn picture(data: &[u8]) {
+    let path = folder().join(format!("{:?}.picture", std::thread::current().id()));
+    std::fs::write(&path, data).expect("written");
+    if let Ok(image) = fathom::camera::read_picture(&path) {
+        image.check("a picture").expect("what was decoded is a whole image");
+    }
+}
