@@ -74,7 +74,7 @@ pub(crate) fn bench_robot(
         text += &format!("kernels = \"{kernels}\"\n");
     }
     text += &format!(
-        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\n[link]\ndevice = \"simulated\"\n"
+        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\nmax_image_skew_ms = 60000\n[chunks]\nvalidity_ms = 60000\n[link]\ndevice = \"simulated\"\n"
     );
     for view in views {
         let camera = if scene.camera_index(view).is_ok() { view } else { "base" };
