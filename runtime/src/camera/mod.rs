@@ -115,6 +115,12 @@ pub enum StampSource {
     Host,
 }
 
+impl StampSource {
+    /// Every source, by its number.
+    pub const ALL: [StampSource; 4] =
+        [StampSource::DriverStartOfExposure, StampSource::DriverEndOfImage, StampSource::Dequeued, StampSource::Host];
+}
+
 impl fmt::Display for StampSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

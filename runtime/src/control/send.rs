@@ -11,7 +11,7 @@ use crate::action::Planned;
 use crate::camera::Image;
 use crate::clock::{NS_PER_S, monotonic_ns};
 use crate::link::{ActionChunk, ClockOffset, Start};
-use crate::telemetry::{Track, stage};
+use crate::telemetry::{Track, counter, stage};
 
 /// A chunk without a verdict is sent again after this long, and after twice its time on the line.
 const AGAIN_NS: u64 = 10_000_000;
@@ -185,6 +185,9 @@ impl Loop {
         let (r, n) = (&mut self.recorder, request.number);
         let oldest = request.images.iter().enumerate().min_by_key(|(_, i)| i.stamp_ns);
         let Some((index, oldest)) = oldest else { return };
+        for (view, image) in request.images.iter().enumerate() {
+            r.mark(Track::Camera(view as u8), counter::STAMP, n, image.stamp_ns, image.stamp as u64);
+        }
         for (view, image) in request.images.iter().enumerate().filter(|(view, _)| *view != index) {
             r.detail(Track::Camera(view as u8), stage::CAPTURE, n, image.stamp_ns, image.dequeued_ns);
         }

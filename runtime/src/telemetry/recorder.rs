@@ -62,6 +62,8 @@ pub mod counter {
     pub const CLOCK_ERROR: &str = "clock error";
     /// Bound of the error of the GPU's clock on the host's, in nanoseconds.
     pub const GPU_CLOCK_ERROR: &str = "GPU clock error";
+    /// What an image's stamp is the time of: its number in [`StampSource::ALL`](crate::camera::StampSource::ALL).
+    pub const STAMP: &str = "stamp";
     /// 1 while chunks are sent, else 0.
     pub const ACTIVE: &str = "active";
     /// The controller refused a chunk; the value is its reason's number.

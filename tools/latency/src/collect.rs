@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use fathom::camera::StampSource;
 use fathom::telemetry::{Event, Kind, Stage, StageTable, Track, counter, stage};
 use hdrhistogram::Histogram;
 
@@ -102,6 +103,7 @@ pub(crate) struct Collector {
     clock_error_ns: Option<u64>,
     gpu_clock_error_ns: Option<u64>,
     refused: u64,
+    stamps: Vec<String>,
     first_ns: Option<u64>,
     last_ns: u64,
     /// Whether the last control tick was missed, for who stops at one.
@@ -142,6 +144,7 @@ impl Collector {
             clock_error_ns: None,
             gpu_clock_error_ns: None,
             refused: 0,
+            stamps: Vec::new(),
             first_ns: None,
             last_ns: 0,
             missed: false,
@@ -152,6 +155,11 @@ impl Collector {
     pub(crate) fn fresh(&self) -> Collector {
         let (active, starved) = (self.active, self.starved);
         Collector { active, starved, ..Collector::new(self.watch.clone()) }
+    }
+
+    /// Whether chunks are being sent.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
     }
 
     /// Paths that ended so far.
@@ -181,6 +189,13 @@ impl Collector {
             }
             Kind::Counter if name == counter::GPU_CLOCK_ERROR => {
                 self.gpu_clock_error_ns = self.gpu_clock_error_ns.max(Some(event.value));
+            }
+            Kind::Mark if name == counter::STAMP => {
+                let source = StampSource::ALL.get(event.value as usize).map_or_else(String::new, ToString::to_string);
+                let said = format!("{}: {source}", track(event.track));
+                if !self.stamps.contains(&said) {
+                    self.stamps.push(said);
+                }
             }
             Kind::Mark if name == counter::REFUSED => self.refused += 1,
             _ => {}
@@ -397,6 +412,7 @@ impl Collector {
             gpu_clock_error_ns: self.gpu_clock_error_ns,
             chunks: self.paths,
             refused: self.refused,
+            stamps: self.stamps.clone(),
             lost_events,
         }
     }

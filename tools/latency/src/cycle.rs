@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Seconds at the begin that are not counted.
     #[arg(long, default_value_t = 3.0)]
     warm_up: f64,
+    /// Actions per second of the bench scene's arm.
+    #[arg(long, default_value_t = 15.0, value_parser = rate)]
+    action_rate: f64,
     /// Count observations that are older than this at actuation, in milliseconds, as missed.
     #[arg(long)]
     deadline_ms: Option<f64>,
@@ -53,6 +56,11 @@ pub(crate) struct Options {
     progress: f64,
     #[command(flatten)]
     outputs: Outputs,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.1..=1000.0).contains(rate));
+    rate.ok_or_else(|| format!("expected 0.1 to 1000, found {text:?}"))
 }
 
 /// Runs; whether no tick was missed that it had to stop at.
@@ -83,13 +91,14 @@ pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
         (None, Some(dir)) => {
             let loaded = fathom_models::families::load_as(&dir.path, o.model.family)?;
             let config = &loaded.model.config;
-            bench_robot(&dir.path, &config.views, &o.model.tokens(config), (o.model.seed, 15.0), &o.adapter)?
+            bench_robot(&dir.path, &config.views, &o.model.tokens(config), (o.model.seed, o.action_rate), &o.adapter)?
         }
         (None, None) => return Err("no robot".into()),
     };
     let model_hash = hash(&robot.model.path);
     let wanted = Drive {
         seconds: o.seconds,
+        least: 1,
         warm_up: o.warm_up,
         deadline_ns: o.deadline_ms.map(ns),
         round: 20,

@@ -22,6 +22,8 @@ pub(crate) const LOOK: Duration = Duration::from_millis(20);
 /// How long and how the loop runs.
 pub(crate) struct Drive<'a> {
     pub(crate) seconds: f64,
+    /// It goes on until so many paths were counted, on a machine that does much else, for [`PATIENCE_S`] at most.
+    pub(crate) least: u64,
     /// What is left out at the begin.
     pub(crate) warm_up: f64,
     pub(crate) deadline_ns: Option<u64>,
@@ -33,6 +35,9 @@ pub(crate) struct Drive<'a> {
     /// End at the first late tick, with the last seconds as a trace at this path.
     pub(crate) break_on_miss: Option<(Duration, &'a Path)>,
 }
+
+/// How much longer than was wanted a run goes on for want of paths.
+const PATIENCE_S: f64 = 300.0;
 
 /// What a run of the loop gave.
 pub(crate) struct Driven {
@@ -69,7 +74,7 @@ pub(crate) fn bench_robot(
         text += &format!("kernels = \"{kernels}\"\n");
     }
     text += &format!(
-        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\n[link]\ndevice = \"simulated\"\n"
+        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\nmax_image_skew_ms = 60000\n[chunks]\nvalidity_ms = 60000\n[link]\ndevice = \"simulated\"\n"
     );
     for view in views {
         let camera = if scene.camera_index(view).is_ok() { view } else { "base" };
@@ -96,7 +101,7 @@ pub(crate) fn drive(config: RobotConfig, d: &Drive<'_>) -> Result<Driven, Failur
     }
     let robot = Robot::open(config)?;
     let done = AtomicBool::new(false);
-    let options = RunOptions { seconds: Some(d.seconds), ..RunOptions::default() };
+    let options = RunOptions { seconds: Some(d.seconds + PATIENCE_S), ..RunOptions::default() };
     let stop = Arc::clone(&options.stop);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| follow(d, &done, &stop));
@@ -127,7 +132,7 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
     }
     let mut warm = false;
     let mut missed = false;
-    let mut warm_at = None;
+    let (mut warm_at, mut active_at) = (None, None);
     let mut cold = Vec::new();
     let mut told = Progress::new(d.progress);
     loop {
@@ -136,6 +141,9 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
         if missed && !last {
             stop.store(true, Ordering::Release);
             break;
+        }
+        if pump.collector.is_active() {
+            active_at.get_or_insert_with(Instant::now);
         }
         // The warm-up's time begins with the first chunk.
         if pump.collector.paths() > 0 {
@@ -148,6 +156,10 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
         }
         if last {
             break;
+        }
+        let over = active_at.is_some_and(|at: Instant| at.elapsed().as_secs_f64() >= d.seconds);
+        if over && warm && pump.collector.paths() >= d.least {
+            stop.store(true, Ordering::Release);
         }
         told.tick(&pump);
         std::thread::sleep(LOOK);

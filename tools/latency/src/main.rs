@@ -19,6 +19,7 @@ mod live;
 mod machine;
 mod model;
 mod output;
+mod replay;
 mod result;
 mod roof;
 mod shapes;
@@ -63,6 +64,8 @@ enum Command {
     Kernels(kernels::Options),
     /// For hours, in fixed memory; ends at the first late control tick where that is asked for.
     Cycle(cycle::Options),
+    /// A recorded run (`fathom run --record`), inferred again and timed.
+    Replay(replay::Options),
     /// What changed from the first to the last result by more than its own noise. Ends with 1 where something is slower, and
     /// with 2 at an error.
     Compare {
@@ -102,6 +105,7 @@ fn run(command: Command) -> Result<bool, Failure> {
         }
         Command::Kernels(o) => kernels::run(&o).map(|()| true),
         Command::Cycle(o) => cycle::run(&o),
+        Command::Replay(o) => replay::run(&o).map(|()| true),
         Command::Compare { files, floor, force, markdown } => {
             compare::run(&compare::Options { files, floor_percent: floor, force, markdown })
         }

@@ -44,6 +44,7 @@ pub(crate) struct Section {
     pub(crate) gpu_clock_error_ns: Option<u64>,
     pub(crate) chunks: u64,
     pub(crate) refused: u64,
+    pub(crate) stamps: Vec<String>,
     pub(crate) lost_events: u64,
 }
 

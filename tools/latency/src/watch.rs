@@ -77,6 +77,11 @@ impl Pump {
         self
     }
 
+    /// Writes what comes from here on into `trace`, too.
+    pub(crate) fn trace_into(&mut self, trace: Option<TraceFile>) {
+        self.trace = trace;
+    }
+
     pub(crate) fn reader(&self) -> &RingReader {
         &self.reader
     }

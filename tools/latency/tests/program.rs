@@ -215,3 +215,38 @@ fn a_trace_that_does_not_fit_ends_early_and_says_so() {
     let said = fail(1, &[&short[..], &["--trace", "/nowhere/x.pftrace"]].concat());
     assert!(said.contains("/nowhere/x.pftrace: No such file"), "{said}");
 }
+
+/// A run that is recorded, inferred again and timed: the robot's own images.
+#[test]
+fn a_recorded_run_is_timed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, record) = (folder.path().join("model"), folder.path().join("record"));
+    let scene = fathom::bench::Scene::built_in(0).unwrap();
+    fathom::bench::write_untrained(&model, &fathom_models::presets::small(), &scene, 0).unwrap();
+    let bench = r#"source = { kind = "bench", rate_hz = 10.0 }"#;
+    let robot = folder.path().join("robot.toml");
+    let text = format!(
+        "[model]\npath = {model:?}\nprompt = \"reach\"\n[control]\naction_rate_hz = 1.0\nmax_image_age_ms = 60000\n\
+         max_image_skew_ms = 60000\n[chunks]\nvalidity_ms = 60000\n[record]\nfolder = {record:?}\n[link]\n\
+         device = \"simulated\"\n[[camera]]\nview = \"base\"\n{bench}\n[[camera]]\nview = \"wrist\"\n{bench}\n"
+    );
+    std::fs::write(&robot, text).unwrap();
+    // Longer on a machine that does much else.
+    let recorded = ["4", "16", "64"].iter().any(|seconds| {
+        let robot = robot.to_str().unwrap();
+        run(&["cycle", "--software", "--robot", robot, "--warm-up", "0.1", "--progress", "0", "--seconds", seconds]).0
+            == 0
+    });
+    assert!(recorded, "a run of 64 s");
+    let (file, record) = (folder.path().join("replay.json"), record.to_str().unwrap());
+    let printed = succeed(&["replay", "--software", "--rounds", "3", record, "--json", file.to_str().unwrap()]);
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let inference = row(&json, "inference", "= inference");
+    let count = inference["count"].as_u64().unwrap();
+    assert!(count >= 3 && count % 3 == 0, "each of three rounds has every observation: {count}");
+    assert_eq!(inference["rounds_p50_ns"].as_array().unwrap().len(), 3);
+    assert!(json["header"]["shapes"]["images"][0].as_str().unwrap().contains("base 224×224"), "the robot's own images");
+    assert!(printed.contains("recorded on llvmpipe") && printed.contains("SOFTWARE DRIVER"), "{printed}");
+    let said = fail(1, &["replay", "--software", "/nowhere"]);
+    assert!(said.contains("/nowhere"), "{said}");
+}

@@ -94,6 +94,9 @@ pub(crate) fn lines(s: &Section) -> Vec<String> {
     if let Some(error) = s.gpu_clock_error_ns {
         out.push(format!("the GPU's clock is known within {:.3} µs", error as f64 / 1e3));
     }
+    if !s.stamps.is_empty() {
+        out.push(format!("images are stamped by {}", s.stamps.join(", ")));
+    }
     if s.refused > 0 {
         out.push(format!("{} refused by the controller", count(s.refused, "chunk")));
     }

@@ -1,0 +1,172 @@
+//! A recorded run inferred again, and timed: the robot's own images, states and prompts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use fathom::camera::Image;
+use fathom::clock::monotonic_ns;
+use fathom::engine::{Inputs, Session};
+use fathom::gpu::{Gpu, GpuOptions};
+use fathom::record::{Moment, Observation, Recording, RunNote};
+use fathom::telemetry::{Header, Recorder, RingReader, RingWriter, StageTable, stage};
+use fathom_models::depthvla::ForwardOptions;
+use fathom_models::{families, random};
+
+use crate::Failure;
+use crate::bench::ns;
+use crate::collect::Watch;
+use crate::machine::Watched;
+use crate::model::{AdapterOptions, hash};
+use crate::output::Outputs;
+use crate::result::Measured;
+use crate::watch::{Pump, TraceFile};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// A recording of `fathom run --record`: a file, or a folder of them.
+    recording: PathBuf,
+    /// Directory of the checkpoint, where it is not where it was.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterOptions,
+    /// How often the recording is gone through; how far the medians lie apart is the noise that `compare` goes by.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Count inferences that take longer than this, in milliseconds, as missed.
+    #[arg(long)]
+    deadline_ms: Option<f64>,
+    /// Write a trace for ui.perfetto.dev.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
+}
+
+/// The model of a recording, prepared for what came last.
+struct Player {
+    session: Session,
+    note: RunNote,
+    model: PathBuf,
+    forward: ForwardOptions,
+    tokens: Vec<i32>,
+}
+
+pub(crate) fn run(o: &Options) -> Result<(), Failure> {
+    let machine = Watched::begin();
+    let recording = Recording::open(&o.recording)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("ring");
+    let mut recorder = Recorder::over(RingWriter::create_at(&path, "{}", 1 << 12)?);
+    let deadline_ns = o.deadline_ms.map(ns);
+    let watch = Watch { name: "inference", path: stage::INFERENCE, deadline_ns, ..Watch::default() };
+    let mut pump = Pump::new(RingReader::open(&path)?, watch, None);
+    let mut player = None;
+    let mut cold = StageTable::default();
+    let mut number = 0;
+    for _ in 0..o.rounds {
+        let mut images: BTreeMap<String, Image> = BTreeMap::new();
+        recording.each(|moment| -> Result<bool, Failure> {
+            match moment {
+                Moment::Run(note) if player.is_none() => {
+                    let opened = Player::open(o, note)?;
+                    let title = crate::title(&Header::of(&opened.session, String::new(), 0));
+                    let trace = o.trace.as_ref().map(|p| TraceFile::create(p, std::process::id(), &title));
+                    pump.trace_into(trace.transpose()?);
+                    player = Some(opened);
+                }
+                Moment::Image { view, image } => {
+                    images.insert(view, image);
+                }
+                Moment::Observation(observation) => {
+                    let Some(player) = &mut player else { return Ok(true) };
+                    // One of which an image is lost is left out.
+                    let seen = player.note.views.iter().map(|v| images.remove(v)).collect::<Option<Vec<Image>>>();
+                    let Some(seen) = seen else { return Ok(true) };
+                    let prepared = player.prepare(&seen, &observation)?;
+                    if prepared {
+                        // What the first one of a form compiles and makes is not timed with the others.
+                        let (began_ns, ended_ns, _) = player.infer(&seen, &observation)?;
+                        cold.record(stage::COLD, ended_ns - began_ns);
+                    }
+                    let (began_ns, ended_ns, times) = player.infer(&seen, &observation)?;
+                    number += 1;
+                    recorder.inference(&times, number, began_ns, ended_ns);
+                    pump.pump();
+                }
+                _ => {}
+            }
+            Ok(true)
+        })?;
+        pump.collector.end_round();
+    }
+    let Some(player) = player.filter(|_| number > 0) else {
+        return Err(format!(
+            "{}: expected a run with observations and their images, found none",
+            o.recording.display()
+        )
+        .into());
+    };
+    let header = Header::of(&player.session, player.model.display().to_string(), 0);
+    let section = pump.section(cold.stages());
+    let said = format!("recorded on {} ({}), kernels {}", player.note.adapter, player.note.driver, player.note.kernels);
+    let notes = std::iter::once(said).chain(pump.end()).collect();
+    let measured = crate::measured("replay", header, machine.end(), notes);
+    crate::finish(&Measured { model_hash: hash(&player.model), sections: vec![section], ..measured }, &o.outputs)
+}
+
+impl Player {
+    fn open(o: &Options, note: RunNote) -> Result<Player, Failure> {
+        let model = o.model.clone().unwrap_or_else(|| PathBuf::from(&note.model));
+        let mut loaded = families::load_as(&model, note.family.parse().ok())?;
+        loaded.skip_views(&note.skip_views)?;
+        let options = GpuOptions {
+            adapter: o.adapter.adapter.clone(),
+            allow_software: o.adapter.software,
+            timestamps: true,
+            ..GpuOptions::default()
+        };
+        let session = Session::open_with(Gpu::open(&options)?, loaded, o.adapter.kernels)?;
+        let forward =
+            ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, guided: false, taps: false };
+        Ok(Player { session, note, model, forward, tokens: Vec::new() })
+    }
+
+    /// Has the session prepared for these images and this prompt; whether it had to be prepared anew.
+    fn prepare(&mut self, images: &[Image], observation: &Observation) -> Result<bool, Failure> {
+        let specs: Vec<_> = images.iter().map(Image::spec).collect();
+        // A graph that can be drawn towards a chunk serves without one, too.
+        let guided = self.forward.guided || observation.guide.is_some();
+        let same = self.forward.images == specs
+            && self.forward.guided == guided
+            && self.tokens.len() == observation.tokens.len();
+        let reworded = self.tokens != observation.tokens;
+        self.tokens.clone_from(&observation.tokens);
+        if same {
+            if reworded {
+                self.session.reword(&self.tokens)?;
+            }
+            return Ok(false);
+        }
+        self.forward =
+            ForwardOptions { images: specs, prompt_tokens: self.tokens.len(), guided, ..self.forward.clone() };
+        self.session.prepare(&self.forward, &self.tokens)?;
+        Ok(true)
+    }
+
+    fn infer(
+        &mut self,
+        images: &[Image],
+        observation: &Observation,
+    ) -> Result<(u64, u64, fathom::gpu::GpuTimes), Failure> {
+        let config = &self.session.loaded().model.config;
+        let count = config.horizon * config.action_dim;
+        let bytes: Vec<&[u8]> = images.iter().map(|i| i.data.get(..i.spec().bytes()).unwrap_or(&i.data)).collect();
+        let began_ns = monotonic_ns();
+        let noise = random::normal(observation.seed, count);
+        let inputs = Inputs { images: &bytes, state: &observation.state, noise: &noise };
+        let (_, times) = self.session.infer_guided(&inputs, observation.guide.as_ref(), false)?;
+        Ok((began_ns, monotonic_ns(), times))
+    }
+}
