@@ -126,7 +126,7 @@ mod tests {
         near(weights(Schedule::Zeros, 2, 6, 8), &[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         near(weights(Schedule::Ones, 2, 6, 8), &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
         near(weights(Schedule::Linear, 2, 6, 8), &[1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0, 0.0]);
-        let exp = [1.0, 1.0, 0.570_587, 0.287_081, 0.114_497, 0.025_771, 0.0, 0.0];
+        let exp = [1.0, 1.0, 0.570_589, 0.287_072_4, 0.114_492_2, 0.025_770_25, 0.0, 0.0];
         near(weights(Schedule::Exp, 2, 6, 8), &exp);
         near(weights(Schedule::Linear, 9, 4, 6), &[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
         near(weights(Schedule::Linear, 0, 0, 3), &[0.0; 3]);

@@ -140,7 +140,8 @@ fn without_rearm_a_lost_line_leaves_the_arm_disarmed() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(run.lines.try_iter().all(|line| !line.contains("to=active")), "it armed by itself");
     run.signal("-TERM");
-    assert!(run.end().0);
+    let (well, said) = run.end();
+    assert!(well, "{said}");
 }
 
 #[test]

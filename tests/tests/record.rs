@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use fathom::bench::{Scene, write_untrained};
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::{Robot, RunOptions};
 use fathom::fault::Faults;
 use fathom::gpu::GpuOptions;
 use fathom::record::{Moment, Recording, Replay};
-use fathom_models::{presets, random};
+use fathom_models::presets;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use tempfile::TempDir;
 
@@ -21,7 +22,7 @@ fn recording() -> &'static (TempDir, PathBuf, PathBuf) {
     MADE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let (model, runs) = (folder.path().join("model"), folder.path().join("runs"));
-        random::write_checkpoint(&model, &presets::small(), 0).unwrap();
+        write_untrained(&model, &presets::small(), &Scene::built_in(0).unwrap(), 0).unwrap();
         record(&model, &runs, "", 16, &[], 4.0);
         (folder, model, runs)
     })
@@ -112,7 +113,7 @@ fn a_replay_gives_the_same_bits() {
 fn what_cannot_be_replayed_is_told() {
     let (folder, _, runs) = recording();
     let other = folder.path().join("other");
-    random::write_checkpoint(&other, &presets::small(), 1).unwrap();
+    write_untrained(&other, &presets::small(), &Scene::built_in(0).unwrap(), 1).unwrap();
     let said = Replay { model: Some(other), ..replay() }.run(runs).unwrap_err().to_string();
     assert!(said.contains("fingerprint"), "{said}");
     let empty = tempfile::tempdir().unwrap();

@@ -7,6 +7,9 @@ use std::path::Path;
 use super::jpeg::decode_jpeg;
 use super::{CameraError, Image, PixelFormat};
 
+/// How many times its size a deflate stream can unpack to.
+const MOST_GROWTH: usize = 1032;
+
 /// The PNG or JPEG file at `path` as [`PixelFormat::Rgb24`]; transparency is dropped, grey becomes RGB, 16 bits become 8.
 ///
 /// # Errors
@@ -76,6 +79,11 @@ impl PictureReader {
         let mut decoder = png::Decoder::new(Cursor::new(&self.file));
         decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
         let mut reader = decoder.read_info().map_err(|error| failed(error.to_string()))?;
+        let info = reader.info();
+        if info.raw_bytes() > self.file.len().saturating_mul(MOST_GROWTH) {
+            let (width, height, bytes) = (info.width, info.height, self.file.len());
+            return Err(failed(format!("expected pixels for {width} × {height}, found a file of {bytes} bytes")));
+        }
         let Some(bytes) = reader.output_buffer_size() else {
             return Err(failed("it is too large".to_owned()));
         };
