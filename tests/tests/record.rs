@@ -23,7 +23,7 @@ fn recording() -> &'static (TempDir, PathBuf, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let (model, runs) = (folder.path().join("model"), folder.path().join("runs"));
         write_untrained(&model, &presets::small(), &Scene::built_in(0).unwrap(), 0).unwrap();
-        record(&model, &runs, "", 16, &[], 4.0);
+        record(&model, &runs, "", 128, &[], 4.0);
         (folder, model, runs)
     })
 }

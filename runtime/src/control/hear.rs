@@ -77,7 +77,7 @@ impl Loop {
         }
         self.planner.heard(controller_us, report.mode == Mode::Active, report.progress);
         match report.mode {
-            Mode::Faulted(Fault::HostSilent) if self.config.control.rearm && self.arming.given => {
+            Mode::Faulted(Fault::HostSilent) if self.arming.given => {
                 if self.state == State::Ready {
                     self.arming.clear = true;
                 } else {
@@ -115,7 +115,7 @@ impl Loop {
                     self.arming.asked = Some((None, received_ns));
                     Ok(())
                 }
-                Reason::Faulted if self.arming.given && self.config.control.rearm => {
+                Reason::Faulted if self.arming.given => {
                     self.arming.asked = Some((None, received_ns));
                     Ok(())
                 }
@@ -146,9 +146,6 @@ impl Loop {
                     Reason::NotArmed => {
                         self.lost_permission();
                         self.failed(Event::HostLost, "the controller is disarmed".to_owned())
-                    }
-                    Reason::Faulted if !self.config.control.rearm => {
-                        self.failed(Event::ControllerFault, format!("the controller refused a chunk: {reason:?}"))
                     }
                     // Its next report says which fault.
                     _ => Ok(()),
