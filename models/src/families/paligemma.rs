@@ -24,6 +24,8 @@ struct Part {
     model_type: Option<String>,
     num_attention_heads: Option<usize>,
     num_key_value_heads: Option<usize>,
+    /// Of the vision tower, which leaves out what no whole patch fills.
+    image_size: Option<usize>,
 }
 
 /// Names that a parameter of Fathom's naming may have: the hub's, and those that transformers has had in memory since 4.52
@@ -80,7 +82,7 @@ pub(super) fn describe(
     let settings = Settings {
         views: vec!["base".to_owned()],
         resize: Resize::PillowBilinear,
-        image_size: None,
+        image_size: c.vision_config.image_size,
         max_tokens: hints.max_tokens.unwrap_or(48),
         state_dim: dim,
         action_dim: dim,

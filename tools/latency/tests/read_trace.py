@@ -25,9 +25,9 @@ for packet in trace.packet:
         assert packet.timestamp_clock_id == BuiltinClock.BUILTIN_CLOCK_MONOTONIC
         event = packet.track_event
         assert event.track_uuid in tracks, "an event before its track"
-        # At one instant a slice ends before the next begins.
-        events.append((packet.timestamp, event.type != TrackEvent.TYPE_SLICE_END, len(events), event))
-for at, _, _, event in sorted(events, key=lambda e: e[:3]):
+        events.append((packet.timestamp, event))
+# By time, and at one instant as they are written, as Perfetto takes them.
+for at, event in sorted(events, key=lambda e: e[0]):
     track = tracks[event.track_uuid]
     name = track.name or track.process.process_name
     if event.type == TrackEvent.TYPE_SLICE_BEGIN:

@@ -47,8 +47,8 @@ struct Counts {
     active: Option<Instant>,
     /// Ranges of each joint of the chunks that were sent.
     chunks: BTreeMap<u32, Vec<(f32, f32)>>,
-    /// The chunk that is followed, with the commands at its take-over.
-    followed: Option<(u32, Vec<f32>)>,
+    /// The chunk that is followed, with the range in which each joint's command was at its take-over.
+    followed: Option<(u32, Vec<(f32, f32)>)>,
     commanded: Vec<f32>,
     /// Highest speed of each joint lately, in radians per second, and when the last report was made.
     speeds: Vec<f32>,
@@ -93,7 +93,7 @@ impl Counts {
                 }
                 if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
                     if self.followed.as_ref().is_none_or(|(id, _)| *id != progress.chunk) {
-                        self.followed = Some((progress.chunk, self.commanded.clone()));
+                        self.followed = Some((progress.chunk, self.taken_over(progress.chunk)));
                     }
                     self.check(progress.chunk, &commanded);
                 } else {
@@ -112,6 +112,20 @@ impl Counts {
         }
     }
 
+    /// Where each joint's command can have been when chunk `id` took over: as last reported, or since then on its way along
+    /// the chunks before, whose reports were lost.
+    fn taken_over(&self, id: u32) -> Vec<(f32, f32)> {
+        let mut ranges: Vec<_> = self.commanded.iter().map(|at| (*at, *at)).collect();
+        if let Some((before, _)) = &self.followed {
+            for (_, chunk) in self.chunks.range(*before..id) {
+                for ((low, high), (l, h)) in ranges.iter_mut().zip(chunk) {
+                    (*low, *high) = (low.min(*l), high.max(*h));
+                }
+            }
+        }
+        ranges
+    }
+
     /// Every command is between where the joint was when the chunk took over and what the chunk has.
     fn check(&mut self, id: u32, commanded: &[f32]) {
         let Some((_, from)) = &self.followed else { return };
@@ -122,7 +136,7 @@ impl Counts {
         };
         for (joint, ((low, high), (from, at))) in ranges.iter().zip(from.iter().zip(commanded)).enumerate() {
             let slack = SLACK + self.speeds.get(joint).copied().unwrap_or(0.0) * BRAKING;
-            let (low, high) = (low.min(*from) - slack, high.max(*from) + slack);
+            let (low, high) = (low.min(from.0) - slack, high.max(from.1) + slack);
             if *at < low || *at > high {
                 self.wrong_moves += 1;
                 self.wrong.push(format!("joint {joint} at {at}, chunk {id} has {low} to {high}"));

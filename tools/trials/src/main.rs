@@ -88,7 +88,7 @@ enum Command {
         #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 300, 800])]
         delays: Vec<u64>,
         /// Steps of a chunk that are consumed before the next inference begins.
-        #[arg(long, default_value_t = 4)]
+        #[arg(long, default_value_t = 2)]
         replan_steps: u32,
     },
 }

@@ -167,14 +167,17 @@ pub(crate) fn run(
                 "{name:<9} {delay_ms:>8} {:>6} {:>12.4} {:>14.1} {:>16.1} {late:>8}",
                 found.joins, found.jump, found.jerk, found.inner_jerk
             );
-            jumps.insert((*delay_ms, name), found.jump);
+            jumps.insert((*delay_ms, name), (found.joins, found.jump));
         }
     }
     // What real-time chunking is for.
     let mut well = true;
     for delay_ms in delays {
-        let of = |name| jumps.get(&(*delay_ms, name)).copied().unwrap_or(0.0);
-        if of("rtc") >= of("replace") {
+        let of = |name| jumps.get(&(*delay_ms, name)).copied().unwrap_or((0, 0.0));
+        if of("replace").0 == 0 {
+            println!("FAILED: at {delay_ms} ms no chunk joined another: more --seconds, or fewer --replan-steps");
+            well = false;
+        } else if of("rtc").1 >= of("replace").1 {
             println!("FAILED: at {delay_ms} ms real-time chunking jumps as far as plain replacement");
             well = false;
         }
