@@ -69,16 +69,16 @@ impl Gpu {
     pub(super) fn origin(&self, times: &GpuTimes, first_tick: Option<u64>) -> Origin {
         let host = &times.host;
         let length_ns = times.stages.last().map_or(0, |s| s.start_ns + s.ns);
-        // It began after it was submitted, and was over when it was heard of.
-        let (from, to) = (host.submitted_ns.min(host.done_ns), host.done_ns.saturating_sub(length_ns));
+        // It began after its inputs were there, at the earliest while `submit` still returned, and was over when it was heard of.
+        let (from, to) = (host.filled_ns.min(host.done_ns), host.done_ns.saturating_sub(length_ns));
         let bounded = Origin { ns: to.max(from), error_ns: to.saturating_sub(from) };
         let compared = first_tick.zip(self.calibration.as_ref()).and_then(|(first, calibration)| {
             let (tick, ns, error_ns) = calibration.now()?;
             let ago_ns = (tick.checked_sub(first)? as f64 * self.queries.period()) as u64;
             Some(Origin { ns: ns.checked_sub(ago_ns)?, error_ns })
         });
-        // A driver whose answer contradicts what was seen is not believed. It may begin while `submit` still returns.
-        let possible = |o: &Origin| (host.filled_ns..=to.saturating_add(o.error_ns)).contains(&o.ns);
+        // A driver whose answer contradicts what was seen is not believed.
+        let possible = |o: &Origin| (from..=to.saturating_add(o.error_ns)).contains(&o.ns);
         compared.filter(possible).unwrap_or(bounded)
     }
 }
