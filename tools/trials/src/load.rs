@@ -112,8 +112,8 @@ impl Counts {
         }
     }
 
-    /// Where each joint's command can have been when chunk `id` took over: as last reported, or since then on its way along
-    /// the chunks before, whose reports were lost.
+    /// Where each joint's command can have been when chunk `id` took over: as last reported, or anywhere along the chunks before,
+    /// since the reports in between may be lost. A move that one of these chunks has is therefore not told from a right one.
     fn taken_over(&self, id: u32) -> Vec<(f32, f32)> {
         let mut ranges: Vec<_> = self.commanded.iter().map(|at| (*at, *at)).collect();
         if let Some((before, _)) = &self.followed {
