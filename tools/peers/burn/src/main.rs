@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use burn::backend::Wgpu;
-use burn::backend::wgpu::WgpuDevice;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -14,14 +12,16 @@ fn cpu_seconds() -> f64 {
 }
 
 fn main() {
-    let device = WgpuDevice::DefaultDevice;
+    let device = Device::wgpu(DeviceKind::DefaultDevice);
     let count: u32 = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(3);
     for (name, m, k, n) in [("GEMM 276×2048×16384 f32", 276, 2048, 16384), ("skinny 17×1024×4096 f32", 17, 1024, 4096)] {
-        let x = Tensor::<Wgpu, 2>::random([m, k], Distribution::Default, &device);
-        let w = Tensor::<Wgpu, 2>::random([k, n], Distribution::Default, &device);
+        let x = Tensor::<2>::random([m, k], Distribution::Default, &device);
+        let w = Tensor::<2>::random([k, n], Distribution::Default, &device);
         let run = || {
             let y = x.clone().matmul(w.clone());
-            let _ = y.slice([0..1, 0..1]).into_data();
+            // The data is only waited for when it is looked at.
+            let data = y.slice([0..1, 0..1]).into_data();
+            std::hint::black_box(data.iter::<f32>().next());
         };
         for _ in 0..3 {
             run();
