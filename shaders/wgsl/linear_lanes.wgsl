@@ -1,15 +1,15 @@
 // y = epilogue(x · wᵀ) for drivers that run a workgroup's threads as the lanes of a processor's vectors: a thread has two
-// columns and eight rows, reads its own weights, and meets no barrier in its loop. All threads read the same x, whose address
-// depends on nothing but the workgroup: one scalar load. On a GPU its loads of weights do not coalesce.
+// columns and eight rows, and meets no barrier in its loop. Addresses in the loop depend on nothing but the workgroup: what is
+// read is read once for all threads. On a GPU every thread would read all sixteen rows of weights.
 
 #import linear_io
-#import octet
+#import lanes
 #import epilogue
 
 const ROWS: u32 = 8u;
-const THREADS: u32 = 32u;
+const THREADS: u32 = 8u;
 
-var<workgroup> squares: array<f32, 256>;  // (ROWS, THREADS)
+var<workgroup> squares: array<f32, 64>;  // (ROWS, THREADS)
 
 // Sums of the thread's two columns, and the beginning of each row of x.
 var<private> s0: vec2<f32>; var<private> s1: vec2<f32>; var<private> s2: vec2<f32>; var<private> s3: vec2<f32>;
@@ -26,45 +26,43 @@ fn add(p: array<u32, 8>, k: u32, v: vec2<f32>) {
     s7 += x[p[7] + k] * v;
 }
 
-@compute @workgroup_size(32)
+@compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let row = id.y * ROWS;
     // Rows beyond the last read the last, columns beyond the last read the last; neither is stored.
     let last = params.m - 1u;
     var p: array<u32, 8>;
     for (var r = 0u; r < ROWS; r++) { p[r] = params.x_offset + min(row + r, last) * params.x_stride; }
-    let j = (id.x * THREADS + index) * 2u;
-    let w0 = params.w_row + min(j, params.n - 1u);
-    let w1 = params.w_row + min(j + 1u, params.n - 1u);
+    let j = id.x * COLUMNS + index * 2u;
+    begin(params.w_row + id.x * COLUMNS, params.w_row + params.n - 1u, index);
     let normed = (params.flags & NORM) != 0u;
     let whole = params.k & ~7u;
     for (var k = 0u; k < whole; k += 8u) {
-        var u = octet(w0, k);
-        var v = octet(w1, k);
+        var v = octets(k);
         if normed {
-            let a = 1.0 + vec4(norm[k], norm[k + 1u], norm[k + 2u], norm[k + 3u]);
-            let b = 1.0 + vec4(norm[k + 4u], norm[k + 5u], norm[k + 6u], norm[k + 7u]);
-            u = Octet(u.a * a, u.b * b);
-            v = Octet(v.a * a, v.b * b);
+            v[0] *= 1.0 + norm[k];
+            v[1] *= 1.0 + norm[k + 1u];
+            v[2] *= 1.0 + norm[k + 2u];
+            v[3] *= 1.0 + norm[k + 3u];
+            v[4] *= 1.0 + norm[k + 4u];
+            v[5] *= 1.0 + norm[k + 5u];
+            v[6] *= 1.0 + norm[k + 6u];
+            v[7] *= 1.0 + norm[k + 7u];
         }
-        add(p, k, vec2(u.a.x, v.a.x));
-        add(p, k + 1u, vec2(u.a.y, v.a.y));
-        add(p, k + 2u, vec2(u.a.z, v.a.z));
-        add(p, k + 3u, vec2(u.a.w, v.a.w));
-        add(p, k + 4u, vec2(u.b.x, v.b.x));
-        add(p, k + 5u, vec2(u.b.y, v.b.y));
-        add(p, k + 6u, vec2(u.b.z, v.b.z));
-        add(p, k + 7u, vec2(u.b.w, v.b.w));
+        add(p, k, v[0]);
+        add(p, k + 1u, v[1]);
+        add(p, k + 2u, v[2]);
+        add(p, k + 3u, v[3]);
+        add(p, k + 4u, v[4]);
+        add(p, k + 5u, v[5]);
+        add(p, k + 6u, v[6]);
+        add(p, k + 7u, v[7]);
     }
     if whole < params.k {
-        let u = octet(w0, whole);
-        let v = octet(w1, whole);
+        var v = octets(whole);
         for (var k = whole; k < params.k; k++) {
-            let i = k - whole;
-            var pair = vec2(u.a[i & 3u], v.a[i & 3u]);
-            if i > 3u { pair = vec2(u.b[i & 3u], v.b[i & 3u]); }
-            if normed { pair *= 1.0 + norm[k]; }
-            add(p, k, pair);
+            if normed { v[k - whole] *= 1.0 + norm[k]; }
+            add(p, k, v[k - whole]);
         }
     }
     var scale: array<f32, 8>;

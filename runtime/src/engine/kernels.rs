@@ -90,7 +90,7 @@ impl Kernels {
             Kernels::Coop8 if matrices && few => (SKINNY_COOP8.of(format), [4 * t, 2 * t]),
             Kernels::Coop16 if matrices => (COOP16.of(format), [16 * t, 4 * t]),
             Kernels::Coop8 if matrices => (COOP8.of(format), [16 * t, 4 * t]),
-            Kernels::Lanes => (LANES.of(format), [64, 8]),
+            Kernels::Lanes => (LANES.of(format), [16, 8]),
             Kernels::Dot8 if format == WeightFormat::W8 && !few => (&variants::LINEAR_DOT8, [64, 64]),
             _ if few => (SKINNY.of(format), [16, 16]),
             _ => (TILED.of(format), [64, 64]),

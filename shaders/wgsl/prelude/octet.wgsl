@@ -3,38 +3,28 @@
 
 struct Octet { a: vec4<f32>, b: vec4<f32> }
 
-// Word i of a row, and the next ones `NEXT` words on. With LANES 64 rows lie together, word by word, so that neighbouring
-// threads read neighbours.
-#ifdef LANES
-const NEXT: u32 = 64u;
-fn word(row: u32, i: u32, row_words: u32) -> u32 {
-    return ((row >> 6u) * row_words + i) * 64u + (row & 63u);
-}
-#else
-const NEXT: u32 = 1u;
 fn word(row: u32, i: u32, row_words: u32) -> u32 {
     return row * row_words + i;
 }
-#endif
 
 #ifdef W_F32
 fn octet(row: u32, k: u32) -> Octet {
     let i = word(row, k, params.w_stride);
-    return Octet(bitcast<vec4<f32>>(vec4(w[i], w[i + NEXT], w[i + 2u * NEXT], w[i + 3u * NEXT])),
-                 bitcast<vec4<f32>>(vec4(w[i + 4u * NEXT], w[i + 5u * NEXT], w[i + 6u * NEXT], w[i + 7u * NEXT])));
+    return Octet(bitcast<vec4<f32>>(vec4(w[i], w[i + 1u], w[i + 2u], w[i + 3u])),
+                 bitcast<vec4<f32>>(vec4(w[i + 4u], w[i + 5u], w[i + 6u], w[i + 7u])));
 }
 #endif
 #ifdef W_F16
 fn octet(row: u32, k: u32) -> Octet {
     let i = word(row, k / 2u, params.w_stride / 2u);
-    return Octet(vec4(unpack2x16float(w[i]), unpack2x16float(w[i + NEXT])),
-                 vec4(unpack2x16float(w[i + 2u * NEXT]), unpack2x16float(w[i + 3u * NEXT])));
+    return Octet(vec4(unpack2x16float(w[i]), unpack2x16float(w[i + 1u])),
+                 vec4(unpack2x16float(w[i + 2u]), unpack2x16float(w[i + 3u])));
 }
 #endif
 #ifdef W_BF16
 fn octet(row: u32, k: u32) -> Octet {
     let i = word(row, k / 2u, params.w_stride / 2u);
-    let p = vec4(w[i], w[i + NEXT], w[i + 2u * NEXT], w[i + 3u * NEXT]);
+    let p = vec4(w[i], w[i + 1u], w[i + 2u], w[i + 3u]);
     let low = bitcast<vec4<f32>>(p << vec4(16u));
     let high = bitcast<vec4<f32>>(p & vec4(0xffff0000u));
     return Octet(vec4(low.x, high.x, low.y, high.y), vec4(low.z, high.z, low.w, high.w));
@@ -44,7 +34,7 @@ fn octet(row: u32, k: u32) -> Octet {
 fn octet(row: u32, k: u32) -> Octet {
     let i = word(row, k / 4u, params.w_stride / 4u);
     let s = bitcast<f32>(scales[row]);
-    return Octet(s * vec4<f32>(unpack4xI8(w[i])), s * vec4<f32>(unpack4xI8(w[i + NEXT])));
+    return Octet(s * vec4<f32>(unpack4xI8(w[i])), s * vec4<f32>(unpack4xI8(w[i + 1u])));
 }
 #endif
 #ifdef W_W4
