@@ -23,6 +23,8 @@ impl Loop {
             }
         }
         while let Some(event) = self.heard() {
+            let was_due = self.planner.wants();
+            let received_ns = event.received_ns();
             match event {
                 LinkEvent::Ack { ack, controller_us, received_ns } => self.acked(&ack, controller_us, received_ns)?,
                 LinkEvent::State { state, controller_us, received_ns } => {
@@ -47,6 +49,9 @@ impl Loop {
                     };
                     self.failed(Event::LinkLost, detail)?;
                 }
+            }
+            if !was_due && self.planner.wants() {
+                self.due_ns = self.due_ns.max(received_ns.unwrap_or_else(monotonic_ns));
             }
         }
         Ok(())

@@ -6,11 +6,12 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::clock::Waker;
 use crate::fault::Faults;
 use crate::link::{Link, LinkError};
 
 /// How long a controller may take for its hello.
-const HELLO: Duration = Duration::from_secs(5);
+pub(super) const HELLO: Duration = Duration::from_secs(5);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -24,12 +25,15 @@ pub(super) struct Opener {
     /// Time without a good frame after which the controller counts as silent; the link's own if not given.
     pub(super) silence: Option<Duration>,
     pub(super) faults: Faults,
+    /// Wakes the control thread when something arrives.
+    pub(super) waker: Waker,
 }
 
 impl Opener {
     /// Opens the line and checks who is there.
     pub(super) fn open(&self) -> Result<Link, LinkError> {
         let mut link = Link::open_with_faults(&self.device, self.baud, &self.faults)?;
+        link.wakes(self.waker.clone());
         if let Some(silence) = self.silence {
             link.set_silence(silence);
         }
