@@ -68,11 +68,7 @@ impl Run {
         }
         let opening = OpenOptions { faults: Faults::new(self.fault), clear_fault: self.clear_fault };
         let robot = Robot::open_with(config, opening)?;
-        let options = RunOptions {
-            seconds: self.seconds,
-            picture: self.picture,
-            ..RunOptions::default()
-        };
+        let options = RunOptions { seconds: self.seconds, picture: self.picture, ..RunOptions::default() };
         let outcome = robot.run(&options)?;
         println!("{}\n\n{}\n", outcome.header, outcome.table);
         println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);

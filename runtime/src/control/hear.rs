@@ -74,7 +74,10 @@ impl Loop {
         self.show(|| Sight::Report { report: Box::new(*report), controller_us });
         self.controller.measured.clear();
         self.controller.measured.extend_from_slice(report.measured.as_slice());
-        self.controller.mode = Some(report.mode);
+        if self.controller.mode.replace(report.mode).is_none() {
+            // Now there is a pose to act from.
+            self.arming.asked = None;
+        }
         if let Some(before) = self.controller.starved.replace(report.starved)
             && self.state == State::Active
         {

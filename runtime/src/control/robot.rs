@@ -236,8 +236,7 @@ impl Robot {
         }
         let hello = link.controller();
         let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
-        let (depth, horizon) =
-            (hello.map_or(0, |hello| hello.buffer_depth.into()), loaded.model.config.horizon);
+        let (depth, horizon) = (hello.map_or(0, |hello| hello.buffer_depth.into()), loaded.model.config.horizon);
         let steps = config.chunks.execution_horizon.unwrap_or(horizon).min(horizon);
         if steps > depth {
             return Err(RunError::Buffer { depth, steps });

@@ -384,6 +384,7 @@ impl Loop {
 
     /// Takes what came, and what follows from it: at once, not in the next tick.
     fn react(&mut self, now: u64) -> Result<(), RunError> {
+        self.faults.tell();
         self.listen()?;
         self.think()?;
         self.look(now)
@@ -395,7 +396,6 @@ impl Loop {
 
     /// Faults on purpose that are the loop's to bring about.
     fn misfortune(&self) {
-        self.faults.tell();
         if let Some(seconds) = self.faults.once(Kind::ClockJump) {
             jump((seconds * 1e9) as i64);
         }

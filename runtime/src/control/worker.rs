@@ -101,13 +101,7 @@ impl Drop for Worker {
     }
 }
 
-fn work(
-    mut thinker: Thinker,
-    inbox: &Receiver<Request>,
-    outbox: &Outbox,
-    faults: &Faults,
-    tape: Option<&Tape>,
-) {
+fn work(mut thinker: Thinker, inbox: &Receiver<Request>, outbox: &Outbox, faults: &Faults, tape: Option<&Tape>) {
     let mut losses: VecDeque<u64> = VecDeque::new();
     for request in inbox {
         if let Some(tape) = tape {
