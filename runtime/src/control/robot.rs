@@ -227,7 +227,7 @@ impl Robot {
             faults: faults.clone(),
             waker: waker.clone(),
         };
-        let mut link = opener.open()?;
+        let mut link = opener.open_when_plugged_in()?;
         if clear_fault {
             link.clear_latched(CLEAR)?;
         }

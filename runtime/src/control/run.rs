@@ -226,8 +226,8 @@ impl Robot {
             period_us: (1e6 / config.control.action_rate_hz) as u32,
             validity_us: config.chunks.validity_ms * 1000,
         });
-        let begun =
-            config.record.as_ref().map(|section| Tape::start(section, RunNote::of(&config, &thinker), faults.clone()));
+        let note = || RunNote::of(&config, &thinker, &opener.joints);
+        let begun = config.record.as_ref().map(|section| Tape::start(section, note(), faults.clone()));
         let tape = match begun.transpose() {
             Ok(tape) => tape.map(Arc::new),
             Err(error) if error.is_full() => {
