@@ -12,6 +12,7 @@ use fathom::fault::Spec;
 use fathom::telemetry::Memory;
 use fathom_models::random;
 use firmware_bridge::message::Mode;
+use firmware_bridge::sim::SimConfig;
 
 use crate::rig::{Keep, watch};
 
@@ -44,6 +45,8 @@ fn misfortunes(seconds: f64, seed: u64) -> Vec<Spec> {
 /// What is counted while it runs.
 #[derive(Default)]
 struct Counts {
+    /// Time between two reports.
+    telemetry_us: u32,
     active: Option<Instant>,
     /// Ranges of each joint of the chunks that were sent.
     chunks: BTreeMap<u32, Vec<(f32, f32)>>,
@@ -53,8 +56,6 @@ struct Counts {
     /// Highest speed of each joint lately, in radians per second, and when the last report was made.
     speeds: Vec<f32>,
     reported_us: u64,
-    /// Shortest time between two reports: that of the controller's telemetry.
-    every_us: u64,
     reports: u64,
     taken_over: u64,
     /// Take-overs of which the report before was lost.
@@ -93,10 +94,7 @@ impl Counts {
                 let dt_us = controller_us.saturating_sub(self.reported_us).max(1);
                 let dt_s = dt_us as f32 * 1e-6;
                 self.reported_us = *controller_us;
-                if self.reports > 1 && (self.every_us == 0 || dt_us < self.every_us) {
-                    self.every_us = dt_us;
-                }
-                let lost = 2 * dt_us > 3 * self.every_us;
+                let lost = 2 * dt_us > 3 * u64::from(self.telemetry_us);
                 self.speeds.resize(commanded.len(), 0.0);
                 for ((speed, now), before) in self.speeds.iter_mut().zip(&commanded).zip(&self.commanded) {
                     *speed = ((now - before).abs() / dt_s).max(*speed * 0.9);
@@ -169,7 +167,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         faults.iter().map(|spec| (spec.at_s - 0.1, spec.at_s + spec.for_s.unwrap_or(0.0) + AFTER)).collect();
     let mut all = vec![DAMAGED.parse::<Spec>()?];
     all.extend(faults);
-    let counts = Arc::new(Mutex::new(Counts::default()));
+    let telemetry_us = SimConfig::new(Vec::new()).telemetry_us;
+    let counts = Arc::new(Mutex::new(Counts { telemetry_us, ..Counts::default() }));
     let theirs = Arc::clone(&counts);
     let memory = thread::spawn(move || {
         let rss = || {
