@@ -3,6 +3,8 @@
 //! Camera drivers stamp images with the same clock, so that an image's age is a plain difference.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -46,7 +48,35 @@ pub fn sleep_until_ns(deadline_ns: u64) {
         if now_ns >= deadline_ns {
             return;
         }
-        std::thread::sleep(Duration::from_nanos(deadline_ns - now_ns));
+        thread::sleep(Duration::from_nanos(deadline_ns - now_ns));
+    }
+}
+
+/// Wakes one thread, its owner's, from [`Waker::wait_until_ns`]. What is woken before it waits does not wait.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Waker(Arc<OnceLock<Thread>>);
+
+impl Waker {
+    /// Whoever calls this first is the owner.
+    pub(crate) fn own(&self) {
+        self.0.get_or_init(thread::current);
+    }
+
+    /// Wakes the owner, if there is one yet.
+    pub(crate) fn wake(&self) {
+        if let Some(owner) = self.0.get() {
+            owner.unpark();
+        }
+    }
+
+    /// The owner's wait: until `deadline_ns` on CLOCK_MONOTONIC, or until it is woken. Whether it was woken, which may be
+    /// for nothing.
+    pub(crate) fn wait_until_ns(&self, deadline_ns: u64) -> bool {
+        let left_ns = deadline_ns.saturating_sub(monotonic_ns());
+        if left_ns > 0 {
+            thread::park_timeout(Duration::from_nanos(left_ns));
+        }
+        monotonic_ns() < deadline_ns
     }
 }
 
@@ -104,7 +134,7 @@ mod tests {
         let mut pace = Pace::new(200.0);
         assert_eq!(pace.wait(Duration::from_secs(1)), Some(0));
         let first_ns = pace.last.map(|last| last.0).unwrap();
-        std::thread::sleep(Duration::from_millis(18));
+        thread::sleep(Duration::from_millis(18));
         let number = pace.wait(Duration::from_secs(1)).unwrap();
         assert!(number >= 3, "18 ms are three periods of 5 ms, got {number}");
         assert_eq!(pace.last, Some((first_ns + number * 5_000_000, number)));

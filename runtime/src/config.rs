@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::families::Family;
+use firmware_bridge::message::Interpolation;
 use serde::Deserialize;
 
 use crate::action::Policy;
@@ -122,11 +123,28 @@ pub struct ChunkSection {
     pub execution_horizon: Option<usize>,
     /// No step is followed later than this after the images were taken, in milliseconds.
     pub validity_ms: u64,
+    /// How the controller moves from step to step: `linear`, or `hermite` (cubic).
+    #[serde(with = "InterpolationName")]
+    pub interpolation: Interpolation,
+}
+
+/// The names of the controller's ways from step to step.
+#[derive(Deserialize)]
+#[serde(remote = "Interpolation", rename_all = "snake_case")]
+enum InterpolationName {
+    Linear,
+    Hermite,
 }
 
 impl Default for ChunkSection {
     fn default() -> ChunkSection {
-        ChunkSection { policy: Policy::Replace, replan_steps: 0, execution_horizon: None, validity_ms: 3000 }
+        ChunkSection {
+            policy: Policy::Replace,
+            replan_steps: 0,
+            execution_horizon: None,
+            validity_ms: 3000,
+            interpolation: Interpolation::Linear,
+        }
     }
 }
 

@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use fathom::bench::Scene;
+use firmware_bridge::frame::{Decoder, Frame};
+use firmware_bridge::message::{Interpolation, Message};
+use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
+use serialport::SerialPort;
 use tempfile::TempDir;
 
 fn fathom() -> Command {
@@ -108,12 +113,25 @@ fn arming_and_disarming_are_asked_for() {
     assert!(run.end().0, "SIGTERM is no error");
 }
 
-/// All but arm and send: the model is asked, the controller gets nothing.
+/// All but arm and send: the model is asked, the controller gets nothing. However often the loop wakes for what arrives, it
+/// ticks at its rate, and shows the model no image twice.
 #[test]
 fn a_dry_run_infers_and_sends_nothing() {
-    let run = Run::start(&config("dry.toml", ""), &["--dry-run", "--seconds", "3"]);
+    let path = config("dry.toml", "");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("rate_hz = 10.0", "rate_hz = 2.0")).unwrap();
+    let began = Instant::now();
+    let run = Run::start(&path, &["--dry-run", "--seconds", "3"]);
     let output = run.child.wait_with_output().unwrap();
+    let took_s = began.elapsed().as_secs_f64();
     let printed = String::from_utf8(output.stdout).unwrap();
+    let count = |row: &str| {
+        let line =
+            printed.lines().find_map(|line| line.strip_prefix(row)).unwrap_or_else(|| panic!("no {row:?}: {printed}"));
+        line.split_whitespace().next().and_then(|count| count.parse::<f64>().ok()).unwrap()
+    };
+    assert!(count("control tick: lateness") <= took_s * 100.0 + 1.0, "in {took_s} s: {printed}");
+    assert!(count("= inference ") <= 2.0 * 2.0 * took_s, "of two cameras of 2 Hz, in {took_s} s: {printed}");
     assert!(output.status.success() && printed.contains("chunks: 0 obeyed, 0 refused, 0 too late"), "{printed}");
     assert!(printed.contains("flow steps") && printed.contains("way of the tool: 0 mm"), "{printed}");
 }
@@ -128,6 +146,69 @@ fn an_unplugged_line_is_opened_again() {
     let (lost, again) = (at("from=active to=hold (line)"), at("from=hold (line) to=ready"));
     let active = again + said[again..].find("from=ready to=active").expect("active again");
     assert!(at("fault begins") < lost && lost < again && again < active, "{said}");
+}
+
+/// A line to `sim` on which each chunk's way from step to step is noted: the device's path, and the notes.
+fn tapped(sim: &Sim) -> (String, Receiver<Interpolation>) {
+    let (mut host, device) = serialport::TTYPort::pair().unwrap();
+    let path = device.name().unwrap();
+    let mut controller = serialport::new(sim.path().to_str().unwrap(), 1_000_000).open_native().unwrap();
+    let (mut back, mut to) = (controller.try_clone_native().unwrap(), host.try_clone_native().unwrap());
+    let (sender, notes) = channel();
+    std::thread::spawn(move || std::io::copy(&mut Patient(&mut back), &mut to));
+    std::thread::spawn(move || {
+        let _open = device;
+        let (mut decoder, mut bytes) = (Decoder::new(), [0; 1024]);
+        while let Ok(count) = Patient(&mut host).read(&mut bytes) {
+            for byte in &bytes[..count] {
+                if let Some(Ok(Frame { message: Message::Chunk(chunk), .. })) = decoder.feed(*byte)
+                    && sender.send(chunk.interpolation).is_err()
+                {
+                    return;
+                }
+            }
+            controller.write_all(&bytes[..count]).unwrap();
+        }
+    });
+    (path, notes)
+}
+
+/// Reads on where nothing came for a while.
+struct Patient<'a>(&'a mut serialport::TTYPort);
+
+impl Read for Patient<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                Err(error) if error.kind() == ErrorKind::TimedOut => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// The controller is told how to move from step to step, and a name that is none is refused.
+#[test]
+fn the_way_from_step_to_step_is_the_configurations() {
+    let joints: Vec<String> = Scene::built_in(1).unwrap().joints().iter().map(|j| j.name.clone()).collect();
+    let sim_joints = joints.iter().map(|name| SimJoint::revolute(name)).collect();
+    let sim = Sim::start(SimConfig { deadman_us: 10_000_000, ..SimConfig::new(sim_joints) }).unwrap();
+    let (device, notes) = tapped(&sim);
+    let with = |interpolation: &str| {
+        let path = config("interpolation.toml", "");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let link = format!("{interpolation}\n[link]\ndevice = {device:?}\njoints = {joints:?}");
+        std::fs::write(&path, text.replace("[link]\ndevice = \"simulated\"", &link)).unwrap();
+        path
+    };
+    for (line, expected) in [("", Interpolation::Linear), ("interpolation = \"hermite\"", Interpolation::Hermite)] {
+        let (well, said) = Run::start(&with(line), &["--seconds", "1.5"]).end();
+        assert!(well, "{said}");
+        let sent: Vec<Interpolation> = notes.try_iter().collect();
+        assert!(!sent.is_empty() && sent.iter().all(|way| *way == expected), "{line:?} gave {sent:?}");
+    }
+    let (well, said) = Run::start(&with("interpolation = \"spline\""), &[]).end();
+    assert!(!well && said.contains("expected `linear` or `hermite`"), "{said}");
 }
 
 /// With `rearm = false` a person has to arm again.

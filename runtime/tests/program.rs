@@ -282,6 +282,10 @@ fn a_latched_fault_is_cleared_by_a_person() {
         std::thread::sleep(Duration::from_millis(5));
     }
     drop(arm);
+    // Said before anything is loaded: this GPU is no GPU.
+    let (_folder, run) = robot([BENCH, BENCH], &format!("{link}\n[gpu]\nadapter = \"none of this name\""));
+    let said = fail(fathom().args(["run", "--config"]).arg(run));
+    assert!(said.contains("latched HostSilent; once its cause is gone, --clear-fault clears it"), "{said}");
     sim.set_estop(true);
     let clear = || fathom().args(["clear-fault", "--config"]).arg(&config).output().unwrap();
     let refused = clear();

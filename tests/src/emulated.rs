@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::debugger::Debugger;
 use firmware_bridge::frame::Decoder;
 use firmware_bridge::message::{Message, State};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
@@ -74,6 +75,8 @@ pub struct Emulated {
     path: PathBuf,
     shared: Arc<Shared>,
     monitor: UnixStream,
+    /// Where QEMU waits for a debugger.
+    debugger: PathBuf,
     threads: Vec<JoinHandle<()>>,
     /// Kept open, so that a host which closes the device does not end the line.
     _device: OwnedFd,
@@ -105,11 +108,11 @@ impl Emulated {
         // what this thread starts from here on goes first.
         let _ = rustix::process::setpriority_process(None, -15);
         let folder = tempfile::tempdir().expect("a folder");
-        let (serial, monitor) = (folder.path().join("serial"), folder.path().join("monitor"));
+        let [serial, monitor, debugger] = ["serial", "monitor", "debugger"].map(|name| folder.path().join(name));
         let socket = |path: &Path| format!("unix:{},server=on,wait=off", path.display());
         let qemu = Command::new("qemu-system-arm")
             .args(["-M", "netduinoplus2", "-display", "none"])
-            .args(["-serial", &socket(&serial), "-monitor", &socket(&monitor), "-kernel"])
+            .args(["-serial", &socket(&serial), "-monitor", &socket(&monitor), "-gdb", &socket(&debugger), "-kernel"])
             .arg(firmware)
             .args(options)
             .stdin(Stdio::null())
@@ -126,7 +129,7 @@ impl Emulated {
             thread::spawn(move || relay_up(from_board, to_host, &up)),
             thread::spawn(move || relay_down(from_host, to_board, &down)),
         ];
-        Self { qemu, path, shared, monitor, threads, _device: device, _folder: folder }
+        Self { qemu, path, shared, monitor, debugger, threads, _device: device, _folder: folder }
     }
 
     /// The device that a host opens.
@@ -160,6 +163,11 @@ impl Emulated {
     /// Flips so many of a million bits, both ways.
     pub fn set_flips(&self, per_million: u32) {
         self.shared.flips.store(per_million, Ordering::Relaxed);
+    }
+
+    /// Halts the processor, for a debugger to look at.
+    pub fn debugger(&self) -> Debugger {
+        Debugger::attach(connect(&self.debugger))
     }
 
     /// Resets the board, as its button does.

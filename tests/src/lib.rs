@@ -11,6 +11,7 @@ use fathom_models::families::{self, Loaded};
 use fathom_models::observation::{Observation, finish_actions};
 use fathom_models::weights::Checkpoint;
 
+pub mod debugger;
 pub mod depth;
 pub mod emulated;
 pub mod graphs;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fathom::link::{ActionChunk, Event, Link, LinkError, Start};
-use fathom_tests::emulated::{ARM, Emulated, PATIENCE, REST, firmware, sweep};
+use fathom_tests::emulated::{ARM, Emulated, PATIENCE, REST, Seen, firmware, sweep};
 use firmware_bridge::MAX_CHUNK_STEPS;
 use firmware_bridge::message::{Fault, Interpolation, Mode, Reason, State};
 
@@ -268,6 +268,46 @@ fn a_controller_that_is_reset_is_disarmed_and_told_apart() {
     });
     assert_eq!((state.mode, state.energised, state.progress), (Mode::Disarmed, false, None));
     assert_eq!(state.measured.as_slice(), REST);
+}
+
+/// The stop line of the board, PC1: a contact to ground, which pulls the pin high when it opens. QEMU has no ports, so a
+/// debugger answers the firmware's own reads of port C. A contact that closes again ends no fault.
+#[test]
+fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
+    const PORT_C_INPUTS: u32 = 0x4002_0810;
+    let Some((board, _turn)) = board("an_open_stop_line_stops_the_joints_until_a_person_clears_it", &[]) else {
+        return;
+    };
+    let mut link = open(&board);
+    let moving = |state: &State| state.mode == Mode::Active && state.measured.as_slice()[0] > 0.1;
+    // How the board is after ten reads of the port gave `inputs` while the arm moved, unless the busy host was too slow.
+    let mut after = |inputs| {
+        let tries = (0..20).map(|_| {
+            obeyed(&mut link, &plan(&sweep(60)), moving);
+            let mut debugger = board.debugger();
+            let from = board.tap().states.len();
+            debugger.answer_reads(PORT_C_INPUTS, inputs, 10);
+            drop(debugger);
+            let until_us = board.tap().states.last().expect("telemetry").time_us + 20_000;
+            let seen = board.wait_for("later", |seen| seen.time_us > until_us);
+            (seen, board.tap().states[from..].iter().any(|seen| seen.state.estop))
+        });
+        let heard = |(seen, _): &(Seen, bool)| seen.state.mode != Mode::Faulted(Fault::HostSilent);
+        tries.into_iter().find(heard).expect("the host is heard for long enough")
+    };
+    let (seen, told) = after(!(1 << 1));
+    assert_eq!((seen.state.mode, told), (Mode::Active, false), "other lines of the port are no stop");
+    let (seen, told) = after(1 << 1);
+    assert_eq!((seen.state.mode, told), (Mode::Faulted(Fault::Estop), true), "it was open, and that was told");
+    let later = board.wait_for("later", |later| later.time_us > seen.time_us + 300_000);
+    assert_eq!(
+        (later.state.mode, later.state.estop),
+        (Mode::Faulted(Fault::Estop), false),
+        "closed again, still a fault"
+    );
+    assert_eq!(later.state.commanded, later.state.measured, "at rest");
+    assert_eq!(settled(&mut link, Link::arm), Reason::Faulted);
+    obeyed(&mut link, &plan(&REST.repeat(60)), |state| state.measured.as_slice()[0].abs() < 1e-3);
 }
 
 /// The longest turn of the control loop, counted in instructions: a full receive buffer with the end of the longest

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use fathom::bench::{Scene, write_untrained};
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::{Robot, RunOptions};
+use fathom::control::{OpenOptions, Robot, RunOptions};
 use fathom::fault::Faults;
 use fathom::gpu::GpuOptions;
 use fathom::record::{Moment, Recording, Replay};
@@ -41,7 +41,7 @@ fn record(model: &Path, runs: &Path, more: &str, limit_mb: u64, faults: &[&str],
     let mut config = RobotConfig::load(&path).unwrap();
     config.record = Some(RecordSection { folder: runs.to_owned(), limit_mb });
     let faults = Faults::new(faults.iter().map(|f| f.parse().unwrap()).collect());
-    let robot = Robot::open_with(config, faults).unwrap();
+    let robot = Robot::open_with(config, OpenOptions { faults, ..OpenOptions::default() }).unwrap();
     robot.run(&RunOptions { seconds: Some(seconds), ..RunOptions::default() }).unwrap().chunks
 }
 
@@ -58,7 +58,7 @@ fn others_read_what_is_written() {
     let summary = mcap::Summary::read(&bytes).unwrap().expect("an index at the end");
     let counts = summary.stats.clone().expect("statistics").channel_message_counts;
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
-    let mut image = None;
+    let (mut image, mut joint) = (None, None);
     for message in mcap::MessageStream::new(&bytes).unwrap() {
         let message = message.unwrap();
         let schema = message.channel.schema.clone().expect("a schema");
@@ -74,7 +74,8 @@ fn others_read_what_is_written() {
             "protobuf" => {
                 let pool = DescriptorPool::decode(schema.data.as_ref()).unwrap();
                 let descriptor = pool.get_message_by_name(&schema.name).expect("the descriptor has the schema");
-                image = Some(DynamicMessage::decode(descriptor, message.data.as_ref()).unwrap());
+                let found = DynamicMessage::decode(descriptor, message.data.as_ref()).unwrap();
+                if schema.name == "fathom.Joint" { joint = Some(found) } else { image = Some(found) }
             }
             other => panic!("{other}"),
         }
@@ -84,6 +85,11 @@ fn others_read_what_is_written() {
     }
     assert!(found["/fathom/state"] > 100 && found["/fathom/ack"] > 1 && found["/fathom/log"] > 2, "{found:?}");
     assert_eq!(counts.values().sum::<u64>(), found.values().sum::<u64>(), "the statistics count every message");
+    assert_eq!(found["/joint/wrist_roll"], found["/fathom/state"], "a joint's part of each report");
+    let joint = joint.expect("a joint");
+    let (measured, commanded) = (joint.get_field_by_name("measured"), joint.get_field_by_name("commanded"));
+    let apart = measured.unwrap().as_f32().unwrap() - commanded.unwrap().as_f32().unwrap();
+    assert!(apart.abs() < 0.5, "the joint is near its command: {apart}");
     let image = image.expect("an image");
     let field = |name: &str| image.get_field_by_name(name).expect("a field").into_owned();
     assert_eq!(field("encoding").as_str(), Some("rgb8"));

@@ -28,6 +28,8 @@ fn busy_tick(r: &mut Recorder, times: &GpuTimes, number: u32) {
     r.span(Track::Path, stage::PERIOD, 0, at, at + 100_000_000);
     r.span(Track::Link, stage::APPLIED, number, at, at + 1_500_000);
     r.span(Track::Controller, stage::ACK, number, at, at + 80_000);
+    r.span(Track::Path, stage::SUBMITTED, number, at, at + 600_000);
+    r.span(Track::Path, stage::SENT, number, at, at + 200_000);
     r.span(Track::Path, stage::AGE, number, at, at + 160_000_000);
     r.span(Track::Path, stage::ROUND, number, at, at + 161_000_000);
     r.counter(Track::Controller, counter::STEPS_LEFT, at, 9);

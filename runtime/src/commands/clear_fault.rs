@@ -1,11 +1,10 @@
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use fathom::config::RobotConfig;
 use fathom::link::Link;
-use firmware_bridge::message::Reason;
 
 /// How long the controller may take to answer, and to ramp to rest.
 const WAIT: Duration = Duration::from_secs(5);
@@ -30,16 +29,7 @@ impl ClearFault {
         }
         let mut link = Link::open(&config.link.device, config.link.baud)?;
         link.hello(&config.link.joints, WAIT)?;
-        let deadline = Instant::now() + WAIT;
-        loop {
-            let sequence = link.clear_fault()?;
-            match link.wait_ack(sequence, WAIT)?.reason {
-                Reason::Ok => break,
-                Reason::Stopping if Instant::now() < deadline => {}
-                Reason::Faulted => return Err("the fault is not cleared: its cause lasts".into()),
-                reason => return Err(format!("the fault is not cleared: {reason:?}").into()),
-            }
-        }
+        link.clear_latched(WAIT)?;
         println!("{}: no fault is latched", config.link.device);
         Ok(())
     }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::{Robot, RunOptions};
+use fathom::control::{OpenOptions, Robot, RunOptions};
 use fathom::engine::Kernels;
 use fathom::fault::{Faults, Spec};
 use fathom_models::families::Family;
@@ -66,13 +66,9 @@ impl Run {
             let limit_mb = config.record.as_ref().map_or(RecordSection::LIMIT_MB, |r| r.limit_mb);
             config.record = Some(RecordSection { folder, limit_mb });
         }
-        let robot = Robot::open_with(config, Faults::new(self.fault))?;
-        let options = RunOptions {
-            seconds: self.seconds,
-            picture: self.picture,
-            clear_fault: self.clear_fault,
-            ..RunOptions::default()
-        };
+        let opening = OpenOptions { faults: Faults::new(self.fault), clear_fault: self.clear_fault };
+        let robot = Robot::open_with(config, opening)?;
+        let options = RunOptions { seconds: self.seconds, picture: self.picture, ..RunOptions::default() };
         let outcome = robot.run(&options)?;
         println!("{}\n\n{}\n", outcome.header, outcome.table);
         println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::camera::{Camera, CameraError, Image};
+use crate::clock::Waker;
 
 /// How long a camera may be silent before that is an error.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -49,8 +50,8 @@ fn capture(camera: &mut dyn Camera, view: &str, image: &mut Image) -> Result<(),
 }
 
 impl Feed {
-    /// Starts capturing.
-    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>) -> std::io::Result<Feed> {
+    /// Starts capturing; `waker` is woken by each image and each failure.
+    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>, waker: Waker) -> std::io::Result<Feed> {
         let shared = Arc::new((Mutex::new(Latest::default()), Condvar::new()));
         let exit = Arc::new(AtomicBool::new(false));
         let (theirs, stop) = (Arc::clone(&shared), Arc::clone(&exit));
@@ -71,6 +72,7 @@ impl Feed {
                         latest.error = None;
                         drop(latest);
                         theirs.1.notify_all();
+                        waker.wake();
                         if failing {
                             tracing::info!(view, "images again");
                         }
@@ -85,6 +87,7 @@ impl Feed {
                         let pause = !matches!(error, CameraError::Incomplete { .. } | CameraError::Decode { .. });
                         lock(&theirs.0).error = Some(error);
                         theirs.1.notify_all();
+                        waker.wake();
                         if pause {
                             thread::sleep(PAUSE);
                         }

@@ -23,6 +23,8 @@ impl Loop {
             }
         }
         while let Some(event) = self.heard() {
+            let was_due = self.planner.wants();
+            let received_ns = event.received_ns();
             match event {
                 LinkEvent::Ack { ack, controller_us, received_ns } => self.acked(&ack, controller_us, received_ns)?,
                 LinkEvent::State { state, controller_us, received_ns } => {
@@ -48,6 +50,9 @@ impl Loop {
                     self.failed(Event::LinkLost, detail)?;
                 }
             }
+            if !was_due && self.planner.wants() {
+                self.due_ns = self.due_ns.max(received_ns.unwrap_or_else(monotonic_ns));
+            }
         }
         Ok(())
     }
@@ -69,7 +74,10 @@ impl Loop {
         self.show(|| Sight::Report { report: Box::new(*report), controller_us });
         self.controller.measured.clear();
         self.controller.measured.extend_from_slice(report.measured.as_slice());
-        self.controller.mode = Some(report.mode);
+        if self.controller.mode.replace(report.mode).is_none() {
+            // Now there is a pose to act from.
+            self.arming.asked = None;
+        }
         if let Some(before) = self.controller.starved.replace(report.starved)
             && self.state == State::Active
         {

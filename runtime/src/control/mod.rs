@@ -12,5 +12,5 @@ mod send;
 pub(crate) mod thinker;
 mod worker;
 
-pub use robot::{Robot, RunError};
+pub use robot::{OpenOptions, Robot, RunError};
 pub use run::{Outcome, RunOptions, Sight};

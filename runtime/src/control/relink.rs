@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::clock::Waker;
 use crate::fault::Faults;
 use crate::link::{Link, LinkError};
 
 /// How long a controller may take for its hello.
-const HELLO: Duration = Duration::from_secs(5);
+pub(super) const HELLO: Duration = Duration::from_secs(5);
+/// How long a device may take to be there at the start.
+const PLUG: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -24,17 +27,38 @@ pub(super) struct Opener {
     /// Time without a good frame after which the controller counts as silent; the link's own if not given.
     pub(super) silence: Option<Duration>,
     pub(super) faults: Faults,
+    /// Wakes the control thread when something arrives.
+    pub(super) waker: Waker,
 }
 
 impl Opener {
     /// Opens the line and checks who is there.
     pub(super) fn open(&self) -> Result<Link, LinkError> {
         let mut link = Link::open_with_faults(&self.device, self.baud, &self.faults)?;
+        link.wakes(self.waker.clone());
         if let Some(silence) = self.silence {
             link.set_silence(silence);
         }
         link.hello(&self.joints, HELLO)?;
         Ok(link)
+    }
+
+    /// As [`open`](Self::open), and waits a while for a device that is not there yet: at power-on the service may be faster
+    /// than a USB adapter and its rules.
+    pub(super) fn open_when_plugged_in(&self) -> Result<Link, LinkError> {
+        let deadline = Instant::now() + PLUG;
+        let mut told = false;
+        loop {
+            match self.open() {
+                Err(error @ (LinkError::Absent { .. } | LinkError::Permission { .. })) if Instant::now() < deadline => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "the line does not open yet");
+                    }
+                    thread::sleep(PAUSE);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Closes `lost` and opens the line again, as often as it takes.

@@ -18,6 +18,7 @@ use super::thinker::{StatePrompt, Thinker};
 use crate::action::Policy;
 use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
+use crate::clock::Waker;
 use crate::config::{CameraSource, RobotConfig, RobotConfigError};
 use crate::engine::{EngineError, Session, log_model};
 use crate::fault::{Faults, FaultyCamera, Kind};
@@ -27,6 +28,9 @@ use crate::record::RecordError;
 
 /// How long a camera may take for its first image.
 const FIRST: Duration = Duration::from_secs(5);
+
+/// How long a controller may take for its first report, and to clear a fault while its joints ramp to rest.
+const CLEAR: Duration = Duration::from_secs(5);
 
 /// Deadman time of the simulated controller. It shares the computer with the model's software driver, and a
 /// pseudo-terminal's bytes go through the kernel's work queues: a busy computer holds them up longer than a wire does.
@@ -131,6 +135,15 @@ pub enum RunError {
     System(#[from] std::io::Error),
 }
 
+/// What is to be done besides, when a robot is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Faults on purpose that happen while it runs.
+    pub faults: Faults,
+    /// Clear a fault that the controller latched before; else it is an error.
+    pub clear_fault: bool,
+}
+
 /// Everything open and checked, nothing moving.
 #[derive(Debug)]
 pub struct Robot {
@@ -149,19 +162,20 @@ pub struct Robot {
 }
 
 impl Robot {
-    /// Opens model and GPU, controller, cameras, in this order, and prepares the inference.
+    /// Opens the model's files, controller, GPU, cameras, in this order, and prepares the inference.
     ///
     /// # Errors
     /// The first [`RunError`].
     pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
-        Robot::open_with(config, Faults::default())
+        Robot::open_with(config, OpenOptions::default())
     }
 
-    /// As [`open`](Self::open), with faults on purpose that happen while it runs.
+    /// As [`open`](Self::open), with what is to be done besides.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`RunError::Unfit`].
-    pub fn open_with(config: RobotConfig, faults: Faults) -> Result<Robot, RunError> {
+    pub fn open_with(config: RobotConfig, options: OpenOptions) -> Result<Robot, RunError> {
+        let OpenOptions { faults, clear_fault } = options;
         if faults.any(|k| k == Kind::ControllerReset) && !config.link.is_simulated() {
             return Err(RunError::Unfit { fault: "controller-reset", needs: "the simulated controller" });
         }
@@ -193,6 +207,51 @@ impl Robot {
         if !fits {
             return Err(RunError::Views { expected: views, found });
         }
+        let scene = match &config.bench.scene {
+            Some(path) => Scene::load(path, config.bench.seed)?,
+            None => Scene::built_in(config.bench.seed)?,
+        };
+        let scene = Arc::new(scene);
+        let sim = if config.link.is_simulated() { Some(Sim::start(sim_config(&scene))?) } else { None };
+        let device = sim.as_ref().map_or(config.link.device.clone(), |s| s.path().display().to_string());
+        let names: Vec<String> = match config.link.is_simulated() {
+            true => scene.joints().iter().map(|j| j.name.clone()).collect(),
+            false => config.link.joints.clone(),
+        };
+        let waker = Waker::default();
+        let opener = Opener {
+            device: device.clone(),
+            baud: config.link.baud,
+            joints: names,
+            silence: config.link.is_simulated().then_some(SIM_DEADMAN),
+            faults: faults.clone(),
+            waker: waker.clone(),
+        };
+        let mut link = opener.open_when_plugged_in()?;
+        if clear_fault {
+            link.clear_latched(CLEAR)?;
+        }
+        if let Some(fault) = link.latched(CLEAR)? {
+            return Err(LinkError::Latched { device, fault }.into());
+        }
+        let hello = link.controller();
+        let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
+        let (depth, horizon) = (hello.map_or(0, |hello| hello.buffer_depth.into()), loaded.model.config.horizon);
+        let steps = config.chunks.execution_horizon.unwrap_or(horizon).min(horizon);
+        if steps > depth {
+            return Err(RunError::Buffer { depth, steps });
+        }
+        tracing::info!(device, joints, "controller");
+        let (dims, actions) = (&loaded.state_dims, loaded.action_dim);
+        if actions != joints {
+            let model = format!("{actions} actions");
+            return Err(RunError::Joints { what: "actions", model, controller: joints });
+        }
+        if !dims.contains(&joints) {
+            let model = format!("a state of {} to {} values", dims.start(), dims.end());
+            return Err(RunError::Joints { what: "state", model, controller: joints });
+        }
+
         let options = GpuOptions {
             adapter: config.gpu.adapter.clone(),
             allow_software: config.gpu.software,
@@ -208,44 +267,6 @@ impl Robot {
             Ok(Session::open_with(gpu, loaded, kernels)?)
         })?;
 
-        let scene = match &config.bench.scene {
-            Some(path) => Scene::load(path, config.bench.seed)?,
-            None => Scene::built_in(config.bench.seed)?,
-        };
-        let scene = Arc::new(scene);
-        let sim = if config.link.is_simulated() { Some(Sim::start(sim_config(&scene))?) } else { None };
-        let device = sim.as_ref().map_or(config.link.device.clone(), |s| s.path().display().to_string());
-        let names: Vec<String> = match config.link.is_simulated() {
-            true => scene.joints().iter().map(|j| j.name.clone()).collect(),
-            false => config.link.joints.clone(),
-        };
-        let opener = Opener {
-            device: device.clone(),
-            baud: config.link.baud,
-            joints: names,
-            silence: config.link.is_simulated().then_some(SIM_DEADMAN),
-            faults: faults.clone(),
-        };
-        let link = opener.open()?;
-        let hello = link.controller();
-        let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
-        let (depth, horizon) =
-            (hello.map_or(0, |hello| hello.buffer_depth.into()), session.loaded().model.config.horizon);
-        let steps = config.chunks.execution_horizon.unwrap_or(horizon).min(horizon);
-        if steps > depth {
-            return Err(RunError::Buffer { depth, steps });
-        }
-        tracing::info!(device, joints, "controller");
-        let (dims, actions) = (&session.loaded().state_dims, session.loaded().action_dim);
-        if actions != joints {
-            let model = format!("{actions} actions");
-            return Err(RunError::Joints { what: "actions", model, controller: joints });
-        }
-        if !dims.contains(&joints) {
-            let model = format!("a state of {} to {} values", dims.start(), dims.end());
-            return Err(RunError::Joints { what: "state", model, controller: joints });
-        }
-
         let joints = sim.as_ref().map(Sim::joints);
         let mut feeds = Vec::new();
         let mut images = Vec::new();
@@ -257,7 +278,7 @@ impl Robot {
                 true => Box::new(FaultyCamera::new(camera, view, faults.clone())),
                 false => camera,
             };
-            let feed = Feed::start(view, camera)?;
+            let feed = Feed::start(view, camera, waker.clone())?;
             let mut image = Image::default();
             feed.first(&mut image, FIRST).map_err(|error| match error {
                 Some(error) => RunError::Camera { view: view.clone(), source: Box::new(error) },

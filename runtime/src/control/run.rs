@@ -11,14 +11,14 @@ use firmware_bridge::sim::Sim;
 use super::core::{Command, Event, State, next};
 use super::feed::{Feed, Glance};
 use super::freshness;
-use super::relink::{Opener, Reopening};
+use super::relink::{HELLO, Opener, Reopening};
 use super::robot::{Robot, RunError};
 use super::scenery::Scenery;
 use super::send::Outgoing;
 use super::thinker::Request;
 use super::worker::Worker;
 use crate::action::{Look, Planner, Rules};
-use crate::clock::{NS_PER_S, jump, monotonic_ns, sleep_until_ns};
+use crate::clock::{NS_PER_S, Waker, jump, monotonic_ns, sleep_until_ns};
 use crate::config::RobotConfig;
 use crate::fault::{Faults, Kind};
 use crate::link::{Link, LinkError};
@@ -70,8 +70,6 @@ pub struct RunOptions {
     pub seconds: Option<f64>,
     /// Where to put a picture of the run.
     pub picture: Option<PathBuf>,
-    /// Clear a fault that the controller latched before.
-    pub clear_fault: bool,
     /// Whoever sets it ends the run as a signal does.
     pub stop: Arc<AtomicBool>,
     /// Who watches.
@@ -160,7 +158,12 @@ pub(super) struct Loop {
     pub(super) arming: Arming,
     stopped_ns: u64,
     pub(super) scenery: Scenery,
-    glances: Vec<Glance>,
+    pub(super) glances: Vec<Glance>,
+    /// Stamps of the images that the model was shown last.
+    pub(super) shown: Vec<u64>,
+    /// Since when nothing but a new image was missing to show the model something.
+    pub(super) due_ns: u64,
+    waker: Waker,
     pub(super) model_lost: bool,
     pub(super) last_chunk_ns: Option<u64>,
     pub(super) chunks: u64,
@@ -205,6 +208,10 @@ impl Robot {
     pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
         let signals = Signals::register(&options.stop)?;
         let Robot { config, feeds, views, mut link, opener, thinker, faults, bench, sim } = self;
+        let waker = opener.waker.clone();
+        waker.own();
+        // What the controller said while the model was loaded is over.
+        link.hello(&opener.joints, HELLO)?;
         let session = &thinker.session;
         let header = Header::of(session, config.model.path.display().to_string(), config.model.seed);
         let info = RunInfo::new(header.clone(), &config.control);
@@ -219,8 +226,8 @@ impl Robot {
             period_us: (1e6 / config.control.action_rate_hz) as u32,
             validity_us: config.chunks.validity_ms * 1000,
         });
-        let begun =
-            config.record.as_ref().map(|section| Tape::start(section, RunNote::of(&config, &thinker), faults.clone()));
+        let note = || RunNote::of(&config, &thinker, &opener.joints);
+        let begun = config.record.as_ref().map(|section| Tape::start(section, note(), faults.clone()));
         let tape = match begun.transpose() {
             Ok(tape) => tape.map(Arc::new),
             Err(error) if error.is_full() => {
@@ -229,13 +236,10 @@ impl Robot {
             }
             Err(error) => return Err(error.into()),
         };
-        if options.clear_fault {
-            link.clear_fault()?;
-        }
         let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
         let next_seed = config.model.seed;
         let mut run = Loop {
-            worker: Worker::start(thinker, faults.clone(), tape.clone())?,
+            worker: Worker::start(thinker, faults.clone(), tape.clone(), waker.clone())?,
             config,
             feeds,
             views,
@@ -258,6 +262,9 @@ impl Robot {
             stopped_ns: 0,
             scenery: Scenery::new(bench),
             glances: Vec::new(),
+            shown: Vec::new(),
+            due_ns: 0,
+            waker,
             model_lost: false,
             last_chunk_ns: None,
             chunks: 0,
@@ -309,7 +316,7 @@ impl Loop {
         let (mut due_ns, mut beat_ns, mut path_ns) = (self.started_ns, 0, 0);
         let mut last_ns = self.started_ns;
         self.happened(Event::Opened)?;
-        while !matches!(self.state, State::Stop | State::Fault(_)) {
+        while !self.is_over() {
             let now = monotonic_ns();
             if now < last_ns || now - last_ns > JUMP_NS {
                 let by_ms = (now as i64 - last_ns as i64) / 1_000_000;
@@ -338,10 +345,8 @@ impl Loop {
                 beat_ns = now;
                 self.tell(Link::heartbeat)?;
             }
-            self.listen()?;
+            self.react(now)?;
             self.arm(now)?;
-            self.look(now)?;
-            self.think()?;
             self.send_again(now)?;
             self.stop_again(now)?;
             if now.saturating_sub(path_ns) >= PATH_NS {
@@ -357,7 +362,10 @@ impl Loop {
                 // More than a tick late: do not run after what is lost.
                 due_ns = now;
             }
-            sleep_until_ns(due_ns.min(now + period_ns));
+            let due_ns = due_ns.min(now + period_ns);
+            while !self.is_over() && self.waker.wait_until_ns(due_ns) {
+                self.react(monotonic_ns())?;
+            }
         }
         self.notify.stopping();
         // The controller ramps to rest before the line closes.
@@ -374,9 +382,20 @@ impl Loop {
         Ok(())
     }
 
+    /// Takes what came, and what follows from it: at once, not in the next tick.
+    fn react(&mut self, now: u64) -> Result<(), RunError> {
+        self.faults.tell();
+        self.listen()?;
+        self.think()?;
+        self.look(now)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Stop | State::Fault(_))
+    }
+
     /// Faults on purpose that are the loop's to bring about.
     fn misfortune(&self) {
-        self.faults.tell();
         if let Some(seconds) = self.faults.once(Kind::ClockJump) {
             jump((seconds * 1e9) as i64);
         }
@@ -449,6 +468,7 @@ impl Loop {
             let active = state == State::Active;
             self.recorder.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
             if active {
+                self.due_ns = monotonic_ns();
                 self.active_ns.get_or_insert_with(monotonic_ns);
                 self.faults.begin();
             }
@@ -561,7 +581,7 @@ impl Loop {
         let stale = problem.is_some();
         self.failed(if stale { Event::ImagesStale } else { Event::ImagesFresh }, problem.unwrap_or_default())?;
         self.happened(if self.model_lost { Event::ModelLost } else { Event::ModelBack })?;
-        if self.state == State::Active && self.planner.wants() {
+        if self.state == State::Active && self.planner.wants() && self.anything_new() {
             self.ask(now);
         }
         Ok(())

@@ -1,7 +1,5 @@
 //! Asking the model, and sending what it answers.
 
-use firmware_bridge::message::Interpolation;
-
 use super::core::{Event, State};
 use super::robot::RunError;
 use super::run::{Line, Loop, Sight};
@@ -39,6 +37,11 @@ impl Loop {
         }
     }
 
+    /// Whether a camera has an image that the model was not shown.
+    pub(super) fn anything_new(&self) -> bool {
+        self.glances.iter().map(|g| g.stamp_ns).ne(self.shown.iter().copied())
+    }
+
     /// Shows the model what there is, if it is free.
     pub(super) fn ask(&mut self, now: u64) {
         let Some(mut request) = self.spare.take() else { return };
@@ -52,6 +55,10 @@ impl Loop {
         request.guide = self.looking.as_ref().and_then(|look| look.guide.clone());
         request.state.clone_from(&self.controller.measured);
         request.seed = self.next_seed;
+        self.shown.clear();
+        self.shown.extend(request.images.iter().map(|i| i.stamp_ns));
+        let newest_ns = request.images.iter().map(|i| i.dequeued_ns).max().unwrap_or(now);
+        request.due_ns = self.due_ns.max(newest_ns).min(now);
         request.asked_ns = now;
         self.next_seed += 1;
         self.asked += 1;
@@ -62,22 +69,26 @@ impl Loop {
 
     /// Takes what the model says, if it says something.
     pub(super) fn think(&mut self) -> Result<(), RunError> {
-        match self.worker.poll() {
-            Ok(None) => Ok(()),
-            Ok(Some(Thought::Done(reply))) => self.replied(*reply),
-            Ok(Some(Thought::Lost { detail, request })) => {
-                self.spare = Some(*request);
-                self.model_lost = true;
-                tracing::warn!(detail, "the GPU is lost: it is opened again");
-                self.failed(Event::ModelLost, detail)
+        loop {
+            match self.worker.poll() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Thought::Done(reply))) => self.replied(*reply)?,
+                Ok(Some(Thought::Lost { detail, request })) => {
+                    self.spare = Some(*request);
+                    self.model_lost = true;
+                    tracing::warn!(detail, "the GPU is lost: it is opened again");
+                    self.failed(Event::ModelLost, detail)?;
+                }
+                Ok(Some(Thought::Back)) => {
+                    self.model_lost = false;
+                    self.due_ns = monotonic_ns();
+                    tracing::info!("the model is on a GPU again");
+                }
+                Ok(Some(Thought::Failed(error))) => return self.failed(Event::InferenceFailed, error),
+                Err(()) => {
+                    return self.failed(Event::InferenceFailed, "the inference thread ended".to_owned());
+                }
             }
-            Ok(Some(Thought::Back)) => {
-                self.model_lost = false;
-                tracing::info!("the model is on a GPU again");
-                Ok(())
-            }
-            Ok(Some(Thought::Failed(error))) => self.failed(Event::InferenceFailed, error),
-            Err(()) => self.failed(Event::InferenceFailed, "the inference thread ended".to_owned()),
         }
     }
 
@@ -94,6 +105,7 @@ impl Loop {
             self.plan(&reply)?;
         }
         self.scenery.depth = std::mem::take(&mut reply.depth);
+        self.due_ns = self.due_ns.max(reply.finished_ns);
         self.spare = Some(reply.request);
         if warming { self.happened(Event::Warmed) } else { Ok(()) }
     }
@@ -128,6 +140,7 @@ impl Loop {
         let r = &mut self.recorder;
         r.span(Track::Control, stage::MERGE, number, began_ns, limited_ns);
         r.span(Track::Control, stage::WRITE, number, limited_ns, sent_ns);
+        r.span(Track::Path, stage::SENT, number, reply.gpu.host.done_ns, sent_ns);
         if let Some(last_ns) = self.last_chunk_ns.replace(sent_ns) {
             r.span(Track::Path, stage::PERIOD, 0, last_ns, sent_ns);
         }
@@ -145,7 +158,7 @@ impl Loop {
             start: Start::ControllerUs(planned.start_us),
             period_us,
             validity_us: planned.validity_us,
-            interpolation: Interpolation::Linear,
+            interpolation: self.config.chunks.interpolation,
             positions: &planned.positions,
         };
         self.tell(|link| link.send_chunk(&chunk))
@@ -194,6 +207,7 @@ impl Loop {
         r.span(Track::Camera(index as u8), stage::CAPTURE, n, oldest.stamp_ns, oldest.dequeued_ns);
         r.span(Track::Control, stage::WAIT, n, oldest.dequeued_ns, request.asked_ns);
         r.span(Track::Inference, stage::HANDOVER, n, request.asked_ns, reply.started_ns);
+        r.span(Track::Path, stage::SUBMITTED, n, request.due_ns, reply.gpu.host.submitted_ns);
         r.inference(&reply.gpu, n, reply.started_ns, reply.inferred_ns);
         r.span(Track::Inference, stage::UNNORMALISE, n, reply.inferred_ns, reply.finished_ns);
         r.span(Track::Control, stage::COLLECT, n, reply.finished_ns, monotonic_ns());

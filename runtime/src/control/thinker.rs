@@ -29,6 +29,8 @@ pub(crate) struct Request {
     pub(crate) number: u32,
     /// Seed of the noise.
     pub(crate) seed: u64,
+    /// When the model was free, a chunk was due, and the newest image was here, CLOCK_MONOTONIC.
+    pub(crate) due_ns: u64,
     /// When the images were taken over, CLOCK_MONOTONIC.
     pub(crate) asked_ns: u64,
     /// What the chunk is drawn towards.

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::thinker::{Reply, Request, Thinker, is_lost};
-use crate::clock::{NS_PER_S, kernel_ns};
+use crate::clock::{NS_PER_S, Waker, kernel_ns};
 use crate::engine::EngineError;
 use crate::fault::{Faults, Kind};
 use crate::record::Tape;
@@ -29,6 +29,28 @@ pub(super) enum Thought {
     Failed(String),
 }
 
+/// Where the inference thread says what it says.
+struct Outbox {
+    sender: SyncSender<Thought>,
+    waker: Waker,
+}
+
+impl Outbox {
+    /// `false` when nobody listens any more.
+    fn say(&self, thought: Thought) -> bool {
+        let heard = self.sender.send(thought).is_ok();
+        self.waker.wake();
+        heard
+    }
+}
+
+impl Drop for Outbox {
+    /// That the thread ended is news, too.
+    fn drop(&mut self) {
+        self.waker.wake();
+    }
+}
+
 /// The inference thread.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -38,10 +60,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Takes over a prepared model.
-    pub(super) fn start(thinker: Thinker, faults: Faults, tape: Option<Arc<Tape>>) -> std::io::Result<Worker> {
+    /// Takes over a prepared model; `waker` is woken by each thought.
+    pub(super) fn start(
+        thinker: Thinker,
+        faults: Faults,
+        tape: Option<Arc<Tape>>,
+        waker: Waker,
+    ) -> std::io::Result<Worker> {
         let (requests, inbox) = sync_channel::<Request>(1);
-        let (outbox, thoughts) = sync_channel(4);
+        let (sender, thoughts) = sync_channel(4);
+        let outbox = Outbox { sender, waker };
         let thread = thread::Builder::new()
             .name("inference".into())
             .spawn(move || work(thinker, &inbox, &outbox, &faults, tape.as_deref()))?;
@@ -73,13 +101,7 @@ impl Drop for Worker {
     }
 }
 
-fn work(
-    mut thinker: Thinker,
-    inbox: &Receiver<Request>,
-    outbox: &SyncSender<Thought>,
-    faults: &Faults,
-    tape: Option<&Tape>,
-) {
+fn work(mut thinker: Thinker, inbox: &Receiver<Request>, outbox: &Outbox, faults: &Faults, tape: Option<&Tape>) {
     let mut losses: VecDeque<u64> = VecDeque::new();
     for request in inbox {
         if let Some(tape) = tape {
@@ -95,7 +117,7 @@ fn work(
         }
         let (error, request) = match thought {
             Ok(reply) => {
-                if outbox.send(Thought::Done(Box::new(reply))).is_err() {
+                if !outbox.say(Thought::Done(Box::new(reply))) {
                     return;
                 }
                 continue;
@@ -105,21 +127,21 @@ fn work(
         losses.push_back(began_ns);
         losses.retain(|at_ns| began_ns.saturating_sub(*at_ns) < LOSSES_NS);
         if !is_lost(&error) || losses.len() > LOSSES {
-            let _ = outbox.send(Thought::Failed(error.to_string()));
+            outbox.say(Thought::Failed(error.to_string()));
             return;
         }
         let lost = Thought::Lost { detail: error.to_string(), request: Box::new(request) };
-        if outbox.send(lost).is_err() {
+        if !outbox.say(lost) {
             return;
         }
         thinker = match thinker.reopen() {
             Ok(thinker) => thinker,
             Err(error) => {
-                let _ = outbox.send(Thought::Failed(reopen_failed(&error)));
+                outbox.say(Thought::Failed(reopen_failed(&error)));
                 return;
             }
         };
-        if outbox.send(Thought::Back).is_err() {
+        if !outbox.say(Thought::Back) {
             return;
         }
     }

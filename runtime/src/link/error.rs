@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use firmware_bridge::message::{Fault, Reason};
+
 /// An error of the link. Each names the device.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -101,6 +103,28 @@ pub enum LinkError {
         expected: Vec<String>,
         /// Names of the controller.
         found: Vec<String>,
+    },
+    /// The controller keeps a fault that a person has to see to.
+    #[error("the controller on {device} latched {fault:?}; once its cause is gone, --clear-fault clears it")]
+    Latched {
+        /// Path of the device.
+        device: String,
+        /// The fault.
+        fault: Fault,
+    },
+    /// A latched fault cannot be cleared.
+    #[error("the controller on {device} does not clear its fault: its cause lasts")]
+    CauseLasts {
+        /// Path of the device.
+        device: String,
+    },
+    /// A latched fault was not cleared.
+    #[error("the controller on {device} does not clear its fault: {reason:?}")]
+    NotCleared {
+        /// Path of the device.
+        device: String,
+        /// The controller's verdict.
+        reason: Reason,
     },
     /// A message that needs the hello was sent before it.
     #[error("no hello on {device} yet")]

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use firmware_bridge::frame::{Counters, Decoder, FrameError, Header, MAX_FRAME, e
 use firmware_bridge::message::{Ack, HeartbeatReply, HelloReply, Message, State};
 
 use super::clock::host_now_ns;
+use crate::clock::Waker;
 
 /// Frames which wait to be sent, at most.
 const OUT_FRAMES: usize = 16;
@@ -72,6 +73,16 @@ struct Shared {
     received: Mutex<Counters>,
     not_polled: AtomicU32,
     expired: AtomicU32,
+    /// Wakes who polls.
+    waker: OnceLock<Waker>,
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
 }
 
 /// Why a frame was not queued.
@@ -134,6 +145,11 @@ impl Line {
         length.map(|_| ()).map_err(|_| SendError::Encode)
     }
 
+    /// Has `waker` woken by whatever arrives; the first one that is given counts.
+    pub(super) fn wakes(&self, waker: Waker) {
+        self.shared.waker.get_or_init(|| waker);
+    }
+
     pub(super) fn try_recv(&self) -> Option<Inbound> {
         self.inbound.try_recv().ok()
     }
@@ -175,10 +191,10 @@ fn read_frames(mut reader: impl Read, shared: &Shared, sender: &SyncSender<Inbou
     let mut bytes = [0_u8; 1024];
     while !shared.exit.load(Ordering::Relaxed) {
         let count = match reader.read(&mut bytes) {
-            Ok(0) => return close(sender, ErrorKind::UnexpectedEof),
+            Ok(0) => return close(shared, sender, ErrorKind::UnexpectedEof),
             Ok(count) => count,
             Err(error) if again(&error) => continue,
-            Err(error) => return close(sender, error.kind()),
+            Err(error) => return close(shared, sender, error.kind()),
         };
         let received_ns = host_now_ns();
         for byte in bytes.iter().take(count) {
@@ -198,7 +214,7 @@ fn read_frames(mut reader: impl Read, shared: &Shared, sender: &SyncSender<Inbou
                 Some(Err(_)) | None => continue,
             };
             match sender.try_send(inbound) {
-                Ok(()) => {}
+                Ok(()) => shared.wake(),
                 Err(TrySendError::Full(_)) => {
                     shared.not_polled.fetch_add(1, Ordering::Relaxed);
                 }
@@ -227,7 +243,7 @@ fn write_frames(
             }
         }
         if let Err(kind) = result {
-            return close(sender, kind);
+            return close(shared, sender, kind);
         }
         if free.try_send(frame.bytes).is_err() {
             return;
@@ -251,6 +267,7 @@ fn write_pieces(writer: &mut impl Write, bytes: &[u8], shared: &Shared) -> Resul
 }
 
 /// Says that the line ended; waits for room, for nothing follows.
-fn close(sender: &SyncSender<Inbound>, kind: ErrorKind) {
+fn close(shared: &Shared, sender: &SyncSender<Inbound>, kind: ErrorKind) {
     let _ = sender.send(Inbound::Closed { kind });
+    shared.wake();
 }

@@ -16,6 +16,7 @@ use firmware_bridge::PROTOCOL_VERSION;
 use firmware_bridge::frame::Header;
 use firmware_bridge::message::{Ack, Chunk, HelloReply, Interpolation, Message, Positions, START_NOW, State};
 
+use crate::clock::Waker;
 use crate::fault::{Faults, FaultyReader, FaultyWriter, Kind};
 
 mod clock;
@@ -115,6 +116,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// When it arrived, CLOCK_MONOTONIC; `None` for what no frame told.
+    #[must_use]
+    pub fn received_ns(&self) -> Option<u64> {
+        match self {
+            Event::Ack { received_ns, .. } | Event::State { received_ns, .. } => Some(*received_ns),
+            _ => None,
+        }
+    }
+}
+
 /// A link to one controller. Dropping it closes the device; the controller then stops the joints.
 pub struct Link {
     device: String,
@@ -204,6 +216,11 @@ impl Link {
     /// Time without a good frame after which [`Event::Silent`] comes; 150 ms if not set.
     pub fn set_silence(&mut self, silence: Duration) {
         self.silence = silence;
+    }
+
+    /// Has `waker` woken whenever [`Link::poll`] may have something.
+    pub(crate) fn wakes(&self, waker: Waker) {
+        self.line.wakes(waker);
     }
 
     /// What the controller said of itself in the last good hello.

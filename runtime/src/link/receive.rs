@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use firmware_bridge::message::{Ack, Reason};
+use firmware_bridge::message::{Ack, Fault, Mode, Reason};
 
 use super::clock::{ClockOffset, Exchange, host_now_ns};
 use super::line::{Body, Inbound};
@@ -51,6 +51,45 @@ impl Link {
                 Some(Event::Lost { kind }) => return Err(self.lost_error(kind)),
                 Some(event) => self.keep(event),
                 None => {}
+            }
+        }
+    }
+
+    /// The fault that the controller has latched, by its next report; waits for that at most `timeout`.
+    ///
+    /// # Errors
+    /// [`LinkError::NoReply`], [`LinkError::Lost`].
+    pub fn latched(&mut self, timeout: Duration) -> Result<Option<Fault>, LinkError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let Some(inbound) = self.line.recv_until(deadline) else {
+                return Err(LinkError::NoReply { device: self.device.clone(), what: "a report", waited: timeout });
+            };
+            match self.take(inbound) {
+                Some(Event::State { state, .. }) => {
+                    return Ok(if let Mode::Faulted(fault) = state.mode { Some(fault) } else { None });
+                }
+                Some(Event::Lost { kind }) => return Err(self.lost_error(kind)),
+                Some(event) => self.keep(event),
+                None => {}
+            }
+        }
+    }
+
+    /// Ends a latched fault, for a person who has seen to its cause, and waits until the controller says so; at most
+    /// `timeout`, while the joints still ramp to rest. No fault is latched then.
+    ///
+    /// # Errors
+    /// [`LinkError::CauseLasts`], [`LinkError::NotCleared`], [`LinkError::NoReply`], [`LinkError::Lost`], [`LinkError::Backlog`].
+    pub fn clear_latched(&mut self, timeout: Duration) -> Result<(), LinkError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let sequence = self.clear_fault()?;
+            match self.wait_ack(sequence, timeout)?.reason {
+                Reason::Ok => return Ok(()),
+                Reason::Stopping if Instant::now() < deadline => {}
+                Reason::Faulted => return Err(LinkError::CauseLasts { device: self.device.clone() }),
+                reason => return Err(LinkError::NotCleared { device: self.device.clone(), reason }),
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::control::thinker::Thinker;
 const SAMPLE: usize = 4096;
 
 impl RunNote {
-    pub(crate) fn of(config: &RobotConfig, thinker: &Thinker) -> RunNote {
+    pub(crate) fn of(config: &RobotConfig, thinker: &Thinker, joints: &[String]) -> RunNote {
         let loaded = thinker.session.loaded();
         let info = thinker.session.gpu().info();
         RunNote {
@@ -25,7 +25,7 @@ impl RunNote {
             adapter: info.name.clone(),
             driver: info.driver.clone(),
             kernels: thinker.session.kernels().to_string(),
-            joints: config.link.joints.clone(),
+            joints: joints.to_vec(),
             action_rate_hz: config.control.action_rate_hz,
             realtime_offset_ns: realtime_offset_ns(),
         }

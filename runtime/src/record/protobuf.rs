@@ -1,4 +1,5 @@
-//! As much of protobuf as images need: `foxglove.RawImage`, and the descriptor that says what it is.
+//! As much of protobuf as images and joints need: `foxglove.RawImage` and `fathom.Joint`, and the descriptors that say what
+//! they are.
 
 /// Writes a message field by field.
 #[derive(Debug, Default)]
@@ -97,17 +98,41 @@ const BYTES: u64 = 12;
 const INT32: u64 = 5;
 const INT64: u64 = 3;
 const FIXED32: u64 = 7;
+const FLOAT: u64 = 2;
+
+fn field(w: &mut Writer, name: &str, number: u64, kind: u64, of: Option<&str>) {
+    w.message(2, |w| {
+        w.bytes(1, name.as_bytes()).number(3, number).number(4, 1).number(5, kind);
+        if let Some(of) = of {
+            w.bytes(6, of.as_bytes());
+        }
+    });
+}
+
+/// One joint as the controller reports it, in the joint's unit: `fathom.Joint`.
+pub(super) fn joint(measured: f32, commanded: f32) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.fixed32(1, measured.to_bits()).fixed32(2, commanded.to_bits());
+    w.into_bytes()
+}
+
+/// The `FileDescriptorSet` of `fathom.Joint`.
+pub(super) fn joint_descriptor() -> Vec<u8> {
+    let mut set = Writer::default();
+    set.message(1, |w| {
+        w.bytes(1, b"fathom/Joint.proto").bytes(2, b"fathom");
+        w.message(4, |w| {
+            w.bytes(1, b"Joint");
+            field(w, "measured", 1, FLOAT, None);
+            field(w, "commanded", 2, FLOAT, None);
+        });
+        w.bytes(12, b"proto3");
+    });
+    set.into_bytes()
+}
 
 /// The `FileDescriptorSet` of `foxglove.RawImage`, as Foxglove's schemas have it.
 pub(super) fn raw_image_descriptor() -> Vec<u8> {
-    let field = |w: &mut Writer, name: &str, number: u64, kind: u64, of: Option<&str>| {
-        w.message(2, |w| {
-            w.bytes(1, name.as_bytes()).number(3, number).number(4, 1).number(5, kind);
-            if let Some(of) = of {
-                w.bytes(6, of.as_bytes());
-            }
-        });
-    };
     let mut set = Writer::default();
     set.message(1, |w| {
         w.bytes(1, b"google/protobuf/timestamp.proto").bytes(2, b"google.protobuf");

@@ -149,6 +149,7 @@ fn request(note: &RunNote, observation: &schema::Observation, images: &mut BTree
         state: observation.state.clone(),
         number: observation.number,
         seed: observation.seed,
+        due_ns: observation.asked_ns,
         asked_ns: observation.asked_ns,
         guide: observation.guide.clone(),
     })

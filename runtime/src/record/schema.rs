@@ -203,7 +203,12 @@ pub(super) fn camera(view: &str) -> String {
     format!("/camera/{view}")
 }
 
-/// The channels besides the cameras', in the order of their numbers.
+/// Topic of a joint: its part of each report again, for viewers that plot no JSON.
+pub(super) fn joint(name: &str) -> String {
+    format!("/joint/{name}")
+}
+
+/// The channels besides the cameras' and joints', in the order of their numbers.
 pub(super) const CHANNELS: [ChannelSpec<'static>; 7] = [
     json(RUN, "fathom.Run", include_str!("schema/run.json")),
     json(OBSERVATION, "fathom.Observation", include_str!("schema/observation.json")),

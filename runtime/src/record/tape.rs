@@ -237,6 +237,7 @@ struct Ring {
 struct Open {
     writer: Writer<BufWriter<File>>,
     cameras: Vec<u16>,
+    joints: Vec<u16>,
     flushed_ns: u64,
 }
 
@@ -265,18 +266,18 @@ impl Ring {
         for channel in &schema::CHANNELS {
             writer.channel(channel)?;
         }
-        let descriptor = protobuf::raw_image_descriptor();
-        let mut cameras = Vec::new();
-        for view in &self.note.views {
-            cameras.push(writer.channel(&ChannelSpec {
-                topic: &schema::camera(view),
-                schema: "foxglove.RawImage",
-                schema_encoding: "protobuf",
-                data: &descriptor,
-                encoding: "protobuf",
-            })?);
-        }
-        self.file = Some(Open { writer, cameras, flushed_ns: monotonic_ns() });
+        let mut channel = |topic: &str, schema: &str, data: &[u8]| {
+            let (schema_encoding, encoding) = ("protobuf", "protobuf");
+            writer.channel(&ChannelSpec { topic, schema, schema_encoding, data, encoding })
+        };
+        let (image, joint) = (protobuf::raw_image_descriptor(), protobuf::joint_descriptor());
+        let views = self.note.views.iter();
+        let cameras =
+            views.map(|view| channel(&schema::camera(view), "foxglove.RawImage", &image)).collect::<io::Result<_>>()?;
+        let names = self.note.joints.iter();
+        let joints =
+            names.map(|name| channel(&schema::joint(name), "fathom.Joint", &joint)).collect::<io::Result<_>>()?;
+        self.file = Some(Open { writer, cameras, joints, flushed_ns: monotonic_ns() });
         let note = self.note.clone();
         self.json(schema::RUN, monotonic_ns(), &note)
     }
@@ -330,7 +331,16 @@ impl Ring {
             Item::Inference(inference) => self.json(schema::INFERENCE, inference.finished_ns, inference)?,
             Item::Chunk(chunk) => self.json(schema::CHUNK, chunk.sent_ns, chunk)?,
             Item::Ack(ack) => self.json(schema::ACK, ack.received_ns, ack)?,
-            Item::State(state) => self.json(schema::STATE, state.received_ns, state)?,
+            Item::State(state) => {
+                self.json(schema::STATE, state.received_ns, state)?;
+                let at_ns = self.wall_ns(state.received_ns);
+                let Some(file) = &mut self.file else { return Ok(()) };
+                for (channel, (measured, commanded)) in
+                    file.joints.iter().zip(state.measured.iter().zip(&state.commanded))
+                {
+                    file.writer.message(*channel, at_ns, at_ns, &protobuf::joint(*measured, *commanded))?;
+                }
+            }
             Item::Log(message, at_ns) => {
                 let wall_ns = self.wall_ns(*at_ns);
                 let timestamp = schema::Time { sec: wall_ns / NS_PER_S, nsec: (wall_ns % NS_PER_S) as u32 };

@@ -12,7 +12,7 @@ pub mod stage {
     pub const LATENESS: &str = "control tick: lateness";
     /// From the camera's stamp to the image in the process's hands.
     pub const CAPTURE: &str = "exposure to dequeue";
-    /// From there to the control tick that gave it to the model.
+    /// From there to when it is given to the model: as a rule it waits for the model, or for steps to be consumed.
     pub const WAIT: &str = "dequeue to request";
     /// From there to the begin of the inference on its thread.
     pub const HANDOVER: &str = "request to inference";
@@ -32,8 +32,8 @@ pub mod stage {
     pub const FLOW: &str = "flow steps";
     /// From the begin of the inputs to the outputs in main memory.
     pub const INFERENCE: &str = "= inference";
-    /// From the end of the inference's thread to the control tick that took the actions.
-    pub const COLLECT: &str = "inference to control tick";
+    /// From the end of the inference's thread to the control thread, which it wakes.
+    pub const COLLECT: &str = "inference to control thread";
     /// Actions in the robot's units, on the inference's thread.
     pub const UNNORMALISE: &str = "un-normalise";
     /// Actions are put together with those before, and clamped.
@@ -48,6 +48,11 @@ pub mod stage {
     pub const ROUND: &str = "= exposure to acknowledgement";
     /// From exposure of the oldest image to the first step that the controller follows.
     pub const AGE: &str = "= observation age at actuation";
+    /// The loop's overhead before the GPU: from when the model is free, a chunk is due and the newest image is here, to
+    /// the submission.
+    pub const SUBMITTED: &str = "= capture to submission";
+    /// The loop's overhead behind the GPU: from when it was heard to be done to the chunk on the line.
+    pub const SENT: &str = "= readback to serial line";
     /// From one chunk to the next.
     pub const PERIOD: &str = "= from chunk to chunk";
 }

@@ -166,9 +166,12 @@ impl RingWriter {
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         // A page that a full file system cannot give ends the process at the first write; kept beforehand it is an error.
         fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+        // All pages at once: none is first touched in a control tick.
+        let mut options = MmapOptions::new();
+        options.populate();
         // SAFETY: the file was just made, with this length, for this process; readers only read it. One who has the
         // right to shorten it is the same user, who may end this process, too.
-        let map = unsafe { MmapOptions::new().map_mut(&file) }?;
+        let map = unsafe { options.map_mut(&file) }?;
         let ring = RingWriter { path: path.to_owned(), _file: file, map, head: 0, slots };
         ring.describe(meta);
         let words = ring.words();

@@ -28,7 +28,7 @@ fn the_whole_path_is_measured_and_its_stages_sum_up() {
         "flow step 10",
         "readback",
         "un-normalise",
-        "inference to control tick",
+        "inference to control thread",
         "chunk merge and limits",
         "serial write",
         "line and controller",

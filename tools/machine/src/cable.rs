@@ -49,6 +49,8 @@ pub(crate) struct Notes {
     /// Longest time between two frames of the host that the controller heard, while it followed a chunk.
     pub(crate) longest_silence_us: u64,
     heard_us: u64,
+    /// Start of the last chunk that was obeyed.
+    start_us: Option<u64>,
 }
 
 /// The cable; dropping it pulls it out.
@@ -192,6 +194,8 @@ impl Notes {
                 self.heard(time_us);
                 match ack.reason {
                     _ if ack.kind != kind::CHUNK => {}
+                    // One whose verdict was slow was sent again.
+                    Reason::Ok if self.start_us.replace(ack.start_us) == Some(ack.start_us) => {}
                     Reason::Ok => self.obeyed.push(at),
                     reason => self.refused.push(reason),
                 }

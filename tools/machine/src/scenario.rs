@@ -14,6 +14,8 @@ const BOOT: Duration = Duration::from_secs(600);
 const RESTART: Duration = Duration::from_secs(240);
 /// How long it may take for a chunk, or for a line of the journal.
 const SOON: Duration = Duration::from_secs(60);
+/// A camera that is plugged in again has the loop active within this many seconds, on this processor, too.
+const RETURN_S: f64 = 3.0;
 /// How long nothing may move after a stop.
 const STILL: Duration = Duration::from_secs(2);
 /// A joint that is commanded less than this moves no more, in its unit.
@@ -127,10 +129,11 @@ fn camera_back(robot: &mut Robot) -> Outcome {
     let from = robot.guest.now()?;
     let back_s = robot.guest.clock_s()?;
     robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/bind", SOON)?;
-    let active = robot.guest.line_with(from, "event=ImagesFresh", SOON)?;
+    let active = robot.guest.line_with(from, "to=active event=ImagesFresh", SOON)?;
     let active_s = robot.guest.lines.get(active).map_or(0.0, |line| line.at_s) - back_s;
+    expect(active_s <= RETURN_S, format!("active within {RETURN_S} s"), format!("{active_s:.2} s"))?;
     robot.chunks(1, SOON)?;
-    Ok(format!("active {active_s:.2} s after"))
+    Ok(format!("active {active_s:.2} s after (bound {RETURN_S} s)"))
 }
 
 fn line_gone(robot: &mut Robot) -> Outcome {

@@ -12,6 +12,7 @@ use fathom::fault::Spec;
 use fathom::telemetry::Memory;
 use fathom_models::random;
 use firmware_bridge::message::Mode;
+use firmware_bridge::sim::SimConfig;
 
 use crate::rig::{Keep, watch};
 
@@ -44,6 +45,8 @@ fn misfortunes(seconds: f64, seed: u64) -> Vec<Spec> {
 /// What is counted while it runs.
 #[derive(Default)]
 struct Counts {
+    /// Time between two reports.
+    telemetry_us: u32,
     active: Option<Instant>,
     /// Ranges of each joint of the chunks that were sent.
     chunks: BTreeMap<u32, Vec<(f32, f32)>>,
@@ -54,6 +57,9 @@ struct Counts {
     speeds: Vec<f32>,
     reported_us: u64,
     reports: u64,
+    taken_over: u64,
+    /// Take-overs of which the report before was lost.
+    unseen: u64,
     wrong: Vec<String>,
     wrong_moves: u64,
     starved: Option<u32>,
@@ -85,15 +91,19 @@ impl Counts {
                 self.reports += 1;
                 self.damaged = report.crc_errors + report.frame_errors;
                 let commanded = report.commanded.as_slice().to_vec();
-                let dt_s = controller_us.saturating_sub(self.reported_us).max(1) as f32 * 1e-6;
+                let dt_us = controller_us.saturating_sub(self.reported_us).max(1);
+                let dt_s = dt_us as f32 * 1e-6;
                 self.reported_us = *controller_us;
+                let lost = 2 * dt_us > 3 * u64::from(self.telemetry_us);
                 self.speeds.resize(commanded.len(), 0.0);
                 for ((speed, now), before) in self.speeds.iter_mut().zip(&commanded).zip(&self.commanded) {
                     *speed = ((now - before).abs() / dt_s).max(*speed * 0.9);
                 }
                 if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
                     if self.followed.as_ref().is_none_or(|(id, _)| *id != progress.chunk) {
-                        self.followed = Some((progress.chunk, self.taken_over(progress.chunk)));
+                        self.taken_over += 1;
+                        self.unseen += u64::from(lost);
+                        self.followed = Some((progress.chunk, self.before(progress.chunk, lost)));
                     }
                     self.check(progress.chunk, &commanded);
                 } else {
@@ -112,11 +122,11 @@ impl Counts {
         }
     }
 
-    /// Where each joint's command can have been when chunk `id` took over: as last reported, or anywhere along the chunks before,
-    /// since the reports in between may be lost. A move that one of these chunks has is therefore not told from a right one.
-    fn taken_over(&self, id: u32) -> Vec<(f32, f32)> {
+    /// Where each joint's command can have been when chunk `id` took over: as last reported; where a report in between was
+    /// lost, anywhere along the chunks before, too. There a move that one of these has is not told from a right one.
+    fn before(&self, id: u32, lost: bool) -> Vec<(f32, f32)> {
         let mut ranges: Vec<_> = self.commanded.iter().map(|at| (*at, *at)).collect();
-        if let Some((before, _)) = &self.followed {
+        if let Some((before, _)) = self.followed.as_ref().filter(|_| lost) {
             for (_, chunk) in self.chunks.range(*before..id) {
                 for ((low, high), (l, h)) in ranges.iter_mut().zip(chunk) {
                     (*low, *high) = (low.min(*l), high.max(*h));
@@ -157,7 +167,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         faults.iter().map(|spec| (spec.at_s - 0.1, spec.at_s + spec.for_s.unwrap_or(0.0) + AFTER)).collect();
     let mut all = vec![DAMAGED.parse::<Spec>()?];
     all.extend(faults);
-    let counts = Arc::new(Mutex::new(Counts::default()));
+    let telemetry_us = SimConfig::new(Vec::new()).telemetry_us;
+    let counts = Arc::new(Mutex::new(Counts { telemetry_us, ..Counts::default() }));
     let theirs = Arc::clone(&counts);
     let memory = thread::spawn(move || {
         let rss = || {
@@ -182,6 +193,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         "damaged frames seen by the controller: {}, reports that came through: {}",
         counts.damaged, counts.reports
     );
+    println!("take-overs: {}, the report before lost of {}", counts.taken_over, counts.unseen);
     println!("wrong moves: {}", counts.wrong_moves);
     counts.wrong.iter().take(5).for_each(|wrong| println!("  {wrong}"));
     println!("starved ticks outside of fault windows: {}", counts.starved_outside);

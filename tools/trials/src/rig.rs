@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fathom::config::RobotConfig;
-use fathom::control::{Outcome, Robot, RunError, RunOptions, Sight};
+use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions, Sight};
 use fathom::fault::{Faults, Spec};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -112,7 +112,8 @@ pub(crate) fn watch(
     log.loud.store(loud, Ordering::Relaxed);
     log.kept.store(all, Ordering::Relaxed);
     log.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    let robot = Robot::open_with(config.clone(), Faults::new(faults))?;
+    let opening = OpenOptions { faults: Faults::new(faults), ..OpenOptions::default() };
+    let robot = Robot::open_with(config.clone(), opening)?;
     let joints = robot.joints().ok_or("expected the simulated controller")?;
     let over = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&over);
