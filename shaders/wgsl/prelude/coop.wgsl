@@ -92,7 +92,7 @@ fn widen(v: vec4<u32>, q: u32, s: vec2<f16>, thousand: u32) -> vec4<f16> {
 #endif
 
 // The q-th half of eight neighbours of x in the order of `widen`, at most `most` of their first and second four in magnitude.
-fn limited(a: vec4<f32>, b: vec4<f32>, q: u32, most: vec2<f16>) -> vec4<f16> {
+fn limited(a: Four, b: Four, q: u32, most: vec2<f16>) -> vec4<f16> {
 #ifdef W_W4
     let four = select(vec4(a.x, b.x, a.y, b.y), vec4(a.z, b.z, a.w, b.w), q == 1u);
     return clamp(vec4<f16>(four), -most.xyxy, most.xyxy);
