@@ -55,6 +55,11 @@ impl Parameters {
         self.add(&[c], Role::Vector, format, 1.0)
     }
 
+    /// `(c,)` with these values, in f32.
+    pub fn vector_of(&mut self, values: &[f32]) -> ParamId {
+        self.put(&[values.len()], Role::Vector, WeightFormat::F32, values)
+    }
+
     /// Weight and bias `(c,)`.
     pub fn norm(&mut self, c: usize, format: WeightFormat) -> Norm {
         Norm { weight: self.vector(c, format), bias: self.vector(c, format) }

@@ -27,6 +27,8 @@ const COLUMNS: usize = 140;
 const INPUTS: usize = 256;
 /// Widths of heads: one for each kernel of attention.
 const HEADS: [u32; 3] = [64, 72, 256];
+/// Bytes of the widest vector that a kernel binds.
+const WIDEST: usize = 16;
 
 impl Choice {
     /// What serves weights of these formats: the kernels that fit the adapter, or those that are wanted, where they compute
@@ -173,7 +175,7 @@ fn error_of(gpu: &mut Gpu, mut case: Case) -> Result<f32, EngineError> {
     case.given.push(vec![0; case.expected.len() * 4]);
     let mut places = Vec::new();
     for bytes in &case.given {
-        let size = bytes.len().max(4) as u64;
+        let size = bytes.len().max(WIDEST) as u64;
         let buffer = gpu.create_buffer("self-test", size)?;
         gpu.upload(buffer, 0, bytes)?;
         places.push(Slot { buffer, offset: 0, bytes: size });

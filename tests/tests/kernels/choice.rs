@@ -75,3 +75,17 @@ fn precision_is_that_of_the_kernels_unless_it_is_asked_for() {
     assert_eq!(chosen.precision, Precision { kv: Float::F16, activations: Float::F32 });
     assert_eq!(chosen.to_string(), format!("{kernels}, keys and values in f16, activations in f32"));
 }
+
+/// Every family serves a checkpoint whose weights all have one format, whatever that format does without.
+#[test]
+fn every_family_passes_with_weights_of_one_format() {
+    for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16, WeightFormat::W8, W4] {
+        for kernels in Kernels::ALL {
+            for float in [Float::F32, Float::F16] {
+                let wanted = Wanted { kernels: Some(kernels), kv: Some(float), activations: Some(float) };
+                let made = Choice::make(&mut open_gpu(false), &BTreeSet::from([format]), wanted);
+                assert_eq!(made.expect("it computes"), wanted.with(kernels), "{format}");
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod choice;
 mod drawn;
+mod halves;
 mod images;
 mod maps;
 mod split;
