@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytemuck::{bytes_of, cast_slice};
-use fathom_models::precision::Float;
+use fathom_models::precision::{Float, stored_in_f16};
 use fathom_models::quantize::encode;
 use fathom_models::random;
 use fathom_models::weights::WeightFormat;
@@ -70,6 +70,12 @@ struct Case {
     expected: Vec<f32>,
 }
 
+/// Numbers that f16 holds where `half`.
+fn numbers(seed: u64, count: usize, half: bool) -> Vec<f32> {
+    let values = random::normal(seed, count);
+    if half { values.into_iter().map(stored_in_f16).collect() } else { values }
+}
+
 /// The bytes of numbers, in f16 where `half`.
 fn floats(values: &[f32], half: bool) -> Vec<u8> {
     match half {
@@ -91,7 +97,10 @@ fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, choice: Choice) ->
 }
 
 fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -> Case {
-    let x = random::normal(1, m as usize * INPUTS);
+    // Columns go to y, or where only these are in f16 to the planes of keys and values.
+    let half = precision.activations == Float::F16;
+    let aside = !half && precision.kv == Float::F16;
+    let x = numbers(1, m as usize * INPUTS, half);
     let values = random::normal(2, COLUMNS * INPUTS);
     let (mut bytes, mut scales, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
     for row in values.chunks(INPUTS) {
@@ -103,9 +112,6 @@ fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -
     if kernels.rows_together() > 1 {
         bytes = interleave(&bytes, format.row_bytes(INPUTS), kernels.rows_together());
     }
-    // Columns go to y, or where only these are in f16 to the planes of keys and values.
-    let half = precision.activations == Float::F16;
-    let aside = !half && precision.kv == Float::F16;
     let p = params::Linear {
         m,
         n: COLUMNS as u32,
@@ -123,7 +129,7 @@ fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -
     let (shader, [columns, rows]) = kernels.linear(format, &p);
     let mut expected = vec![0.0; m as usize * COLUMNS];
     let read = LinearIn { x: &x, w: &decoded, ..LinearIn::default() };
-    let twin = if shader.name == "linear_dot8" { cpu::linear_dot8 } else { cpu::linear };
+    let twin = if shader.name.starts_with("linear_dot8") { cpu::linear_dot8 } else { cpu::linear };
     twin(&params::Linear { split: COLUMNS as u32, ..p }, read, &mut expected, &mut []);
     Case {
         shader,
@@ -155,8 +161,8 @@ fn attention(head_dim: u32, Choice { kernels, precision }: Choice) -> Case {
         ..params::Attention::default()
     };
     let (shader, tile) = kernels.attention(&p);
-    let q = random::normal(3, (rows * heads * head_dim) as usize);
-    let [k, v] = [4, 5].map(|seed| random::normal(seed, (keys * head_dim) as usize));
+    let q = numbers(3, (rows * heads * head_dim) as usize, half);
+    let [k, v] = [4, 5].map(|seed| numbers(seed, (keys * head_dim) as usize, kv));
     let mut expected = vec![0.0; q.len()];
     cpu::attention(&p, &q, &k, &v, &mut expected);
     Case {

@@ -4,7 +4,7 @@
 
 #ifdef HALVES
 fn half(v: f32) -> f16 {
-    return f16(select(clamp(v, -65504.0, 65504.0), v, v != v));
+    return f16(select(v, clamp(v, -65504.0, 65504.0), abs(v) > 65504.0));
 }
 
 alias Stored = f16;
