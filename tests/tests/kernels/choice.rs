@@ -79,11 +79,12 @@ fn precision_is_that_of_the_kernels_unless_it_is_asked_for() {
 /// Every family serves a checkpoint whose weights all have one format, whatever that format does without.
 #[test]
 fn every_family_passes_with_weights_of_one_format() {
+    let mut gpu = open_gpu(false);
     for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16, WeightFormat::W8, W4] {
         for kernels in Kernels::ALL {
             for float in [Float::F32, Float::F16] {
                 let wanted = Wanted { kernels: Some(kernels), kv: Some(float), activations: Some(float) };
-                let made = Choice::make(&mut open_gpu(false), &BTreeSet::from([format]), wanted);
+                let made = Choice::make(&mut gpu, &BTreeSet::from([format]), wanted);
                 assert_eq!(made.expect("it computes"), wanted.with(kernels), "{format}");
             }
         }
