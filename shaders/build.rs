@@ -30,7 +30,8 @@ fn run() -> Result<(), String> {
     }
     let mut generated = String::new();
     let mut names = Vec::new();
-    for variant in preprocess::variants(&read(&root.join("variants.txt"))?)? {
+    let variants = preprocess::variants(&read(&root.join("variants.txt"))?)?;
+    for variant in &variants {
         let file = format!("{}.wgsl", variant.kernel);
         let flags: Vec<&str> = variant.flags.iter().map(String::as_str).collect();
         let source = preprocess::preprocess(&file, &read(&root.join(&file))?, &flags, &prelude)?;
@@ -38,9 +39,14 @@ fn run() -> Result<(), String> {
         let constant = variant.name.to_uppercase();
         let bindings = bindings(&variant.name, &module)?;
         let size = module.entry_points[0].workgroup_size;
+        let twice = format!("{}_h", variant.name);
+        let half = match variants.iter().any(|v| v.name == twice) {
+            true => format!("Some(&{})", twice.to_uppercase()),
+            false => "None".to_owned(),
+        };
         writeln!(
             generated,
-            "/// `{}`: `wgsl/{file}` with flags {flags:?}.\npub const {constant}: Shader = Shader {{ name: {:?}, wgsl: {:?}, workgroup_size: {size:?}, bindings: &[{bindings}] }};",
+            "/// `{}`: `wgsl/{file}` with flags {flags:?}.\npub const {constant}: Shader = Shader {{ name: {:?}, wgsl: {:?}, workgroup_size: {size:?}, bindings: &[{bindings}], half: {half} }};",
             variant.name, variant.name, source.wgsl
         )
         .map_err(|e| e.to_string())?;

@@ -77,7 +77,8 @@ pub(crate) struct Variant {
 }
 
 /// Reads `variants.txt`: a line with a kernel's name is the kernel without flags, `+ name: FLAG…` below it a variant;
-/// `-` before a kernel's name lists only its variants. `//` begins a comment.
+/// `-` before a kernel's name lists only its variants; `* FLAG…` lists all of the kernel's variants so far once more, with `_h`
+/// after their names and these flags, too. `//` begins a comment.
 pub(crate) fn variants(text: &str) -> Result<Vec<Variant>, String> {
     let mut list = Vec::new();
     let mut kernel: Option<String> = None;
@@ -88,6 +89,19 @@ pub(crate) fn variants(text: &str) -> Result<Vec<Variant>, String> {
             let kernel = kernel.clone().ok_or_else(|| format!("variants.txt:{}: variant without kernel", index + 1))?;
             let flags = flags.split_whitespace().map(str::to_owned).collect();
             list.push(Variant { kernel, name: name.trim().to_owned(), flags });
+        } else if let Some(more) = line.strip_prefix('*') {
+            let kernel =
+                kernel.as_ref().ok_or_else(|| format!("variants.txt:{}: variants without kernel", index + 1))?;
+            let again: Vec<Variant> = list
+                .iter()
+                .filter(|v: &&Variant| v.kernel == *kernel)
+                .map(|v| Variant {
+                    kernel: v.kernel.clone(),
+                    name: format!("{}_h", v.name),
+                    flags: v.flags.iter().cloned().chain(more.split_whitespace().map(str::to_owned)).collect(),
+                })
+                .collect();
+            list.extend(again);
         } else if let Some(name) = line.strip_prefix('-') {
             kernel = Some(name.trim().to_owned());
         } else if !line.is_empty() {

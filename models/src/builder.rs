@@ -400,6 +400,7 @@ impl GraphBuilder {
             k_block: int(keys.k_block),
             scale: 1.0 / (head_dim as f32).sqrt(),
             softcap: softcap.unwrap_or(0.0),
+            flags: 0, // by the precision
         };
         self.push(Op::Attention { params, q: q.id, k: k.id, v: v.id, out: out.id });
         out

@@ -24,6 +24,7 @@ pub mod normalize;
 pub mod observation;
 pub mod pack;
 pub mod params;
+pub mod precision;
 pub mod presets;
 pub mod prompt;
 pub mod quantize;

@@ -8,6 +8,7 @@ use crate::builder::SKINNY_ROWS;
 use crate::error::ModelError;
 use crate::graph::{Graph, Op, Storage, Tensor, TensorId};
 use crate::params::ParamId;
+use crate::precision::{Precision, stored_in_f16};
 use crate::weights::{WeightFormat, Weights};
 
 /// A graph's tensors on the host.
@@ -16,13 +17,20 @@ pub struct Reference<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
     tensors: Vec<Vec<u32>>,
+    /// Which tensors are rounded to f16 when they are written, as a GPU may store them.
+    halves: Vec<bool>,
     /// Whether W8 layers of many rows take 8 bits of their input, too, as the kernel `linear_dot8` does.
     pub dot8: bool,
 }
 
 impl<'a> Reference<'a> {
-    /// Allocates every tensor of `graph`.
+    /// Allocates every tensor of `graph`, all in f32.
     pub fn new(graph: &'a Graph, weights: &'a Weights) -> Reference<'a> {
+        Reference::with(graph, weights, Precision::F32)
+    }
+
+    /// Allocates every tensor of `graph`, whose values are those of this precision.
+    pub fn with(graph: &'a Graph, weights: &'a Weights, precision: Precision) -> Reference<'a> {
         let tensors = graph
             .tensors
             .iter()
@@ -31,7 +39,7 @@ impl<'a> Reference<'a> {
                 Storage::Activation | Storage::Input => vec![0; t.words],
             })
             .collect();
-        Reference { graph, weights, tensors, dot8: false }
+        Reference { graph, weights, tensors, halves: precision.halves(graph), dot8: false }
     }
 
     /// Writes an input; bytes beyond the tensor are ignored.
@@ -55,7 +63,10 @@ impl<'a> Reference<'a> {
                 [first, second, ..] => self.step(op, first, second),
                 [] => Ok(()),
             };
-            for (id, words) in written.iter().zip(out) {
+            for (id, mut words) in written.iter().zip(out) {
+                if self.halves[id.0 as usize] {
+                    floats(&mut words).iter_mut().for_each(|v| *v = stored_in_f16(*v));
+                }
                 self.tensors[id.0 as usize] = words;
             }
             done?;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::families::Family;
+use fathom_models::precision::Float;
 use firmware_bridge::message::Interpolation;
 use serde::Deserialize;
 
 use crate::action::Policy;
 use crate::camera::{FolderConfig, V4lConfig};
-use crate::engine::Kernels;
+use crate::engine::{Kernels, Wanted};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,8 +73,19 @@ pub struct GpuSection {
     pub checked: bool,
     /// Kernels to take instead of those that suit the adapter.
     pub kernels: Option<Kernels>,
+    /// What keys and values are stored in, instead of what suits the kernels.
+    pub kv: Option<Float>,
+    /// What other tensors between kernels are stored in, instead of what suits the kernels.
+    pub activations: Option<Float>,
     /// Folder for compiled pipelines; fathom's in the user's cache folder if not given.
     pub cache: Option<PathBuf>,
+}
+
+impl GpuSection {
+    /// What to compute with.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { kernels: self.kernels, kv: self.kv, activations: self.activations }
+    }
 }
 
 /// The control loop.

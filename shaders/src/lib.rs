@@ -18,6 +18,9 @@ pub struct Shader {
     pub workgroup_size: [u32; 3],
     /// Bindings of group 0; the index is the binding's number.
     pub bindings: &'static [BindingKind],
+    /// The variant for tensors in f16: of kernels without matrices, those whose parameters say so; of `linear_coop` and
+    /// `linear_skinny_coop` x; of `attention_coop` keys and values; of norms the output.
+    pub half: Option<&'static Shader>,
 }
 
 /// What a binding is.

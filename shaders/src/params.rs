@@ -68,7 +68,7 @@ params! {
     Attention {
         rows: u32, heads: u32, kv_heads: u32, head_dim: u32, q_offset: u32, q_stride: u32, k_offset: u32, v_offset: u32,
         kv_stride: u32, out_offset: u32, out_stride: u32, key_start: u32, key_count: u32, q_block: u32, k_block: u32,
-        scale: f32, softcap: f32,
+        scale: f32, softcap: f32, flags: u32,
     }
     /// `scale.wgsl`
     Scale { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, factor: f32 }
@@ -90,6 +90,22 @@ pub mod epilogue {
     pub const GATE: u32 = 8;
     /// RMSNorm of x before the product.
     pub const NORM: u32 = 16;
+    /// x is in f16.
+    pub const X_F16: u32 = 32;
+    /// y is in f16.
+    pub const Y_F16: u32 = 64;
+    /// The planes of keys and values are in f16.
+    pub const SIDE_F16: u32 = 128;
+}
+
+/// Bits of [`Attention::flags`].
+pub mod halves {
+    /// The queries are in f16.
+    pub const Q_F16: u32 = 1;
+    /// Keys and values are in f16.
+    pub const KV_F16: u32 = 2;
+    /// The output is in f16.
+    pub const OUT_F16: u32 = 4;
 }
 
 /// Bits of [`Conv3x3::flags`] and, of them, the first for [`ConvTranspose::flags`].

@@ -29,3 +29,12 @@ fn mistakes_name_their_line() {
         assert!(error.contains(place), "{text:?} gave {error:?}");
     }
 }
+
+#[test]
+fn a_star_lists_a_kernels_variants_again_with_more_flags() {
+    let list = preprocess::variants("one\n* C\n- two\n+ two_a: A\n+ two_b:\n* C D\n").expect("valid");
+    let found: Vec<String> = list.iter().map(|v| format!("{} {} {}", v.kernel, v.name, v.flags.join(","))).collect();
+    let expected = ["one one ", "one one_h C", "two two_a A", "two two_b ", "two two_a_h A,C,D", "two two_b_h C,D"];
+    assert_eq!(found, expected);
+    assert!(preprocess::variants("* C").is_err(), "variants of nothing");
+}

@@ -1,7 +1,12 @@
 // y[r, c] = x[r, c] / sqrt(mean_c(x²) + eps) · (1 + scale[c]) + shift[c]; `modulation` holds one row [scale | shift].
 // One workgroup a row. Offsets in elements.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import row_sum
+#import half
 
 struct AdaRmsNorm {
     rows: u32,
@@ -17,7 +22,7 @@ struct AdaRmsNorm {
 @group(0) @binding(0) var<uniform> params: AdaRmsNorm;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;          // (rows, cols)
 @group(0) @binding(2) var<storage, read_write> modulation: array<f32>; // (2 · cols,)
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;          // (rows, cols)
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>;       // (rows, cols)
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
@@ -28,6 +33,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let norm = inverseSqrt(row_sum(index, squares) / f32(params.cols) + params.eps);
     for (var c = index; c < params.cols; c += 64u) {
         let m = params.modulation_offset + c;
-        y[y_at + c] = x[x_at + c] * norm * (1.0 + modulation[m]) + modulation[m + params.cols];
+        y[y_at + c] = stored(x[x_at + c] * norm * (1.0 + modulation[m]) + modulation[m + params.cols]);
     }
 }

@@ -1,6 +1,10 @@
 // Attention for GPUs: a workgroup has 64 rows of one block and goes through the keys in tiles of 64 with a running maximum.
 // 4 × 4 logits and 4 × (4, 8 or 16) outputs a thread; four threads share the softmax of a row.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import attention_io
 
 const TILE: u32 = 64u;
@@ -26,13 +30,13 @@ var<workgroup> shrink: array<vec4<f32>, 16>;   // (rows / 4,): what a row's maxi
 
 fn load_q(i: u32, d: u32, base: u32, group: u32, head: u32, rows: u32) -> f32 {
     if i < rows && d < params.head_dim {
-        return q[params.q_offset + (base + i / group) * params.q_stride + (head + i % group) * params.head_dim + d];
+        return q_at(params.q_offset + (base + i / group) * params.q_stride + (head + i % group) * params.head_dim + d);
     }
     return 0.0;
 }
 
 fn load_k(j: u32, live: u32, d: u32, from_key: u32) -> f32 {
-    if j < live && d < params.head_dim { return k[from_key + j * params.kv_stride + d]; }
+    if j < live && d < params.head_dim { return k_at(from_key + j * params.kv_stride + d); }
     return 0.0;
 }
 
@@ -114,10 +118,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
                 let at = params.v_offset + first + (j0 + j) * params.kv_stride + d;
                 var values = vec4<f32>();
                 if j < live {
-                    if d < dim { values.x = v[at]; }
-                    if d + 1u < dim { values.y = v[at + 1u]; }
-                    if d + 2u < dim { values.z = v[at + 2u]; }
-                    if d + 3u < dim { values.w = v[at + 3u]; }
+                    if d < dim { values.x = v_at(at); }
+                    if d + 1u < dim { values.y = v_at(at + 1u); }
+                    if d + 2u < dim { values.z = v_at(at + 2u); }
+                    if d + 3u < dim { values.w = v_at(at + 3u); }
                 }
                 stage[i] = values;
             }
@@ -148,7 +152,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
             for (var u = 0u; u < WIDTHS; u++) {
                 for (var c = 0u; c < 4u; c++) {
                     let d = u * TILE + col + c;
-                    if d < dim { out[to + d] = acc[u * 4u + r][c] * scale; }
+                    if d < dim { put(to + d, acc[u * 4u + r][c] * scale); }
                 }
             }
         }

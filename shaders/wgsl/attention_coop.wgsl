@@ -48,6 +48,15 @@ fn half4(v: vec4<f32>) -> vec4<f16> {
     return clamp(vec4<f16>(v), vec4(-LARGEST), vec4(LARGEST));
 }
 
+// Of keys and values, which are no larger where they are in f16.
+fn half_of(v: Four) -> vec4<f16> {
+#ifdef KV_F16
+    return v;
+#else
+    return half4(v);
+#endif
+}
+
 // Vector of the cache at `offset`: 8 columns from d of key j on. What is beyond is finite, and counts for nothing.
 fn kv_at(offset: u32, j: u32, d: u32) -> u32 {
     let key = first + min(j, params.key_count - 1u) * (params.kv_stride / 4u);
@@ -61,8 +70,8 @@ fn multiply_keys(j0: u32) {
         for (var i = index; i < KEYS * 8u; i += THREADS) {
             let d = d0 + i % 8u * 8u;
             let to = (i % 8u / 4u * KEYS + i / 8u) * K_PITCH + i % 4u * 2u;
-            kvs[to] = half4(k[kv_at(params.k_offset, j0 + i / 8u, d)]);
-            kvs[to + 1u] = half4(k[kv_at(params.k_offset, j0 + i / 8u, d + 4u)]);
+            kvs[to] = half_of(k[kv_at(params.k_offset, j0 + i / 8u, d)]);
+            kvs[to + 1u] = half_of(k[kv_at(params.k_offset, j0 + i / 8u, d + 4u)]);
         }
         workgroupBarrier();
         for (var c = 0u; c < 64u; c += T) {
@@ -95,8 +104,8 @@ fn stage_values(j0: u32, u: u32) {
     for (var i = index; i < KEYS * 8u; i += THREADS) {
         let d = (i % 8u / 2u * WIDTHS + u) * T + i % 2u * 8u;
         let to = i / 8u * V_PITCH + i % 8u * 2u;
-        kvs[to] = half4(v[kv_at(params.v_offset, j0 + i / 8u, d)]);
-        kvs[to + 1u] = half4(v[kv_at(params.v_offset, j0 + i / 8u, d + 4u)]);
+        kvs[to] = half_of(v[kv_at(params.v_offset, j0 + i / 8u, d)]);
+        kvs[to + 1u] = half_of(v[kv_at(params.v_offset, j0 + i / 8u, d + 4u)]);
     }
 }
 
@@ -116,7 +125,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let r = min(row + i / (WIDTHS * 16u), rows - 1u);
         let d = i % (WIDTHS * 16u);
         let at = params.q_offset + (base + r / group) * params.q_stride + (id.y * group + r % group) * dim;
-        let queries = half4(q[at / 4u + min(d, dim / 4u - 1u)]);
+        let vector = at / 4u + min(d, dim / 4u - 1u);
+        var queries: vec4<f16>;
+        if (params.flags & Q_F16) != 0u { queries = q_half[vector]; } else { queries = half4(q[vector]); }
         qs[i / (WIDTHS * 16u) * Q_PITCH + d] = select(vec4<f16>(), queries, d < dim / 4u);
     }
     // First the largest logit of each row, and the sum of its weights: four threads a row, each with eight keys of a tile.
@@ -206,7 +217,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let query = row + at;
                 let to_row = params.out_offset + (base + query / group) * params.out_stride;
                 // A row without keys is 0.
-                out[to_row + (id.y * group + query % group) * dim + d] = select(0.0, tile[i] / weights, weights > 0.0);
+                put(to_row + (id.y * group + query % group) * dim + d, select(0.0, tile[i] / weights, weights > 0.0));
             }
         }
         workgroupBarrier();

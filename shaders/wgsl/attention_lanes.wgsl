@@ -1,6 +1,10 @@
 // Attention for drivers that run a workgroup's threads as the lanes of a processor's vectors: a thread has one row, reads the
 // same keys and values as the others (one scalar load), meets no barrier, and sums up in `out`. Keys in tiles of 16.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import attention_io
 
 const TILE: u32 = 16u;
@@ -12,6 +16,27 @@ fn places(offset: u32, first: u32, live: u32, column: u32) -> array<u32, 16> {
     var at: array<u32, 16>;
     for (var j = 0u; j < TILE; j++) { at[j] = offset + (first + min(j, live - 1u)) * params.kv_stride + column; }
     return at;
+}
+
+// Sums of the thread's row, whose output begins at `to`: in the output itself, where that is in f32.
+#ifdef HALVES
+var<private> sums: array<f32, 256>;
+#endif
+
+fn sum_at(to: u32, d: u32) -> f32 {
+#ifdef HALVES
+    return sums[d];
+#else
+    return out[to + d];
+#endif
+}
+
+fn set_sum(to: u32, d: u32, value: f32) {
+#ifdef HALVES
+    sums[d] = value;
+#else
+    out[to + d] = value;
+#endif
 }
 
 fn cap(logits: vec4<f32>) -> vec4<f32> {
@@ -49,11 +74,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
         let key = places(params.k_offset, first + j0, live, column);
         var a = vec4<f32>(); var b = vec4<f32>(); var c = vec4<f32>(); var e = vec4<f32>();
         for (var d = 0u; d < dim; d++) {
-            let x = q[query + d];
-            a += x * vec4(k[key[0] + d], k[key[1] + d], k[key[2] + d], k[key[3] + d]);
-            b += x * vec4(k[key[4] + d], k[key[5] + d], k[key[6] + d], k[key[7] + d]);
-            c += x * vec4(k[key[8] + d], k[key[9] + d], k[key[10] + d], k[key[11] + d]);
-            e += x * vec4(k[key[12] + d], k[key[13] + d], k[key[14] + d], k[key[15] + d]);
+            let x = q_at(query + d);
+            a += x * vec4(k_at(key[0] + d), k_at(key[1] + d), k_at(key[2] + d), k_at(key[3] + d));
+            b += x * vec4(k_at(key[4] + d), k_at(key[5] + d), k_at(key[6] + d), k_at(key[7] + d));
+            c += x * vec4(k_at(key[8] + d), k_at(key[9] + d), k_at(key[10] + d), k_at(key[11] + d));
+            e += x * vec4(k_at(key[12] + d), k_at(key[13] + d), k_at(key[14] + d), k_at(key[15] + d));
         }
         a = mask(cap(a), 0u, live);
         b = mask(cap(b), 4u, live);
@@ -70,17 +95,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
         let value = places(params.v_offset, first + j0, live, column);
         for (var d = 0u; d < dim; d++) {
             var total = 0.0;
-            if j0 > 0u { total = out[to + d] * shrink; }
-            total += dot(a, vec4(v[value[0] + d], v[value[1] + d], v[value[2] + d], v[value[3] + d]));
-            total += dot(b, vec4(v[value[4] + d], v[value[5] + d], v[value[6] + d], v[value[7] + d]));
-            total += dot(c, vec4(v[value[8] + d], v[value[9] + d], v[value[10] + d], v[value[11] + d]));
-            total += dot(e, vec4(v[value[12] + d], v[value[13] + d], v[value[14] + d], v[value[15] + d]));
-            out[to + d] = total;
+            if j0 > 0u { total = sum_at(to, d) * shrink; }
+            total += dot(a, vec4(v_at(value[0] + d), v_at(value[1] + d), v_at(value[2] + d), v_at(value[3] + d)));
+            total += dot(b, vec4(v_at(value[4] + d), v_at(value[5] + d), v_at(value[6] + d), v_at(value[7] + d)));
+            total += dot(c, vec4(v_at(value[8] + d), v_at(value[9] + d), v_at(value[10] + d), v_at(value[11] + d)));
+            total += dot(e, vec4(v_at(value[12] + d), v_at(value[13] + d), v_at(value[14] + d), v_at(value[15] + d)));
+            set_sum(to, d, total);
         }
     }
     if params.key_count == 0u {
-        for (var d = 0u; d < dim; d++) { out[to + d] = 0.0; }
+        for (var d = 0u; d < dim; d++) { put(to + d, 0.0); }
         return;
     }
-    for (var d = 0u; d < dim; d++) { out[to + d] /= sum; }
+    for (var d = 0u; d < dim; d++) { put(to + d, sum_at(to, d) / sum); }
 }

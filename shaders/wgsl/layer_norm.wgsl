@@ -1,6 +1,11 @@
 // y[r, c] = (x[r, c] − mean) / sqrt(var + eps) · weight[c] + bias[c]. One workgroup a row. Offsets in elements.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import row_sum
+#import half
 
 struct LayerNorm {
     rows: u32,
@@ -16,7 +21,7 @@ struct LayerNorm {
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;    // (rows, cols)
 @group(0) @binding(2) var<storage, read> weight: array<f32>;     // (cols,)
 @group(0) @binding(3) var<storage, read> bias: array<f32>;       // (cols,)
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;    // (rows, cols)
+@group(0) @binding(4) var<storage, read_write> y: array<Stored>; // (rows, cols)
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
@@ -32,6 +37,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let scale = inverseSqrt(row_sum(index, squares) / f32(params.cols) + params.eps);
     for (var c = index; c < params.cols; c += 64u) {
-        y[y_at + c] = (x[x_at + c] - mean) * scale * weight[c] + bias[c];
+        y[y_at + c] = stored((x[x_at + c] - mean) * scale * weight[c] + bias[c]);
     }
 }

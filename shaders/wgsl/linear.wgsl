@@ -1,5 +1,9 @@
 // y = epilogue(x · wᵀ) for many rows. 64 × 64 outputs a workgroup, 8 × 8 a thread, K in slices of 16.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import linear_io
 #import octet
 #import epilogue
@@ -13,7 +17,7 @@ var<workgroup> xs: array<vec4<f32>, 256>; // (SLICE, QUADS)
 var<workgroup> ws: array<vec4<f32>, 256>; // (SLICE, QUADS)
 
 fn load_x(r: u32, k: u32) -> f32 {
-    if r < params.m && k < params.k { return x[params.x_offset + r * params.x_stride + k]; }
+    if r < params.m && k < params.k { return x_at(params.x_offset + r * params.x_stride + k); }
     return 0.0;
 }
 

@@ -2,6 +2,10 @@
 // units: a row of x becomes bytes of 1/127 of its largest magnitude, sums are exact integers. 64 × 64 outputs a workgroup,
 // 8 × 8 a thread, K in slices of 64, four bytes a word.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import linear_io
 #import epilogue
 
@@ -14,7 +18,7 @@ var<workgroup> ws: array<vec4<u32>, 256>; // (SLICE, QUADS)
 var<workgroup> largest: array<f32, 512>;  // (row, part), then of each row
 
 fn load_x(r: u32, k: u32) -> f32 {
-    if r < params.m && k < params.k { return x[params.x_offset + r * params.x_stride + k]; }
+    if r < params.m && k < params.k { return x_at(params.x_offset + r * params.x_stride + k); }
     return 0.0;
 }
 

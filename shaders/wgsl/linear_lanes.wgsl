@@ -2,6 +2,10 @@
 // columns and eight rows, and meets no barrier in its loop. Addresses in the loop depend on nothing but the workgroup: what is
 // read is read once for all threads. On a GPU every thread would read all sixteen rows of weights.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import linear_io
 #import lanes
 #import epilogue
@@ -16,14 +20,14 @@ var<private> s0: vec2<f32>; var<private> s1: vec2<f32>; var<private> s2: vec2<f3
 var<private> s4: vec2<f32>; var<private> s5: vec2<f32>; var<private> s6: vec2<f32>; var<private> s7: vec2<f32>;
 
 fn add(p: array<u32, 8>, k: u32, v: vec2<f32>) {
-    s0 += x[p[0] + k] * v;
-    s1 += x[p[1] + k] * v;
-    s2 += x[p[2] + k] * v;
-    s3 += x[p[3] + k] * v;
-    s4 += x[p[4] + k] * v;
-    s5 += x[p[5] + k] * v;
-    s6 += x[p[6] + k] * v;
-    s7 += x[p[7] + k] * v;
+    s0 += x_at(p[0] + k) * v;
+    s1 += x_at(p[1] + k) * v;
+    s2 += x_at(p[2] + k) * v;
+    s3 += x_at(p[3] + k) * v;
+    s4 += x_at(p[4] + k) * v;
+    s5 += x_at(p[5] + k) * v;
+    s6 += x_at(p[6] + k) * v;
+    s7 += x_at(p[7] + k) * v;
 }
 
 @compute @workgroup_size(8)
@@ -71,7 +75,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
         for (var r = 0u; r < ROWS; r++) {
             var sum = 0.0;
             for (var k = index; k < params.k; k += THREADS) {
-                let v = x[params.x_offset + min(row + r, last) * params.x_stride + k];
+                let v = x_at(params.x_offset + min(row + r, last) * params.x_stride + k);
                 sum += v * v;
             }
             squares[r * THREADS + index] = sum;

@@ -1,6 +1,10 @@
 // y = epilogue(x · wᵀ) for few rows: the weights are streamed once for 16 rows. 16 columns a workgroup: a thread has four of
 // them, and 16 threads share these and split K, an octet at a time.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import linear_io
 #import octet
 #import epilogue
@@ -32,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = index / ROWS; i < SLICE; i += 4u) {
             var v = 0.0;
             if k0 + i < params.k {
-                v = x[begin + k0 + i];
+                v = x_at(begin + k0 + i);
                 square += v * v;
                 if normed { v *= 1.0 + norm[k0 + i]; }
             }

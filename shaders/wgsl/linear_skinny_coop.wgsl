@@ -26,9 +26,12 @@ const W_TURNS: u32 = (COLS * W_PARTS + THREADS - 1u) / THREADS;
 var<workgroup> xs: array<vec4<f16>, 2u * ROWS * PITCH>; // (half of 64, row)
 var<workgroup> ws: array<vec4<f16>, 2u * COLS * PITCH>; // (half of 64, column)
 var<workgroup> sums: array<f32, 8u * T * T>;            // (subgroup, T, T)
+#ifndef X_F16
 var<workgroup> squares: array<f32, THREADS>;            // (row, part)
+#endif
 
-// 1 / sqrt(mean(x²) + eps) of row r of the workgroup.
+#ifndef X_F16
+// 1 / sqrt(mean(x²) + eps) of row r of the workgroup. What a norm reads is never in f16.
 fn row_norm(r: u32, row: u32, index: u32) -> f32 {
     let parts = THREADS / ROWS;
     let begin = (params.x_offset + min(row + index / parts, params.m - 1u) * params.x_stride) / 4u;
@@ -40,6 +43,7 @@ fn row_norm(r: u32, row: u32, index: u32) -> f32 {
     for (var p = 0u; p < parts; p++) { total += squares[r * parts + p]; }
     return inverseSqrt(total / f32(params.k) + params.eps);
 }
+#endif
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32,
@@ -56,9 +60,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let x_at = (params.x_offset + min(row + r, params.m - 1u) * params.x_stride) / 4u + lane * 2u;
     let last = (params.x_offset + (params.m - 1u) * params.x_stride + params.k) / 4u - 1u;
     let x_to = (lane / 4u * ROWS + r) * PITCH + lane % 4u * 2u;
+#ifndef X_F16
     let normed = (params.flags & NORM) != 0u;
     var factor = 1.0;
     if normed { factor = row_norm(r, row, index); }
+#endif
     var w_row: array<u32, W_TURNS>;
     for (var i = 0u; i < W_TURNS; i++) {
         w_row[i] = params.w_row + min(col + (index + i * THREADS) / W_PARTS, params.n - 1u);
@@ -75,12 +81,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if index < ROWS * 8u {
 #endif
         let k = k0 + lane * 8u;
-        var u = x[min(x_at + k0 / 4u, last)] * factor;
-        var v = x[min(x_at + k0 / 4u + 1u, last)] * factor;
+        var u = x[min(x_at + k0 / 4u, last)];
+        var v = x[min(x_at + k0 / 4u + 1u, last)];
+#ifndef X_F16
+        u *= factor;
+        v *= factor;
         if normed {
             u *= 1.0 + norm[min(k, params.k - 4u) / 4u];
             v *= 1.0 + norm[min(k + 4u, params.k - 4u) / 4u];
         }
+#endif
         // Beyond a row's end is another's beginning.
         let most = vec2(select(0.0h, LARGEST, k < params.k), select(0.0h, LARGEST, k + 4u < params.k));
         xs[x_to] = limited(u, v, 0u, most);

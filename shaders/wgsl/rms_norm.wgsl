@@ -1,6 +1,11 @@
 // y[r, c] = x[r, c] / sqrt(mean_c(x²) + eps) · (1 + weight[c]). One workgroup a row. Offsets in elements.
 
+#ifdef HALVES
+enable f16;
+#endif
+
 #import row_sum
+#import half
 
 struct RmsNorm {
     rows: u32,
@@ -15,7 +20,7 @@ struct RmsNorm {
 @group(0) @binding(0) var<uniform> params: RmsNorm;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;    // (rows, cols)
 @group(0) @binding(2) var<storage, read> weight: array<f32>;     // (cols,), zero-centred
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;    // (rows, cols)
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>; // (rows, cols)
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
@@ -24,5 +29,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var squares = 0.0;
     for (var c = index; c < params.cols; c += 64u) { squares += x[x_at + c] * x[x_at + c]; }
     let scale = inverseSqrt(row_sum(index, squares) / f32(params.cols) + params.eps);
-    for (var c = index; c < params.cols; c += 64u) { y[y_at + c] = x[x_at + c] * scale * (1.0 + weight[c]); }
+    for (var c = index; c < params.cols; c += 64u) { y[y_at + c] = stored(x[x_at + c] * scale * (1.0 + weight[c])); }
 }

@@ -86,7 +86,8 @@ impl Debugger {
                 other => answer.push(other),
             }
         }
-        (next(), next());
+        next();
+        next();
         write!(self.line, "+").expect("the debugger's line");
         answer
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use fathom::engine::{Arena, Kernels, Program, Resident};
+use fathom::engine::{Arena, Choice, Kernels, Program, Resident};
 use fathom::gpu::{Gpu, GpuOptions, GpuTimes};
 use fathom_models::graph::{Graph, Named, Tensor, TensorId};
 use fathom_models::params::{Linear, Norm, ParamId, ParamTable, Role, Tensors as Layer};
@@ -53,6 +53,11 @@ impl Parameters {
     /// `(c,)` of N(0, 1).
     pub fn vector(&mut self, c: usize, format: WeightFormat) -> ParamId {
         self.add(&[c], Role::Vector, format, 1.0)
+    }
+
+    /// `(c,)` with these values, in f32.
+    pub fn vector_of(&mut self, values: &[f32]) -> ParamId {
+        self.put(&[values.len()], Role::Vector, WeightFormat::F32, values)
     }
 
     /// Weight and bias `(c,)`.
@@ -124,10 +129,16 @@ pub fn on_twins(graph: &Graph, weights: &Weights, inputs: &Inputs) -> BTreeMap<S
     on_twins_of(graph, weights, inputs, Kernels::Tiled)
 }
 
-/// Every output, from the twins of these kernels.
-pub fn on_twins_of(graph: &Graph, weights: &Weights, inputs: &Inputs, kernels: Kernels) -> BTreeMap<String, Vec<f32>> {
-    let mut reference = Reference::new(graph, weights);
-    reference.dot8 = kernels == Kernels::Dot8;
+/// Every output, from the twins of these kernels, with tensors in f16 where theirs are.
+pub fn on_twins_of(
+    graph: &Graph,
+    weights: &Weights,
+    inputs: &Inputs,
+    choice: impl Into<Choice>,
+) -> BTreeMap<String, Vec<f32>> {
+    let choice = choice.into();
+    let mut reference = Reference::with(graph, weights, choice.precision);
+    reference.dot8 = choice.kernels == Kernels::Dot8;
     for input in &graph.inputs {
         reference.write(input.tensor.id, inputs.get(&input.name).expect("an input of that name"));
     }
@@ -152,8 +163,8 @@ impl Rig {
     }
 
     /// Uploads the weights, for these kernels.
-    pub fn with(mut gpu: Gpu, table: &ParamTable, weights: &Weights, kernels: Kernels) -> Rig {
-        let resident = Resident::upload(&mut gpu, table, weights, kernels).expect("the weights fit");
+    pub fn with(mut gpu: Gpu, table: &ParamTable, weights: &Weights, choice: impl Into<Choice>) -> Rig {
+        let resident = Resident::upload(&mut gpu, table, weights, choice).expect("the weights fit");
         Rig { gpu, resident, arena: Arena::default() }
     }
 

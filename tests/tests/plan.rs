@@ -3,10 +3,11 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
-use fathom::engine::{DEVICES, FLOW, Kernels, Plan, Session, StageWork, Work};
+use fathom::engine::{Choice, DEVICES, FLOW, Kernels, Plan, Session, StageWork, Wanted, Work};
 use fathom_models::config::ModelConfig;
 use fathom_models::depthvla::{ForwardOptions, Model};
 use fathom_models::image::ImageSpec;
+use fathom_models::precision::Float;
 use fathom_models::presets;
 use fathom_models::scheme::{Named, Scheme};
 use fathom_models::weights::{WeightFormat, Weights};
@@ -14,7 +15,7 @@ use fathom_tests::Golden;
 use fathom_tests::graphs::open_gpu;
 
 /// Of the full-size model with weights of these formats, or all in one.
-fn plan(config: ModelConfig, tokens: usize, depth_map: bool, scheme: Option<Named>, kernels: Kernels) -> Plan {
+fn plan(config: ModelConfig, tokens: usize, depth_map: bool, scheme: Option<Named>, choice: impl Into<Choice>) -> Plan {
     let model = Model::new(config).expect("a valid configuration");
     let targets = scheme.map(|s| Scheme::from(s).assign(&model.params).expect("it fits").targets);
     let weights = Weights::planned(&model.params, |id, _| {
@@ -23,7 +24,7 @@ fn plan(config: ModelConfig, tokens: usize, depth_map: bool, scheme: Option<Name
     let images = vec![ImageSpec::rgb(640, 480); model.config.views.len()];
     let options = ForwardOptions { images, prompt_tokens: tokens, depth_map, guided: false, taps: false };
     let graph = model.forward(&weights, &options).expect("the shapes fit");
-    Plan::of(&graph, &model.params, &weights, kernels).expect("it is lowered")
+    Plan::of(&graph, &model.params, &weights, choice).expect("it is lowered")
 }
 
 fn full(views: usize) -> ModelConfig {
@@ -51,6 +52,29 @@ fn the_full_size_model_stays_within_its_dispatches() {
             assert!(towers <= 620, "{towers} dispatches in towers and prefixes: {kernels}, {scheme:?}");
         }
     }
+}
+
+/// What is stored in f16 is half as many bytes to store and to move, and not one dispatch more or less.
+#[test]
+fn tensors_in_f16_are_half_as_large() {
+    let of = |kv, activations| Wanted { kernels: None, kv: Some(kv), activations: Some(activations) };
+    let plan = |wanted: Wanted| plan(full(1), 20, false, None, wanted.with(Kernels::Coop16));
+    let (exact, kv, both) =
+        (plan(of(Float::F32, Float::F32)), plan(of(Float::F16, Float::F32)), plan(of(Float::F16, Float::F16)));
+    // Depth, image and text, state, action; keys and values of a head of 256; 18 layers.
+    assert_eq!(exact.kv, (256 + 276 + 1 + 16) * 2 * 256 * 18 * 4);
+    assert_eq!((kv.kv, both.kv), (exact.kv / 2, exact.kv / 2));
+    assert!(both.arena < kv.arena && kv.arena < exact.arena, "{} {} {}", exact.arena, kv.arena, both.arena);
+    assert_eq!((exact.dispatches(), exact.weights), (both.dispatches(), both.weights));
+    for name in ["vision tower", "VLM prefix", "depth encoder", "depth prefix", FLOW] {
+        let [a, b, c] = [&exact, &kv, &both].map(|plan| stage(plan, name));
+        assert_eq!((a.flops, a.weight_bytes), (c.flops, c.weight_bytes), "{name}");
+        assert!(c.activation_bytes < a.activation_bytes, "{name}");
+        assert_eq!(b.activation_bytes < a.activation_bytes, !name.contains("er"), "{name}: towers have no cache");
+    }
+    // A flow step reads all keys and values once a layer, and writes those of its 16 actions.
+    let moved = |plan: &Plan| stage(plan, FLOW).activation_bytes;
+    assert_eq!(moved(&exact) - moved(&kv), 10 * 18 * 2 * 256 * (549 + 16) * 2);
 }
 
 /// Where nobody reads what comes after the last layer's keys and values, it is not computed: at 2·M·K operations a weight,

@@ -51,9 +51,9 @@ impl Depth {
         let photo = read_picture(&self.image)?;
         let spec = photo.spec();
         let (width, height) = model.map_size(spec.width, spec.height)?;
-        let kernels = self.gpu.kernels;
+        let wanted = self.gpu.wanted();
         let gpu = self.gpu.open(false)?;
-        let mut session = DepthSession::open(gpu, model, weights, kernels)?;
+        let mut session = DepthSession::open(gpu, model, weights, wanted)?;
         let start = std::time::Instant::now();
         let outputs = session.estimate(spec, &photo.data, false)?;
         let depth = outputs.into_iter().find(|o| o.name == "depth").map(|o| o.values).unwrap_or_default();

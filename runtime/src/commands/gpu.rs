@@ -2,8 +2,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use fathom::engine::Kernels;
+use fathom::engine::{Kernels, Wanted};
 use fathom::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
+use fathom_models::precision::Float;
 
 /// Which GPU, and how.
 #[derive(Args)]
@@ -26,10 +27,35 @@ pub(crate) struct GpuArguments {
     cache: Option<PathBuf>,
     /// Kernels to take instead of those that suit the adapter: tiled, coop16, coop8, dot8 or lanes.
     #[arg(long)]
-    pub(crate) kernels: Option<Kernels>,
+    kernels: Option<Kernels>,
+    #[command(flatten)]
+    precision: PrecisionArguments,
+}
+
+/// What tensors between kernels are stored in.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct PrecisionArguments {
+    /// Store keys and values in f16 or f32; the kernels with matrices have them in f16 if not given, others in f32.
+    #[arg(long, value_name = "FORMAT")]
+    kv: Option<Float>,
+    /// Store what goes from kernel to kernel, but for the residual stream, in f16 or f32; by the kernels, too, if not given.
+    #[arg(long, value_name = "FORMAT")]
+    activations: Option<Float>,
+}
+
+impl PrecisionArguments {
+    /// With these kernels.
+    pub(crate) fn wanted(self, kernels: Option<Kernels>) -> Wanted {
+        Wanted { kernels, kv: self.kv, activations: self.activations }
+    }
 }
 
 impl GpuArguments {
+    /// What to compute with.
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.precision.wanted(self.kernels)
+    }
+
     /// Opens it, and says which it is. With `timestamps`, submissions return GPU times, where the adapter can.
     pub(crate) fn open(self, timestamps: bool) -> Result<Gpu, GpuError> {
         let gpu = Gpu::open(&self.options(timestamps))?;

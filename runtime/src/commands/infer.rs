@@ -57,11 +57,11 @@ impl Infer {
         let tokenize = |text: &str| Tokenizer::open_for(&self.model, vocab)?.text(format, text);
         let observation = Observation::read(&self.observation, &loaded, self.seed, tokenize)?;
         report.done("checkpoint read and checked");
-        let kernels = self.gpu.kernels;
+        let wanted = self.gpu.wanted();
         let gpu = self.gpu.open(self.times)?;
         let config = loaded.model.config.clone();
         let action_dim = loaded.action_dim;
-        let mut session = Session::open_with(gpu, loaded, kernels)?;
+        let mut session = Session::open_with(gpu, loaded, wanted)?;
         report.done("weights on the GPU");
         let once = session.infer_once(&observation, self.taps)?;
         report.done("prepared and inferred");

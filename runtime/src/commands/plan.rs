@@ -9,9 +9,12 @@ use fathom_models::depth_anything::{self, BAND_BYTES, DepthOptions};
 use fathom_models::depthvla::{ForwardOptions, Model};
 use fathom_models::families::{self, Family};
 use fathom_models::image::ImageSpec;
+use fathom_models::precision::Precision;
 use fathom_models::presets;
 use fathom_models::scheme::Scheme;
 use fathom_models::weights::{WeightFormat, Weights};
+
+use super::gpu::PrecisionArguments;
 
 /// The form of every view's image.
 const IMAGE: (usize, usize) = (640, 480);
@@ -45,6 +48,8 @@ pub(crate) struct PlanArguments {
     /// Kernels that it is lowered to: tiled, coop16, coop8, dot8 or lanes.
     #[arg(long, requires = "plan", default_value = "coop16")]
     kernels: Kernels,
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 impl PlanArguments {
@@ -72,9 +77,10 @@ impl PlanArguments {
                     "with_activations_ms": b.with_activations_ms })
             });
             let value = serde_json::json!({
-                "what": what, "kernels": plan.kernels.name(), "stages": plan.stages,
+                "what": what, "kernels": plan.choice.kernels.name(),
+                "precision": { "kv": plan.choice.precision.kv, "activations": plan.choice.precision.activations }, "stages": plan.stages,
                 "dispatches": { "action": action, "other": other },
-                "resident_bytes": { "weights": plan.weights, "rest": plan.arena },
+                "resident_bytes": { "weights": plan.weights, "rest": plan.arena, "kv": plan.kv },
                 "roofline": devices.collect::<Vec<_>>(),
             });
             return Ok(serde_json::to_string_pretty(&value)?);
@@ -117,7 +123,7 @@ impl PlanArguments {
         let images = vec![ImageSpec::rgb(IMAGE.0, IMAGE.1); c.views.len()];
         let options = ForwardOptions { images, prompt_tokens, depth_map: self.depth_map, guided: false, taps: false };
         let graph = model.forward(&weights, &options)?;
-        let plan = Plan::of(&graph, table, &weights, self.kernels)?;
+        let plan = Plan::of(&graph, table, &weights, self.precision.wanted(None).with(self.kernels))?;
         let formats: Vec<String> = weights.formats()?.iter().map(ToString::to_string).collect();
         let what = format!(
             "{name}: {} view(s) of {}×{}, {prompt_tokens} tokens, horizon {}, {} flow steps, depth map {}, weights in {}",
@@ -137,7 +143,7 @@ impl PlanArguments {
         let image = ImageSpec::rgb(IMAGE.0, IMAGE.1);
         let options = DepthOptions { image, taps: false, band_bytes: BAND_BYTES };
         let graph = model.forward(&weights, &options)?;
-        let plan = Plan::of(&graph, &model.params, &weights, self.kernels)?;
+        let plan = Plan::of(&graph, &model.params, &weights, self.precision.wanted(None).with(self.kernels))?;
         Ok((format!("{}: a photo of {}×{}", dir.display(), IMAGE.0, IMAGE.1), plan))
     }
 }
@@ -146,7 +152,13 @@ fn text(what: &str, plan: &Plan) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     writeln!(out, "{what}")?;
-    writeln!(out, "lowered to the {} kernels; every byte that a dispatch reads or writes counts once\n", plan.kernels)?;
+    let Precision { kv, activations } = plan.choice.precision;
+    writeln!(
+        out,
+        "lowered to the {} kernels, keys and values in {kv}, activations in {activations} where kernels take them so;\n\
+         every byte that a dispatch reads or writes counts once\n",
+        plan.choice.kernels
+    )?;
     let row = |out: &mut String, name: &str, dispatches: u64, flops: u64, weights: u64, activations: u64| {
         let (weights, activations) = (mib(weights), mib(activations));
         writeln!(out, "{name:20} {dispatches:>10} {:>10.2} {weights:>13.1} {activations:>16.1}", flops as f64 / 1e9)
@@ -164,7 +176,13 @@ fn text(what: &str, plan: &Plan) -> Result<String, std::fmt::Error> {
     row(&mut out, "together", totals.0, totals.1, totals.2, totals.3)?;
     let [action, other] = plan.dispatches();
     writeln!(out, "\ndispatches: {action} in the flow steps, {other} in all else")?;
-    writeln!(out, "on the GPU: {:.0} MiB of weights, {:.0} MiB of activations", mib(plan.weights), mib(plan.arena))?;
+    writeln!(
+        out,
+        "on the GPU: {:.0} MiB of weights, {:.1} MiB of activations, of them {:.1} MiB of keys and values",
+        mib(plan.weights),
+        mib(plan.arena),
+        mib(plan.kv)
+    )?;
     writeln!(out, "\nAt least, by peak and memory (a bound: nothing ran):")?;
     writeln!(out, "{:24} {:>10} {:>18} {:>26}", "device", "ms", "flow steps, ms", "ms, activations in memory")?;
     for device in &DEVICES {

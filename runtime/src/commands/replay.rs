@@ -38,7 +38,7 @@ impl Replay {
         let player = Player {
             model: self.model.clone(),
             gpu: self.gpu.options(false),
-            kernels: self.gpu.kernels,
+            wanted: self.gpu.wanted(),
             number: self.number,
             stages: self.stages.is_some() || self.against.is_some(),
         };

@@ -8,6 +8,8 @@ use fathom::engine::Kernels;
 use fathom::fault::{Faults, Spec};
 use fathom_models::families::Family;
 
+use super::gpu::PrecisionArguments;
+
 /// The control loop: capture, infer, send, until a signal comes.
 #[derive(Args)]
 pub(crate) struct Run {
@@ -35,6 +37,8 @@ pub(crate) struct Run {
     /// Kernels to take instead of those that suit the adapter; also `gpu.kernels` in the configuration.
     #[arg(long)]
     kernels: Option<Kernels>,
+    #[command(flatten)]
+    precision: PrecisionArguments,
     /// Do all but arm and send.
     #[arg(long)]
     dry_run: bool,
@@ -59,7 +63,10 @@ impl Run {
         }
         config.model.family = self.family.or(config.model.family);
         config.gpu.software |= self.software;
-        config.gpu.kernels = self.kernels.or(config.gpu.kernels);
+        let wanted = self.precision.wanted(self.kernels);
+        config.gpu.kernels = wanted.kernels.or(config.gpu.kernels);
+        config.gpu.kv = wanted.kv.or(config.gpu.kv);
+        config.gpu.activations = wanted.activations.or(config.gpu.activations);
         config.control.dry_run |= self.dry_run;
         config.model.depth_map |= self.picture.is_some();
         if let Some(folder) = self.record {

@@ -260,11 +260,11 @@ impl Robot {
             cache: config.gpu.cache.clone().or_else(cache_folder),
             timeout: None,
         };
-        let (software, kernels, kept) = (config.gpu.software, config.gpu.kernels, options.clone());
+        let (software, wanted, kept) = (config.gpu.software, config.gpu.wanted(), options.clone());
         let mut session = yielding(software, move || -> Result<Session, RunError> {
             let gpu = Gpu::open(&options)?;
             tracing::info!(adapter = %gpu.info(), "GPU");
-            Ok(Session::open_with(gpu, loaded, kernels)?)
+            Ok(Session::open_with(gpu, loaded, wanted)?)
         })?;
 
         let joints = sim.as_ref().map(Sim::joints);
@@ -307,7 +307,7 @@ impl Robot {
             "inference prepared"
         );
         let bench = joints.map(|joints| (scene, joints));
-        let thinker = Thinker { session, forward, tokens, prompt: state_prompt, options: kept, kernels };
+        let thinker = Thinker { session, forward, tokens, prompt: state_prompt, options: kept, wanted };
         Ok(Robot { config, feeds, views, link, opener, thinker, faults, bench, sim })
     }
 }

@@ -8,7 +8,7 @@ use fathom_models::{prompt, random};
 
 use crate::camera::Image;
 use crate::clock::monotonic_ns;
-use crate::engine::{EngineError, Inputs, Kernels, Output, Session};
+use crate::engine::{EngineError, Inputs, Output, Session, Wanted};
 use crate::gpu::{Gpu, GpuError, GpuOptions, GpuTimes};
 
 /// A prompt that the state is part of: its tokens change with every inference.
@@ -63,7 +63,7 @@ pub(crate) struct Thinker {
     pub(crate) prompt: Option<StatePrompt>,
     /// How the GPU was opened.
     pub(crate) options: GpuOptions,
-    pub(crate) kernels: Option<Kernels>,
+    pub(crate) wanted: Wanted,
 }
 
 impl Thinker {
@@ -134,11 +134,11 @@ impl Thinker {
 
     /// Opens the GPU again, after it was lost, and puts the model on it.
     pub(crate) fn reopen(self) -> Result<Thinker, EngineError> {
-        let Thinker { session, forward, tokens, prompt, options, kernels } = self;
+        let Thinker { session, forward, tokens, prompt, options, wanted } = self;
         let loaded = session.into_loaded();
-        let mut session = Session::open_with(Gpu::open(&options)?, loaded, kernels)?;
+        let mut session = Session::open_with(Gpu::open(&options)?, loaded, wanted)?;
         session.prepare(&forward, &tokens)?;
-        Ok(Thinker { session, forward, tokens, prompt, options, kernels })
+        Ok(Thinker { session, forward, tokens, prompt, options, wanted })
     }
 }
 

@@ -15,29 +15,35 @@ pub(super) struct Placement {
     pub(super) bytes: u64,
 }
 
-/// Bytes of a tensor, with the alignment of the next.
-fn span(words: usize) -> u64 {
-    (words.max(1) as u64 * 4).next_multiple_of(ALIGN)
+/// Bytes of a tensor; in f16 as many as kernels may bind as vectors of f32, too.
+pub(super) fn bytes(elements: usize, half: bool) -> u64 {
+    match half {
+        true => (elements as u64 * 2).next_multiple_of(16),
+        false => elements as u64 * 4,
+    }
 }
 
 impl Placement {
-    /// Places the tensors of `graph`.
-    pub(super) fn of(graph: &Graph) -> Placement {
+    /// Places the tensors of `graph`, of which `halves` says whether they are in f16.
+    pub(super) fn of(graph: &Graph, halves: &[bool]) -> Placement {
         let lives = lives(graph);
+        let span = |i: usize| {
+            let (elements, half) = (graph.tensors.get(i).map_or(0, |t| t.words), halves.get(i).copied());
+            bytes(elements, half.unwrap_or_default()).max(1).next_multiple_of(ALIGN)
+        };
         let mut offsets = vec![0; graph.tensors.len()];
         let mut fixed = 0;
-        for (offset, tensor) in offsets.iter_mut().zip(&graph.tensors) {
+        for (i, (offset, tensor)) in offsets.iter_mut().zip(&graph.tensors).enumerate() {
             if tensor.storage != Storage::Activation {
                 *offset = fixed;
-                fixed += span(tensor.words);
+                fixed += span(i);
             }
         }
         // Largest first, each at the lowest place free for its whole life.
         let mut order: Vec<usize> = (0..lives.len())
             .filter(|i| graph.tensors.get(*i).is_some_and(|t| t.storage == Storage::Activation))
             .collect();
-        let size = |i: &usize| graph.tensors.get(*i).map_or(0, |t| span(t.words));
-        order.sort_by_key(|i| std::cmp::Reverse(size(i)));
+        order.sort_by_key(|i| std::cmp::Reverse(span(*i)));
         let mut placed: Vec<(usize, u64, u64)> = Vec::new();
         let mut bytes = fixed;
         for i in order {
@@ -50,14 +56,14 @@ impl Placement {
             busy.sort_unstable();
             let mut at = fixed;
             for (start, end) in busy {
-                if at + size(&i) <= start {
+                if at + span(i) <= start {
                     break;
                 }
                 at = at.max(end);
             }
             *slot = at;
-            placed.push((i, at, at + size(&i)));
-            bytes = bytes.max(at + size(&i));
+            placed.push((i, at, at + span(i)));
+            bytes = bytes.max(at + span(i));
         }
         Placement { offsets, bytes }
     }
@@ -100,7 +106,7 @@ mod tests {
         }
         g.output("last", x);
         let graph = g.finish().expect("shapes fit");
-        let placement = Placement::of(&graph);
+        let placement = Placement::of(&graph, &[]);
         assert_eq!(placement.bytes, 256 * (1 + 1 + 2), "input, first, and two that alternate");
         let first_at = placement.offsets[first.id.0 as usize];
         let others = placement.offsets.iter().filter(|o| **o == first_at).count();

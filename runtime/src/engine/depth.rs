@@ -6,7 +6,7 @@ use fathom_models::image::ImageSpec;
 use fathom_models::weights::Weights;
 
 use super::memory::explain;
-use super::{Arena, EngineError, Kernels, Output, Program, Resident};
+use super::{Arena, Choice, EngineError, Kernels, Output, Program, Resident, Wanted};
 use crate::gpu::Gpu;
 
 /// A depth model on a GPU.
@@ -22,7 +22,7 @@ pub struct DepthSession {
 }
 
 impl DepthSession {
-    /// Uploads the weights, for these kernels where they are given, else for those that serve the adapter best.
+    /// Uploads the weights, for what is wanted where that is given, else for what serves the adapter best.
     ///
     /// # Errors
     /// As [`Session::open_with`](super::Session::open_with).
@@ -30,17 +30,17 @@ impl DepthSession {
         mut gpu: Gpu,
         model: DepthAnything,
         weights: Weights,
-        kernels: Option<Kernels>,
+        wanted: impl Into<Wanted>,
     ) -> Result<DepthSession, EngineError> {
-        let kernels = Kernels::choose(&mut gpu, &weights.formats()?, kernels)?;
-        let resident = Resident::upload(&mut gpu, &model.params, &weights, kernels)
-            .map_err(|error| explain(error, &gpu, (&model.params, &weights), kernels, 0))?;
+        let choice = Choice::make(&mut gpu, &weights.formats()?, wanted.into())?;
+        let resident = Resident::upload(&mut gpu, &model.params, &weights, choice)
+            .map_err(|error| explain(error, &gpu, (&model.params, &weights), choice, 0))?;
         Ok(DepthSession { gpu, model, weights, resident, arena: Arena::default(), band_bytes: BAND_BYTES })
     }
 
     /// Which kernels compute.
     pub fn kernels(&self) -> Kernels {
-        self.resident.kernels
+        self.resident.choice.kernels
     }
 
     /// The outputs of [`DepthAnything::forward`] for one photo: `depth (height, width)`, and every stage with `taps`.

@@ -2,6 +2,7 @@
 
 use fathom_models::builder::SKINNY_ROWS;
 use fathom_models::weights::WeightFormat;
+use fathom_shaders::format::SLICE;
 use fathom_shaders::{Shader, params, variants};
 use serde::Deserialize;
 
@@ -73,6 +74,11 @@ impl Kernels {
         }
     }
 
+    /// Whether they round operands to f16 in any case.
+    pub(super) fn rounds(self) -> bool {
+        self.side() > 0
+    }
+
     /// How many of a weight's rows lie together, word by word.
     pub(super) fn rows_together(self) -> usize {
         if self == Kernels::Lanes { 64 } else { 1 }
@@ -80,12 +86,15 @@ impl Kernels {
 
     /// The kernel for a linear layer, and the columns and rows of one of its workgroups.
     pub(super) fn linear(self, format: WeightFormat, p: &params::Linear) -> (&'static Shader, [u32; 2]) {
+        use params::epilogue::{SIDE_F16, X_F16, Y_F16};
         let few = p.m as usize <= SKINNY_ROWS;
         // Cooperative matrices take x in whole vectors of four.
         let wide = [p.x_offset, p.x_stride, p.k].iter().all(|n| n.is_multiple_of(4));
+        // And in f16 without gaps in or between rows, which may hold anything: slices end beyond a row.
+        let dense = p.flags & X_F16 == 0 || p.x_stride == p.k || p.k.is_multiple_of(SLICE as u32);
         let t = self.side();
-        let matrices = t > 0 && wide && format != WeightFormat::F32;
-        match self {
+        let matrices = t > 0 && wide && dense && format != WeightFormat::F32;
+        let (shader, tile) = match self {
             Kernels::Coop16 if matrices && few => (SKINNY_COOP16.of(format), [4 * t, 2 * t]),
             Kernels::Coop8 if matrices && few => (SKINNY_COOP8.of(format), [4 * t, 2 * t]),
             Kernels::Coop16 if matrices => (COOP16.of(format), [16 * t, 4 * t]),
@@ -94,23 +103,33 @@ impl Kernels {
             Kernels::Dot8 if format == WeightFormat::W8 && !few => (&variants::LINEAR_DOT8, [64, 64]),
             _ if few => (SKINNY.of(format), [16, 16]),
             _ => (TILED.of(format), [64, 64]),
-        }
+        };
+        let variant = if matrices { X_F16 } else { X_F16 | Y_F16 | SIDE_F16 };
+        (half_of(shader, p.flags & variant != 0), tile)
     }
 
     /// The kernel for attention, and the rows of one of its workgroups.
     pub(super) fn attention(self, p: &params::Attention) -> (&'static Shader, u32) {
         let places = [p.q_offset, p.q_stride, p.k_offset, p.v_offset, p.kv_stride, p.head_dim];
         let wide = places.iter().all(|n| n.is_multiple_of(4));
-        match (self, p.head_dim) {
+        let matrices = self == Kernels::Coop16 && wide;
+        let (shader, rows) = match (self, p.head_dim) {
             (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 32),
-            (Kernels::Coop16, 0..=64) if wide => (&variants::ATTENTION_COOP16_64, 32),
-            (Kernels::Coop16, 65..=128) if wide => (&variants::ATTENTION_COOP16_128, 32),
-            (Kernels::Coop16, _) if wide => (&variants::ATTENTION_COOP16_256, 32),
+            (_, 0..=64) if matrices => (&variants::ATTENTION_COOP16_64, 32),
+            (_, 65..=128) if matrices => (&variants::ATTENTION_COOP16_128, 32),
+            (_, _) if matrices => (&variants::ATTENTION_COOP16_256, 32),
             (_, 0..=64) => (&variants::ATTENTION_64, 64),
             (_, 65..=128) => (&variants::ATTENTION_128, 64),
             (_, _) => (&variants::ATTENTION_256, 64),
-        }
+        };
+        let variant = if matrices { params::halves::KV_F16 } else { u32::MAX };
+        (half_of(shader, p.flags & variant != 0), rows)
     }
+}
+
+/// A kernel's variant for tensors in f16, where it is `wanted`.
+pub(super) fn half_of(shader: &'static Shader, wanted: bool) -> &'static Shader {
+    shader.half.filter(|_| wanted).unwrap_or(shader)
 }
 
 impl std::fmt::Display for Kernels {

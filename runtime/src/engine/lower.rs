@@ -6,10 +6,12 @@ use fathom_models::graph::{Graph, Op, TensorId};
 use fathom_models::params::{ParamId, StackId};
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{Arithmetic, Layout};
+use fathom_shaders::params::{epilogue, halves};
 use fathom_shaders::{Shader, params, variants};
 
 use super::EngineError;
-use super::arena::Placement;
+use super::arena::{self, Placement};
+use super::kernels::half_of;
 use super::resident::Resident;
 use crate::gpu::{BufferId, Commands, Dispatch, Slot};
 
@@ -20,6 +22,8 @@ const SPLIT_ROWS: u64 = 128;
 pub(super) struct Places<'a> {
     pub(super) graph: &'a Graph,
     pub(super) placement: &'a Placement,
+    /// Which tensors are in f16.
+    pub(super) halves: &'a [bool],
     pub(super) buffer: BufferId,
     pub(super) resident: &'a Resident,
     pub(super) max_binding_bytes: u64,
@@ -30,8 +34,13 @@ impl Places<'_> {
     pub(super) fn slot(&self, id: TensorId) -> Slot {
         let index = id.0 as usize;
         let offset = self.placement.offsets.get(index).copied().unwrap_or_default();
-        let words = self.graph.tensors.get(index).map_or(0, |t| t.words);
-        Slot { buffer: self.buffer, offset, bytes: words as u64 * 4 }
+        let elements = self.graph.tensors.get(index).map_or(0, |t| t.words);
+        Slot { buffer: self.buffer, offset, bytes: arena::bytes(elements, self.half(id)) }
+    }
+
+    /// Whether a tensor is in f16.
+    pub(super) fn half(&self, id: TensorId) -> bool {
+        self.halves.get(id.0 as usize).copied().unwrap_or_default()
     }
 
     /// Lowers the whole graph.
@@ -128,26 +137,45 @@ impl Places<'_> {
                     side: t(&side.unwrap_or(*y)),
                     y: t(y),
                 };
-                self.linear(*p, *w, slots, &mut push)?;
+                let flag = |id: &TensorId, bit: u32| if self.half(*id) { bit } else { 0 };
+                let side = side.map_or(0, |side| flag(&side, epilogue::SIDE_F16));
+                let flags = p.flags | flag(x, epilogue::X_F16) | flag(y, epilogue::Y_F16) | side;
+                self.linear(params::Linear { flags, ..*p }, *w, slots, &mut push)?;
             }
             Op::RmsNorm { params: p, x, weight, y } => {
-                push(&variants::RMS_NORM, raw(p), vec![t(x), vector(*weight)?, t(y)], [p.rows, 1, 1]);
+                push(
+                    half_of(&variants::RMS_NORM, self.half(*y)),
+                    raw(p),
+                    vec![t(x), vector(*weight)?, t(y)],
+                    [p.rows, 1, 1],
+                );
             }
             Op::AdaRmsNorm { params: p, x, modulation, y } => {
-                push(&variants::ADA_RMS_NORM, raw(p), vec![t(x), t(modulation), t(y)], [p.rows, 1, 1]);
+                push(
+                    half_of(&variants::ADA_RMS_NORM, self.half(*y)),
+                    raw(p),
+                    vec![t(x), t(modulation), t(y)],
+                    [p.rows, 1, 1],
+                );
             }
             Op::GatedAdd { params: p, f, gate, x } => {
                 push(&variants::GATED_ADD, raw(p), vec![t(f), t(gate), t(x)], [p.cols.div_ceil(64), p.rows, 1]);
             }
             Op::LayerNorm { params: p, x, weight, bias, y } => {
                 let slots = vec![t(x), vector(*weight)?, vector(*bias)?, t(y)];
-                push(&variants::LAYER_NORM, raw(p), slots, [p.rows, 1, 1]);
+                push(half_of(&variants::LAYER_NORM, self.half(*y)), raw(p), slots, [p.rows, 1, 1]);
             }
             Op::Attention { params: p, q, k, v, out: to } => {
-                let (shader, rows) = self.resident.kernels.attention(p);
+                let flag = |id: &TensorId, bit: u32| if self.half(*id) { bit } else { 0 };
+                let flags = flag(q, halves::Q_F16) | flag(k, halves::KV_F16) | flag(to, halves::OUT_F16);
+                let p = &params::Attention { flags, ..*p };
+                let (shader, rows) = self.resident.choice.kernels.attention(p);
                 let block = p.q_block.clamp(1, p.rows.max(1));
                 let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(rows);
-                push(shader, raw(p), vec![t(q), t(k), t(v), t(to)], [tiles, p.kv_heads, p.rows.div_ceil(block)]);
+                // After the bindings themselves those of the same tensors in f16, as many as the variant has.
+                let mut slots = vec![t(q), t(k), t(v), t(to), t(to), t(q), t(k), t(v)];
+                slots.truncate(shader.bindings.len() - 1);
+                push(shader, raw(p), slots, [tiles, p.kv_heads, p.rows.div_ceil(block)]);
             }
             Op::Scale { params: p, x, y } => {
                 push(&variants::SCALE, raw(p), vec![t(x), t(y)], [p.cols.div_ceil(64), p.rows, 1]);
@@ -172,7 +200,7 @@ impl Places<'_> {
         push: &mut impl FnMut(&'static Shader, Vec<u8>, Vec<Slot>, [u32; 3]),
     ) -> Result<(), EngineError> {
         let weight = self.resident.stack(w)?;
-        let (shader, [columns, rows]) = self.resident.kernels.linear(weight.format, &p);
+        let (shader, [columns, rows]) = self.resident.choice.kernels.linear(weight.format, &p);
         let group_shift = match weight.format {
             WeightFormat::W4 { group, .. } => group.trailing_zeros(),
             _ => 0,
@@ -182,7 +210,7 @@ impl Places<'_> {
         let fitting = (self.max_binding_bytes / row.max(1)) / SPLIT_ROWS * SPLIT_ROWS;
         let window = if whole { u32::MAX } else { u32::try_from(fitting.max(SPLIT_ROWS)).unwrap_or(u32::MAX) };
         let end = p.w_row + p.n;
-        let together = self.resident.kernels.rows_together() as u32;
+        let together = self.resident.choice.kernels.rows_together() as u32;
         let mut at = p.w_row;
         while at < end {
             let bound = at / window * window;
@@ -193,7 +221,7 @@ impl Places<'_> {
             };
             let n = to - at;
             let params = params::Linear { n, first: p.first + at - p.w_row, w_row: at - bound, group_shift, ..p };
-            let bound = vec![
+            let mut bound = vec![
                 slots.x,
                 part(weight.slot, row, (to - bound).next_multiple_of(together)),
                 weight.scales.map_or(slots.unused, |s| part(s, scale, to - bound)),
@@ -204,7 +232,12 @@ impl Places<'_> {
                 slots.table,
                 slots.side,
                 slots.y,
+                // The same in f16, as many as the variant has.
+                slots.y,
+                slots.side,
+                slots.x,
             ];
+            bound.truncate(shader.bindings.len() - 1);
             push(shader, raw(&params), bound, [n.div_ceil(columns), p.m.div_ceil(rows), 1]);
             at = to;
         }

@@ -4,7 +4,7 @@ use fathom_models::params::ParamTable;
 use fathom_models::scheme::{Named, Scheme};
 use fathom_models::weights::Weights;
 
-use super::{EngineError, Kernels, Resident, mib};
+use super::{Choice, EngineError, Resident, mib};
 use crate::gpu::{Gpu, GpuError};
 
 /// An error for want of memory as one that says what would fit; others as they are. `rest` is what the model needs beside
@@ -13,7 +13,7 @@ pub(super) fn explain(
     error: EngineError,
     gpu: &Gpu,
     (table, weights): (&ParamTable, &Weights),
-    kernels: Kernels,
+    choice: Choice,
     rest: u64,
 ) -> EngineError {
     let EngineError::Gpu(GpuError::OutOfMemory { what, bytes: asked }) = error else { return error };
@@ -27,7 +27,7 @@ pub(super) fn explain(
             let own = weights.encoded(id).map_or(fathom_models::weights::WeightFormat::F32, |w| w.0);
             assignment.targets.get(id.0 as usize).map_or(own, |target| target.format(own))
         });
-        let (resident, _) = Resident::place(table, &planned, kernels, info.max_buffer_bytes).ok()?;
+        let (resident, _) = Resident::place(table, &planned, choice, info.max_buffer_bytes).ok()?;
         Some((named.name(), resident.bytes() + rest))
     };
     let schemes = Named::ALL.into_iter().filter_map(size).collect();

@@ -1,6 +1,7 @@
 //! From a model to actions: the graph planned into one arena, lowered to dispatches, recorded once and replayed.
 
 mod arena;
+mod choice;
 mod depth;
 mod kernels;
 mod lower;
@@ -13,6 +14,7 @@ mod self_test;
 mod session;
 mod work;
 
+pub use choice::{Choice, Wanted};
 pub use depth::DepthSession;
 pub use kernels::Kernels;
 pub use plan::{FLOW, Plan, StageWork, stage_of};
@@ -35,11 +37,11 @@ pub enum EngineError {
     /// The GPU.
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    /// Kernels that were asked for need what the adapter has not.
+    /// What was asked for needs what the adapter has not.
     #[error("kernels {kernels}: expected {lacks}, which {adapter} does not have")]
     Lacking {
-        /// The kernels.
-        kernels: &'static str,
+        /// The kernels, and the precision where it is not their own.
+        kernels: String,
         /// What is lacking.
         lacks: String,
         /// The adapter.

@@ -2,13 +2,14 @@
 
 use fathom_models::graph::Graph;
 use fathom_models::params::ParamTable;
+use fathom_models::precision::keys_values;
 use fathom_models::weights::Weights;
 use serde::Serialize;
 
-use super::arena::Placement;
+use super::arena::{self, Placement};
 use super::lower::Places;
 use super::work::Work;
-use super::{EngineError, Kernels, Resident};
+use super::{Choice, EngineError, Resident};
 use crate::gpu::{BufferId, Commands};
 
 /// The binding limit, and that of a buffer, of NVIDIA's driver as wgpu has it.
@@ -17,14 +18,16 @@ const NVIDIA_BYTES: u64 = (1 << 31) - 256;
 /// An inference in numbers.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The kernels that it is lowered to.
-    pub kernels: Kernels,
+    /// The kernels that it is lowered to, and what tensors between them are stored in.
+    pub choice: Choice,
     /// In the order in which they run.
     pub stages: Vec<StageWork>,
     /// Bytes of weights on the GPU.
     pub weights: u64,
     /// Bytes of everything else on the GPU.
     pub arena: u64,
+    /// Bytes of the caches of keys and values.
+    pub kv: u64,
 }
 
 /// One stage in numbers; the flow steps are one together.
@@ -51,18 +54,36 @@ pub fn stage_of(name: &str) -> &str {
 }
 
 impl Plan {
-    /// Of `graph` with weights of a model with these parameters, lowered to `kernels` as for an NVIDIA GPU.
+    /// Of `graph` with weights of a model with these parameters, lowered to these kernels as for an NVIDIA GPU.
     ///
     /// # Errors
     /// [`EngineError::Model`] for a parameter that is not there, or of a format that its kernel does not take.
-    pub fn of(graph: &Graph, table: &ParamTable, weights: &Weights, kernels: Kernels) -> Result<Plan, EngineError> {
-        let (resident, sizes) = Resident::place(table, weights, kernels, NVIDIA_BYTES)?;
-        let placement = Placement::of(graph);
+    pub fn of(
+        graph: &Graph,
+        table: &ParamTable,
+        weights: &Weights,
+        choice: impl Into<Choice>,
+    ) -> Result<Plan, EngineError> {
+        let choice = choice.into();
+        let (resident, sizes) = Resident::place(table, weights, choice, NVIDIA_BYTES)?;
+        let halves = choice.precision.halves(graph);
+        let placement = Placement::of(graph, &halves);
         let buffer = BufferId::new(sizes.len() as u32);
-        let places =
-            Places { graph, placement: &placement, buffer, resident: &resident, max_binding_bytes: NVIDIA_BYTES };
+        let places = Places {
+            graph,
+            placement: &placement,
+            halves: &halves,
+            buffer,
+            resident: &resident,
+            max_binding_bytes: NVIDIA_BYTES,
+        };
         let stages = stages(&places.commands("plan")?);
-        Ok(Plan { kernels, stages, weights: resident.bytes(), arena: placement.bytes })
+        let size = |(i, kv): (usize, bool)| {
+            let (elements, half) = (graph.tensors.get(i).map_or(0, |t| t.words), halves.get(i).copied());
+            if kv { arena::bytes(elements, half.unwrap_or_default()) } else { 0 }
+        };
+        let kv = keys_values(graph).into_iter().enumerate().map(size).sum();
+        Ok(Plan { choice, stages, weights: resident.bytes(), arena: placement.bytes, kv })
     }
 
     /// Dispatches of the flow steps, and of everything else.

@@ -1,6 +1,7 @@
 //! A graph on the GPU: recorded once, replayed with new inputs.
 
-use fathom_models::graph::{Graph, Storage, TensorId};
+use fathom_models::graph::{Graph, Named, Storage, Tensor, TensorId};
+use fathom_models::precision::Precision;
 
 use super::EngineError;
 use super::arena::Placement;
@@ -34,6 +35,32 @@ pub struct Output {
     pub values: Vec<f32>,
 }
 
+/// Where an output lies.
+#[derive(Debug)]
+struct Place {
+    buffer: BufferId,
+    /// First byte that is read.
+    offset: u64,
+    /// Of one in f16, the words that are read, of which `skip` halves come before its own.
+    half: Option<Vec<u32>>,
+    skip: usize,
+}
+
+impl Place {
+    fn new(places: &Places<'_>, t: Tensor) -> Place {
+        let slot = places.slot(t.id);
+        let count = t.rows * t.cols;
+        match places.half(t.id) {
+            true => {
+                let skip = t.offset % 2;
+                let offset = slot.offset + (t.offset - skip) as u64 * 2;
+                Place { buffer: slot.buffer, offset, half: Some(vec![0; (skip + count).div_ceil(2)]), skip }
+            }
+            false => Place { buffer: slot.buffer, offset: slot.offset + t.offset as u64 * 4, half: None, skip: 0 },
+        }
+    }
+}
+
 /// A graph on the GPU.
 #[derive(Debug)]
 pub struct Program {
@@ -42,8 +69,8 @@ pub struct Program {
     stages: Vec<StageWork>,
     /// Name and slot of each input.
     inputs: Vec<(String, Slot)>,
-    /// Where each output begins.
-    slots: Vec<(BufferId, u64)>,
+    /// Where each output lies.
+    places: Vec<Place>,
     outputs: Vec<Output>,
 }
 
@@ -59,7 +86,8 @@ impl Program {
         resident: &Resident,
         graph: &Graph,
     ) -> Result<Program, EngineError> {
-        let placement = Placement::of(graph);
+        let halves = resident.choice.precision.halves(graph);
+        let placement = Placement::of(graph, &halves);
         let buffer = match arena.held {
             Some((buffer, bytes)) if bytes >= placement.bytes => buffer,
             _ => {
@@ -70,7 +98,7 @@ impl Program {
             }
         };
         let max_binding_bytes = gpu.info().max_binding_bytes;
-        let places = Places { graph, placement: &placement, buffer, resident, max_binding_bytes };
+        let places = Places { graph, placement: &placement, halves: &halves, buffer, resident, max_binding_bytes };
         let commands = places.commands("inference")?;
         let stages = stages(&commands);
         let work = commands.dispatches.iter().map(Work::of).collect();
@@ -78,11 +106,8 @@ impl Program {
         gpu.save_pipelines();
         upload_constants(gpu, graph, &places)?;
         let inputs = graph.inputs.iter().map(|n| (n.name.clone(), places.slot(n.tensor.id))).collect();
-        let slots = graph
-            .outputs
-            .iter()
-            .map(|n| (buffer, places.slot(n.tensor.id).offset + n.tensor.offset as u64 * 4))
-            .collect();
+        let of = |n: &Named| Place::new(&places, n.tensor);
+        let output_places = graph.outputs.iter().map(of).collect();
         let outputs = graph
             .outputs
             .iter()
@@ -91,12 +116,12 @@ impl Program {
                 Output { name: n.name.clone(), shape, values: vec![0.0; shape[0] * shape[1]] }
             })
             .collect();
-        Ok(Program { recording, work, stages, inputs, slots, outputs })
+        Ok(Program { recording, work, stages, inputs, places: output_places, outputs })
     }
 
-    /// Bytes of the arena that `graph` needs.
-    pub(super) fn arena_bytes(graph: &Graph) -> u64 {
-        Placement::of(graph).bytes
+    /// Bytes of the arena that `graph` needs in this precision.
+    pub(super) fn arena_bytes(graph: &Graph, precision: Precision) -> u64 {
+        Placement::of(graph, &precision.halves(graph)).bytes
     }
 
     /// Dispatches of a run.
@@ -138,20 +163,30 @@ impl Program {
             uploads.push(Upload { buffer: slot.buffer, offset: slot.offset, bytes });
         }
         let mut downloads: Vec<Download<'_>> = self
-            .slots
-            .iter()
+            .places
+            .iter_mut()
             .zip(&mut self.outputs)
-            .map(|((buffer, offset), o)| Download {
-                buffer: *buffer,
-                offset: *offset,
-                into: bytemuck::cast_slice_mut(&mut o.values),
+            .map(|(place, o)| Download {
+                buffer: place.buffer,
+                offset: place.offset,
+                into: match &mut place.half {
+                    Some(words) => bytemuck::cast_slice_mut(words),
+                    None => bytemuck::cast_slice_mut(&mut o.values),
+                },
             })
             .collect();
         let recordings = [&self.recording];
-        Ok(match profile {
+        let times = match profile {
             true => gpu.profile(&recordings, &uploads, &mut downloads)?,
             false => gpu.submit(&recordings, &uploads, &mut downloads)?,
-        })
+        };
+        for (place, output) in self.places.iter().zip(&mut self.outputs) {
+            let halves = place.half.as_deref().map(bytemuck::cast_slice::<u32, half::f16>).unwrap_or_default();
+            for (value, half) in output.values.iter_mut().zip(halves.iter().skip(place.skip)) {
+                *value = half.to_f32();
+            }
+        }
+        Ok(times)
     }
 }
 

@@ -10,6 +10,7 @@ use fathom_models::weights::{WeightFormat, Weights};
 
 use super::EngineError;
 use super::arena::ALIGN;
+use super::choice::Choice;
 use super::kernels::Kernels;
 use crate::gpu::{BufferId, Gpu, Slot};
 
@@ -33,7 +34,7 @@ pub struct Resident {
     params: Vec<Option<Placed>>,
     stacks: Vec<Option<Placed>>,
     bytes: u64,
-    pub(super) kernels: Kernels,
+    pub(super) choice: Choice,
 }
 
 /// What has a place of its own.
@@ -156,13 +157,13 @@ impl Resident {
     pub(super) fn place(
         table: &ParamTable,
         weights: &Weights,
-        kernels: Kernels,
+        choice: Choice,
         limit: u64,
     ) -> Result<(Resident, Vec<u64>), EngineError> {
-        let mut dealer = Dealer { kernels, limit, sizes: Vec::new() };
+        let mut dealer = Dealer { kernels: choice.kernels, limit, sizes: Vec::new() };
         let [params, stacks] = Sources::new(table, weights).all(|source| Ok(dealer.place(&source)))?;
         let bytes = dealer.sizes.iter().sum();
-        Ok((Resident { params, stacks, bytes, kernels }, dealer.sizes))
+        Ok((Resident { params, stacks, bytes, choice }, dealer.sizes))
     }
 
     /// Uploads every stack, vector and convolution, streamed from the memory map.
@@ -173,9 +174,10 @@ impl Resident {
         gpu: &mut Gpu,
         table: &ParamTable,
         weights: &Weights,
-        kernels: Kernels,
+        choice: impl Into<Choice>,
     ) -> Result<Resident, EngineError> {
-        let (mut resident, sizes) = Resident::place(table, weights, kernels, gpu.info().max_buffer_bytes)?;
+        let choice = choice.into();
+        let (mut resident, sizes) = Resident::place(table, weights, choice, gpu.info().max_buffer_bytes)?;
         gpu.check_room("weights", resident.bytes)?;
         let buffers: Vec<BufferId> = sizes
             .iter()
@@ -193,7 +195,7 @@ impl Resident {
         }
         let mut places = resident.params.iter().chain(&resident.stacks).flatten();
         Sources::new(table, weights).all(|source| match places.next() {
-            Some(place) => fill(gpu, &source, place, kernels),
+            Some(place) => fill(gpu, &source, place, choice.kernels),
             None => Err(absent("a weight's place")),
         })?;
         gpu.flush()?;

@@ -43,7 +43,7 @@ impl Device {
     /// The sum over the stages of what each takes at least: its operations at the peak, or its bytes at the memory's speed.
     /// Operations count at the peak of the units that the plan's kernels use.
     pub fn bound(&self, plan: &Plan) -> Bound {
-        let ms = |stage: &StageWork, bytes: u64| self.at_least_ms(plan.kernels, stage.flops, bytes);
+        let ms = |stage: &StageWork, bytes: u64| self.at_least_ms(plan.choice.kernels, stage.flops, bytes);
         let flow = plan.stages.iter().filter(|s| s.name == FLOW);
         Bound {
             total_ms: plan.stages.iter().map(|s| ms(s, s.weight_bytes)).sum(),

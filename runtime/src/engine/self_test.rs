@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 
 use bytemuck::{bytes_of, cast_slice};
+use fathom_models::precision::{Float, stored_in_f16};
 use fathom_models::quantize::encode;
 use fathom_models::random;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{self, LinearIn};
+use fathom_shaders::params::{epilogue, halves};
 use fathom_shaders::{Shader, params};
+use half::f16;
 
 use super::EngineError;
+use super::choice::{Choice, Wanted};
 use super::kernels::Kernels;
 use super::resident::interleave;
 use crate::gpu::{Commands, Dispatch, Download, Gpu, Slot};
@@ -23,31 +27,30 @@ const COLUMNS: usize = 140;
 const INPUTS: usize = 256;
 /// Widths of heads: one for each kernel of attention.
 const HEADS: [u32; 3] = [64, 72, 256];
+/// Bytes of the widest vector that a kernel binds.
+const WIDEST: usize = 16;
 
-impl Kernels {
-    /// The kernels that serve weights of these formats: those that fit the adapter, or `forced`, where they compute what
-    /// their twins compute; else [`Kernels::Tiled`], after a warning.
+impl Choice {
+    /// What serves weights of these formats: the kernels that fit the adapter, or those that are wanted, where they compute
+    /// what their twins compute; else [`Kernels::Tiled`], after a warning.
     ///
     /// # Errors
-    /// [`EngineError::Lacking`] where `forced` needs what the adapter has not, [`EngineError::SelfTest`] where `forced`, or
-    /// in the end the tiled kernels, compute something else; [`EngineError::Gpu`].
-    pub fn choose(
-        gpu: &mut Gpu,
-        formats: &BTreeSet<WeightFormat>,
-        forced: Option<Kernels>,
-    ) -> Result<Kernels, EngineError> {
-        let kernels = forced.unwrap_or_else(|| Kernels::of(gpu.info()));
-        if let Some(lacks) = kernels.refused_by(gpu.info()) {
+    /// [`EngineError::Lacking`] where what is wanted needs what the adapter has not, [`EngineError::SelfTest`] where wanted
+    /// kernels, or in the end the tiled ones, compute something else; [`EngineError::Gpu`].
+    pub fn make(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, wanted: Wanted) -> Result<Choice, EngineError> {
+        let choice = wanted.with(wanted.kernels.unwrap_or_else(|| Kernels::of(gpu.info())));
+        if let Some(lacks) = choice.refused_by(gpu.info()) {
             let adapter = gpu.info().name.clone();
-            return Err(EngineError::Lacking { kernels: kernels.name(), lacks, adapter });
+            return Err(EngineError::Lacking { kernels: choice.to_string(), lacks, adapter });
         }
-        match self_test(gpu, formats, kernels) {
-            Ok(()) => Ok(kernels),
-            Err(error) if forced.is_some() || kernels == Kernels::Tiled => Err(error),
+        match self_test(gpu, formats, choice) {
+            Ok(()) => Ok(choice),
+            Err(error) if wanted.kernels.is_some() || choice.kernels == Kernels::Tiled => Err(error),
             Err(error) => {
-                tracing::warn!(kernels = kernels.name(), %error, "dropped: the tiled kernels serve instead");
-                self_test(gpu, formats, Kernels::Tiled)?;
-                Ok(Kernels::Tiled)
+                tracing::warn!(kernels = %choice, %error, "dropped: the tiled kernels serve instead");
+                let choice = wanted.with(Kernels::Tiled);
+                self_test(gpu, formats, choice)?;
+                Ok(choice)
             }
         }
     }
@@ -62,12 +65,28 @@ struct Case {
     /// The buffer of each binding.
     bindings: Vec<usize>,
     workgroups: [u32; 3],
+    /// Whether the output is in f16.
+    half: bool,
     expected: Vec<f32>,
 }
 
-fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, kernels: Kernels) -> Result<(), EngineError> {
-    let linear = formats.iter().flat_map(|format| ROWS.map(|m| linear(*format, m, kernels)));
-    for case in linear.chain(HEADS.map(|head_dim| attention(head_dim, kernels))) {
+/// Numbers that f16 holds where `half`.
+fn numbers(seed: u64, count: usize, half: bool) -> Vec<f32> {
+    let values = random::normal(seed, count);
+    if half { values.into_iter().map(stored_in_f16).collect() } else { values }
+}
+
+/// The bytes of numbers, in f16 where `half`.
+fn floats(values: &[f32], half: bool) -> Vec<u8> {
+    match half {
+        true => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        false => cast_slice(values).to_vec(),
+    }
+}
+
+fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, choice: Choice) -> Result<(), EngineError> {
+    let linear = formats.iter().flat_map(|format| ROWS.map(|m| linear(*format, m, choice)));
+    for case in linear.chain(HEADS.map(|head_dim| attention(head_dim, choice))) {
         let (kernel, error) = (case.shader.name, error_of(gpu, case)?);
         tracing::debug!(kernel, error, "self-test");
         if error > TOLERANCE || error.is_nan() {
@@ -77,8 +96,11 @@ fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, kernels: Kernels) 
     Ok(())
 }
 
-fn linear(format: WeightFormat, m: u32, kernels: Kernels) -> Case {
-    let x = random::normal(1, m as usize * INPUTS);
+fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -> Case {
+    // Columns go to y, or where only these are in f16 to the planes of keys and values.
+    let half = precision.activations == Float::F16;
+    let aside = !half && precision.kv == Float::F16;
+    let x = numbers(1, m as usize * INPUTS, half);
     let values = random::normal(2, COLUMNS * INPUTS);
     let (mut bytes, mut scales, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
     for row in values.chunks(INPUTS) {
@@ -98,29 +120,32 @@ fn linear(format: WeightFormat, m: u32, kernels: Kernels) -> Case {
         w_stride: INPUTS as u32,
         group_shift: if let WeightFormat::W4 { group, .. } = format { group.trailing_zeros() } else { 0 },
         y_stride: COLUMNS as u32,
-        split: COLUMNS as u32,
-        side_cols: 1,
+        split: if aside { 0 } else { COLUMNS as u32 },
+        side_cols: COLUMNS as u32,
+        flags: if half { epilogue::X_F16 | epilogue::Y_F16 } else { 0 } | if aside { epilogue::SIDE_F16 } else { 0 },
         scale: 1.0,
         ..params::Linear::default()
     };
     let (shader, [columns, rows]) = kernels.linear(format, &p);
     let mut expected = vec![0.0; m as usize * COLUMNS];
     let read = LinearIn { x: &x, w: &decoded, ..LinearIn::default() };
-    let twin = if shader.name == "linear_dot8" { cpu::linear_dot8 } else { cpu::linear };
-    twin(&p, read, &mut expected, &mut []);
+    let twin = if shader.name.starts_with("linear_dot8") { cpu::linear_dot8 } else { cpu::linear };
+    twin(&params::Linear { split: COLUMNS as u32, ..p }, read, &mut expected, &mut []);
     Case {
         shader,
         params: bytes_of(&p).to_vec(),
-        given: vec![cast_slice(&x).to_vec(), bytes, scales],
-        bindings: vec![0, 1, 2, 2, 2, 2, 0, 0, 3, 3],
+        given: vec![floats(&x, half), bytes, scales],
+        bindings: vec![0, 1, 2, 2, 2, 2, 0, 0, 3, 3, 3, 3, 0],
         workgroups: [p.n.div_ceil(columns), p.m.div_ceil(rows), 1],
+        half: half || aside,
         expected,
     }
 }
 
 /// Nine tokens, whose four heads share keys and values, and 70 keys: more rows and keys than a tile, and no whole tiles.
-fn attention(head_dim: u32, kernels: Kernels) -> Case {
+fn attention(head_dim: u32, Choice { kernels, precision }: Choice) -> Case {
     let (rows, heads, keys) = (9, 4, 70);
+    let [half, kv] = [precision.activations, precision.kv].map(|f| f == Float::F16);
     let p = params::Attention {
         rows,
         heads,
@@ -132,19 +157,21 @@ fn attention(head_dim: u32, kernels: Kernels) -> Case {
         key_count: keys,
         q_block: rows,
         scale: (head_dim as f32).sqrt().recip(),
+        flags: if half { halves::Q_F16 | halves::OUT_F16 } else { 0 } | if kv { halves::KV_F16 } else { 0 },
         ..params::Attention::default()
     };
     let (shader, tile) = kernels.attention(&p);
-    let q = random::normal(3, (rows * heads * head_dim) as usize);
-    let [k, v] = [4, 5].map(|seed| random::normal(seed, (keys * head_dim) as usize));
+    let q = numbers(3, (rows * heads * head_dim) as usize, half);
+    let [k, v] = [4, 5].map(|seed| numbers(seed, (keys * head_dim) as usize, kv));
     let mut expected = vec![0.0; q.len()];
     cpu::attention(&p, &q, &k, &v, &mut expected);
     Case {
         shader,
         params: bytes_of(&p).to_vec(),
-        given: [q, k, v].iter().map(|values| cast_slice(values).to_vec()).collect(),
-        bindings: vec![0, 1, 2, 3],
+        given: vec![floats(&q, half), floats(&k, kv), floats(&v, kv)],
+        bindings: vec![0, 1, 2, 3, 3, 0, 1, 2],
         workgroups: [(rows * heads).div_ceil(tile), 1, 1],
+        half,
         expected,
     }
 }
@@ -154,15 +181,16 @@ fn error_of(gpu: &mut Gpu, mut case: Case) -> Result<f32, EngineError> {
     case.given.push(vec![0; case.expected.len() * 4]);
     let mut places = Vec::new();
     for bytes in &case.given {
-        let size = bytes.len().max(4) as u64;
+        let size = bytes.len().max(WIDEST) as u64;
         let buffer = gpu.create_buffer("self-test", size)?;
         gpu.upload(buffer, 0, bytes)?;
         places.push(Slot { buffer, offset: 0, bytes: size });
     }
+    let bound = case.bindings.iter().take(case.shader.bindings.len() - 1);
     let dispatch = Dispatch {
         shader: case.shader,
         params: case.params,
-        slots: case.bindings.iter().filter_map(|i| places.get(*i).copied()).collect(),
+        slots: bound.filter_map(|i| places.get(*i).copied()).collect(),
         workgroups: case.workgroups,
         stage: 0,
     };
@@ -174,6 +202,9 @@ fn error_of(gpu: &mut Gpu, mut case: Case) -> Result<f32, EngineError> {
     gpu.submit(&[&recording], &[], downloads.into_iter().collect::<Vec<_>>().as_mut_slice())?;
     for slot in places {
         gpu.release(slot.buffer);
+    }
+    if case.half {
+        found = cast_slice::<f32, f16>(&found).iter().take(case.expected.len()).map(|v| v.to_f32()).collect();
     }
     let largest = case.expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     // `max` would leave out what is not a number.

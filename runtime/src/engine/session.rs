@@ -7,7 +7,7 @@ use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
 use super::memory::explain;
-use super::{Arena, EngineError, Kernels, Output, Program, Resident, StageWork, Work};
+use super::{Arena, Choice, EngineError, Kernels, Output, Program, Resident, StageWork, Wanted, Work};
 use crate::gpu::{Gpu, GpuTimes};
 
 /// What changes from one inference to the next.
@@ -47,19 +47,19 @@ impl Session {
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub fn open(gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
-        Session::open_with(gpu, loaded, None)
+        Session::open_with(gpu, loaded, Wanted::default())
     }
 
-    /// Uploads the weights, for these kernels where they are given.
+    /// Uploads the weights, for what is wanted where that is given.
     ///
     /// # Errors
-    /// [`EngineError::Lacking`] and [`EngineError::SelfTest`] for kernels that do not serve here, [`EngineError::OutOfMemory`]
+    /// [`EngineError::Lacking`] and [`EngineError::SelfTest`] for what does not serve here, [`EngineError::OutOfMemory`]
     /// for weights that do not fit, [`EngineError::Gpu`] when the device is lost.
-    pub fn open_with(mut gpu: Gpu, loaded: Loaded, kernels: Option<Kernels>) -> Result<Session, EngineError> {
-        let kernels = Kernels::choose(&mut gpu, &loaded.weights.formats()?, kernels)?;
+    pub fn open_with(mut gpu: Gpu, loaded: Loaded, wanted: impl Into<Wanted>) -> Result<Session, EngineError> {
+        let choice = Choice::make(&mut gpu, &loaded.weights.formats()?, wanted.into())?;
         let parameters = (&loaded.model.params, &loaded.weights);
-        let resident = Resident::upload(&mut gpu, parameters.0, parameters.1, kernels)
-            .map_err(|error| explain(error, &gpu, parameters, kernels, 0))?;
+        let resident = Resident::upload(&mut gpu, parameters.0, parameters.1, choice)
+            .map_err(|error| explain(error, &gpu, parameters, choice, 0))?;
         let (arena, program) = (Arena::default(), None);
         let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
         let (goal, gains) = (Vec::new(), Vec::new());
@@ -93,7 +93,12 @@ impl Session {
 
     /// Which kernels compute.
     pub fn kernels(&self) -> Kernels {
-        self.resident.kernels
+        self.resident.choice.kernels
+    }
+
+    /// Which kernels compute, and what tensors between them are stored in.
+    pub fn choice(&self) -> Choice {
+        self.resident.choice
     }
 
     /// Dispatches of an inference.
@@ -145,9 +150,9 @@ impl Session {
         self.guided = options.guided;
         let program = Program::prepare(&mut self.gpu, &mut self.arena, &self.resident, &graph);
         let parameters = (&model.params, &self.loaded.weights);
-        let kernels = self.resident.kernels;
-        let rest = Program::arena_bytes(&graph);
-        self.program = Some(program.map_err(|error| explain(error, &self.gpu, parameters, kernels, rest))?);
+        let choice = self.resident.choice;
+        let rest = Program::arena_bytes(&graph, choice.precision);
+        self.program = Some(program.map_err(|error| explain(error, &self.gpu, parameters, choice, rest))?);
         Ok(())
     }
 

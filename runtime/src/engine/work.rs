@@ -47,15 +47,15 @@ impl Work {
             }
             () if is("rms_norm") => {
                 let p: params::RmsNorm = read(dispatch);
-                rows(dispatch, [p.rows, p.cols], 2)
+                normed(dispatch, [p.rows, p.cols])
             }
             () if is("layer_norm") => {
                 let p: params::LayerNorm = read(dispatch);
-                rows(dispatch, [p.rows, p.cols], 2)
+                normed(dispatch, [p.rows, p.cols])
             }
             () if is("ada_rms_norm") => {
                 let p: params::AdaRmsNorm = read(dispatch);
-                rows(dispatch, [p.rows, p.cols], 2)
+                normed(dispatch, [p.rows, p.cols])
             }
             () if is("gated_add") => {
                 let p: params::GatedAdd = read(dispatch);
@@ -99,26 +99,43 @@ fn rows(dispatch: &Dispatch, size: [u32; 2], times: u64) -> Work {
     Work { activation_bytes: 4 * times * product(size), ..bound(dispatch) }
 }
 
+/// A norm, which reads f32 and writes what its variant does.
+fn normed(dispatch: &Dispatch, size: [u32; 2]) -> Work {
+    let bytes = if dispatch.shader.name.ends_with("_h") { 6 } else { 8 };
+    Work { activation_bytes: bytes * product(size), ..bound(dispatch) }
+}
+
+/// Bytes of `count` numbers, in f16 where `half`.
+fn numbers(count: u64, half: bool) -> u64 {
+    count * if half { 2 } else { 4 }
+}
+
 fn linear(name: &str, p: &params::Linear) -> Work {
-    use params::epilogue::{ADD, BIAS, GATE, LAYER_SCALE, NORM};
+    use params::epilogue::{ADD, BIAS, GATE, LAYER_SCALE, NORM, SIDE_F16, X_F16, Y_F16};
+    let half = |flag: u32| p.flags & flag != 0;
     let set = |flag: u32, count: u64| if p.flags & flag == 0 { 0 } else { count };
     let (m, n, k) = (u64::from(p.m), u64::from(p.n), u64::from(p.k));
     let format = format(name, 1 << p.group_shift);
     let row = format.row_bytes(p.w_stride as usize) + format.scale_bytes(p.k as usize);
     let vectors = set(BIAS, n) + set(LAYER_SCALE, n) + set(NORM, k);
     let columns = if p.flags & GATE == 0 { n } else { n / 2 };
+    let aside = u64::from((p.first + p.n).saturating_sub(p.split.max(p.first))).min(columns);
     let addends = if p.other_stride == 0 { n } else { m * n };
     // A cosine and a sine for each pair of a head.
     let turns = if p.rope_columns == 0 { 0 } else { 2 * m * u64::from(p.half) };
     Work {
         flops: 2 * m * n * k,
         weight_bytes: n * row as u64 + 4 * vectors,
-        activation_bytes: 4 * (m * k + m * columns + set(ADD, addends) + turns),
+        activation_bytes: numbers(m * k, half(X_F16))
+            + numbers(m * (columns - aside), half(Y_F16))
+            + numbers(m * aside, half(SIDE_F16))
+            + 4 * (set(ADD, addends) + turns),
     }
 }
 
 /// The format of a variant's weights.
 fn format(name: &str, group: u32) -> WeightFormat {
+    let name = name.strip_suffix("_h").unwrap_or(name);
     match name {
         "linear_dot8" => WeightFormat::W8,
         _ if name.ends_with("_f32") => WeightFormat::F32,
@@ -130,12 +147,16 @@ fn format(name: &str, group: u32) -> WeightFormat {
 }
 
 fn attention(p: &params::Attention) -> Work {
+    use params::halves::{KV_F16, OUT_F16, Q_F16};
+    let half = |flag: u32| p.flags & flag != 0;
     let queries = product([p.rows, p.heads, p.head_dim]);
     let ranges = if p.k_block == 0 { 1 } else { p.rows.div_ceil(p.q_block.max(1)) };
     let keys = product([ranges, p.key_count, p.kv_heads, p.head_dim]);
     Work {
         flops: 4 * queries * u64::from(p.key_count),
         weight_bytes: 0,
-        activation_bytes: 4 * (2 * queries + 2 * keys),
+        activation_bytes: numbers(queries, half(Q_F16))
+            + numbers(queries, half(OUT_F16))
+            + numbers(2 * keys, half(KV_F16)),
     }
 }

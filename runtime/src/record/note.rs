@@ -24,7 +24,7 @@ impl RunNote {
             prompt: config.model.prompt.clone(),
             adapter: info.name.clone(),
             driver: info.driver.clone(),
-            kernels: thinker.session.kernels().to_string(),
+            kernels: thinker.session.choice().to_string(),
             joints: joints.to_vec(),
             action_rate_hz: config.control.action_rate_hz,
             realtime_offset_ns: realtime_offset_ns(),

@@ -15,7 +15,7 @@ use super::{RecordError, RunNote, schema};
 use crate::camera::Image;
 use crate::control::RunError;
 use crate::control::thinker::{Request, Thinker, pixels};
-use crate::engine::{EngineError, Kernels, Session};
+use crate::engine::{EngineError, Session, Wanted};
 use crate::gpu::{Gpu, GpuOptions};
 
 /// How to replay.
@@ -25,8 +25,8 @@ pub struct Replay {
     pub model: Option<PathBuf>,
     /// How to open the GPU.
     pub gpu: GpuOptions,
-    /// Kernels to take; those of the adapter where not given.
-    pub kernels: Option<Kernels>,
+    /// What to compute with; what suits the adapter where not given.
+    pub wanted: Wanted,
     /// Only this inference.
     pub number: Option<u32>,
     /// Keep every stage's tensors of the first inference that is replayed.
@@ -85,7 +85,7 @@ impl Replay {
                     let opened = self.open(path, &note)?;
                     let info = opened.session.gpu().info();
                     replayed.adapter = format!("{} ({})", info.name, info.driver);
-                    replayed.kernels = opened.session.kernels().to_string();
+                    replayed.kernels = opened.session.choice().to_string();
                     thinker = Some(opened);
                     replayed.note = note;
                 }
@@ -133,12 +133,12 @@ impl Replay {
             let (path, expected) = (path.to_owned(), note.fingerprint.clone());
             return Err(RecordError::Model { path, model, expected, found }.into());
         }
-        let session = Session::open_with(Gpu::open(&self.gpu)?, loaded, self.kernels)?;
+        let session = Session::open_with(Gpu::open(&self.gpu)?, loaded, self.wanted)?;
         // The first request says what to prepare for.
         let forward =
             ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, guided: true, taps: false };
-        let (options, kernels) = (self.gpu.clone(), self.kernels);
-        Ok(Thinker { session, forward, tokens: Vec::new(), prompt: None, options, kernels })
+        let (options, wanted) = (self.gpu.clone(), self.wanted);
+        Ok(Thinker { session, forward, tokens: Vec::new(), prompt: None, options, wanted })
     }
 }
 

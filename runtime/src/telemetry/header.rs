@@ -65,7 +65,7 @@ impl Header {
             driver: adapter.driver.clone(),
             model,
             scheme: scheme.join(", "),
-            kernels: session.kernels().to_string(),
+            kernels: session.choice().to_string(),
             dispatches: session.dispatches(),
             shapes: Shapes {
                 images,

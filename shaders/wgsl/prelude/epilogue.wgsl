@@ -2,6 +2,8 @@
 // row (the caller's), bias, scale, layer scale, addend (residual), activation; then the product of a gate and its value, or
 // RoPE.
 
+#import half
+
 const BIAS: u32 = 1u;
 const LAYER_SCALE: u32 = 2u;
 const ADD: u32 = 4u;
@@ -40,10 +42,24 @@ fn affine(r: u32, c: u32, sum: f32) -> f32 {
 
 fn put(r: u32, c: u32, v: f32) {
     if c < params.split {
-        y[params.y_offset + r * params.y_stride + c] = v;
+        let at = params.y_offset + r * params.y_stride + c;
+#ifdef HALVES
+        if (params.flags & Y_F16) != 0u {
+            y_half[at] = half(v);
+            return;
+        }
+#endif
+        y[at] = v;
     } else {
         let s = c - params.split;
-        side[params.side_offset + s / params.side_cols * params.side_plane + r * params.side_cols + s % params.side_cols] = v;
+        let at = params.side_offset + s / params.side_cols * params.side_plane + r * params.side_cols + s % params.side_cols;
+#ifdef HALVES
+        if (params.flags & SIDE_F16) != 0u {
+            side_half[at] = half(v);
+            return;
+        }
+#endif
+        side[at] = v;
     }
 }
 

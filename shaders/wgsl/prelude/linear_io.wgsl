@@ -33,7 +33,12 @@ struct Linear {
 
 @group(0) @binding(0) var<uniform> params: Linear;
 #ifdef WIDE
-@group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>; // (m, k), offset, stride and k multiples of 4
+#ifdef X_F16
+alias Four = vec4<f16>;
+#else
+alias Four = vec4<f32>;
+#endif
+@group(0) @binding(1) var<storage, read_write> x: array<Four>;      // (m, k), offset, stride and k multiples of 4
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;       // rows of w_stride, in the variant's format
 @group(0) @binding(6) var<storage, read> norm: array<vec4<f32>>;    // (k,)
 #else
@@ -48,3 +53,24 @@ struct Linear {
 @group(0) @binding(8) var<storage, read_write> table: array<f32>;   // (positions, half, [cos, sin])
 @group(0) @binding(9) var<storage, read_write> side: array<f32>;    // (planes, _, side_cols)
 @group(0) @binding(10) var<storage, read_write> y: array<f32>;      // (m, columns)
+#ifdef HALVES
+// The same tensors where `flags` say that they are in f16.
+@group(0) @binding(11) var<storage, read_write> y_half: array<f16>;
+@group(0) @binding(12) var<storage, read_write> side_half: array<f16>;
+#ifndef WIDE
+@group(0) @binding(13) var<storage, read_write> x_half: array<f16>;
+#endif
+#endif
+
+const X_F16: u32 = 32u;
+const Y_F16: u32 = 64u;
+const SIDE_F16: u32 = 128u;
+
+#ifndef WIDE
+fn x_at(i: u32) -> f32 {
+#ifdef HALVES
+    if (params.flags & X_F16) != 0u { return f32(x_half[i]); }
+#endif
+    return x[i];
+}
+#endif

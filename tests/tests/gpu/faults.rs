@@ -20,6 +20,7 @@ static SPIN: Shader = Shader {
         }",
     workgroup_size: [64, 1, 1],
     bindings: &[BindingKind::Uniform, BindingKind::ReadWrite],
+    half: None,
 };
 
 /// A shader that is no WGSL.
@@ -28,6 +29,7 @@ static BROKEN: Shader = Shader {
     wgsl: "fn main() { nonsense }",
     workgroup_size: [1, 1, 1],
     bindings: &[BindingKind::Uniform],
+    half: None,
 };
 
 /// An edit of a command list, and what it does to the error of `prepare`.

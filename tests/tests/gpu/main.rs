@@ -26,6 +26,7 @@ static ADD: Shader = Shader {
         }",
     workgroup_size: [64, 1, 1],
     bindings: &[BindingKind::Uniform, BindingKind::Read, BindingKind::ReadWrite, BindingKind::ReadWrite],
+    half: None,
 };
 
 /// Values per array.

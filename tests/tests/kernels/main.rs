@@ -5,17 +5,23 @@
 
 mod choice;
 mod drawn;
+mod halves;
 mod images;
 mod maps;
 mod split;
 mod transformer;
 
-use fathom::engine::Kernels;
+use fathom::engine::{Choice, Kernels, Wanted};
 use fathom_models::graph::Graph;
+use fathom_models::precision::Float;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::variants;
 use fathom_tests::graphs::{Parameters, Rig, on_twins_of, open_gpu, random_inputs};
 use fathom_tests::relative_error;
+use transformer::Mode;
+
+/// Everything in f16 that can be.
+const HALVES: Wanted = Wanted { kernels: None, kv: Some(Float::F16), activations: Some(Float::F16) };
 
 /// What exercises the variant `name`, and the largest error that is allowed, relative to an output's largest
 /// magnitude. 0 means equal to the bit.
@@ -26,6 +32,9 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
     const ROUNDED: f32 = 1e-6;
     // Sums in another order than the twin's, and exp, tanh and inverseSqrt, which every adapter approximates.
     const SUMMED: f32 = 1e-5;
+    // The kernel, and whether the case is of its variant for tensors in f16.
+    let (name, half) = name.strip_suffix("_h").map_or((name, false), |kernel| (kernel, true));
+    let mode = |unit| Mode { unit, half };
     let (graph, tolerance) = match name {
         "image_unpack_rgb24" => (images::unpack(fathom_shaders::cpu::Layout::Rgb24), EXACT),
         "image_unpack_yuyv" => (images::unpack(fathom_shaders::cpu::Layout::Yuyv), EXACT),
@@ -58,24 +67,24 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
                 _ if name.contains("dot8") => (1, HALF),
                 _ => (1, SUMMED),
             };
-            (transformer::linear(p, format, rows, unit), tolerance)
+            (transformer::linear(p, format, rows, mode(unit)), tolerance)
         }
-        "rms_norm" => (transformer::rms_norm(p), SUMMED),
-        "ada_rms_norm" => (transformer::ada_rms_norm(), SUMMED),
+        "rms_norm" => (transformer::rms_norm(p, mode(1)), SUMMED),
+        "ada_rms_norm" => (transformer::ada_rms_norm(p, mode(1)), SUMMED),
         "gated_add" => (transformer::gated_add(), ROUNDED),
-        "layer_norm" => (transformer::layer_norm(p), SUMMED),
-        "attention_64" => (transformer::attention(&[1, 16, 64], 1), SUMMED),
-        "attention_lanes" => (transformer::attention(&[1, 72, 256], 1), SUMMED),
-        "attention_128" => (transformer::attention(&[65, 72, 128], 1), SUMMED),
-        "attention_256" => (transformer::attention(&[129, 256], 1), SUMMED),
-        "attention_coop16_64" => (transformer::attention(&[4, 16, 64], 4), HALF),
-        "attention_coop16_128" => (transformer::attention(&[68, 72, 128], 4), HALF),
-        "attention_coop16_256" => (transformer::attention(&[132, 256], 4), HALF),
+        "layer_norm" => (transformer::layer_norm(p, mode(1)), SUMMED),
+        "attention_64" => (transformer::attention(p, &[1, 16, 64], mode(1)), SUMMED),
+        "attention_lanes" => (transformer::attention(p, &[1, 72, 256], mode(1)), SUMMED),
+        "attention_128" => (transformer::attention(p, &[65, 72, 128], mode(1)), SUMMED),
+        "attention_256" => (transformer::attention(p, &[129, 256], mode(1)), SUMMED),
+        "attention_coop16_64" => (transformer::attention(p, &[4, 16, 64], mode(4)), HALF),
+        "attention_coop16_128" => (transformer::attention(p, &[68, 72, 128], mode(4)), HALF),
+        "attention_coop16_256" => (transformer::attention(p, &[132, 256], mode(4)), HALF),
         "scale" => (transformer::scale(), EXACT),
         "guide" => (transformer::guide(), ROUNDED),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
     };
-    (graph, tolerance)
+    (graph, if half { f32::max(tolerance, FLIPPED) } else { tolerance })
 }
 
 /// Kernel and weights' format of a variant's name.
@@ -94,6 +103,10 @@ fn linear_variant(name: &str) -> (&str, WeightFormat) {
     found.unwrap_or_else(|| panic!("no format in the name of {name}"))
 }
 
+/// A number that is stored in f16 is the twin's neighbour where the two are on either side of the middle between both:
+/// 2⁻¹⁰ of it.
+const FLIPPED: f32 = 1e-3;
+
 /// Operands rounded to f16, of 11 bits: each product is off by up to 2⁻¹⁰ of itself, and products are up to four times
 /// the sums. Of bytes, one may fall to the other side where kernel and twin divide differently.
 const HALF: f32 = 4e-3;
@@ -111,17 +124,24 @@ fn error_of(expected: &[f32], found: &[f32], tolerance: f32) -> f32 {
 
 fn every_variant_agrees(checked: bool) {
     let mut parameters = Parameters::default();
-    let cases: Vec<_> = variants::ALL.iter().map(|shader| (shader.name, case(shader.name, &mut parameters))).collect();
+    let names = variants::ALL.iter().map(|shader| shader.name);
+    // Those in f16 last: what the others draw does not depend on them.
+    let (halves, own): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with("_h"));
+    let cases: Vec<_> = own.iter().chain(&halves).map(|name| (*name, case(name, &mut parameters))).collect();
     let weights = parameters.weights();
-    let rig = |kernels| Rig::with(open_gpu(checked), &parameters.table, &weights, kernels);
-    let mut rigs: Vec<_> = Kernels::ALL.into_iter().map(|kernels| (kernels, rig(kernels))).collect();
+    let mut rigs: Vec<(Choice, Rig)> = Vec::new();
     let mut wrong = String::new();
     for (name, (graph, tolerance)) in cases {
         assert!(!graph.outputs.is_empty(), "{name}: nothing to compare");
         let inputs = random_inputs(&graph);
         let own = Kernels::ALL.into_iter().find(|kernels| name.contains(kernels.name())).unwrap_or(Kernels::Tiled);
-        let expected = on_twins_of(&graph, &weights, &inputs, own);
-        let (_, rig) = rigs.iter_mut().find(|(kernels, _)| *kernels == own).expect("one for each");
+        let choice = if name.ends_with("_h") { HALVES.with(own) } else { Choice::from(own) };
+        let expected = on_twins_of(&graph, &weights, &inputs, choice);
+        let at = rigs.iter().position(|(c, _)| *c == choice).unwrap_or_else(|| {
+            rigs.push((choice, Rig::with(open_gpu(checked), &parameters.table, &weights, choice)));
+            rigs.len() - 1
+        });
+        let (_, rig) = &mut rigs[at];
         let (found, times) = rig.run(&graph, &inputs);
         let ran = times.kernels.iter().any(|k| k.kernel == name);
         assert!(ran || !rig.gpu.info().timestamps, "{name}: its case does not run it");

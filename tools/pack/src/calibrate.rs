@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use fathom::engine::{Arena, Kernels, Program, Resident};
+use fathom::engine::{Arena, Choice, Program, Resident, Wanted};
 use fathom::gpu::Gpu;
 use fathom_models::calibration::Calibration;
 use fathom_models::depth_anything::{BAND_BYTES, DepthOptions};
@@ -31,8 +31,8 @@ pub(crate) fn run(
         Some(Target::To(format)) => !format.is_float(),
         _ => false,
     };
-    let kernels = Kernels::choose(&mut gpu, &weights.formats()?, None)?;
-    let resident = Resident::upload(&mut gpu, &table, weights, kernels)?;
+    let choice = Choice::make(&mut gpu, &weights.formats()?, Wanted::default())?;
+    let resident = Resident::upload(&mut gpu, &table, weights, choice)?;
     let mut arena = Arena::default();
     let mut calibration = Calibration::default();
     let bar = ProgressBar::new(files.len() as u64);

@@ -21,14 +21,34 @@ const GROUPS: u32 = 4096;
 const WRITES: &[BindingKind] = &[BindingKind::Uniform, BindingKind::ReadWrite];
 const READS: &[BindingKind] = &[BindingKind::Uniform, BindingKind::Read, BindingKind::ReadWrite];
 
-static FLOPS: Shader =
-    Shader { name: "roof_flops", wgsl: include_str!("flops.wgsl"), workgroup_size: [64, 1, 1], bindings: WRITES };
-static BYTES: Shader =
-    Shader { name: "roof_bytes", wgsl: include_str!("bytes.wgsl"), workgroup_size: [64, 1, 1], bindings: READS };
-static MATRIX8: Shader =
-    Shader { name: "roof_matrix8", wgsl: include_str!("matrix8.wgsl"), workgroup_size: [32, 1, 1], bindings: WRITES };
-static MATRIX16: Shader =
-    Shader { name: "roof_matrix16", wgsl: include_str!("matrix16.wgsl"), workgroup_size: [32, 1, 1], bindings: WRITES };
+static FLOPS: Shader = Shader {
+    name: "roof_flops",
+    wgsl: include_str!("flops.wgsl"),
+    workgroup_size: [64, 1, 1],
+    bindings: WRITES,
+    half: None,
+};
+static BYTES: Shader = Shader {
+    name: "roof_bytes",
+    wgsl: include_str!("bytes.wgsl"),
+    workgroup_size: [64, 1, 1],
+    bindings: READS,
+    half: None,
+};
+static MATRIX8: Shader = Shader {
+    name: "roof_matrix8",
+    wgsl: include_str!("matrix8.wgsl"),
+    workgroup_size: [32, 1, 1],
+    bindings: WRITES,
+    half: None,
+};
+static MATRIX16: Shader = Shader {
+    name: "roof_matrix16",
+    wgsl: include_str!("matrix16.wgsl"),
+    workgroup_size: [32, 1, 1],
+    bindings: WRITES,
+    half: None,
+};
 
 /// Name of the roof of memory.
 pub(crate) const MEMORY: &str = "memory";
