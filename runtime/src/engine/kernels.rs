@@ -2,7 +2,6 @@
 
 use fathom_models::builder::SKINNY_ROWS;
 use fathom_models::weights::WeightFormat;
-use fathom_shaders::format::SLICE;
 use fathom_shaders::{Shader, params, variants};
 use serde::Deserialize;
 
@@ -90,10 +89,8 @@ impl Kernels {
         let few = p.m as usize <= SKINNY_ROWS;
         // Cooperative matrices take x in whole vectors of four.
         let wide = [p.x_offset, p.x_stride, p.k].iter().all(|n| n.is_multiple_of(4));
-        // And in f16 without gaps in or between rows, which may hold anything: slices end beyond a row.
-        let dense = p.flags & X_F16 == 0 || p.x_stride == p.k || p.k.is_multiple_of(SLICE as u32);
         let t = self.side();
-        let matrices = t > 0 && wide && dense && format != WeightFormat::F32;
+        let matrices = t > 0 && wide && format != WeightFormat::F32;
         let (shader, tile) = match self {
             Kernels::Coop16 if matrices && few => (SKINNY_COOP16.of(format), [4 * t, 2 * t]),
             Kernels::Coop8 if matrices && few => (SKINNY_COOP8.of(format), [4 * t, 2 * t]),

@@ -63,8 +63,9 @@ impl Faults {
 
     /// Says which faults begin and end.
     pub(crate) fn tell(&self) {
+        let since_s = self.since_s();
         for (spec, said) in &self.inner.specs {
-            let (is, was) = (self.phase(spec), said.load(Ordering::Relaxed));
+            let (is, was) = (phase(spec, since_s), said.load(Ordering::Relaxed));
             if spec.kind.is_instant() || is == was {
                 continue;
             }
@@ -76,36 +77,41 @@ impl Faults {
         }
     }
 
-    fn phase(&self, spec: &Spec) -> u8 {
+    /// Time since the loop began, in seconds; `None` before.
+    fn since_s(&self) -> Option<f64> {
         let epoch_ns = self.inner.epoch_ns.load(Ordering::Relaxed);
-        if epoch_ns == 0 {
-            return WAITING;
-        }
-        let since_s = real_ns().saturating_sub(epoch_ns) as f64 / NS_PER_S as f64;
-        match spec.for_s {
-            _ if since_s < spec.at_s => WAITING,
-            Some(for_s) if since_s >= spec.at_s + for_s => OVER,
-            _ => BEGUN,
-        }
+        (epoch_ns != 0).then(|| real_ns().saturating_sub(epoch_ns) as f64 / NS_PER_S as f64)
     }
 
     /// The value of a fault of this kind, and this camera, that is going on.
     pub(crate) fn now(&self, kind: Kind, view: Option<&str>) -> Option<f64> {
+        let since_s = self.since_s();
         let mut fitting = self.inner.specs.iter().filter(|(spec, _)| {
             let here = view.is_none() || spec.view.is_none() || spec.view.as_deref() == view;
-            spec.kind == kind && here && self.phase(spec) == BEGUN
+            spec.kind == kind && here && phase(spec, since_s) == BEGUN
         });
         fitting.next().map(|(spec, _)| spec.value)
     }
 
     /// The value of a fault of this kind that happens now, once.
     pub(crate) fn once(&self, kind: Kind) -> Option<f64> {
+        let since_s = self.since_s();
         let due = |(spec, said): &&(Spec, AtomicU8)| {
-            spec.kind == kind && self.phase(spec) != WAITING && said.swap(OVER, Ordering::Relaxed) == WAITING
+            spec.kind == kind && phase(spec, since_s) != WAITING && said.swap(OVER, Ordering::Relaxed) == WAITING
         };
         let (spec, _) = self.inner.specs.iter().find(due)?;
         tracing::warn!(fault = %spec, "fault happens");
         Some(spec.value)
+    }
+}
+
+/// Where a fault is, so long after the loop began.
+fn phase(spec: &Spec, since_s: Option<f64>) -> u8 {
+    let Some(since_s) = since_s else { return WAITING };
+    match spec.for_s {
+        _ if since_s < spec.at_s => WAITING,
+        Some(for_s) if since_s >= spec.at_s + for_s => OVER,
+        _ => BEGUN,
     }
 }
 

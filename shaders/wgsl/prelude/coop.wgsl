@@ -92,21 +92,6 @@ fn widen(v: vec4<u32>, q: u32, s: vec2<f16>, thousand: u32) -> vec4<f16> {
 #endif
 
 // The q-th half of eight neighbours of x in the order of `widen`, at most `most` of their first and second four in magnitude.
-// What is in f16 is in its range, and finite beyond a row's end, where w is 0: then `most` is not needed.
-#ifdef X_F16
-fn limited(a: Four, b: Four, q: u32, most: vec2<f16>) -> vec4<f16> {
-#ifdef W_W4
-    return select(vec4(a.x, b.x, a.y, b.y), vec4(a.z, b.z, a.w, b.w), q == 1u);
-#else
-    let four = select(a, b, q == 1u);
-#ifdef W_W8
-    return four.xzyw;
-#else
-    return four;
-#endif
-#endif
-}
-#else
 fn limited(a: Four, b: Four, q: u32, most: vec2<f16>) -> vec4<f16> {
 #ifdef W_W4
     let four = select(vec4(a.x, b.x, a.y, b.y), vec4(a.z, b.z, a.w, b.w), q == 1u);
@@ -120,7 +105,6 @@ fn limited(a: Four, b: Four, q: u32, most: vec2<f16>) -> vec4<f16> {
 #endif
 #endif
 }
-#endif
 
 // What the sums with the rows j and j + 1 of w that are used are still to be multiplied by.
 fn sum_scale(j: u32) -> vec2<f32> {

@@ -161,6 +161,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
     // A frame of 6 steps is whole once in seven times on such a line: it is sent until it is, and lasts 1.5 s.
     config.control.action_rate_hz = 4.0;
     config.chunks.execution_horizon = Some(6);
+    // And a thought for each step, so that an hour of it leaves a machine to others.
+    config.chunks.replan_steps = 1;
     let faults = misfortunes(seconds, seed);
     println!("{seconds} s, {DAMAGED}, {} stalls and replugs (seed {seed})", faults.len());
     let windows: Vec<(f64, f64)> =
