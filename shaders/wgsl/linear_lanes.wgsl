@@ -1,6 +1,6 @@
-// y = epilogue(x · wᵀ) for drivers that run a workgroup's threads as the lanes of a processor's vectors: a thread has two
-// columns and eight rows, and meets no barrier in its loop. Addresses in the loop depend on nothing but the workgroup: what is
-// read is read once for all threads. On a GPU every thread would read all sixteen rows of weights.
+// y = epilogue(x · wᵀ) for drivers that run a workgroup's threads as the lanes of a processor's vectors: a thread has two or
+// four columns and nine rows, and meets no barrier in its loop. Addresses in the loop depend on nothing but the workgroup: what
+// is read is read once for all threads. On a GPU every thread would read all of the workgroup's rows of weights.
 
 #ifdef HALVES
 enable f16;
@@ -10,24 +10,26 @@ enable f16;
 #import lanes
 #import epilogue
 
-const ROWS: u32 = 8u;
+const ROWS: u32 = 9u;
 const THREADS: u32 = 8u;
 
-var<workgroup> squares: array<f32, 64>;  // (ROWS, THREADS)
+var<workgroup> squares: array<f32, 72>;  // (ROWS, THREADS)
 
-// Sums of the thread's two columns, and the beginning of each row of x.
-var<private> s0: vec2<f32>; var<private> s1: vec2<f32>; var<private> s2: vec2<f32>; var<private> s3: vec2<f32>;
-var<private> s4: vec2<f32>; var<private> s5: vec2<f32>; var<private> s6: vec2<f32>; var<private> s7: vec2<f32>;
+// Sums of the thread's columns, of each row.
+var<private> s0: Columns;
+var<private> s1: Columns;
+var<private> s2: Columns;
+var<private> s3: Columns;
+var<private> s4: Columns;
+var<private> s5: Columns;
+var<private> s6: Columns;
+var<private> s7: Columns;
+var<private> s8: Columns;
 
-fn add(p: array<u32, 8>, k: u32, v: vec2<f32>) {
-    s0 += x_at(p[0] + k) * v;
-    s1 += x_at(p[1] + k) * v;
-    s2 += x_at(p[2] + k) * v;
-    s3 += x_at(p[3] + k) * v;
-    s4 += x_at(p[4] + k) * v;
-    s5 += x_at(p[5] + k) * v;
-    s6 += x_at(p[6] + k) * v;
-    s7 += x_at(p[7] + k) * v;
+// Eight products with x from `at` on.
+fn products(at: u32, v: Octets) -> Columns {
+    return x_at(at) * v[0] + x_at(at + 1u) * v[1] + x_at(at + 2u) * v[2] + x_at(at + 3u) * v[3]
+        + x_at(at + 4u) * v[4] + x_at(at + 5u) * v[5] + x_at(at + 6u) * v[6] + x_at(at + 7u) * v[7];
 }
 
 @compute @workgroup_size(8)
@@ -35,7 +37,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
     let row = id.y * ROWS;
     // Rows beyond the last read the last, columns beyond the last read the last; neither is stored.
     let last = params.m - 1u;
-    var p: array<u32, 8>;
+    var p: array<u32, 9>;
     for (var r = 0u; r < ROWS; r++) { p[r] = params.x_offset + min(row + r, last) * params.x_stride; }
     let j = id.x * COLUMNS + index * 2u;
     begin(params.w_row + id.x * COLUMNS, params.w_row + params.n - 1u, index);
@@ -53,23 +55,32 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
             v[6] *= 1.0 + norm[k + 6u];
             v[7] *= 1.0 + norm[k + 7u];
         }
-        add(p, k, v[0]);
-        add(p, k + 1u, v[1]);
-        add(p, k + 2u, v[2]);
-        add(p, k + 3u, v[3]);
-        add(p, k + 4u, v[4]);
-        add(p, k + 5u, v[5]);
-        add(p, k + 6u, v[6]);
-        add(p, k + 7u, v[7]);
+        s0 += products(p[0] + k, v);
+        s1 += products(p[1] + k, v);
+        s2 += products(p[2] + k, v);
+        s3 += products(p[3] + k, v);
+        s4 += products(p[4] + k, v);
+        s5 += products(p[5] + k, v);
+        s6 += products(p[6] + k, v);
+        s7 += products(p[7] + k, v);
+        s8 += products(p[8] + k, v);
     }
     if whole < params.k {
         var v = octets(whole);
         for (var k = whole; k < params.k; k++) {
             if normed { v[k - whole] *= 1.0 + norm[k]; }
-            add(p, k, v[k - whole]);
+            s0 += x_at(p[0] + k) * v[k - whole];
+            s1 += x_at(p[1] + k) * v[k - whole];
+            s2 += x_at(p[2] + k) * v[k - whole];
+            s3 += x_at(p[3] + k) * v[k - whole];
+            s4 += x_at(p[4] + k) * v[k - whole];
+            s5 += x_at(p[5] + k) * v[k - whole];
+            s6 += x_at(p[6] + k) * v[k - whole];
+            s7 += x_at(p[7] + k) * v[k - whole];
+            s8 += x_at(p[8] + k) * v[k - whole];
         }
     }
-    var scale: array<f32, 8>;
+    var scale: array<f32, 9>;
     for (var r = 0u; r < ROWS; r++) { scale[r] = 1.0; }
     if normed {
         for (var r = 0u; r < ROWS; r++) {
@@ -87,7 +98,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
             scale[r] = inverseSqrt(sum / f32(params.k) + params.eps);
         }
     }
-    if j >= params.n { return; }
-    var sums = array<vec2<f32>, 8>(s0, s1, s2, s3, s4, s5, s6, s7);
-    for (var r = 0u; r < min(ROWS, params.m - row); r++) { store(row + r, j, scale[r] * sums[r]); }
+    var sums = array<Columns, 9>(s0, s1, s2, s3, s4, s5, s6, s7, s8);
+    for (var r = 0u; r < min(ROWS, params.m - row); r++) {
+        var sum = scale[r] * sums[r];
+#ifdef W_W8
+        // The scale is the sum's, not each weight's.
+        sum *= factor;
+#endif
+        if j < params.n { store(row + r, j, sum.xy); }
+#ifdef FOUR
+        if j + 16u < params.n { store(row + r, j + 16u, sum.zw); }
+#endif
+    }
 }

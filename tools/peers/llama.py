@@ -12,7 +12,7 @@ import sys
 FOLDER, MODE = sys.argv[1:]
 base = c.CDLL(f"{FOLDER}/libggml-base.so", mode=c.RTLD_GLOBAL)
 vulkan = c.CDLL(f"{FOLDER}/libggml-vulkan.so", mode=c.RTLD_GLOBAL)
-F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
+F32, F16, Q4_0, Q8_0, I32 = 0, 1, 2, 8, 26
 
 
 class Params(c.Structure):
@@ -29,7 +29,13 @@ p, i64 = c.c_void_p, c.c_int64
 init = function(base, "ggml_init", p, Params)
 tensor2 = function(base, "ggml_new_tensor_2d", p, p, c.c_int, i64, i64)
 tensor4 = function(base, "ggml_new_tensor_4d", p, p, c.c_int, i64, i64, i64, i64)
-mul_mat = function(base, "ggml_mul_mat", p, p, p, p)
+mul_mat, add, mul, geglu = (function(base, f"ggml_{name}", p, p, p, p) for name in ("mul_mat", "add", "mul", "geglu_split"))
+rms_norm = function(base, "ggml_rms_norm", p, p, p, c.c_float)
+reshape3 = function(base, "ggml_reshape_3d", p, p, p, i64, i64, i64)
+reshape2 = function(base, "ggml_reshape_2d", p, p, p, i64, i64)
+permute = function(base, "ggml_permute", p, p, p, *[c.c_int] * 4)
+to_type = function(base, "ggml_cast", p, p, p, c.c_int)
+rope = function(base, "ggml_rope_ext", p, p, p, p, p, *[c.c_int] * 3, *[c.c_float] * 6)
 flash = function(base, "ggml_flash_attn_ext", p, p, p, p, p, p, c.c_float, c.c_float, c.c_float)
 new_graph = function(base, "ggml_new_graph", p, p)
 expand = function(base, "ggml_build_forward_expand", None, p, p)
@@ -47,6 +53,37 @@ def attention(rows, keys):
         q = tensor4(context, F32, 256, rows, 8, 1)
         k, v = (tensor4(context, F16, 256, keys, 1, 1) for _ in "kv")
         return flash(context, q, k, v, None, 1 / 16, 0.0, 0.0)
+
+    return write
+
+
+def layer(kind):
+    """A layer of Gemma-2B on tokens that see each other, as llama.cpp's graph of Gemma has it."""
+    from peers import DIM, HEADS, MLP, TOKENS, WIDTH
+
+    def write(context):
+        def project(x, k, n):
+            return mul_mat(context, tensor2(context, kind, k, n), x)
+
+        def norm(x):
+            return mul(context, rms_norm(context, x, 1e-6), tensor2(context, F32, WIDTH, 1))
+
+        def heads(x, n, turn):
+            x = reshape3(context, x, DIM, n, TOKENS)
+            if turn:  # neox's pairs: a head's halves
+                x = rope(context, x, positions, None, DIM, 2, 8192, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)
+            return permute(context, x, 0, 2, 1, 3)
+
+        positions = tensor2(context, I32, TOKENS, 1)
+        x = tensor2(context, F32, WIDTH, TOKENS)
+        h = norm(x)
+        q = heads(project(h, WIDTH, HEADS * DIM), HEADS, True)
+        k, v = (to_type(context, heads(project(h, WIDTH, DIM), 1, turn), F16) for turn in (True, False))
+        a = flash(context, q, k, v, None, 1 / 16, 0.0, 0.0)
+        x = add(context, x, project(reshape2(context, a, HEADS * DIM, TOKENS), HEADS * DIM, WIDTH))
+        h = norm(x)
+        h = geglu(context, project(h, WIDTH, MLP), project(h, WIDTH, MLP))
+        return add(context, x, project(h, MLP, WIDTH))
 
     return write
 
@@ -72,13 +109,15 @@ def isa():
 
 
 def bench(count):
-    from peers import GEMM, SKINNY, report
+    from peers import GEMM, SKINNY, TOKENS, report
 
     for name, (m, k, n) in (("GEMM 276×2048×16384", GEMM), ("skinny 17×1024×4096", SKINNY)):
         for ours, kind in (("f32", F32), ("w8", Q8_0), ("w4", Q4_0)):
             report("llama.cpp", f"{name} {ours}", count, prepared(linear(kind, m, k, n)))
     for rows in (276, 17):
         report("llama.cpp", f"attention {rows} × 549 keys", count, prepared(attention(rows, 549)))
+    for ours, kind in (("f32", F32), ("w4", Q4_0)):
+        report("llama.cpp", f"layer {TOKENS} {ours}", count, prepared(layer(kind)))
 
 
 isa() if MODE == "isa" else bench(int(MODE))

@@ -96,7 +96,8 @@ impl Kernels {
             Kernels::Coop8 if matrices && few => (SKINNY_COOP8.of(format), [4 * t, 2 * t]),
             Kernels::Coop16 if matrices => (COOP16.of(format), [16 * t, 4 * t]),
             Kernels::Coop8 if matrices => (COOP8.of(format), [16 * t, 4 * t]),
-            Kernels::Lanes => (LANES.of(format), [16, 8]),
+            Kernels::Lanes if format.is_float() => (LANES.of(format), [16, 9]),
+            Kernels::Lanes => (LANES.of(format), [32, 9]),
             Kernels::Dot8 if format == WeightFormat::W8 && !few => (&variants::LINEAR_DOT8, [64, 64]),
             _ if few => (SKINNY.of(format), [16, 16]),
             _ => (TILED.of(format), [64, 64]),
@@ -111,7 +112,7 @@ impl Kernels {
         let wide = places.iter().all(|n| n.is_multiple_of(4));
         let matrices = self == Kernels::Coop16 && wide;
         let (shader, rows) = match (self, p.head_dim) {
-            (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 32),
+            (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 24),
             (_, 0..=64) if matrices => (&variants::ATTENTION_COOP16_64, 32),
             (_, 65..=128) if matrices => (&variants::ATTENTION_COOP16_128, 32),
             (_, _) if matrices => (&variants::ATTENTION_COOP16_256, 32),

@@ -1,20 +1,33 @@
-// Eight neighbouring weights of each of the thread's two rows, as f32: `octets(k)` with k a multiple of 8. A driver gathers
-// what its lanes read at different addresses one by one, at some fifty cycles. So every thread reads the words of all sixteen
-// rows of the workgroup, each of which is one scalar load, and selects its own.
+// Eight neighbouring weights of each of the thread's rows, as f32: `octets(k)` with k a multiple of 8. A driver gathers what
+// its lanes read at different addresses one by one, at some fifty cycles. So every thread reads the words of all rows of the
+// workgroup, each of which is one scalar load, and selects its own.
 //
-// Sixty-four rows of w lie together, word by word. The formats are those of `fathom-shaders`' `cpu::decode`.
+// A thread has a pair of rows, and of quantised weights a second one 16 rows on: a word is eight weights then, and what bounds
+// the loop are scalar loads of x, each of which serves as many columns. Sixty-four rows of w lie together, word by word. The
+// formats are those of `fathom-shaders`' `cpu::decode`.
 
+#import lane
+
+#ifdef FOUR
+const COLUMNS: u32 = 32u;
+alias Columns = vec4<f32>;
+alias Octets = array<vec4<f32>, 8>;
+#else
 const COLUMNS: u32 = 16u;
+alias Columns = vec2<f32>;
+alias Octets = array<vec2<f32>, 8>;
+#endif
 
-var<private> lane: vec3<bool>;           // bits of the thread's number
-var<private> places: array<u32, 16>;     // of the first words of the workgroup's rows
-var<private> factor: vec2<f32>;          // quantised: scales of the thread's rows, and of their group
-var<private> addend: vec2<f32>;          // W4: what is added to the products with them
-var<private> groups: vec2<u32>;          // W4: the first scales of the thread's rows
+var<private> places: array<u32, COLUMNS>; // of the first words of the workgroup's rows
+#ifdef FOUR
+var<private> factor: vec4<f32>;          // scales of the thread's rows, or of their group
+var<private> addend: vec4<f32>;          // W4: what is added to the products with them
+var<private> groups: vec4<u32>;          // W4: the first scales of the thread's rows
+#endif
 
 // Before the first octet: the workgroup's first row, the last that is used, and the thread's number.
 fn begin(first: u32, last: u32, thread: u32) {
-    lane = (vec3(thread) & vec3(1u, 2u, 4u)) != vec3(0u);
+    set_lane(thread);
     for (var c = 0u; c < COLUMNS; c++) {
         let row = min(first + c, last);
 #ifdef W_F32
@@ -34,99 +47,106 @@ fn begin(first: u32, last: u32, thread: u32) {
 #endif
         places[c] = (row >> 6u) * words * 64u + (row & 63u);
     }
-    let own = min(vec2(first) + 2u * thread + vec2(0u, 1u), vec2(last));
+#ifdef FOUR
+    let own = min(vec4(first) + 2u * thread + vec4(0u, 1u, 16u, 17u), vec4(last));
 #ifdef W_W8
-    factor = bitcast<vec2<f32>>(vec2(scales[own.x], scales[own.y]));
+    factor = bitcast<vec4<f32>>(vec4(scales[own.x], scales[own.y], scales[own.z], scales[own.w]));
 #endif
     groups = own * (params.w_stride >> params.group_shift);
+#endif
 }
 
-fn mine(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32) -> u32 {
-    return select(select(select(a, b, lane.x), select(c, d, lane.x), lane.y),
-                  select(select(e, f, lane.x), select(g, h, lane.x), lane.y), lane.z);
-}
-
-// Word i of the thread's two rows.
-fn pair(i: u32) -> vec2<u32> {
+// Word i of every second of sixteen rows, the first of them the workgroup's row c.
+fn word(c: u32, i: u32) -> u32 {
     let at = i * 64u;
-    return vec2(mine(w[places[0] + at], w[places[2] + at], w[places[4] + at], w[places[6] + at],
-                     w[places[8] + at], w[places[10] + at], w[places[12] + at], w[places[14] + at]),
-                mine(w[places[1] + at], w[places[3] + at], w[places[5] + at], w[places[7] + at],
-                     w[places[9] + at], w[places[11] + at], w[places[13] + at], w[places[15] + at]));
+    return mine(w[places[c] + at], w[places[c + 2u] + at], w[places[c + 4u] + at], w[places[c + 6u] + at],
+                w[places[c + 8u] + at], w[places[c + 10u] + at], w[places[c + 12u] + at], w[places[c + 14u] + at]);
 }
+
+// Word i of the thread's rows.
+#ifdef FOUR
+fn words(i: u32) -> vec4<u32> {
+    return vec4(word(0u, i), word(1u, i), word(16u, i), word(17u, i));
+}
+#else
+fn words(i: u32) -> vec2<u32> {
+    return vec2(word(0u, i), word(1u, i));
+}
+#endif
 
 #ifdef W_F32
-fn octets(k: u32) -> array<vec2<f32>, 8> {
-    return array(bitcast<vec2<f32>>(pair(k)), bitcast<vec2<f32>>(pair(k + 1u)),
-                 bitcast<vec2<f32>>(pair(k + 2u)), bitcast<vec2<f32>>(pair(k + 3u)),
-                 bitcast<vec2<f32>>(pair(k + 4u)), bitcast<vec2<f32>>(pair(k + 5u)),
-                 bitcast<vec2<f32>>(pair(k + 6u)), bitcast<vec2<f32>>(pair(k + 7u)));
+fn octets(k: u32) -> Octets {
+    return array(bitcast<vec2<f32>>(words(k)), bitcast<vec2<f32>>(words(k + 1u)),
+                 bitcast<vec2<f32>>(words(k + 2u)), bitcast<vec2<f32>>(words(k + 3u)),
+                 bitcast<vec2<f32>>(words(k + 4u)), bitcast<vec2<f32>>(words(k + 5u)),
+                 bitcast<vec2<f32>>(words(k + 6u)), bitcast<vec2<f32>>(words(k + 7u)));
 }
 #endif
 #ifdef W_F16
-fn two(words: vec2<u32>) -> vec4<f32> {
-    return vec4(unpack2x16float(words.x), unpack2x16float(words.y)).xzyw;
+fn two(pair: vec2<u32>) -> vec4<f32> {
+    return vec4(unpack2x16float(pair.x), unpack2x16float(pair.y)).xzyw;
 }
 
-fn octets(k: u32) -> array<vec2<f32>, 8> {
-    let a = two(pair(k / 2u));
-    let b = two(pair(k / 2u + 1u));
-    let c = two(pair(k / 2u + 2u));
-    let d = two(pair(k / 2u + 3u));
+fn octets(k: u32) -> Octets {
+    let a = two(words(k / 2u));
+    let b = two(words(k / 2u + 1u));
+    let c = two(words(k / 2u + 2u));
+    let d = two(words(k / 2u + 3u));
     return array(a.xy, a.zw, b.xy, b.zw, c.xy, c.zw, d.xy, d.zw);
 }
 #endif
 #ifdef W_BF16
-fn low(words: vec2<u32>) -> vec2<f32> {
-    return bitcast<vec2<f32>>(words << vec2(16u));
+fn low(pair: vec2<u32>) -> vec2<f32> {
+    return bitcast<vec2<f32>>(pair << vec2(16u));
 }
 
-fn high(words: vec2<u32>) -> vec2<f32> {
-    return bitcast<vec2<f32>>(words & vec2(0xffff0000u));
+fn high(pair: vec2<u32>) -> vec2<f32> {
+    return bitcast<vec2<f32>>(pair & vec2(0xffff0000u));
 }
 
-fn octets(k: u32) -> array<vec2<f32>, 8> {
-    let a = pair(k / 2u);
-    let b = pair(k / 2u + 1u);
-    let c = pair(k / 2u + 2u);
-    let d = pair(k / 2u + 3u);
+fn octets(k: u32) -> Octets {
+    let a = words(k / 2u);
+    let b = words(k / 2u + 1u);
+    let c = words(k / 2u + 2u);
+    let d = words(k / 2u + 3u);
     return array(low(a), high(a), low(b), high(b), low(c), high(c), low(d), high(d));
 }
 #endif
 #ifdef W_W8
-fn byte(words: vec2<u32>, left: u32) -> vec2<f32> {
-    return factor * vec2<f32>((bitcast<vec2<i32>>(words) << vec2(left)) >> vec2(24u));
+fn byte(four: vec4<u32>, left: u32) -> vec4<f32> {
+    return vec4<f32>((bitcast<vec4<i32>>(four) << vec4(left)) >> vec4(24u));
 }
 
-fn octets(k: u32) -> array<vec2<f32>, 8> {
-    let a = pair(k / 4u);
-    let b = pair(k / 4u + 1u);
+fn octets(k: u32) -> Octets {
+    let a = words(k / 4u);
+    let b = words(k / 4u + 1u);
     return array(byte(a, 24u), byte(a, 16u), byte(a, 8u), byte(a, 0u),
                  byte(b, 24u), byte(b, 16u), byte(b, 8u), byte(b, 0u));
 }
 #endif
 #ifdef W_W4
-fn octets(k: u32) -> array<vec2<f32>, 8> {
+fn nibble(four: vec4<u32>, right: u32) -> vec4<f32> {
+    return factor * vec4<f32>((four >> vec4(right)) & vec4(15u)) + addend;
+}
+
+fn octets(k: u32) -> Octets {
     if (k & ((1u << params.group_shift) - 1u)) == 0u {
         let g = groups + (k >> params.group_shift);
 #ifdef MINIMA
         let a = unpack2x16float(scales[g.x]);
         let b = unpack2x16float(scales[g.y]);
-        factor = vec2(a.x, b.x);
-        addend = vec2(a.y, b.y);
+        let c = unpack2x16float(scales[g.z]);
+        let d = unpack2x16float(scales[g.w]);
+        factor = vec4(a.x, b.x, c.x, d.x);
+        addend = vec4(a.y, b.y, c.y, d.y);
 #else
-        factor = vec2(unpack2x16float(scales[g.x / 2u])[g.x & 1u], unpack2x16float(scales[g.y / 2u])[g.y & 1u]);
+        factor = vec4(unpack2x16float(scales[g.x / 2u])[g.x & 1u], unpack2x16float(scales[g.y / 2u])[g.y & 1u],
+                      unpack2x16float(scales[g.z / 2u])[g.z & 1u], unpack2x16float(scales[g.w / 2u])[g.w & 1u]);
         addend = -8.0 * factor;
 #endif
     }
-    let words = pair(k / 8u);
-    return array(factor * vec2<f32>(words & vec2(15u)) + addend,
-                 factor * vec2<f32>((words >> vec2(4u)) & vec2(15u)) + addend,
-                 factor * vec2<f32>((words >> vec2(8u)) & vec2(15u)) + addend,
-                 factor * vec2<f32>((words >> vec2(12u)) & vec2(15u)) + addend,
-                 factor * vec2<f32>((words >> vec2(16u)) & vec2(15u)) + addend,
-                 factor * vec2<f32>((words >> vec2(20u)) & vec2(15u)) + addend,
-                 factor * vec2<f32>((words >> vec2(24u)) & vec2(15u)) + addend,
-                 factor * vec2<f32>(words >> vec2(28u)) + addend);
+    let four = words(k / 8u);
+    return array(nibble(four, 0u), nibble(four, 4u), nibble(four, 8u), nibble(four, 12u),
+                 nibble(four, 16u), nibble(four, 20u), nibble(four, 24u), nibble(four, 28u));
 }
 #endif

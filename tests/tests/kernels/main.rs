@@ -111,15 +111,17 @@ const FLIPPED: f32 = 1e-3;
 /// the sums. Of bytes, one may fall to the other side where kernel and twin divide differently.
 const HALF: f32 = 4e-3;
 
+/// Errors of outputs that are all smaller than this are relative to this.
+const LEAST: f32 = 0.05;
+
 /// The error of an output relative to its largest magnitude, 0 only where it is equal to the bit.
 fn error_of(expected: &[f32], found: &[f32], tolerance: f32) -> f32 {
     let same = expected.iter().map(|v| v.to_bits()).eq(found.iter().map(|v| v.to_bits()));
     let error = if same { 0.0 } else { relative_error(expected, found).max(f32::MIN_POSITIVE) };
-    if tolerance != HALF {
-        return error;
-    }
-    // Products are of order one, and so is what rounding them does, however small their sum.
-    error * expected.iter().fold(0.0_f32, |m, v| m.max(v.abs())).min(1.0)
+    // Products are of order one, and so is what rounding them does, however small their sum: one that Relu left of 33 was 2e-4,
+    // and right to 5e-7.
+    let least = if tolerance == HALF { 1.0 } else { LEAST };
+    error * (expected.iter().fold(0.0_f32, |m, v| m.max(v.abs())) / least).min(1.0)
 }
 
 fn every_variant_agrees(checked: bool) {
