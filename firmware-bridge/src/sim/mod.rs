@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,8 +16,9 @@ use std::vec::Vec;
 
 use crate::bridge::Bridge;
 use crate::controller::{Config, Controller};
+use crate::frame::Counters;
 use crate::joint::{JointError, JointSpec, JointTable, Name, Unit};
-use crate::message::Mode;
+use crate::message::{Mode, State};
 use crate::output::SimulatedJoints;
 use crate::{MAX_NAME, PROTOCOL_VERSION};
 
@@ -148,10 +150,20 @@ impl From<io::Error> for SimError {
     }
 }
 
+/// A tick of the controller as it was, whatever its line did to the telemetry.
+#[derive(Debug, Clone)]
+pub struct Tick {
+    /// When it was.
+    pub at: Instant,
+    /// As telemetry has it, without the line's counts.
+    pub state: State,
+}
+
 /// The simulated joints, shared with the controller's thread.
 #[derive(Debug, Clone)]
 pub struct Joints {
     plant: Arc<Mutex<SimulatedJoints>>,
+    listener: Arc<Mutex<Option<Sender<Tick>>>>,
 }
 
 impl Joints {
@@ -170,6 +182,20 @@ impl Joints {
     /// Moves the joints by hand to `positions`.
     pub fn place(&self, positions: &[f32]) {
         lock(&self.plant).place(positions);
+    }
+
+    /// Every tick from now on, until the controller is unplugged; one listener at a time.
+    pub fn listen(&self) -> Receiver<Tick> {
+        let (sender, ticks) = mpsc::channel();
+        *lock(&self.listener) = Some(sender);
+        ticks
+    }
+
+    fn tell(&self, at: Instant, state: State) {
+        let mut listener = lock(&self.listener);
+        if listener.as_ref().is_some_and(|l| l.send(Tick { at, state }).is_err()) {
+            *listener = None;
+        }
     }
 }
 
@@ -205,14 +231,15 @@ impl Sim {
         let pty = Pty::open()?;
         let path = pty.path().to_path_buf();
         let switches = Arc::new(Switches::default());
+        let joints = Joints { plant, listener: Arc::default() };
         let worker = Worker {
-            plant: Arc::clone(&plant),
+            joints: joints.clone(),
             switches: Arc::clone(&switches),
             config: controller,
             version: config.version,
         };
         let thread = thread::Builder::new().name("sim-controller".into()).spawn(move || worker.run(pty))?;
-        Ok(Self { path, joints: Joints { plant }, switches, thread: Some(thread) })
+        Ok(Self { path, joints, switches, thread: Some(thread) })
     }
 
     /// The device to open.
@@ -267,7 +294,7 @@ impl Drop for Sim {
 }
 
 struct Worker {
-    plant: Arc<Mutex<SimulatedJoints>>,
+    joints: Joints,
     switches: Arc<Switches>,
     config: Config,
     version: u8,
@@ -279,11 +306,12 @@ impl Worker {
         while !self.switches.exit.load(Ordering::Relaxed) {
             pty = self.run_until_reset(pty, origin);
         }
+        *lock(&self.joints.listener) = None;
     }
 
     /// One power cycle; gives the line back.
     fn run_until_reset(&self, pty: Pty, origin: Instant) -> Pty {
-        let output = PlantOutput::new(Arc::clone(&self.plant));
+        let output = PlantOutput::new(Arc::clone(&self.joints.plant));
         let line = EstopLine::new(Arc::clone(&self.switches));
         let mut bridge = Bridge::new(pty, Controller::new(self.config, output, line));
         bridge.set_version(self.version);
@@ -292,7 +320,7 @@ impl Worker {
         let mut last = due;
         while !self.switches.exit.load(Ordering::Relaxed) && !self.switches.reset.swap(false, Ordering::Relaxed) {
             let now = Instant::now();
-            lock(&self.plant).step(now.saturating_duration_since(last).as_secs_f32());
+            lock(&self.joints.plant).step(now.saturating_duration_since(last).as_secs_f32());
             last = now;
             if !self.switches.frozen.load(Ordering::Relaxed) {
                 let now_us = now.saturating_duration_since(origin).as_micros();
@@ -305,6 +333,7 @@ impl Worker {
                     Mode::Faulted(_) => 4,
                 };
                 self.switches.mode.store(mode, Ordering::Relaxed);
+                self.joints.tell(now, bridge.controller().state(&Counters::default(), 0));
             }
             // A late tick is not caught up with.
             due = due.checked_add(tick).unwrap_or(now).max(now);
@@ -314,6 +343,6 @@ impl Worker {
     }
 }
 
-fn lock(plant: &Mutex<SimulatedJoints>) -> MutexGuard<'_, SimulatedJoints> {
-    plant.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

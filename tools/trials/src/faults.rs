@@ -106,7 +106,7 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
         config.record = Some(RecordSection { folder: folder.path().to_owned(), limit_mb: 64 });
     }
     let seconds = at + trial.lasts + RECOVERED.as_secs_f64() + 0.5;
-    let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {})?;
+    let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {}, |_| {})?;
     Ok(judge(trial, &seen))
 }
 

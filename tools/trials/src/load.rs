@@ -12,7 +12,7 @@ use fathom::fault::Spec;
 use fathom::telemetry::Memory;
 use fathom_models::random;
 use firmware_bridge::message::Mode;
-use firmware_bridge::sim::SimConfig;
+use firmware_bridge::sim::Tick;
 
 use crate::rig::{Keep, watch};
 
@@ -20,9 +20,8 @@ use crate::rig::{Keep, watch};
 const DAMAGED: &str = "serial-flip=0.01";
 /// A command is this far from the chunk's own range at most, in radians: rounding.
 const SLACK: f32 = 2e-3;
-/// And this much for each radian per second that the joint had: it brakes with eight times its top speed per second, which
-/// takes up to a sixteenth, and half of the reports do not come through.
-const BRAKING: f32 = 0.125;
+/// And this much for each radian per second that the joint had: it brakes with eight times its top speed per second.
+const BRAKING: f32 = 1.0 / 16.0;
 /// After a fault the loop may take this long until a chunk is followed again.
 const AFTER: f64 = 3.0;
 /// How much of the memory after the warm-up may be added, in percent.
@@ -45,30 +44,26 @@ fn misfortunes(seconds: f64, seed: u64) -> Vec<Spec> {
 /// What is counted while it runs.
 #[derive(Default)]
 struct Counts {
-    /// Time between two reports.
-    telemetry_us: u32,
     active: Option<Instant>,
     /// Ranges of each joint of the chunks that were sent.
     chunks: BTreeMap<u32, Vec<(f32, f32)>>,
-    /// The chunk that is followed, with the range in which each joint's command was at its take-over.
-    followed: Option<(u32, Vec<(f32, f32)>)>,
-    commanded: Vec<f32>,
-    /// Highest speed of each joint lately, in radians per second, and when the last report was made.
-    speeds: Vec<f32>,
-    reported_us: u64,
     reports: u64,
+    damaged: u32,
+    /// The chunk that is followed, and each joint's command and speed when it took over.
+    followed: Option<(u32, Vec<(f32, f32)>)>,
+    /// Each joint's command and its highest speed lately, in radians per second, and when.
+    commanded: Vec<(f32, f32)>,
+    last: Option<Instant>,
     taken_over: u64,
-    /// Take-overs of which the report before was lost.
-    unseen: u64,
     wrong: Vec<String>,
     wrong_moves: u64,
     starved: Option<u32>,
     starved_outside: u64,
-    damaged: u32,
+    starved_at: Vec<String>,
 }
 
 impl Counts {
-    fn see(&mut self, now: Instant, sight: &Sight, windows: &[(f64, f64)]) {
+    fn see(&mut self, now: Instant, sight: &Sight) {
         match sight {
             Sight::State(state) if *state == fathom::control::core::State::Active => {
                 self.active.get_or_insert(now);
@@ -87,66 +82,52 @@ impl Counts {
                     self.chunks.pop_first();
                 }
             }
-            Sight::Report { report, controller_us } => {
+            Sight::Report { report, .. } => {
                 self.reports += 1;
                 self.damaged = report.crc_errors + report.frame_errors;
-                let commanded = report.commanded.as_slice().to_vec();
-                let dt_us = controller_us.saturating_sub(self.reported_us).max(1);
-                let dt_s = dt_us as f32 * 1e-6;
-                self.reported_us = *controller_us;
-                let lost = 2 * dt_us > 3 * u64::from(self.telemetry_us);
-                self.speeds.resize(commanded.len(), 0.0);
-                for ((speed, now), before) in self.speeds.iter_mut().zip(&commanded).zip(&self.commanded) {
-                    *speed = ((now - before).abs() / dt_s).max(*speed * 0.9);
-                }
-                if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
-                    if self.followed.as_ref().is_none_or(|(id, _)| *id != progress.chunk) {
-                        self.taken_over += 1;
-                        self.unseen += u64::from(lost);
-                        self.followed = Some((progress.chunk, self.before(progress.chunk, lost)));
-                    }
-                    self.check(progress.chunk, &commanded);
-                } else {
-                    self.followed = None;
-                }
-                self.commanded = commanded;
-                let since = self.active.map(|at| now.saturating_duration_since(at).as_secs_f64());
-                let excused = since.is_none_or(|s| windows.iter().any(|(from, to)| (*from..=*to).contains(&s)));
-                if let Some(before) = self.starved.replace(report.starved)
-                    && !excused
-                {
-                    // A controller that restarted counts anew.
-                    self.starved_outside += u64::from(report.starved.saturating_sub(before));
-                }
             }
         }
     }
 
-    /// Where each joint's command can have been when chunk `id` took over: as last reported; where a report in between was
-    /// lost, anywhere along the chunks before, too. There a move that one of these has is not told from a right one.
-    fn before(&self, id: u32, lost: bool) -> Vec<(f32, f32)> {
-        let mut ranges: Vec<_> = self.commanded.iter().map(|at| (*at, *at)).collect();
-        if let Some((before, _)) = self.followed.as_ref().filter(|_| lost) {
-            for (_, chunk) in self.chunks.range(*before..id) {
-                for ((low, high), (l, h)) in ranges.iter_mut().zip(chunk) {
-                    (*low, *high) = (low.min(*l), high.max(*h));
-                }
+    fn tick(&mut self, tick: &Tick, windows: &[(f64, f64)]) {
+        let state = &tick.state;
+        let dt = self.last.replace(tick.at).map_or(f32::INFINITY, |last| (tick.at - last).as_secs_f32());
+        let mut before = std::mem::take(&mut self.commanded);
+        before.resize(state.commanded.as_slice().len(), (0.0, 0.0));
+        let step = |(now, (before, speed)): (&f32, &(f32, f32))| (*now, ((now - before).abs() / dt).max(speed * 0.9));
+        self.commanded = state.commanded.as_slice().iter().zip(&before).map(step).collect();
+        if let (Mode::Active, Some(progress)) = (state.mode, state.progress) {
+            if self.followed.as_ref().is_none_or(|(id, _)| *id != progress.chunk) {
+                self.taken_over += 1;
+                self.followed = Some((progress.chunk, before));
             }
+            self.check(progress.chunk);
+        } else {
+            self.followed = None;
         }
-        ranges
+        let since = self.active.and_then(|at| tick.at.checked_duration_since(at)).map(|s| s.as_secs_f64());
+        // A controller that restarted counts anew.
+        let more = self.starved.replace(state.starved).map_or(0, |before| state.starved.saturating_sub(before));
+        if let Some(since) = since.filter(|s| more > 0 && !windows.iter().any(|(from, to)| (from..=to).contains(&s))) {
+            self.starved_outside += u64::from(more);
+            self.starved_at.push(format!("{since:.2} s after the start, {:.0} ms after the tick before", dt * 1e3));
+        }
     }
 
-    /// Every command is between where the joint was when the chunk took over and what the chunk has.
-    fn check(&mut self, id: u32, commanded: &[f32]) {
+    /// Every command is between where the joint was when the chunk took over, with the way that it needed to brake, and what
+    /// the chunk has.
+    fn check(&mut self, id: u32) {
         let Some((_, from)) = &self.followed else { return };
         let Some(ranges) = self.chunks.get(&id) else {
             self.wrong_moves += 1;
             self.wrong.push(format!("chunk {id} was followed, and never sent"));
             return;
         };
-        for (joint, ((low, high), (from, at))) in ranges.iter().zip(from.iter().zip(commanded)).enumerate() {
-            let slack = SLACK + self.speeds.get(joint).copied().unwrap_or(0.0) * BRAKING;
-            let (low, high) = (low.min(from.0) - slack, high.max(from.1) + slack);
+        for (joint, ((low, high), (from, (at, speed)))) in
+            ranges.iter().zip(from.iter().zip(&self.commanded)).enumerate()
+        {
+            let slack = SLACK + from.1.max(*speed) * BRAKING;
+            let (low, high) = (low.min(from.0) - slack, high.max(from.0) + slack);
             if *at < low || *at > high {
                 self.wrong_moves += 1;
                 self.wrong.push(format!("joint {joint} at {at}, chunk {id} has {low} to {high}"));
@@ -169,9 +150,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         faults.iter().map(|spec| (spec.at_s - 0.1, spec.at_s + spec.for_s.unwrap_or(0.0) + AFTER)).collect();
     let mut all = vec![DAMAGED.parse::<Spec>()?];
     all.extend(faults);
-    let telemetry_us = SimConfig::new(Vec::new()).telemetry_us;
-    let counts = Arc::new(Mutex::new(Counts { telemetry_us, ..Counts::default() }));
-    let theirs = Arc::clone(&counts);
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let (sights, ticks) = (Arc::clone(&counts), Arc::clone(&counts));
     let memory = thread::spawn(move || {
         let rss = || {
             let memory = Memory::now();
@@ -183,9 +163,18 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         thread::sleep(Duration::from_secs_f64((seconds - (seconds / 4.0).min(60.0) - 5.0).max(0.0)));
         (warm, rss())
     });
-    let seen = watch(&config, seconds, all, Keep { loud: false, all: false }, move |now, sight| {
-        theirs.lock().unwrap_or_else(PoisonError::into_inner).see(now, sight, &windows);
-    })?;
+    let seen = watch(
+        &config,
+        seconds,
+        all,
+        Keep { loud: false, all: false },
+        move |now, sight| {
+            sights.lock().unwrap_or_else(PoisonError::into_inner).see(now, sight);
+        },
+        move |tick| {
+            ticks.lock().unwrap_or_else(PoisonError::into_inner).tick(tick, &windows);
+        },
+    )?;
     let (warm, last) = memory.join().map_err(|_| "the thread that looks at the memory ended")?;
     let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = seen.outcome?;
@@ -195,10 +184,11 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         "damaged frames seen by the controller: {}, reports that came through: {}",
         counts.damaged, counts.reports
     );
-    println!("take-overs: {}, the report before lost of {}", counts.taken_over, counts.unseen);
+    println!("take-overs: {}", counts.taken_over);
     println!("wrong moves: {}", counts.wrong_moves);
     counts.wrong.iter().take(5).for_each(|wrong| println!("  {wrong}"));
     println!("starved ticks outside of fault windows: {}", counts.starved_outside);
+    counts.starved_at.iter().take(5).for_each(|at| println!("  {at}"));
     println!("memory: {:.1} MiB after the warm-up, {:.1} at the end, {growth:+.2} %", mib(warm), mib(last));
     let well = [
         (outcome.chunks > 0, "no chunk was obeyed"),

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use fathom::config::RobotConfig;
 use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions, Sight};
 use fathom::fault::{Faults, Spec};
+use firmware_bridge::sim::Tick;
 use tracing_subscriber::fmt::MakeWriter;
 
+/// How long after a tick it is told of.
+const LATER: Duration = Duration::from_secs(1);
 /// Time between two looks at the joints.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -100,13 +103,15 @@ pub(crate) struct Keep {
     pub(crate) all: bool,
 }
 
-/// Runs the loop for `seconds` after it became active, with these faults.
+/// Runs the loop for `seconds` after it became active, with these faults. `each` sees what the host says and hears, `tick` every
+/// tick of the controller, a second later: when `each` has seen all that came before it.
 pub(crate) fn watch(
     config: &RobotConfig,
     seconds: f64,
     faults: Vec<Spec>,
     Keep { loud, all }: Keep,
     mut each: impl FnMut(Instant, &Sight) + Send + 'static,
+    mut tick: impl FnMut(&Tick) + Send + 'static,
 ) -> Result<Watched, Box<dyn Error>> {
     let log = log();
     log.loud.store(loud, Ordering::Relaxed);
@@ -115,6 +120,13 @@ pub(crate) fn watch(
     let opening = OpenOptions { faults: Faults::new(faults), ..OpenOptions::default() };
     let robot = Robot::open_with(config.clone(), opening)?;
     let joints = robot.joints().ok_or("expected the simulated controller")?;
+    let ticks = joints.listen();
+    let ticker = thread::spawn(move || {
+        for seen in ticks {
+            thread::sleep((seen.at + LATER).saturating_duration_since(Instant::now()));
+            tick(&seen);
+        }
+    });
     let over = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&over);
     let looker = thread::spawn(move || {
@@ -142,6 +154,7 @@ pub(crate) fn watch(
     let options = RunOptions { seconds: Some(seconds), sights: Some(sender), ..RunOptions::default() };
     let outcome = robot.run(&options);
     drop(options);
+    ticker.join().map_err(|_| "the thread that sees the controller's ticks ended")?;
     over.store(true, Ordering::Relaxed);
     let joints = looker.join().map_err(|_| "the thread that looks at the joints ended")?;
     let sights = listener.join().map_err(|_| "the thread that listens ended")?;
