@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -167,7 +168,7 @@ int stat64(const char *restrict path, struct stat64 *restrict found)
     return 0;
 }
 
-/* NVK prints word by word. What is held goes out in whole lines: others print to the same place. */
+/* NVK prints word by word. What is held goes out in whole lines: what others print there has to come between two. */
 static char held[1 << 16];
 static size_t length;
 
@@ -195,4 +196,17 @@ ssize_t write(int fd, const void *bytes, size_t count)
     memcpy(held + length, bytes, count);
     length += count;
     return (ssize_t)count;
+}
+
+static ssize_t print(void *cookie, const char *bytes, size_t count)
+{
+    (void)cookie;
+    return write(2, bytes, count);
+}
+
+/* C's own stream writes past the function above, and would come out in the midst of what is held. */
+__attribute__((constructor)) static void begin(void)
+{
+    FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = print});
+    if (stream && setvbuf(stream, NULL, _IOLBF, 1 << 16) == 0) stderr = stream;
 }

@@ -53,6 +53,11 @@ impl Assembly {
         }
     }
 
+    /// Instructions, all of them.
+    pub(crate) fn instructions(&self) -> usize {
+        self.blocks.values().map(|b| b.operations.len()).sum()
+    }
+
     /// Reads of the sizes of bound buffers: what a bounds check begins with.
     pub(crate) fn sizes(&self) -> usize {
         self.blocks.values().map(|b| b.sizes).sum()

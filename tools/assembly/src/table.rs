@@ -21,6 +21,7 @@ const PER_MATRIX: f64 = 6.0;
 struct Row {
     /// By NVK's own words.
     said: BTreeMap<String, u64>,
+    listed: usize,
     bounds: usize,
     matrix: usize,
     hottest: Option<Loop>,
@@ -59,7 +60,8 @@ pub(crate) fn read(lines: impl Iterator<Item = io::Result<Vec<u8>>>) -> Result<T
             listing = Some(Assembly::default());
         } else if line.starts_with(LISTING[1]) {
             if let (Some(done), Some((_, row))) = (listing.take(), table.rows.last_mut()) {
-                (row.bounds, row.matrix, row.hottest) = (done.sizes(), done.matrix(), done.hottest());
+                (row.listed, row.bounds) = (done.instructions(), done.sizes());
+                (row.matrix, row.hottest) = (done.matrix(), done.hottest());
             }
         } else if let Some(listing) = &mut listing {
             listing.line(&line);
@@ -79,6 +81,10 @@ impl Table {
     pub(crate) fn check(&self, baseline: &str) -> Result<String, String> {
         let mut wrong = String::new();
         for (name, row) in &self.rows {
+            let (said, listed) = (row.said("Instruction count"), row.listed);
+            if said != listed as u64 {
+                wrong += &format!("{name}: {listed} instructions are listed, expected the {said} that NVK says\n");
+            }
             let serves = !["coop8", "lanes"].iter().any(|other| name.contains(other));
             let (local, spilled) = (row.said("SLM size"), row.said("Spills to mem"));
             if serves && local + spilled > 0 {
