@@ -1,22 +1,21 @@
-// Attention on cooperative matrices of 16 × 16: f16 operands, f32 sums. A workgroup has 32 rows of one block and goes through
+// Attention on cooperative matrices of T × T: f16 operands, f32 sums. A workgroup has 2 T rows of one block and goes through
 // the keys twice, 32 at a time: a matrix' rows cannot be scaled one by one, so that each row's largest logit must be known
-// before values are summed up. Of its first four subgroups each has a quarter of a tile's logits and of the outputs' columns.
-// Subgroups have at most 32 threads.
+// before values are summed up. Of its first 64 / T subgroups each has T × T of a tile's logits, and an equal share of the
+// outputs' columns. Subgroups have at most 32 threads.
 
 enable f16;
 enable wgpu_cooperative_matrix;
 
 #import attention_io
 
-const T: u32 = 16u;
-alias Left = coop_mat16x16<f16, A>;
-alias Right = coop_mat16x16<f16, B>;
-alias Sum = coop_mat16x16<f32, C>;
+#import matrix
 
-const THREADS: u32 = 128u;
-const ROWS: u32 = 32u;
+const SUBGROUPS: u32 = 64u / T;
+const THREADS: u32 = 32u * SUBGROUPS;
+const ROWS: u32 = 2u * T;
 const KEYS: u32 = 32u;
-// Columns of the outputs in units of 4 T.
+const SHARERS: u32 = ROWS * 4u; // threads with a quarter of a row's logits each
+// Columns of the outputs in units of 64.
 #ifdef HEAD_256
 const WIDTHS: u32 = 4u;
 #else
@@ -31,14 +30,13 @@ const Q_PITCH: u32 = WIDTHS * 16u + 2u;
 const K_PITCH: u32 = 10u;
 const V_PITCH: u32 = 18u;
 const LOWEST: f32 = -3.4e38;
-const LARGEST: f16 = 65504.0h;
 
 var<workgroup> qs: array<vec4<f16>, ROWS * Q_PITCH>;
-var<workgroup> kvs: array<vec4<f16>, 2u * KEYS * K_PITCH>; // 64 columns: (half, key, 32) of keys, (key, 64) of values
+var<workgroup> kvs: array<vec4<f16>, 2u * KEYS * K_PITCH>; // 64 columns: (half, key, 32) of keys, (2 T, 64) of values
 var<workgroup> ps: array<vec4<f16>, ROWS * K_PITCH>;       // weights, (row, key)
 var<workgroup> tile: array<f32, ROWS * KEYS>;              // logits, (row, key); in the end (subgroup, T, T) of the outputs
-var<workgroup> most: array<f32, THREADS>;                  // (row, quarter of the keys)
-var<workgroup> total: array<f32, THREADS>;
+var<workgroup> most: array<f32, SHARERS>;                  // (row, quarter of the keys)
+var<workgroup> total: array<f32, SHARERS>;
 
 var<private> first: u32;    // vector of q, k and v that the block's first key begins with, but for their offsets
 var<private> subgroup: u32;
@@ -65,6 +63,8 @@ fn kv_at(offset: u32, j: u32, d: u32) -> u32 {
 
 // Logits of the tile that begins with key j0, before they are scaled.
 fn multiply_keys(j0: u32) {
+    let rows = subgroup / (KEYS / T) * T;
+    let column = subgroup % (KEYS / T) * T;
     var sum = coopMultiplyAdd(Left(), Right(), Sum());
     for (var d0 = 0u; d0 < WIDTHS * 64u; d0 += 64u) {
         for (var i = index; i < KEYS * 8u; i += THREADS) {
@@ -75,19 +75,19 @@ fn multiply_keys(j0: u32) {
         }
         workgroupBarrier();
         for (var c = 0u; c < 64u; c += T) {
-            let queries = coopLoadT<Left>(&qs[subgroup / 2u * T * Q_PITCH + (d0 + c) / 4u], Q_PITCH);
-            let keys = coopLoad<Right>(&kvs[(c / 32u * KEYS + subgroup % 2u * T) * K_PITCH + c % 32u / 4u], K_PITCH);
+            let queries = coopLoadT<Left>(&qs[rows * Q_PITCH + (d0 + c) / 4u], Q_PITCH);
+            let keys = coopLoad<Right>(&kvs[(c / 32u * KEYS + column) * K_PITCH + c % 32u / 4u], K_PITCH);
             sum = coopMultiplyAdd(queries, keys, sum);
         }
         workgroupBarrier();
     }
-    coopStoreT(sum, &tile[subgroup / 2u * T * KEYS + subgroup % 2u * T], KEYS);
+    coopStoreT(sum, &tile[rows * KEYS + column], KEYS);
     workgroupBarrier();
 }
 
 // Four of this thread's eight logits of the tile.
 fn logits(j0: u32, four: u32) -> vec4<f32> {
-    let at = index * 8u + four * 4u;
+    let at = index % SHARERS * 8u + four * 4u;
     var l = vec4(tile[at], tile[at + 1u], tile[at + 2u], tile[at + 3u]) * params.scale;
     if params.softcap > 0.0 { l = params.softcap * tanh(clamp(l / params.softcap, vec4(-10.0), vec4(10.0))); }
     let j = j0 + index % 4u * 8u + four * 4u;
@@ -99,10 +99,10 @@ fn largest(a: vec4<f32>, b: vec4<f32>) -> f32 {
     return max(max(m.x, m.y), max(m.z, m.w));
 }
 
-// The tile's values, of each subgroup's u-th T columns.
+// Values of 2 T keys from j0 on, of each subgroup's u-th T columns.
 fn stage_values(j0: u32, u: u32) {
-    for (var i = index; i < KEYS * 8u; i += THREADS) {
-        let d = (i % 8u / 2u * WIDTHS + u) * T + i % 2u * 8u;
+    for (var i = index; i < 2u * T * 8u; i += THREADS) {
+        let d = (i % 8u / (T / 8u) * WIDTHS + u) * T + i % (T / 8u) * 8u;
         let to = i / 8u * V_PITCH + i % 8u * 2u;
         kvs[to] = half_of(v[kv_at(params.v_offset, j0 + i / 8u, d)]);
         kvs[to + 1u] = half_of(v[kv_at(params.v_offset, j0 + i / 8u, d + 4u)]);
@@ -113,7 +113,7 @@ fn stage_values(j0: u32, u: u32) {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32,
         @builtin(subgroup_id) subgroup_id: u32) {
     index = local;
-    subgroup = min(subgroup_id, 3u); // smaller subgroups than 32: the others do what the last does
+    subgroup = min(subgroup_id, SUBGROUPS - 1u); // smaller subgroups than 32: the others do what the last does
     let dim = params.head_dim;
     let group = params.heads / params.kv_heads;
     let base = id.z * params.q_block;
@@ -141,11 +141,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         sum = sum * exp(top - next) + dot(exp(a - next) + exp(b - next), vec4(1.0));
         top = next;
     }
-    most[index] = top;
+    let shares = THREADS == SHARERS || index < SHARERS;
+    if shares { most[index] = top; }
     workgroupBarrier();
-    let r = index / 4u * 4u;
+    let r = index % SHARERS / 4u * 4u;
     let peak = max(max(most[r], most[r + 1u]), max(most[r + 2u], most[r + 3u]));
-    total[index] = sum * exp(top - peak);
+    if shares { total[index] = sum * exp(top - peak); }
     // Then the values.
     var a0 = coopMultiplyAdd(Left(), Right(), Sum()); var b0 = coopMultiplyAdd(Left(), Right(), Sum());
     var a1 = coopMultiplyAdd(Left(), Right(), Sum()); var b1 = coopMultiplyAdd(Left(), Right(), Sum());
@@ -153,47 +154,51 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     var a3 = coopMultiplyAdd(Left(), Right(), Sum()); var b3 = coopMultiplyAdd(Left(), Right(), Sum());
     for (var j0 = 0u; j0 < params.key_count; j0 += KEYS) {
         multiply_keys(j0);
-        let to = index / 4u * K_PITCH + index % 4u * 2u;
-        ps[to] = vec4<f16>(exp(logits(j0, 0u) - peak));
-        ps[to + 1u] = vec4<f16>(exp(logits(j0, 1u) - peak));
+        if shares {
+            let to = index / 4u * K_PITCH + index % 4u * 2u;
+            ps[to] = vec4<f16>(exp(logits(j0, 0u) - peak));
+            ps[to + 1u] = vec4<f16>(exp(logits(j0, 1u) - peak));
+        }
         workgroupBarrier();
-        let upper = coopLoadT<Left>(&ps[0], K_PITCH);
-        let upper_last = coopLoadT<Left>(&ps[T / 4u], K_PITCH);
-        let lower = coopLoadT<Left>(&ps[T * K_PITCH], K_PITCH);
-        let lower_last = coopLoadT<Left>(&ps[T * K_PITCH + T / 4u], K_PITCH);
-        let column = subgroup * 4u;
-        stage_values(j0, 0u);
-        workgroupBarrier();
-        let v0 = coopLoadT<Right>(&kvs[column], V_PITCH);
-        let w0 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
-        a0 = coopMultiplyAdd(upper_last, w0, coopMultiplyAdd(upper, v0, a0));
-        b0 = coopMultiplyAdd(lower_last, w0, coopMultiplyAdd(lower, v0, b0));
-        workgroupBarrier();
+        for (var j = 0u; j < KEYS; j += 2u * T) {
+            let upper = coopLoadT<Left>(&ps[j / 4u], K_PITCH);
+            let upper_last = coopLoadT<Left>(&ps[(j + T) / 4u], K_PITCH);
+            let lower = coopLoadT<Left>(&ps[T * K_PITCH + j / 4u], K_PITCH);
+            let lower_last = coopLoadT<Left>(&ps[T * K_PITCH + (j + T) / 4u], K_PITCH);
+            let column = subgroup * (T / 4u);
+            stage_values(j0 + j, 0u);
+            workgroupBarrier();
+            let v0 = coopLoadT<Right>(&kvs[column], V_PITCH);
+            let w0 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
+            a0 = coopMultiplyAdd(upper_last, w0, coopMultiplyAdd(upper, v0, a0));
+            b0 = coopMultiplyAdd(lower_last, w0, coopMultiplyAdd(lower, v0, b0));
+            workgroupBarrier();
 #ifndef HEAD_64
-        stage_values(j0, 1u);
-        workgroupBarrier();
-        let v1 = coopLoadT<Right>(&kvs[column], V_PITCH);
-        let w1 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
-        a1 = coopMultiplyAdd(upper_last, w1, coopMultiplyAdd(upper, v1, a1));
-        b1 = coopMultiplyAdd(lower_last, w1, coopMultiplyAdd(lower, v1, b1));
-        workgroupBarrier();
+            stage_values(j0 + j, 1u);
+            workgroupBarrier();
+            let v1 = coopLoadT<Right>(&kvs[column], V_PITCH);
+            let w1 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
+            a1 = coopMultiplyAdd(upper_last, w1, coopMultiplyAdd(upper, v1, a1));
+            b1 = coopMultiplyAdd(lower_last, w1, coopMultiplyAdd(lower, v1, b1));
+            workgroupBarrier();
 #ifdef HEAD_256
-        stage_values(j0, 2u);
-        workgroupBarrier();
-        let v2 = coopLoadT<Right>(&kvs[column], V_PITCH);
-        let w2 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
-        a2 = coopMultiplyAdd(upper_last, w2, coopMultiplyAdd(upper, v2, a2));
-        b2 = coopMultiplyAdd(lower_last, w2, coopMultiplyAdd(lower, v2, b2));
-        workgroupBarrier();
-        stage_values(j0, 3u);
-        workgroupBarrier();
-        let v3 = coopLoadT<Right>(&kvs[column], V_PITCH);
-        let w3 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
-        a3 = coopMultiplyAdd(upper_last, w3, coopMultiplyAdd(upper, v3, a3));
-        b3 = coopMultiplyAdd(lower_last, w3, coopMultiplyAdd(lower, v3, b3));
-        workgroupBarrier();
+            stage_values(j0 + j, 2u);
+            workgroupBarrier();
+            let v2 = coopLoadT<Right>(&kvs[column], V_PITCH);
+            let w2 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
+            a2 = coopMultiplyAdd(upper_last, w2, coopMultiplyAdd(upper, v2, a2));
+            b2 = coopMultiplyAdd(lower_last, w2, coopMultiplyAdd(lower, v2, b2));
+            workgroupBarrier();
+            stage_values(j0 + j, 3u);
+            workgroupBarrier();
+            let v3 = coopLoadT<Right>(&kvs[column], V_PITCH);
+            let w3 = coopLoadT<Right>(&kvs[T * V_PITCH + column], V_PITCH);
+            a3 = coopMultiplyAdd(upper_last, w3, coopMultiplyAdd(upper, v3, a3));
+            b3 = coopMultiplyAdd(lower_last, w3, coopMultiplyAdd(lower, v3, b3));
+            workgroupBarrier();
 #endif
 #endif
+        }
     }
     for (var turn = 0u; turn < 2u * WIDTHS; turn++) {
         let to = subgroup * T * T;
@@ -208,7 +213,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             default: { coopStoreT(b3, &tile[to], T); }
         }
         workgroupBarrier();
-        for (var i = index; i < 4u * T * T; i += THREADS) {
+        for (var i = index; i < SUBGROUPS * T * T; i += THREADS) {
             let at = turn % 2u * T + i % (T * T) / T;
             let d = (i / (T * T) * WIDTHS + turn / 2u) * T + i % T;
             if row + at < rows && d < dim {

@@ -337,7 +337,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
                 s22 += weight[at + 22u] * v;
                 s23 += weight[at + 23u] * v;
             }
-            var s = array<vec2<f32>, 24>(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
+            var s = array<vec2<f32>, 24>(
+                s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11,
+                s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23,
+            );
             for (var r = 0u; r < ROWS; r++) {
                 let i = d / TILE * ROWS + r;
                 var total = s[r];

@@ -15,7 +15,7 @@ pub enum Kernels {
     Tiled,
     /// As [`Tiled`](Self::Tiled), with cooperative matrices of 16 × 16 for attention, and for weights that are not f32.
     Coop16,
-    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 8 × 8 for weights that are not f32.
+    /// As [`Coop16`](Self::Coop16), with cooperative matrices of 8 × 8.
     Coop8,
     /// As [`Tiled`](Self::Tiled), with integer dot products for W8 weights and many rows, whose activations become bytes:
     /// faster without matrix units, less exact. Only where it is asked for.
@@ -110,12 +110,16 @@ impl Kernels {
     pub(super) fn attention(self, p: &params::Attention) -> (&'static Shader, u32) {
         let places = [p.q_offset, p.q_stride, p.k_offset, p.v_offset, p.kv_stride, p.head_dim];
         let wide = places.iter().all(|n| n.is_multiple_of(4));
-        let matrices = self == Kernels::Coop16 && wide;
+        let t = self.side();
+        let matrices = t > 0 && wide;
         let (shader, rows) = match (self, p.head_dim) {
             (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 24),
-            (_, 0..=64) if matrices => (&variants::ATTENTION_COOP16_64, 32),
-            (_, 65..=128) if matrices => (&variants::ATTENTION_COOP16_128, 32),
-            (_, _) if matrices => (&variants::ATTENTION_COOP16_256, 32),
+            (Kernels::Coop16, 0..=64) if wide => (&variants::ATTENTION_COOP16_64, 2 * t),
+            (Kernels::Coop16, 65..=128) if wide => (&variants::ATTENTION_COOP16_128, 2 * t),
+            (Kernels::Coop16, _) if wide => (&variants::ATTENTION_COOP16_256, 2 * t),
+            (Kernels::Coop8, 0..=64) if wide => (&variants::ATTENTION_COOP8_64, 2 * t),
+            (Kernels::Coop8, 65..=128) if wide => (&variants::ATTENTION_COOP8_128, 2 * t),
+            (Kernels::Coop8, _) if wide => (&variants::ATTENTION_COOP8_256, 2 * t),
             (_, 0..=64) => (&variants::ATTENTION_64, 64),
             (_, 65..=128) => (&variants::ATTENTION_128, 64),
             (_, _) => (&variants::ATTENTION_256, 64),

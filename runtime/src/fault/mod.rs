@@ -3,8 +3,8 @@
 //! [`Faults`] is shared by the wrappers; without a fault nothing is wrapped. Times count from when the loop became
 //! active for the first time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::NS_PER_S;
 
@@ -23,7 +23,8 @@ const OVER: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Inner {
-    specs: Vec<(Spec, AtomicU8)>,
+    /// With where the log has each of them.
+    specs: Vec<(Spec, Mutex<u8>)>,
     /// When the loop became active, CLOCK_MONOTONIC without jumps; 0 before.
     epoch_ns: AtomicU64,
 }
@@ -37,7 +38,7 @@ pub struct Faults {
 impl Faults {
     /// These faults.
     pub fn new(specs: Vec<Spec>) -> Faults {
-        let specs = specs.into_iter().map(|spec| (spec, AtomicU8::new(WAITING))).collect();
+        let specs = specs.into_iter().map(|spec| (spec, Mutex::new(WAITING))).collect();
         Faults { inner: Arc::new(Inner { specs, epoch_ns: AtomicU64::new(0) }) }
     }
 
@@ -64,16 +65,8 @@ impl Faults {
     /// Says which faults begin and end.
     pub(crate) fn tell(&self) {
         let since_s = self.since_s();
-        for (spec, said) in &self.inner.specs {
-            let (is, was) = (phase(spec, since_s), said.load(Ordering::Relaxed));
-            if spec.kind.is_instant() || is == was {
-                continue;
-            }
-            said.store(is, Ordering::Relaxed);
-            match is {
-                BEGUN => tracing::warn!(fault = %spec, "fault begins"),
-                _ => tracing::warn!(fault = %spec, "fault ends"),
-            }
+        for (spec, said) in self.inner.specs.iter().filter(|(spec, _)| !spec.kind.is_instant()) {
+            come_to(spec, said, phase(spec, since_s));
         }
     }
 
@@ -90,19 +83,35 @@ impl Faults {
             let here = view.is_none() || spec.view.is_none() || spec.view.as_deref() == view;
             spec.kind == kind && here && phase(spec, since_s) == BEGUN
         });
-        fitting.next().map(|(spec, _)| spec.value)
+        let (spec, said) = fitting.next()?;
+        come_to(spec, said, BEGUN);
+        Some(spec.value)
     }
 
     /// The value of a fault of this kind that happens now, once.
     pub(crate) fn once(&self, kind: Kind) -> Option<f64> {
         let since_s = self.since_s();
-        let due = |(spec, said): &&(Spec, AtomicU8)| {
-            spec.kind == kind && phase(spec, since_s) != WAITING && said.swap(OVER, Ordering::Relaxed) == WAITING
+        let due = |(spec, said): &&(Spec, Mutex<u8>)| {
+            spec.kind == kind && phase(spec, since_s) != WAITING && come_to(spec, said, OVER)
         };
-        let (spec, _) = self.inner.specs.iter().find(due)?;
-        tracing::warn!(fault = %spec, "fault happens");
-        Some(spec.value)
+        self.inner.specs.iter().find(due).map(|(spec, _)| spec.value)
     }
+}
+
+/// Says it where a fault has come further than was `said`; whether it has. Who is told of a fault finds it in the log, before
+/// what he makes of it.
+fn come_to(spec: &Spec, said: &Mutex<u8>, is: u8) -> bool {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if is <= *said {
+        return false;
+    }
+    *said = is;
+    match is {
+        BEGUN => tracing::warn!(fault = %spec, "fault begins"),
+        _ if spec.kind.is_instant() => tracing::warn!(fault = %spec, "fault happens"),
+        _ => tracing::warn!(fault = %spec, "fault ends"),
+    }
+    true
 }
 
 /// Where a fault is, so long after the loop began.

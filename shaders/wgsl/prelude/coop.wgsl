@@ -1,24 +1,11 @@
-// Cooperative matrices of T × T, and operands of a linear layer as they are staged for them: in f16, 32 of a row at a time.
-// x and w are read in vectors of 16 bytes.
+// Operands of a linear layer as they are staged for cooperative matrices: in f16, 32 of a row at a time. x and w are read in
+// vectors of 16 bytes.
 
-#ifdef COOP8
-const T: u32 = 8u;
-alias Left = coop_mat8x8<f16, A>;
-alias Right = coop_mat8x8<f16, B>;
-alias Sum = coop_mat8x8<f32, C>;
-#else
-const T: u32 = 16u;
-alias Left = coop_mat16x16<f16, A>;
-alias Right = coop_mat16x16<f16, B>;
-alias Sum = coop_mat16x16<f32, C>;
-#endif
+#import matrix
 
 const SLICE: u32 = 32u;
 // From row to row of what is staged, in units of vec4<f16>: the rows of a matrix begin in different banks.
 const PITCH: u32 = 10u;
-
-// The largest f16: what lies beyond it in f32 must not become infinite.
-const LARGEST: f16 = 65504.0h;
 
 // 1024 as two f16, in whose last bits an integer up to 1023 can stand. It is no constant, which some compilers would load
 // anew for each use: no row is that high.

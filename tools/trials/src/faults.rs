@@ -120,13 +120,16 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
         wrong.push("the fault did not happen".to_owned());
         return Found { rested: None, again: None, wrong };
     };
-    let end = if trial.lasts == 0.0 { Some(begin) } else { seen.said(None, &["fault ends"]) };
     for name in trial.names {
         if seen.said(Some(begin), &[name]).is_none() {
             wrong.push(format!("the log does not say {name:?}"));
         }
     }
-    let rested = rest(seen, begin);
+    let rested = rest(seen, begin).filter(|_| trial.rests.is_some());
+    let end = match trial.lasts {
+        0.0 => Some(begin + rested.unwrap_or_default()),
+        _ => seen.said(None, &["fault ends"]),
+    };
     if let Some(bound) = trial.rests {
         match rested {
             None => wrong.push("the arm did not rest".to_owned()),
@@ -144,7 +147,7 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
     if let Some(problem) = outlived(seen) {
         wrong.push(problem);
     }
-    Found { rested: rested.filter(|_| trial.rests.is_some()), again, wrong }
+    Found { rested, again, wrong }
 }
 
 /// Time from `begin` to the first 100 ms in which no joint moved.
