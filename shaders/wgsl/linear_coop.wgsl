@@ -42,10 +42,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         x_at[i] = (params.x_offset + r * params.x_stride) / 4u + lane;
     }
     var w_row: array<u32, W_TURNS>;
+    var groups: array<u32, W_TURNS>;
     for (var i = 0u; i < W_TURNS; i++) {
         w_row[i] = params.w_row + min(col + (index + i * THREADS) / VECTORS, params.n - 1u);
+        groups[i] = w_row[i] * (params.w_stride >> params.group_shift);
     }
-    let many = thousand(w_row[0]);
+    let add = addends(w_row[0]);
     let part = index % VECTORS;
     let w_vectors = params.w_stride / SLICE * VECTORS;
     let own = subgroup * 2u * T * PITCH;
@@ -69,9 +71,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if index + i * THREADS >= COLS * VECTORS { break; }
 #endif
             let v = w[w_row[i] * w_vectors + k0 / SLICE * VECTORS + part];
-            let s = scale_of(w_row[i], k0);
+            let s = scale_of(groups[i], k0);
             let to = (index + i * THREADS) / VECTORS * PITCH + part * QUADS;
-            for (var q = 0u; q < QUADS; q++) { ws[to + q] = widen(v, q, s, many); }
+            for (var q = 0u; q < QUADS; q++) { ws[to + q] = widen(v, q, s, add); }
         }
         workgroupBarrier();
         for (var k = 0u; k < SLICE / 4u; k += T / 4u) {

@@ -45,6 +45,70 @@ fn row_norm(r: u32, row: u32, index: u32) -> f32 {
 }
 #endif
 
+// What a thread stages of x and of w, but for k.
+var<private> x_at: u32;
+var<private> x_to: u32;
+var<private> last: u32;    // vector of x
+var<private> staged: u32;  // the thread's number
+var<private> normed: bool;
+var<private> factor: f32;
+var<private> w_at: array<u32, W_TURNS>;
+var<private> w_to: array<u32, W_TURNS>;
+var<private> groups: array<u32, W_TURNS>;
+var<private> add: vec2<u32>;
+var<private> second: bool; // of the two threads that share a vector of w
+
+// Stages the 64 columns from k0 on, where they are `whole`; else those there are, and no more of x.
+fn stage(k0: u32, whole: bool) {
+    let lane = staged % 8u;
+#ifdef COOP8
+    if staged < ROWS * 8u {
+#endif
+    let k = k0 + lane * 8u;
+    var u = x[select(min(x_at + k0 / 4u, last), x_at + k0 / 4u, whole)];
+    var v = x[select(min(x_at + k0 / 4u + 1u, last), x_at + k0 / 4u + 1u, whole)];
+#ifndef X_F16
+    if normed {
+        u *= factor;
+        v *= factor;
+        u = fma(u, norm[select(min(k, params.k - 4u), k, whole) / 4u], u);
+        v = fma(v, norm[select(min(k + 4u, params.k - 4u), k + 4u, whole) / 4u], v);
+    }
+#endif
+    // Beyond a row's end is another's beginning.
+    let most = select(vec2<f16>(), vec2(LARGEST), vec2(whole) | (vec2(k, k + 4u) < vec2(params.k)));
+#ifdef X_F16
+    if whole {
+        xs[x_to] = ordered(u, v, 0u);
+        xs[x_to + 1u] = ordered(u, v, 1u);
+    } else {
+        xs[x_to] = limited(u, v, 0u, most);
+        xs[x_to + 1u] = limited(u, v, 1u, most);
+    }
+#else
+    xs[x_to] = limited(u, v, 0u, most);
+    xs[x_to + 1u] = limited(u, v, 1u, most);
+#endif
+#ifdef COOP8
+    }
+#endif
+    let part = staged % W_PARTS / SHARERS;
+    let slice = k0 / SLICE + part / VECTORS;
+    for (var i = 0u; i < W_TURNS; i++) {
+#ifdef COOP8
+        if staged + i * THREADS >= COLS * W_PARTS { break; }
+#endif
+        // The second half may be beyond the row's end: then x is 0, and the last slice as good as another.
+        let own = select(min(slice, params.w_stride / SLICE - 1u), slice, whole);
+        var v = w[w_at[i] + own * VECTORS + part % VECTORS];
+        let s = scale_of(groups[i], own * SLICE);
+#ifdef W_W4
+        v = select(v.xyxy, v.zwzw, second);
+#endif
+        for (var q = 0u; q < OWN_QUADS; q++) { ws[w_to[i] + q] = widen(v, q, s, add); }
+    }
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32,
         @builtin(subgroup_id) id: u32) {
@@ -57,62 +121,39 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     // Rows and columns beyond the last are the last again, and are not stored.
     let lane = index % 8u;
     let r = index / 8u % ROWS;
-    let x_at = (params.x_offset + min(row + r, params.m - 1u) * params.x_stride) / 4u + lane * 2u;
-    let last = (params.x_offset + (params.m - 1u) * params.x_stride + params.k) / 4u - 1u;
-    let x_to = (lane / 4u * ROWS + r) * PITCH + lane % 4u * 2u;
+    staged = index;
+    x_at = (params.x_offset + min(row + r, params.m - 1u) * params.x_stride) / 4u + lane * 2u;
+    x_to = (lane / 4u * ROWS + r) * PITCH + lane % 4u * 2u;
+    last = (params.x_offset + (params.m - 1u) * params.x_stride + params.k) / 4u - 1u;
 #ifndef X_F16
-    let normed = (params.flags & NORM) != 0u;
-    var factor = 1.0;
+    normed = (params.flags & NORM) != 0u;
     if normed { factor = row_norm(r, row, index); }
 #endif
-    var w_row: array<u32, W_TURNS>;
-    for (var i = 0u; i < W_TURNS; i++) {
-        w_row[i] = params.w_row + min(col + (index + i * THREADS) / W_PARTS, params.n - 1u);
-    }
-    let many = thousand(w_row[0]);
     let part = index % W_PARTS;
-    let half = part / (VECTORS * SHARERS);
-    let w_vectors = params.w_stride / SLICE * VECTORS;
-    let w_last = w_vectors - 1u;
+    second = part % SHARERS == 1u;
+    for (var i = 0u; i < W_TURNS; i++) {
+        let column = (index + i * THREADS) / W_PARTS;
+        let w_row = params.w_row + min(col + column, params.n - 1u);
+        w_at[i] = w_row * (params.w_stride / SLICE * VECTORS);
+        groups[i] = w_row * (params.w_stride >> params.group_shift);
+        w_to[i] = (part / (VECTORS * SHARERS) * COLS + column) * PITCH + part % (VECTORS * SHARERS) * OWN_QUADS;
+        add = addends(w_row);
+    }
     let tile = (subgroup / 4u * COLS + subgroup % 4u * T) * PITCH;
     let own_half = subgroup / 4u * ROWS * PITCH;
-    for (var k0 = 0u; k0 < params.k; k0 += 2u * SLICE) {
-#ifdef COOP8
-        if index < ROWS * 8u {
-#endif
-        let k = k0 + lane * 8u;
-        var u = x[min(x_at + k0 / 4u, last)];
-        var v = x[min(x_at + k0 / 4u + 1u, last)];
-#ifndef X_F16
-        u *= factor;
-        v *= factor;
-        if normed {
-            u *= 1.0 + norm[min(k, params.k - 4u) / 4u];
-            v *= 1.0 + norm[min(k + 4u, params.k - 4u) / 4u];
+    let whole = params.k & ~(2u * SLICE - 1u);
+    for (var k0 = 0u; k0 < whole; k0 += 2u * SLICE) {
+        stage(k0, true);
+        workgroupBarrier();
+        for (var k = 0u; k < SLICE / 4u; k += T / 4u) {
+            let wk = coopLoad<Right>(&ws[tile + k], PITCH);
+            a = coopMultiplyAdd(coopLoadT<Left>(&xs[own_half + k], PITCH), wk, a);
+            b = coopMultiplyAdd(coopLoadT<Left>(&xs[own_half + T * PITCH + k], PITCH), wk, b);
         }
-#endif
-        // Beyond a row's end is another's beginning.
-        let most = vec2(select(0.0h, LARGEST, k < params.k), select(0.0h, LARGEST, k + 4u < params.k));
-        xs[x_to] = limited(u, v, 0u, most);
-        xs[x_to + 1u] = limited(u, v, 1u, most);
-#ifdef COOP8
-        }
-#endif
-        for (var i = 0u; i < W_TURNS; i++) {
-#ifdef COOP8
-            if index + i * THREADS >= COLS * W_PARTS { break; }
-#endif
-            // The second half may be beyond the row's end: then x is 0, and the last vector as good as another.
-            let at = min(k0 / SLICE * VECTORS + part / SHARERS, w_last);
-            var v = w[w_row[i] * w_vectors + at];
-            let s = scale_of(w_row[i], min(k0 + half * SLICE, params.w_stride - SLICE));
-            let column = (index + i * THREADS) / W_PARTS;
-            let to = (half * COLS + column) * PITCH + part % (VECTORS * SHARERS) * OWN_QUADS;
-#ifdef W_W4
-            v = select(v.xyxy, v.zwzw, part % 2u == 1u);
-#endif
-            for (var q = 0u; q < OWN_QUADS; q++) { ws[to + q] = widen(v, q, s, many); }
-        }
+        workgroupBarrier();
+    }
+    if whole < params.k {
+        stage(whole, false);
         workgroupBarrier();
         for (var k = 0u; k < SLICE / 4u; k += T / 4u) {
             let wk = coopLoad<Right>(&ws[tile + k], PITCH);
