@@ -11,8 +11,10 @@ use firmware_bridge::message::Mode;
 
 use crate::rig::{Keep, Watched, watch};
 
-/// Joints that move less than this in a time are at rest, in radians.
-const AT_REST: f32 = 2e-3;
+/// Joints that move less than this, in radians, in [`REST`] are at rest.
+const AT_REST: f32 = 1e-3;
+/// After a restart of the controller the loop moves again within a tenth of a second.
+const REST: Duration = Duration::from_millis(50);
 /// An arm that moves comes at least this far in [`RECOVERED`], in radians.
 const MOVES: f32 = 2e-2;
 /// How long the loop may take to move again after a fault is over.
@@ -125,11 +127,9 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
             wrong.push(format!("the log does not say {name:?}"));
         }
     }
-    let rested = rest(seen, begin).filter(|_| trial.rests.is_some());
-    let end = match trial.lasts {
-        0.0 => Some(begin + rested.unwrap_or_default()),
-        _ => seen.said(None, &["fault ends"]),
-    };
+    let over = if trial.lasts == 0.0 { None } else { seen.said(None, &["fault ends"]) };
+    let rested = rest(seen, begin, over).filter(|_| trial.rests.is_some());
+    let end = if trial.lasts == 0.0 { Some(begin + rested.unwrap_or_default()) } else { over };
     if let Some(bound) = trial.rests {
         match rested {
             None => wrong.push("the arm did not rest".to_owned()),
@@ -150,12 +150,16 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
     Found { rested, again, wrong }
 }
 
-/// Time from `begin` to the first 100 ms in which no joint moved.
-fn rest(seen: &Watched, begin: Instant) -> Option<Duration> {
-    let window = Duration::from_millis(100);
-    let last = seen.joints.last()?.0;
-    let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= begin && *at + window <= last);
-    let start = starts.find(|at| seen.moved(*at, *at + window) < AT_REST)?;
+/// Time from `begin` until the arm rested: to the end of a fault that lasts, or for [`REST`] after one that does not.
+fn rest(seen: &Watched, begin: Instant, end: Option<Instant>) -> Option<Duration> {
+    // The log tells the end a tick of the loop late.
+    let last = end.map_or(seen.joints.last()?.0, |end| end - REST);
+    let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= begin && *at + REST <= last);
+    let still = |at: &Instant| seen.moved(*at, *at + REST) < AT_REST;
+    let start = match end {
+        Some(_) => starts.rev().take_while(still).last()?,
+        None => starts.find(still)?,
+    };
     Some(start.saturating_duration_since(begin))
 }
 
