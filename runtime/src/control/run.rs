@@ -363,8 +363,14 @@ impl Loop {
                 due_ns = now;
             }
             let due_ns = due_ns.min(now + period_ns);
-            while !self.is_over() && self.waker.wait_until_ns(due_ns) {
-                self.react(monotonic_ns())?;
+            while !self.is_over() {
+                let woken = self.waker.wait_until_ns(self.again_ns().map_or(due_ns, |at| due_ns.min(at)));
+                let now = monotonic_ns();
+                match woken {
+                    true => self.react(now)?,
+                    false if now >= due_ns => break,
+                    false => self.send_again(now)?,
+                }
             }
         }
         self.notify.stopping();
