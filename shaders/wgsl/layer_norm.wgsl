@@ -24,19 +24,19 @@ struct LayerNorm {
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>; // (rows, cols)
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-    let x_at = params.x_offset + group.x * params.x_stride;
-    let y_at = params.y_offset + group.x * params.y_stride;
+fn main(row: Row) {
+    let x_at = params.x_offset + row.group.x * params.x_stride;
+    let y_at = params.y_offset + row.group.x * params.y_stride;
     var sum = 0.0;
-    for (var c = index; c < params.cols; c += 64u) { sum += x[x_at + c]; }
-    let mean = row_sum(index, sum) / f32(params.cols);
+    for (var c = row.index; c < params.cols; c += 64u) { sum += x[x_at + c]; }
+    let mean = row_sum(row, sum) / f32(params.cols);
     var squares = 0.0;
-    for (var c = index; c < params.cols; c += 64u) {
+    for (var c = row.index; c < params.cols; c += 64u) {
         let d = x[x_at + c] - mean;
         squares += d * d;
     }
-    let scale = inverseSqrt(row_sum(index, squares) / f32(params.cols) + params.eps);
-    for (var c = index; c < params.cols; c += 64u) {
+    let scale = inverseSqrt(row_sum(row, squares) / f32(params.cols) + params.eps);
+    for (var c = row.index; c < params.cols; c += 64u) {
         y[y_at + c] = stored((x[x_at + c] - mean) * scale * weight[c] + bias[c]);
     }
 }

@@ -13,7 +13,8 @@ use crate::gpu::{AdapterInfo, AdapterKind};
 pub enum Kernels {
     /// Tiles in workgroup memory, all in f32, for any GPU: `linear` and, for few rows, `linear_skinny`; `attention`.
     Tiled,
-    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 16 × 16 for attention, and for weights that are not f32.
+    /// As [`Tiled`](Self::Tiled), with cooperative matrices of 16 × 16 for attention, and for weights that are not
+    /// f32, and norms that sum up by subgroups.
     Coop16,
     /// As [`Coop16`](Self::Coop16), with cooperative matrices of 8 × 8.
     Coop8,
@@ -81,6 +82,12 @@ impl Kernels {
     /// How many of a weight's rows lie together, word by word.
     pub(super) fn rows_together(self) -> usize {
         if self == Kernels::Lanes { 64 } else { 1 }
+    }
+
+    /// A norm's kernel, of the two that sum up a row through workgroup memory and by subgroups.
+    pub(super) fn norm(self, any: &'static Shader, by_subgroups: &'static Shader) -> &'static Shader {
+        // All that has matrices has subgroups.
+        if self.side() > 0 { by_subgroups } else { any }
     }
 
     /// The kernel for a linear layer, and the columns and rows of one of its workgroups.

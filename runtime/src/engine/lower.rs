@@ -60,6 +60,7 @@ impl Places<'_> {
         };
         let t = |id: &TensorId| self.slot(*id);
         let square = |side: u32| [side.div_ceil(8), side.div_ceil(8), 1];
+        let kernels = self.resident.choice.kernels;
         match op {
             Op::ImageUnpack { layout, params: p, bytes, pixels } => {
                 let shader = match layout {
@@ -143,33 +144,27 @@ impl Places<'_> {
                 self.linear(params::Linear { flags, ..*p }, *w, slots, &mut push)?;
             }
             Op::RmsNorm { params: p, x, weight, y } => {
-                push(
-                    half_of(&variants::RMS_NORM, self.half(*y)),
-                    raw(p),
-                    vec![t(x), vector(*weight)?, t(y)],
-                    [p.rows, 1, 1],
-                );
+                let shader = kernels.norm(&variants::RMS_NORM, &variants::RMS_NORM_SUBGROUPS);
+                let slots = vec![t(x), vector(*weight)?, t(y)];
+                push(half_of(shader, self.half(*y)), raw(p), slots, [p.rows, 1, 1]);
             }
             Op::AdaRmsNorm { params: p, x, modulation, y } => {
-                push(
-                    half_of(&variants::ADA_RMS_NORM, self.half(*y)),
-                    raw(p),
-                    vec![t(x), t(modulation), t(y)],
-                    [p.rows, 1, 1],
-                );
+                let shader = kernels.norm(&variants::ADA_RMS_NORM, &variants::ADA_RMS_NORM_SUBGROUPS);
+                push(half_of(shader, self.half(*y)), raw(p), vec![t(x), t(modulation), t(y)], [p.rows, 1, 1]);
             }
             Op::GatedAdd { params: p, f, gate, x } => {
                 push(&variants::GATED_ADD, raw(p), vec![t(f), t(gate), t(x)], [p.cols.div_ceil(64), p.rows, 1]);
             }
             Op::LayerNorm { params: p, x, weight, bias, y } => {
                 let slots = vec![t(x), vector(*weight)?, vector(*bias)?, t(y)];
-                push(half_of(&variants::LAYER_NORM, self.half(*y)), raw(p), slots, [p.rows, 1, 1]);
+                let shader = kernels.norm(&variants::LAYER_NORM, &variants::LAYER_NORM_SUBGROUPS);
+                push(half_of(shader, self.half(*y)), raw(p), slots, [p.rows, 1, 1]);
             }
             Op::Attention { params: p, q, k, v, out: to } => {
                 let flag = |id: &TensorId, bit: u32| if self.half(*id) { bit } else { 0 };
                 let flags = flag(q, halves::Q_F16) | flag(k, halves::KV_F16) | flag(to, halves::OUT_F16);
                 let p = &params::Attention { flags, ..*p };
-                let (shader, rows) = self.resident.choice.kernels.attention(p);
+                let (shader, rows) = kernels.attention(p);
                 let block = p.q_block.clamp(1, p.rows.max(1));
                 let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(rows);
                 // After the bindings themselves those of the same tensors in f16, as many as the variant has.

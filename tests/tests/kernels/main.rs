@@ -67,10 +67,10 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
             };
             (transformer::linear(p, format, rows, mode(unit)), tolerance)
         }
-        "rms_norm" => (transformer::rms_norm(p, mode(1)), SUMMED),
-        "ada_rms_norm" => (transformer::ada_rms_norm(p, mode(1)), SUMMED),
+        "rms_norm" | "rms_norm_subgroups" => (transformer::rms_norm(p, mode(1)), SUMMED),
+        "ada_rms_norm" | "ada_rms_norm_subgroups" => (transformer::ada_rms_norm(p, mode(1)), SUMMED),
         "gated_add" => (transformer::gated_add(), ROUNDED),
-        "layer_norm" => (transformer::layer_norm(p, mode(1)), SUMMED),
+        "layer_norm" | "layer_norm_subgroups" => (transformer::layer_norm(p, mode(1)), SUMMED),
         "attention_64" => (transformer::attention(p, &[1, 16, 64], mode(1)), SUMMED),
         "attention_lanes" => (transformer::attention(p, &[1, 72, 256], mode(1)), SUMMED),
         "attention_128" => (transformer::attention(p, &[65, 72, 128], mode(1)), SUMMED),
@@ -141,7 +141,8 @@ fn every_variant_agrees(checked: bool) {
     for (name, (graph, tolerance)) in cases {
         assert!(!graph.outputs.is_empty(), "{name}: nothing to compare");
         let inputs = random_inputs(&graph);
-        let own = Kernels::ALL.into_iter().find(|kernels| name.contains(kernels.name())).unwrap_or(Kernels::Tiled);
+        let named = Kernels::ALL.into_iter().find(|kernels| name.contains(kernels.name()));
+        let own = named.unwrap_or(if name.contains("subgroups") { Kernels::Coop16 } else { Kernels::Tiled });
         let choice = if name.ends_with("_h") { HALVES.with(own) } else { Choice::from(own) };
         let expected = on_twins_of(&graph, &weights, &inputs, choice);
         let at = rigs.iter().position(|(c, _)| *c == choice).unwrap_or_else(|| {
