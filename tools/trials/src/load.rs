@@ -54,7 +54,7 @@ struct Counts {
     damaged: u32,
     /// The chunk that is followed, and for each joint its command when it took over and the way that it may go on from there.
     followed: Option<(u32, Vec<(f32, f32)>)>,
-    /// Each joint's command and its highest speed lately, in radians per second, and when.
+    /// Each joint's command and its highest speed lately, in radians per second.
     commanded: Vec<(f32, f32)>,
     last: Option<Instant>,
     taken_over: u64,
