@@ -1,15 +1,29 @@
 //! Byte layouts of the messages' bodies, as [`crate::message::SCHEMA`] has them.
 
 use crate::MAX_CHUNK_STEPS;
-use crate::joint::{JointSpec, JointTable, JointVec, Name, Unit};
+use crate::joint::{
+    FollowingLimit, JointSpec, JointTable, JointVec, Name, OverloadLimit, StallLimit, StopBehaviour, TemperatureLimit,
+    Unit,
+};
 use crate::message::{
-    Ack, Chunk, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress, Reason, State, kind,
+    Ack, Chunk, Fault, FaultReport, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress,
+    Reason, State, kind,
 };
 use crate::wire::{Full, Reader, Writer};
 
 const FLAG_ENERGISED: u8 = 1;
 const FLAG_ESTOP: u8 = 1 << 1;
 const FLAG_PROGRESS: u8 = 1 << 2;
+const FLAG_FAULT_CHUNK: u8 = 1 << 3;
+
+/// The joint of a fault that is no joint's.
+const NO_JOINT: u8 = u8::MAX;
+
+const LIMIT_FOLLOWING: u8 = 1;
+const LIMIT_STALL: u8 = 1 << 1;
+const LIMIT_OVERLOAD: u8 = 1 << 2;
+const LIMIT_TEMPERATURE: u8 = 1 << 3;
+const LIMIT_VOLTAGE: u8 = 1 << 4;
 
 impl<'a> Message<'a> {
     /// The type byte, see [`kind`].
@@ -132,21 +146,37 @@ pub(crate) fn chunk_is_consistent(chunk: &Chunk<'_>) -> bool {
         && usize::from(chunk.steps) <= MAX_CHUNK_STEPS
 }
 
+fn flag(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
+}
+
+fn write_name(name: &Name, w: &mut Writer<'_>) -> Result<(), Full> {
+    let name = name.as_str();
+    w.u8(u8::try_from(name.len()).map_err(|_| Full)?)?;
+    w.bytes(name.as_bytes())
+}
+
+fn read_name(r: &mut Reader<'_>) -> Option<Name> {
+    let length = r.u8()?;
+    Name::new(core::str::from_utf8(r.take(usize::from(length))?).ok()?)
+}
+
 fn write_hello_reply(reply: &HelloReply, w: &mut Writer<'_>) -> Result<(), Full> {
     w.u32(reply.schema)?;
+    write_name(&reply.identity, w)?;
     w.u16(reply.buffer_depth)?;
     w.u32(reply.tick_us)?;
     w.u32(reply.telemetry_us)?;
     w.u32(reply.deadman_us)?;
+    w.u8(reply.joints.stop as u8)?;
     w.u8(reply.joints.len())?;
     for joint in reply.joints.as_slice() {
-        let name = joint.name.as_str();
-        w.u8(u8::try_from(name.len()).map_err(|_| Full)?)?;
-        w.bytes(name.as_bytes())?;
+        write_name(&joint.name, w)?;
         w.u8(joint.unit as u8)?;
-        for limit in [joint.min, joint.max, joint.velocity, joint.acceleration, joint.jump] {
+        for limit in [joint.min, joint.max, joint.velocity, joint.acceleration, joint.jump, joint.reach] {
             w.f32(limit)?;
         }
+        write_limits(joint, w)?;
     }
     Ok(())
 }
@@ -154,34 +184,90 @@ fn write_hello_reply(reply: &HelloReply, w: &mut Writer<'_>) -> Result<(), Full>
 fn read_hello_reply(r: &mut Reader<'_>) -> Option<HelloReply> {
     let mut reply = HelloReply {
         schema: r.u32()?,
+        identity: read_name(r)?,
         buffer_depth: r.u16()?,
         tick_us: r.u32()?,
         telemetry_us: r.u32()?,
         deadman_us: r.u32()?,
         joints: JointTable::new(),
     };
+    reply.joints.stop = StopBehaviour::from_u8(r.u8()?)?;
     for _ in 0..r.u8()? {
-        let length = r.u8()?;
-        let name = core::str::from_utf8(r.take(usize::from(length))?).ok()?;
-        let joint = JointSpec {
-            name: Name::new(name)?,
+        let mut joint = JointSpec {
+            name: read_name(r)?,
             unit: Unit::from_u8(r.u8()?)?,
             min: r.f32()?,
             max: r.f32()?,
             velocity: r.f32()?,
             acceleration: r.f32()?,
             jump: r.f32()?,
+            reach: r.f32()?,
+            following: None,
+            stall: None,
+            overload: None,
+            temperature: None,
+            voltage: None,
         };
+        read_limits(&mut joint, r)?;
         reply.joints.push(joint).ok()?;
     }
     Some(reply)
 }
 
+/// A joint's limits that lead to faults; those that it has not are zeros.
+fn write_limits(joint: &JointSpec, w: &mut Writer<'_>) -> Result<(), Full> {
+    w.u8(flag(joint.following.is_some(), LIMIT_FOLLOWING)
+        | flag(joint.stall.is_some(), LIMIT_STALL)
+        | flag(joint.overload.is_some(), LIMIT_OVERLOAD)
+        | flag(joint.temperature.is_some(), LIMIT_TEMPERATURE)
+        | flag(joint.voltage.is_some(), LIMIT_VOLTAGE))?;
+    let following = joint.following.unwrap_or(FollowingLimit { error: 0.0, time_ms: 0 });
+    w.f32(following.error)?;
+    w.u16(following.time_ms)?;
+    let stall = joint.stall.unwrap_or(StallLimit { error: 0.0, motion: 0.0, current_a: 0.0, time_ms: 0 });
+    w.f32(stall.error)?;
+    w.f32(stall.motion)?;
+    w.f32(stall.current_a)?;
+    w.u16(stall.time_ms)?;
+    let overload = joint.overload.unwrap_or(OverloadLimit { current_a: 0.0, time_ms: 0 });
+    w.f32(overload.current_a)?;
+    w.u16(overload.time_ms)?;
+    let temperature = joint.temperature.unwrap_or(TemperatureLimit { stop_c: 0, release_c: 0 });
+    w.u8(temperature.stop_c)?;
+    w.u8(temperature.release_c)?;
+    let [low, high] = joint.voltage.unwrap_or([0.0; 2]);
+    w.f32(low)?;
+    w.f32(high)
+}
+
+fn read_limits(joint: &mut JointSpec, r: &mut Reader<'_>) -> Option<()> {
+    let limits = r.u8()?;
+    if limits & !(LIMIT_FOLLOWING | LIMIT_STALL | LIMIT_OVERLOAD | LIMIT_TEMPERATURE | LIMIT_VOLTAGE) != 0 {
+        return None;
+    }
+    let has = |limit| limits & limit != 0;
+    let following = FollowingLimit { error: r.f32()?, time_ms: r.u16()? };
+    let stall = StallLimit { error: r.f32()?, motion: r.f32()?, current_a: r.f32()?, time_ms: r.u16()? };
+    let overload = OverloadLimit { current_a: r.f32()?, time_ms: r.u16()? };
+    let temperature = TemperatureLimit { stop_c: r.u8()?, release_c: r.u8()? };
+    let voltage = [r.f32()?, r.f32()?];
+    joint.following = has(LIMIT_FOLLOWING).then_some(following);
+    joint.stall = has(LIMIT_STALL).then_some(stall);
+    joint.overload = has(LIMIT_OVERLOAD).then_some(overload);
+    joint.temperature = has(LIMIT_TEMPERATURE).then_some(temperature);
+    joint.voltage = has(LIMIT_VOLTAGE).then_some(voltage);
+    Some(())
+}
+
 fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     let (mode, fault) = state.mode.to_bytes();
-    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let progress = state.progress.unwrap_or(Progress { chunk: 0, consumed: 0, steps_left: 0 });
     let joints = state.measured.as_slice().len();
+    let report = match (state.mode, &state.fault) {
+        (Mode::Faulted(fault), Some(report)) if report.fault == fault => Some(report),
+        (Mode::Faulted(_), _) | (_, Some(_)) => return Err(Full),
+        (_, None) => None,
+    };
     if state.commanded.as_slice().len() != joints {
         return Err(Full);
     }
@@ -189,7 +275,8 @@ fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     w.u8(fault)?;
     w.u8(flag(state.energised, FLAG_ENERGISED)
         | flag(state.estop, FLAG_ESTOP)
-        | flag(state.progress.is_some(), FLAG_PROGRESS))?;
+        | flag(state.progress.is_some(), FLAG_PROGRESS)
+        | flag(report.is_some_and(|report| report.chunk.is_some()), FLAG_FAULT_CHUNK))?;
     w.u8(u8::try_from(joints).map_err(|_| Full)?)?;
     w.u32(state.last_sequence)?;
     w.u32(progress.chunk)?;
@@ -203,13 +290,19 @@ fn write_state(state: &State, w: &mut Writer<'_>) -> Result<(), Full> {
     for value in state.measured.as_slice().iter().chain(state.commanded.as_slice()) {
         w.f32(*value)?;
     }
-    Ok(())
+    let Some(report) = report else { return Ok(()) };
+    w.u8(report.joint.unwrap_or(NO_JOINT))?;
+    w.u8(report.cause)?;
+    w.u32(report.chunk.unwrap_or(0))?;
+    w.f32(report.value)?;
+    w.f32(report.low)?;
+    w.f32(report.high)
 }
 
 fn read_state(r: &mut Reader<'_>) -> Option<State> {
     let mode = Mode::from_bytes(r.u8()?, r.u8()?)?;
     let flags = r.u8()?;
-    if flags & !(FLAG_ENERGISED | FLAG_ESTOP | FLAG_PROGRESS) != 0 {
+    if flags & !(FLAG_ENERGISED | FLAG_ESTOP | FLAG_PROGRESS | FLAG_FAULT_CHUNK) != 0 {
         return None;
     }
     let joints = r.u8()?;
@@ -228,6 +321,26 @@ fn read_state(r: &mut Reader<'_>) -> Option<State> {
         frames_dropped: r.u32()?,
         measured: read_joints(joints, r)?,
         commanded: read_joints(joints, r)?,
+        fault: match mode {
+            Mode::Faulted(fault) => Some(read_fault(fault, flags, r)?),
+            _ if flags & FLAG_FAULT_CHUNK != 0 => return None,
+            _ => None,
+        },
+    })
+}
+
+fn read_fault(fault: Fault, flags: u8, r: &mut Reader<'_>) -> Option<FaultReport> {
+    let joint = r.u8()?;
+    let cause = r.u8()?;
+    let chunk = r.u32()?;
+    Some(FaultReport {
+        fault,
+        joint: (joint != NO_JOINT).then_some(joint),
+        cause,
+        value: r.f32()?,
+        low: r.f32()?,
+        high: r.f32()?,
+        chunk: (flags & FLAG_FAULT_CHUNK != 0).then_some(chunk),
     })
 }
 

@@ -1,19 +1,18 @@
 //! The controller behind a serial line.
 
-use embedded_hal::digital::InputPin;
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 
 use crate::PROTOCOL_VERSION;
-use crate::controller::Controller;
+use crate::controller::{Controller, WholeTick};
 use crate::frame::{Decoder, Header, MAX_REPLY_FRAME, encode};
 use crate::message::Message;
-use crate::output::JointOutput;
+use crate::output::{JointOutput, StopCircuit};
 
 /// Bytes read in one poll, at most: the bound of a poll's work on a flooded line.
 const READ_BUDGET: usize = 4096;
 
 /// Bytes of waiting frames.
-const TX_BYTES: usize = 2048;
+const TX_BYTES: usize = 3072;
 
 const _: () = assert!(TX_BYTES >= 2 * MAX_REPLY_FRAME);
 
@@ -32,7 +31,7 @@ impl<S, J, E> Bridge<S, J, E>
 where
     S: Read + ReadReady + Write + WriteReady,
     J: JointOutput,
-    E: InputPin,
+    E: StopCircuit,
 {
     /// A controller on a line.
     pub fn new(serial: S, controller: Controller<J, E>) -> Self {
@@ -64,9 +63,9 @@ where
     /// has arrived, ticks the controller, sends telemetry when it is due, and answers.
     ///
     /// An error of the line ends only this turn's reading or writing.
-    pub fn poll(&mut self, now_us: u64) {
+    pub fn poll(&mut self, now_us: u64) -> Option<WholeTick> {
         self.receive(now_us);
-        self.controller.tick(now_us);
+        let whole = self.controller.tick(now_us);
         // There is no one to tell before the first hello.
         if self.controller.session() != 0 && now_us >= self.telemetry_due_us {
             let period_us = u64::from(self.controller.config().telemetry_us);
@@ -76,6 +75,7 @@ where
             self.outbox.push(&Message::State(state), self.controller.session(), now_us);
         }
         let _ = self.outbox.drain(&mut self.serial);
+        whole
     }
 
     fn receive(&mut self, now_us: u64) {
@@ -91,7 +91,12 @@ where
                 let answer = match self.decoder.feed(*byte) {
                     None => continue,
                     Some(Ok(frame)) => self.controller.handle(&frame, now_us),
-                    Some(Err(error)) => self.controller.handle_error(&error),
+                    Some(Err(error)) => {
+                        if error.is_line_error() {
+                            self.controller.bad_frame(now_us);
+                        }
+                        self.controller.handle_error(&error)
+                    }
                 };
                 if let Some(answer) = answer {
                     self.outbox.push(&answer, self.controller.session(), now_us);

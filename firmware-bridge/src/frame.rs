@@ -128,6 +128,13 @@ pub enum FrameError {
     },
 }
 
+impl FrameError {
+    /// Whether the line spoilt the frame; else its sender meant something that this side does not know.
+    pub fn is_line_error(&self) -> bool {
+        matches!(self, Self::Cobs | Self::TooLong | Self::TooShort | Self::Crc)
+    }
+}
+
 /// How often each [`FrameError`] happened, and how many frames were good; all wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {

@@ -36,6 +36,9 @@ pub struct Name {
 }
 
 impl Name {
+    /// No letters.
+    pub const EMPTY: Self = Self { bytes: [0; MAX_NAME], len: 0 };
+
     /// The name, or `None` when it is longer than [`MAX_NAME`] bytes.
     pub fn new(name: &str) -> Option<Self> {
         let mut bytes = [0; MAX_NAME];
@@ -59,12 +62,13 @@ impl fmt::Debug for Name {
     }
 }
 
-/// One joint as the controller knows it. The controller enforces these limits whatever it is sent.
+/// One joint as the controller knows it. The controller enforces these limits whatever it is sent and whatever is
+/// measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JointSpec {
     /// Name, the same on host and controller.
     pub name: Name,
-    /// Unit of every other field.
+    /// Unit of every position.
     pub unit: Unit,
     /// Lowest position.
     pub min: f32,
@@ -74,33 +78,172 @@ pub struct JointSpec {
     pub velocity: f32,
     /// Highest acceleration per second squared; also the deceleration of a stop.
     pub acceleration: f32,
-    /// How far the commanded position may be from the measured one.
+    /// How far the goal may lead the measured position.
     ///
     /// It must exceed the lag of the servo at full speed, or it limits the speed.
     pub jump: f32,
+    /// Highest speed at which the joint can move by itself or be moved by hand or by its weight, per second; at least
+    /// [`JointSpec::velocity`]. A reading that the joint cannot have reached at this speed is no measurement.
+    pub reach: f32,
+    /// The joint does not follow its goal.
+    pub following: Option<FollowingLimit>,
+    /// The joint does not move although its goal is elsewhere. `None` for a gripper, which stalls on what it holds.
+    pub stall: Option<StallLimit>,
+    /// The motor draws too much current; only where the driver measures it.
+    pub overload: Option<OverloadLimit>,
+    /// The motor is too hot; only where the driver measures it.
+    pub temperature: Option<TemperatureLimit>,
+    /// Supply voltage in volts, lowest and highest; only where the driver measures it.
+    pub voltage: Option<[f32; 2]>,
+}
+
+/// When the distance of goal and measured position is a fault.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FollowingLimit {
+    /// The distance, in the joint's unit.
+    pub error: f32,
+    /// How long it has to last, in milliseconds.
+    pub time_ms: u16,
+}
+
+/// When a joint that does not move is a fault.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StallLimit {
+    /// Least distance of goal and measured position, in the joint's unit.
+    pub error: f32,
+    /// A joint that moves farther than this within the time is not stalled, in the joint's unit.
+    pub motion: f32,
+    /// Least current in ampere, where the driver measures it; 0 where the current does not matter.
+    pub current_a: f32,
+    /// How long it has to last, in milliseconds.
+    pub time_ms: u16,
+}
+
+/// When a motor's current is a fault.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OverloadLimit {
+    /// The current, in ampere.
+    pub current_a: f32,
+    /// How long it has to last, in milliseconds.
+    pub time_ms: u16,
+}
+
+/// When a motor's temperature is a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TemperatureLimit {
+    /// Degrees Celsius at which the joints stop as [`StopBehaviour`] declares.
+    pub stop_c: u8,
+    /// Degrees Celsius at which the joints are released although they should hold; above `stop_c`.
+    pub release_c: u8,
 }
 
 impl JointSpec {
+    /// A joint with limits derived from its speed. Acceleration: full speed in 1/8 s. Goal ahead of the joint: at most
+    /// 1/4 s of full speed. Reach: four times full speed. Following error: 0.8 of `jump` for 500 ms. Stall: 0.4 of
+    /// `jump` for 1 s without 0.04 of it in motion. Neither current, temperature nor voltage are limited.
+    pub fn new(name: Name, unit: Unit, [min, max]: [f32; 2], velocity: f32) -> Self {
+        let jump = velocity * 0.25;
+        Self {
+            name,
+            unit,
+            min,
+            max,
+            velocity,
+            acceleration: velocity * 8.0,
+            jump,
+            reach: velocity * 4.0,
+            following: Some(FollowingLimit { error: jump * 0.8, time_ms: 500 }),
+            stall: Some(StallLimit { error: jump * 0.4, motion: jump * 0.04, current_a: 0.0, time_ms: 1_000 }),
+            overload: None,
+            temperature: None,
+            voltage: None,
+        }
+    }
+
+    /// The joint with another [`JointSpec::jump`], and the limits of following error and stall that go with it.
+    #[must_use]
+    pub fn with_jump(self, jump: f32) -> Self {
+        let following = self.following.map(|limit| FollowingLimit { error: jump * 0.8, ..limit });
+        let stall = self.stall.map(|limit| StallLimit { error: jump * 0.4, motion: jump * 0.04, ..limit });
+        Self { jump, following, stall, ..self }
+    }
+
     /// Whether all limits are finite, ordered and positive.
     pub fn is_valid(&self) -> bool {
         let positive = |value: f32| value.is_finite() && value > 0.0;
+        let following = self.following.is_none_or(|limit| positive(limit.error) && limit.time_ms > 0);
+        let stall = self.stall.is_none_or(|limit| {
+            positive(limit.error)
+                && positive(limit.motion)
+                && limit.current_a.is_finite()
+                && limit.current_a >= 0.0
+                && limit.time_ms > 0
+        });
+        let overload = self.overload.is_none_or(|limit| positive(limit.current_a) && limit.time_ms > 0);
+        let temperature = self.temperature.is_none_or(|limit| limit.stop_c > 0 && limit.stop_c < limit.release_c);
+        let voltage = self.voltage.is_none_or(|[low, high]| low >= 0.0 && high.is_finite() && low < high);
         self.min.is_finite()
             && self.max.is_finite()
             && self.min < self.max
             && positive(self.velocity)
             && positive(self.acceleration)
             && positive(self.jump)
+            && self.reach.is_finite()
+            && self.reach >= self.velocity
+            && following
+            && stall
+            && overload
+            && temperature
+            && voltage
     }
 
     const EMPTY: Self = Self {
-        name: Name { bytes: [0; MAX_NAME], len: 0 },
+        name: Name::EMPTY,
         unit: Unit::Radian,
         min: 0.0,
         max: 0.0,
         velocity: 0.0,
         acceleration: 0.0,
         jump: 0.0,
+        reach: 0.0,
+        following: None,
+        stall: None,
+        overload: None,
+        temperature: None,
+        voltage: None,
     };
+}
+
+/// How the joints stop at a fault. An open emergency stop always releases them at once; a stop or disarm that the host
+/// sends always ramps to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum StopBehaviour {
+    /// The goal freezes: the shortest way to rest, and the hardest on gears and load. The servos then hold under
+    /// torque and warm up.
+    Hold = 0,
+    /// Ramp to rest, then hold under torque: what the arm carries stays where it is. Holding a load for long overheats
+    /// servos: a joint that reaches [`TemperatureLimit::release_c`] releases the arm, which then drops.
+    #[default]
+    RampThenHold = 1,
+    /// Ramp to rest, then release: no servo overheats, and an arm without brakes drops under its weight.
+    RampThenLimp = 2,
+}
+
+impl StopBehaviour {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
+        [Self::Hold, Self::RampThenHold, Self::RampThenLimp].into_iter().find(|stop| *stop as u8 == value)
+    }
+}
+
+impl fmt::Display for StopBehaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hold => "hold (the goal freezes; servos stay under torque and warm up)",
+            Self::RampThenHold => "ramp then hold (servos stay under torque and warm up)",
+            Self::RampThenLimp => "ramp then limp (servos are released and the arm drops)",
+        })
+    }
 }
 
 /// Why a joint was not added to a [`JointTable`].
@@ -116,26 +259,29 @@ impl fmt::Display for JointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooMany => write!(f, "more than {MAX_JOINTS} joints"),
-            Self::InvalidLimits => {
-                f.write_str("joint limits must be finite, min below max, and speed, acceleration and jump positive")
-            }
+            Self::InvalidLimits => f.write_str(
+                "joint limits must be finite and positive, min below max, reach at least the speed, times at least \
+                 1 ms, and a release temperature above the stop temperature",
+            ),
         }
     }
 }
 
 impl core::error::Error for JointError {}
 
-/// Up to [`MAX_JOINTS`] joints in the order of every per-joint vector.
+/// Up to [`MAX_JOINTS`] joints in the order of every per-joint vector, and how they stop at a fault.
 #[derive(Clone, Copy)]
 pub struct JointTable {
     joints: [JointSpec; MAX_JOINTS],
     len: u8,
+    /// How the joints stop at a fault.
+    pub stop: StopBehaviour,
 }
 
 impl JointTable {
-    /// A table without joints.
+    /// A table without joints, which ramp to rest and hold at a fault.
     pub const fn new() -> Self {
-        Self { joints: [JointSpec::EMPTY; MAX_JOINTS], len: 0 }
+        Self { joints: [JointSpec::EMPTY; MAX_JOINTS], len: 0, stop: StopBehaviour::RampThenHold }
     }
 
     /// Adds a joint at the end.
@@ -176,13 +322,13 @@ impl Default for JointTable {
 
 impl PartialEq for JointTable {
     fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
+        self.as_slice() == other.as_slice() && self.stop == other.stop
     }
 }
 
 impl fmt::Debug for JointTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.as_slice()).finish()
+        f.debug_struct("JointTable").field("joints", &self.as_slice()).field("stop", &self.stop).finish()
     }
 }
 

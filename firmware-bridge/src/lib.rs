@@ -6,7 +6,8 @@
 //! * [`message`]: what can be said, and the byte layout of each message;
 //! * [`frame`]: `COBS(header, body, CRC-32) 0x00`, an encoder without a scratch buffer and an
 //!   incremental decoder which counts corrupt frames and resynchronises at the next `0x00`;
-//! * [`joint`]: joints, their units and limits;
+//! * [`joint`]: joints, their units and limits, and how they stop;
+//! * [`fault`]: why a controller stopped its joints;
 //! * [`controller`]: the controller's state machine, pure in time;
 //! * [`bridge`]: the controller behind a serial line of `embedded-io` traits;
 //! * [`ring`]: bytes between a serial interrupt and the main loop;
@@ -32,6 +33,7 @@ extern crate std;
 mod body;
 pub mod bridge;
 pub mod controller;
+pub mod fault;
 pub mod frame;
 pub mod joint;
 pub mod message;
@@ -46,7 +48,7 @@ mod wire;
 ///
 /// The header and the place of the CRC are the same in every version, so that a frame of another
 /// version is recognised as such.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// Most joints one controller drives.
 pub const MAX_JOINTS: usize = 16;

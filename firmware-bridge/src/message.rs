@@ -3,7 +3,8 @@
 //! All numbers are little-endian, positions are IEEE 754 binary32. The layouts are those of
 //! [`SCHEMA`]; the tests in `tests/wire.rs` pin the bytes.
 
-use crate::joint::{JointTable, JointVec};
+pub use crate::fault::{Alarms, Fault, FaultReport};
+use crate::joint::{JointTable, JointVec, Name};
 use crate::wire::CRC;
 use crate::{MAX_CHUNK_STEPS, MAX_JOINTS, MAX_NAME};
 
@@ -20,8 +21,8 @@ header: version u8, type u8, sequence u32, session u32, time_us u64\n\
 05 disarm:\n\
 06 stop:\n\
 07 clear_fault:\n\
-81 hello_reply: schema u32, buffer_depth u16, tick_us u32, telemetry_us u32, deadman_us u32, joints u8, [name_len u8, name u8[name_len], unit u8, min f32, max f32, velocity f32, acceleration f32, jump f32][joints]\n\
-82 state: mode u8, fault u8, flags u8, joints u8, last_sequence u32, chunk u32, consumed u16, steps_left u16, clamps u32, starved u32, crc_errors u32, frame_errors u32, frames_dropped u32, measured f32[joints], commanded f32[joints]\n\
+81 hello_reply: schema u32, identity_len u8, identity u8[identity_len], buffer_depth u16, tick_us u32, telemetry_us u32, deadman_us u32, stop u8, joints u8, [name_len u8, name u8[name_len], unit u8, min f32, max f32, velocity f32, acceleration f32, jump f32, reach f32, limits u8, following_error f32, following_ms u16, stall_error f32, stall_motion f32, stall_current_a f32, stall_ms u16, overload_a f32, overload_ms u16, stop_c u8, release_c u8, min_v f32, max_v f32][joints]\n\
+82 state: mode u8, fault u8, flags u8, joints u8, last_sequence u32, chunk u32, consumed u16, steps_left u16, clamps u32, starved u32, crc_errors u32, frame_errors u32, frames_dropped u32, measured f32[joints], commanded f32[joints], if fault [joint u8, cause u8, chunk u32, value f32, low f32, high f32]\n\
 83 ack: sequence u32, type u8, reason u8, first_step u16, start_us u64\n\
 84 heartbeat_reply: sequence u32, host_time_us u64, received_us u64\n";
 
@@ -38,8 +39,11 @@ const CHUNK_HEAD: usize = 4 + 8 + 4 + 4 + 1 + 1 + 2;
 pub const MAX_BODY: usize = CHUNK_HEAD + MAX_CHUNK_STEPS * MAX_JOINTS * 4;
 
 /// Longest body the controller sends: a hello reply with all joints and longest names.
-pub const MAX_REPLY_BODY: usize = 4 + 2 + 4 + 4 + 4 + 1 + MAX_JOINTS * (1 + MAX_NAME + 1 + 5 * 4);
-const STATE_MAX: usize = 4 + 4 + 4 + 2 + 2 + 5 * 4 + 2 * 4 * MAX_JOINTS;
+pub const MAX_REPLY_BODY: usize =
+    4 + (1 + MAX_NAME) + 2 + 4 + 4 + 4 + 1 + 1 + MAX_JOINTS * (1 + MAX_NAME + 1 + 6 * 4 + LIMITS);
+/// Bytes of a joint's limits that lead to faults.
+const LIMITS: usize = 1 + (4 + 2) + (3 * 4 + 2) + (4 + 2) + 2 + 2 * 4;
+const STATE_MAX: usize = 4 + 4 + 4 + 2 + 2 + 5 * 4 + 2 * 4 * MAX_JOINTS + (2 + 4 + 3 * 4);
 
 const _: () = assert!(MAX_REPLY_BODY <= MAX_BODY && STATE_MAX <= MAX_REPLY_BODY);
 
@@ -147,6 +151,8 @@ pub struct Chunk<'a> {
 pub struct HelloReply {
     /// The controller's [`SCHEMA_HASH`].
     pub schema: u32,
+    /// Which controller it is, so that a host can insist on the one of its configuration.
+    pub identity: Name,
     /// Longest chunk it takes, in steps.
     pub buffer_depth: u16,
     /// Period of its control tick in microseconds.
@@ -157,28 +163,6 @@ pub struct HelloReply {
     pub deadman_us: u32,
     /// The joints in the order of all per-joint vectors.
     pub joints: JointTable,
-}
-
-/// Why the controller latched a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Fault {
-    /// No frame of the host for the deadman time while armed.
-    HostSilent = 1,
-    /// The emergency stop line is open, or cannot be read.
-    Estop = 2,
-    /// The joints' driver refused a command.
-    OutputFailed = 3,
-    /// The joints' driver gave no measurement, or one that is not finite.
-    MeasurementFailed = 4,
-}
-
-impl Fault {
-    pub(crate) fn from_u8(value: u8) -> Option<Self> {
-        [Self::HostSilent, Self::Estop, Self::OutputFailed, Self::MeasurementFailed]
-            .into_iter()
-            .find(|fault| *fault as u8 == value)
-    }
 }
 
 /// What the controller is doing.
@@ -264,6 +248,8 @@ pub struct State {
     pub measured: JointVec,
     /// Commanded positions; as many as measured.
     pub commanded: JointVec,
+    /// The latched fault's cause; exactly where [`State::mode`] is [`Mode::Faulted`], with its fault.
+    pub fault: Option<FaultReport>,
 }
 
 /// The controller's verdict on a frame.
@@ -300,10 +286,14 @@ pub enum Reason {
     Stopping = 13,
     /// A fault is latched, or its cause lasts.
     Faulted = 14,
+    /// A joint to be armed is outside its limits: it has to be moved within them by hand.
+    OutsideLimits = 15,
+    /// The joints' positions are not known yet, or not any more.
+    NotMeasured = 16,
 }
 
 impl Reason {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Ok,
         Self::WrongVersion,
         Self::UnknownType,
@@ -319,6 +309,8 @@ impl Reason {
         Self::NotArmed,
         Self::Stopping,
         Self::Faulted,
+        Self::OutsideLimits,
+        Self::NotMeasured,
     ];
 
     pub(crate) fn from_u8(value: u8) -> Option<Self> {

@@ -166,37 +166,51 @@ pub(crate) struct Setpoint {
     pub(crate) velocity: f32,
 }
 
-/// The next setpoint along a path, and whether the limit of speed held it back.
+/// The next setpoint along a path, and whether the limit of speed or the joint's distance from its goal held it back.
 ///
-/// Speed and acceleration stay within their limits. The command slows down in time to arrive with
-/// the path's own velocity, and to be at rest where the path does not go further: it leaves the
-/// range of what is left of the path only as far as the joint cannot stop within it, which happens
-/// when another path begins.
-pub(crate) fn follow(at: Setpoint, path: &PathPoint, joint: &JointSpec, dt_s: f32) -> (Setpoint, bool) {
+/// Speed and acceleration stay within their limits. The command slows down in time to arrive with the path's own
+/// velocity, and to be at rest where the path does not go further: it leaves the range of what is left of the path only
+/// as far as the joint cannot stop within it, which happens when another path begins. It slows down likewise where it
+/// would lead the measured position by more than [`JointSpec::jump`]: it never moves farther away from there, and
+/// `measured` moves it in no other way.
+pub(crate) fn follow(
+    at: Setpoint,
+    path: &PathPoint,
+    measured: Option<f32>,
+    joint: &JointSpec,
+    dt_s: f32,
+) -> (Setpoint, bool) {
     let gain = joint.acceleration * dt_s;
     let exact = (path.target - at.position) / dt_s;
     let excess = exact - path.slope;
     let arrival = arrival_speed(excess.abs() * dt_s, gain, dt_s);
     let wanted = path.slope + within(excess, -arrival, arrival);
     let limited = within(wanted, -joint.velocity, joint.velocity);
-    let up = arrival_speed((path.high - at.position).max(0.0), gain, dt_s);
-    let down = arrival_speed((at.position - path.low).max(0.0), gain, dt_s);
-    let velocity = at.velocity + within(within(limited, -down, up) - at.velocity, -gain, gain);
+    let room = |distance: f32| arrival_speed(distance.max(0.0), gain, dt_s);
+    let on_path = within(limited, -room(at.position - path.low), room(path.high - at.position));
+    let near = measured.map_or(on_path, |measured| {
+        let (low, high) = (measured - joint.jump, measured + joint.jump);
+        within(on_path, -room(at.position - low), room(high - at.position))
+    });
+    let velocity = at.velocity + within(near - at.velocity, -gain, gain);
     let position = if velocity == exact { path.target } else { at.position + velocity * dt_s };
-    (Setpoint { position: in_limits(position, at, joint), velocity }, limited != wanted)
+    (in_limits(at, Setpoint { position, velocity }, joint, dt_s), limited != wanted || near != on_path)
 }
 
 /// The next setpoint of a ramp to rest; it ends within the joint's positions.
 pub(crate) fn brake(at: Setpoint, joint: &JointSpec, dt_s: f32, deceleration: f32) -> Setpoint {
     let drop = deceleration * dt_s;
     let velocity = at.velocity - within(at.velocity, -drop, drop);
-    Setpoint { position: in_limits(at.position + velocity * dt_s, at, joint), velocity }
+    in_limits(at, Setpoint { position: at.position + velocity * dt_s, velocity }, joint, dt_s)
 }
 
-/// A position within the joint's limits, or not further outside than `at`: an arm that was armed
-/// outside its limits comes back with its own speed.
-fn in_limits(position: f32, at: Setpoint, joint: &JointSpec) -> f32 {
-    within(position, joint.min.min(at.position), joint.max.max(at.position))
+/// The setpoint after `at`, kept within the joint's positions, with the velocity that this leaves.
+fn in_limits(at: Setpoint, next: Setpoint, joint: &JointSpec, dt_s: f32) -> Setpoint {
+    let position = within(next.position, joint.min, joint.max);
+    if position == next.position {
+        return next;
+    }
+    Setpoint { position, velocity: (position - at.position) / dt_s }
 }
 
 /// The deceleration of a ramp to rest of at most `ramp_us`: the joint's own, or higher where
@@ -249,15 +263,8 @@ mod tests {
     use crate::joint::{Name, Unit};
 
     fn joint() -> JointSpec {
-        JointSpec {
-            name: Name::new("joint").expect("short"),
-            unit: Unit::Radian,
-            min: -10.0,
-            max: 10.0,
-            velocity: 1.0,
-            acceleration: 4.0,
-            jump: 10.0,
-        }
+        let name = Name::new("joint").expect("short");
+        JointSpec { acceleration: 4.0, jump: 10.0, ..JointSpec::new(name, Unit::Radian, [-10.0, 10.0], 1.0) }
     }
 
     #[test]
@@ -277,7 +284,7 @@ mod tests {
         let mut at = Setpoint::default();
         let mut ticks = 0;
         while at.position != 1.0 && ticks < 2000 {
-            let (next, _) = follow(at, &path, &joint(), dt_s);
+            let (next, _) = follow(at, &path, Some(at.position), &joint(), dt_s);
             assert!(next.position <= 1.0 && next.position >= at.position, "{next:?}");
             assert!(next.velocity <= 1.0 + 1e-6, "{next:?}");
             let acceleration = (next.velocity - at.velocity) / dt_s;

@@ -2,15 +2,18 @@
 #![expect(clippy::expect_used, reason = "a test's helpers fail the test as its body does")]
 
 use firmware_bridge::frame::{Decoder, FrameError, Header, MAX_FRAME, MAX_RAW, MAX_REPLY_FRAME, encode};
-use firmware_bridge::joint::{JointSpec, JointTable, JointVec, Name, Unit};
+use firmware_bridge::joint::{
+    FollowingLimit, JointSpec, JointTable, JointVec, Name, OverloadLimit, StallLimit, StopBehaviour, TemperatureLimit,
+    Unit,
+};
 use firmware_bridge::message::{
-    Ack, Chunk, Fault, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress, Reason,
-    SCHEMA_HASH, State,
+    Ack, Chunk, Fault, FaultReport, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress,
+    Reason, SCHEMA_HASH, State,
 };
 use firmware_bridge::{MAX_CHUNK_STEPS, MAX_JOINTS, MAX_NAME};
 use proptest::prelude::*;
 
-const HEADER: Header = Header { version: 2, sequence: 0x0403_0201, session: 0x0807_0605, time_us: 0x1122 };
+const HEADER: Header = Header { version: 3, sequence: 0x0403_0201, session: 0x0807_0605, time_us: 0x1122 };
 
 fn frame(message: &Message<'_>) -> Vec<u8> {
     let mut out = vec![0xEE; MAX_FRAME];
@@ -45,7 +48,7 @@ fn body(message: &Message<'_>) -> Vec<u8> {
     }
     assert_eq!(sum, (!crc).to_le_bytes(), "CRC-32 of header and body");
     let (head, body) = content.split_at(18);
-    assert_eq!(head[0], 2, "version");
+    assert_eq!(head[0], 3, "version");
     assert_eq!(head[1], message.kind(), "type");
     assert_eq!(head[2..10], [1, 2, 3, 4, 5, 6, 7, 8], "sequence, session");
     assert_eq!(head[10..], [0x22, 0x11, 0, 0, 0, 0, 0, 0], "time");
@@ -61,6 +64,12 @@ fn joint(name: &str) -> JointSpec {
         velocity: 2.0,
         acceleration: 4.0,
         jump: 0.5,
+        reach: 8.0,
+        following: Some(FollowingLimit { error: 0.25, time_ms: 0x0201 }),
+        stall: Some(StallLimit { error: 0.125, motion: 0.5, current_a: 1.0, time_ms: 3 }),
+        overload: Some(OverloadLimit { current_a: 2.0, time_ms: 4 }),
+        temperature: Some(TemperatureLimit { stop_c: 60, release_c: 70 }),
+        voltage: Some([4.0, 8.0]),
     }
 }
 
@@ -91,12 +100,22 @@ fn state() -> State {
         frames_dropped: 10,
         measured: JointVec::from_slice(&[1.0]).expect("few"),
         commanded: JointVec::from_slice(&[-2.0]).expect("few"),
+        fault: Some(FaultReport {
+            fault: Fault::Estop,
+            joint: Some(12),
+            cause: 13,
+            value: 0.5,
+            low: -1.0,
+            high: 1.0,
+            chunk: Some(14),
+        }),
     }
 }
 
 fn hello_reply(joints: JointTable) -> Message<'static> {
     Message::HelloReply(HelloReply {
         schema: 0x0403_0201,
+        identity: Name::new("xyz").expect("short"),
         buffer_depth: 64,
         tick_us: 2000,
         telemetry_us: 10_000,
@@ -107,7 +126,7 @@ fn hello_reply(joints: JointTable) -> Message<'static> {
 
 #[test]
 fn schema_is_pinned() {
-    assert_eq!(SCHEMA_HASH, 0x562FEE16, "a layout changed: is the version new?");
+    assert_eq!(SCHEMA_HASH, 0xBB79F0CD, "a layout changed: is the version new?");
 }
 
 #[test]
@@ -115,14 +134,14 @@ fn whole_frames_are_pinned() {
     // Made by Python's zlib.crc32 and a COBS of its own.
     #[rustfmt::skip]
     assert_eq!(frame(&Message::Heartbeat), [
-        0x0D, 0x02, 0x03, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x22, 0x11, 0x01, 0x01,
-        0x01, 0x01, 0x01, 0x05, 0x64, 0x66, 0x8B, 0xD8, 0x00,
+        0x0D, 0x03, 0x03, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x22, 0x11, 0x01, 0x01,
+        0x01, 0x01, 0x01, 0x05, 0x85, 0xD0, 0xD9, 0x37, 0x00,
     ]);
     let hello = Message::Hello { schema: 0x0A0B_0C0D };
     #[rustfmt::skip]
     assert_eq!(frame(&hello), [
-        0x0D, 0x02, 0x01, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x22, 0x11, 0x01, 0x01,
-        0x01, 0x01, 0x01, 0x09, 0x0D, 0x0C, 0x0B, 0x0A, 0xAD, 0x03, 0xB0, 0x95, 0x00,
+        0x0D, 0x03, 0x01, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x22, 0x11, 0x01, 0x01,
+        0x01, 0x01, 0x01, 0x09, 0x0D, 0x0C, 0x0B, 0x0A, 0x6D, 0x67, 0x98, 0x82, 0x00,
     ]);
 }
 
@@ -143,17 +162,23 @@ fn bodies_are_pinned() {
     ]);
     let mut joints = JointTable::new();
     joints.push(joint("ab")).expect("valid");
+    joints.stop = StopBehaviour::RampThenLimp;
     #[rustfmt::skip]
     assert_eq!(body(&hello_reply(joints)), [
-        1, 2, 3, 4, 64, 0, 0xD0, 7, 0, 0, 0x10, 0x27, 0, 0, 0xF0, 0x49, 2, 0, 1,
+        1, 2, 3, 4, 3, b'x', b'y', b'z', 64, 0, 0xD0, 7, 0, 0, 0x10, 0x27, 0, 0, 0xF0, 0x49, 2, 0, 2, 1,
         2, b'a', b'b', 1, 0, 0, 0x80, 0xBF, 0, 0, 0x80, 0x3F, 0, 0, 0, 0x40, 0, 0, 0x80, 0x40,
-        0, 0, 0, 0x3F,
+        0, 0, 0, 0x3F, 0, 0, 0, 0x41, 0b1_1111, 0, 0, 0x80, 0x3E, 1, 2,
+        0, 0, 0, 0x3E, 0, 0, 0, 0x3F, 0, 0, 0x80, 0x3F, 3, 0, 0, 0, 0, 0x40, 4, 0, 60, 70,
+        0, 0, 0x80, 0x40, 0, 0, 0, 0x41,
     ]);
     #[rustfmt::skip]
     assert_eq!(body(&Message::State(state())), [
-        4, 2, 7, 1, 9, 0, 0, 0, 5, 0, 0, 0, 3, 0, 1, 2, 6, 0, 0, 0, 11, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0,
+        4, 2, 15, 1, 9, 0, 0, 0, 5, 0, 0, 0, 3, 0, 1, 2, 6, 0, 0, 0, 11, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0,
         10, 0, 0, 0, 0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0,
+        12, 13, 14, 0, 0, 0, 0, 0, 0, 0x3F, 0, 0, 0x80, 0xBF, 0, 0, 0x80, 0x3F,
     ]);
+    let healthy = State { mode: Mode::Holding, fault: None, ..state() };
+    assert_eq!(body(&Message::State(healthy)).len(), 44, "a fault's cause is there with a fault alone");
     let ack = Message::Ack(Ack { sequence: 1, kind: 2, reason: Reason::NotArmed, first_step: 3, start_us: 4 });
     assert_eq!(body(&ack), [1, 0, 0, 0, 2, 12, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
     let reply = Message::HeartbeatReply(HeartbeatReply { sequence: 1, host_time_us: 2, received_us: 3 });
@@ -270,7 +295,7 @@ proptest! {
     /// Bodies of random bytes behind a good CRC do not panic the readers of messages.
     #[test]
     fn random_bodies_are_survived(kind in any::<u8>(), body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let raw = [&[2, kind][..], &[0; 16], &body].concat();
+        let raw = [&[3, kind][..], &[0; 16], &body].concat();
         let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&raw);
         let raw = [&raw[..], &sum.to_le_bytes()].concat();
         let mut wire = vec![0; raw.len() + 8];

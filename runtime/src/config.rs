@@ -189,6 +189,8 @@ pub struct LinkSection {
     /// Bits per second.
     #[serde(default = "default_baud")]
     pub baud: u32,
+    /// The only controller to obey: the identity that it tells and that the log names. Any with these joints if not given.
+    pub controller: Option<String>,
     /// The controller's joints in its order, which is that of the model's actions; the scene's if it is simulated.
     #[serde(default)]
     pub joints: Vec<String>,

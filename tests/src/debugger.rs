@@ -50,6 +50,14 @@ impl Debugger {
         }
     }
 
+    /// Writes the word at `address`; the processor stays halted.
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn write_word(&mut self, address: u32, value: u32) {
+        self.expect(&format!("M{address:x},4:{:08x}", value.swap_bytes()), "OK");
+    }
+
     #[allow(clippy::panic, reason = "for tests")]
     fn expect(&mut self, command: &str, expected: &str) {
         let answer = self.ask(command);

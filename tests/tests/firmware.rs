@@ -270,8 +270,8 @@ fn a_controller_that_is_reset_is_disarmed_and_told_apart() {
     assert_eq!(state.measured.as_slice(), REST);
 }
 
-/// The stop line of the board, PC1: a contact to ground, which pulls the pin high when it opens. QEMU has no ports, so a
-/// debugger answers the firmware's own reads of port C. A contact that closes again ends no fault.
+/// The stop lines of the board, PC1 and PC2: contacts to ground, whose pins are pulled high when they open. QEMU has no
+/// ports, so a debugger answers the firmware's own reads of port C, two a tick. Contacts that close again end no fault.
 #[test]
 fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
     const PORT_C_INPUTS: u32 = 0x4002_0810;
@@ -280,14 +280,13 @@ fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
     };
     let mut link = open(&board);
     let moving = |state: &State| state.mode == Mode::Active && state.measured.as_slice()[0] > 0.1;
-    // How the board is after ten reads of the port gave `inputs` while the arm moved, unless the busy host was too slow.
-    let mut after = |inputs| {
+    let open_lines = |inputs| board.debugger().answer_reads(PORT_C_INPUTS, inputs, 20);
+    // How the board is after ten ticks in which the port gave `inputs` while the arm moved, unless the busy host was too slow.
+    let after = |link: &mut Link, inputs| {
         let tries = (0..20).map(|_| {
-            obeyed(&mut link, &plan(&sweep(60)), moving);
-            let mut debugger = board.debugger();
+            obeyed(link, &plan(&sweep(60)), moving);
             let from = board.tap().states.len();
-            debugger.answer_reads(PORT_C_INPUTS, inputs, 10);
-            drop(debugger);
+            open_lines(inputs);
             let until_us = board.tap().states.last().expect("telemetry").time_us + 20_000;
             let seen = board.wait_for("later", |seen| seen.time_us > until_us);
             (seen, board.tap().states[from..].iter().any(|seen| seen.state.estop))
@@ -295,9 +294,19 @@ fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
         let heard = |(seen, _): &(Seen, bool)| seen.state.mode != Mode::Faulted(Fault::HostSilent);
         tries.into_iter().find(heard).expect("the host is heard for long enough")
     };
-    let (seen, told) = after(!(1 << 1));
+    let (seen, told) = after(&mut link, !(1 << 1 | 1 << 2));
     assert_eq!((seen.state.mode, told), (Mode::Active, false), "other lines of the port are no stop");
-    let (seen, told) = after(1 << 1);
+
+    let (seen, told) = after(&mut link, 1 << 2);
+    let fault = (Mode::Faulted(Fault::EstopDiscrepancy), true);
+    assert_eq!((seen.state.mode, told), fault, "one channel opened and closed again: does the other one work?");
+    assert_eq!(settled(&mut link, Link::clear_fault), Reason::Faulted, "its cause lasts");
+    open_lines(1 << 1 | 1 << 2);
+    let until_us = board.tap().states.last().expect("telemetry").time_us + 20_000;
+    board.wait_for("closed again", |seen| seen.time_us > until_us && !seen.state.estop);
+    assert_eq!(settled(&mut link, Link::clear_fault), Reason::Ok, "both opened and closed");
+
+    let (seen, told) = after(&mut link, 1 << 1 | 1 << 2);
     assert_eq!((seen.state.mode, told), (Mode::Faulted(Fault::Estop), true), "it was open, and that was told");
     let later = board.wait_for("later", |later| later.time_us > seen.time_us + 300_000);
     assert_eq!(
@@ -308,6 +317,58 @@ fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
     assert_eq!(later.state.commanded, later.state.measured, "at rest");
     assert_eq!(settled(&mut link, Link::arm), Reason::Faulted);
     obeyed(&mut link, &plan(&REST.repeat(60)), |state| state.measured.as_slice()[0].abs() < 1e-3);
+}
+
+/// The hardware watchdog's registers in the order in which the firmware writes them: it is started once, and then fed once
+/// in each tick, after the emergency stop was read, and never by a processor whose clock stands still. QEMU has no such
+/// watchdog; it notes the accesses.
+#[test]
+fn only_whole_ticks_feed_the_hardware_watchdog() {
+    const SYSTICK_CONTROL: u32 = 0xE000_E010;
+    let folder = tempfile::tempdir().expect("a folder");
+    let notes = folder.path().join("accesses");
+    let options = ["-d", "unimp", "-D", notes.to_str().expect("UTF-8")];
+    let Some((board, _turn)) = board("only_whole_ticks_feed_the_hardware_watchdog", &options) else { return };
+    // `r`: both stop lines were read; `offset=value`: the watchdog was written.
+    let accesses = || {
+        let text = std::fs::read_to_string(&notes).unwrap_or_default();
+        // Whole lines only: the emulator is writing.
+        let lines: Vec<String> =
+            text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines().map(String::from).collect();
+        let mut found: Vec<String> = Vec::new();
+        for line in lines {
+            let value = |text: &str| {
+                text.rsplit_once("0x").map(|(_, hex)| hex.trim_end_matches(')').trim_start_matches('0').to_owned())
+            };
+            if line.starts_with("GPIOC: unimplemented device read") && line.contains("offset 0x010") {
+                found.push("r".to_owned());
+            } else if line.contains("write") && line.starts_with("I2S2ext") {
+                let (offset, rest) = line.split_once(", value").map(|(a, b)| (value(a), value(b))).expect("a write");
+                found.push(format!("{}={}", offset.expect("a number"), rest.expect("a number")));
+            }
+        }
+        found
+    };
+    let mut link = open(&board);
+    arm(&mut link);
+    until(&mut link, |event| match event {
+        Event::State { state, .. } if state.mode == Mode::Holding => Some(()),
+        _ => None,
+    });
+    let seen = accesses();
+    let start = ["=5555", "4=", "8=a0", "=cccc", "=aaaa"];
+    assert_eq!(seen[..start.len()], start, "unlocked, its times set, started, fed");
+    let ticks = seen[start.len()..].chunks_exact(3);
+    assert!(ticks.len() > 10, "{} ticks", ticks.len());
+    for (number, tick) in ticks.enumerate() {
+        assert_eq!(tick, ["r", "r", "=aaaa"], "tick {number}");
+    }
+    // The processor goes on, its tick does not.
+    board.debugger().write_word(SYSTICK_CONTROL, 0);
+    std::thread::sleep(Duration::from_millis(50));
+    let before = accesses().len();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(accesses().len(), before, "nothing feeds it any more");
 }
 
 /// The longest turn of the control loop, counted in instructions: a full receive buffer with the end of the longest

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use fathom::link::{ActionChunk, ClockOffset, Event, Exchange, Link, LinkError, Start, host_now_ns};
+use firmware_bridge::joint::StopBehaviour;
 use firmware_bridge::message::{Fault, Interpolation, Mode, Reason};
-use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
+use firmware_bridge::sim::{Defects, Sim, SimConfig, SimJoint};
 
 #[path = "link/noise.rs"]
 mod noise;
@@ -171,7 +172,46 @@ fn an_unplugged_controller_is_a_lost_link() {
 fn another_protocol_version_is_a_typed_error() {
     let sim = Sim::start(SimConfig { version: 1, ..config() }).expect("a pty");
     let error = open(&sim).hello(&NAMES, WAIT).expect_err("version 1");
-    assert!(matches!(error, LinkError::ProtocolVersion { expected: 2, found: 1, .. }), "{error}");
+    assert!(matches!(error, LinkError::ProtocolVersion { expected: 3, found: 1, .. }), "{error}");
+}
+
+/// A controller of the same joints that is not the one of the configuration: another arm's, at the same socket.
+#[test]
+fn another_controller_is_a_typed_error() {
+    let sim = Sim::start(SimConfig { identity: "left".into(), ..config() }).expect("a pty");
+    let mut link = open(&sim);
+    link.set_identity(Some("right".to_owned()));
+    let error = link.hello(&NAMES, WAIT).expect_err("the other arm");
+    let LinkError::Identity { expected, found, .. } = &error else { panic!("{error}") };
+    assert_eq!((expected.as_str(), found.as_str()), ("right", "left"));
+    assert!(link.send_chunk(&chunk(&[0.0; 3])).is_err(), "nothing is sent to it");
+    link.set_identity(Some("left".to_owned()));
+    let reply = link.hello(&NAMES, WAIT).expect("this one");
+    assert_eq!((reply.identity.as_str(), reply.joints.stop), ("left", StopBehaviour::RampThenHold));
+}
+
+/// A joint's fault reaches the host with joint, value, limits and chunk.
+#[test]
+fn a_joints_fault_is_told_with_its_cause() {
+    let sim = Sim::start(config()).expect("a pty");
+    let mut link = armed(&sim);
+    link.send_chunk(&chunk(&[0.1; 3].repeat(60))).expect("sent");
+    until(&mut link, true, |event| match event {
+        Event::State { state, .. } => (state.mode == Mode::Active).then_some(()),
+        _ => None,
+    });
+    sim.set_defects(Defects { joint: Some(1), reading: Some(-2.25), ..Defects::default() });
+    let report = until(&mut link, true, |event| match event {
+        Event::State { state, .. } => state.fault,
+        _ => None,
+    });
+    let found = (report.fault, report.joint, report.value, report.chunk);
+    assert_eq!(found, (Fault::ImplausibleReading, Some(1), -2.25, Some(4)));
+    let joints = link.controller().expect("said hello").joints;
+    let told = report.describe(&joints).to_string();
+    assert!(told.starts_with("joint elbow: implausible reading -2.250 rad, expected "), "{told}");
+    assert!(told.ends_with(" rad, while following chunk 4"), "{told}");
+    assert_eq!(link.latched(WAIT).expect("a report"), Some(report));
 }
 
 #[test]

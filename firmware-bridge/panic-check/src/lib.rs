@@ -7,8 +7,11 @@ use embedded_hal::digital::{self, InputPin};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use firmware_bridge::bridge::Bridge;
 use firmware_bridge::controller::{Config, Controller};
-use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
-use firmware_bridge::output::JointOutput;
+use firmware_bridge::joint::{
+    FollowingLimit, JointSpec, JointTable, Name, OverloadLimit, StallLimit, StopBehaviour, TemperatureLimit, Unit,
+};
+use firmware_bridge::message::Alarms;
+use firmware_bridge::output::{JointOutput, OutputError, Reading, TwoChannels};
 
 unsafe extern "C" {
     safe fn clock_us() -> u64;
@@ -72,25 +75,30 @@ impl WriteReady for Serial {
 struct Joints;
 
 impl JointOutput for Joints {
-    type Error = ();
-
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), ()> {
-        for (index, position) in positions.iter_mut().enumerate() {
-            *position = joint_read(index);
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
+        for (index, reading) in readings.iter_mut().enumerate() {
+            let read = |what: usize| Some(joint_read(index * 8 + what)).filter(|value| *value != 0.0);
+            *reading = Reading {
+                position: read(0),
+                current_a: read(1),
+                temperature_c: read(2),
+                voltage_v: read(3),
+                alarms: read(4).map(|value| Alarms(value as u8)),
+            };
         }
         Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), ()> {
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
         for (index, position) in positions.iter().enumerate() {
             if !joint_write(index, *position) {
-                return Err(());
+                return Err(OutputError::Joint(index as u8));
             }
         }
         Ok(())
     }
 
-    fn release(&mut self) -> Result<(), ()> {
+    fn release(&mut self) -> Result<(), OutputError> {
         self.command(&[0.0])
     }
 }
@@ -117,17 +125,25 @@ pub extern "C" fn firmware_main() {
     let mut joints = JointTable::new();
     for name in ["a", "b", "c", "d", "e", "f"] {
         let Some(name) = Name::new(name) else { return };
+        let limit = |number| Some(joint_limit(number)).filter(|limit| *limit > 0.0);
+        let time_ms = joint_limit(5) as u16;
         let _ = joints.push(JointSpec {
-            name,
-            unit: Unit::Radian,
-            min: joint_limit(0),
-            max: joint_limit(1),
-            velocity: joint_limit(2),
             acceleration: joint_limit(3),
-            jump: joint_limit(4),
+            reach: joint_limit(4),
+            following: limit(6).map(|error| FollowingLimit { error, time_ms }),
+            stall: limit(7).map(|error| StallLimit { error, motion: error, current_a: error, time_ms }),
+            overload: limit(8).map(|current_a| OverloadLimit { current_a, time_ms }),
+            temperature: limit(9).map(|celsius| TemperatureLimit { stop_c: celsius as u8, release_c: 90 }),
+            voltage: limit(10).map(|volts| [volts, 2.0 * volts]),
+            ..JointSpec::new(name, Unit::Radian, [joint_limit(0), joint_limit(1)], joint_limit(2))
         });
     }
-    let mut bridge = Bridge::new(Serial, Controller::new(Config::new(joints), Joints, Line));
+    joints.stop = match joint_limit(11) as u8 {
+        0 => StopBehaviour::Hold,
+        1 => StopBehaviour::RampThenHold,
+        _ => StopBehaviour::RampThenLimp,
+    };
+    let mut bridge = Bridge::new(Serial, Controller::new(Config::new(joints), Joints, TwoChannels(Line, Line)));
     loop {
         bridge.poll(clock_us());
     }

@@ -1,14 +1,14 @@
 //! The controller's answers to frames.
 
-use embedded_hal::digital::InputPin;
-
 use super::Controller;
+use super::monitor::JointMonitor;
 use crate::MAX_CHUNK_STEPS;
 use crate::frame::{Frame, FrameError, Header};
+use crate::joint::JointSpec;
 use crate::message::{Ack, Chunk, HeartbeatReply, HelloReply, Message, Mode, Reason, SCHEMA_HASH, START_NOW};
-use crate::output::JointOutput;
+use crate::output::{JointOutput, StopCircuit};
 
-impl<J: JointOutput, E: InputPin> Controller<J, E> {
+impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
     /// Takes a good frame; the answer, if it has one.
     pub fn handle(&mut self, frame: &Frame<'_>, now_us: u64) -> Option<Message<'static>> {
         let Frame { header, message } = frame;
@@ -79,6 +79,7 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         }
         HelloReply {
             schema: SCHEMA_HASH,
+            identity: self.config.identity,
             buffer_depth: MAX_CHUNK_STEPS as u16,
             tick_us: self.config.tick_us,
             telemetry_us: self.config.telemetry_us,
@@ -146,11 +147,21 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             Mode::Faulted(_) => return Reason::Faulted,
             Mode::Disarmed => {}
         }
-        self.measure();
-        if !self.measured_good {
-            return Reason::Faulted;
+        let joints = self.config.joints.as_slice();
+        if self.monitors.iter().zip(joints).any(|(monitor, _)| monitor.position().is_none()) {
+            return Reason::NotMeasured;
         }
-        self.adopt_measured();
+        // Joints that are driven already keep their goals, which are within the limits.
+        if !self.energised {
+            let outside = |(monitor, joint): (&JointMonitor, &JointSpec)| {
+                let at = monitor.measured();
+                at < joint.min || at > joint.max
+            };
+            if self.monitors.iter().zip(joints).any(outside) {
+                return Reason::OutsideLimits;
+            }
+            self.adopt_measured();
+        }
         self.mode = Mode::Holding;
         self.energised = true;
         self.release_at_rest = false;
@@ -161,7 +172,8 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         if !matches!(self.mode, Mode::Faulted(_)) {
             return Reason::Ok;
         }
-        if self.estop_open {
+        let measured = self.monitors.iter().zip(self.config.joints.as_slice()).all(|(m, _)| m.position().is_some());
+        if self.estop_open || !self.stop_proved || !measured {
             return Reason::Faulted;
         }
         if !self.is_at_rest() {

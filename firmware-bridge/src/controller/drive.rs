@@ -1,36 +1,70 @@
-//! One tick's motion.
-
-use embedded_hal::digital::InputPin;
+//! One tick's measurement and motion.
 
 use super::Controller;
-use crate::joint::{JointSpec, JointVec};
-use crate::message::{Fault, Mode};
-use crate::motion::{Setpoint, brake, follow, within};
-use crate::output::JointOutput;
+use super::monitor::Watch;
+use crate::MAX_JOINTS;
+use crate::fault::{Fault, FaultReport};
+use crate::joint::JointVec;
+use crate::message::Mode;
+use crate::motion::{Setpoint, brake, follow};
+use crate::output::{JointOutput, OutputError, Reading, StopCircuit};
 
-impl<J: JointOutput, E: InputPin> Controller<J, E> {
-    pub(super) fn measure(&mut self) {
-        let mut fresh = self.measured;
-        self.measured_good =
-            self.output.measure(fresh.as_mut_slice()).is_ok() && fresh.as_slice().iter().all(|value| value.is_finite());
-        if self.measured_good {
-            self.measured = fresh;
+impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
+    /// Takes the joints' readings, and latches a fault that they show.
+    pub(super) fn measure(&mut self, elapsed_us: u32, counted_us: u32) {
+        let mut readings = [Reading::default(); MAX_JOINTS];
+        let readings = readings.get_mut(..usize::from(self.config.joints.len())).unwrap_or(&mut []);
+        let measured = self.output.measure(readings);
+        let armed = matches!(self.mode, Mode::Holding | Mode::Active | Mode::Stopping);
+        let energised = self.energised;
+        let measurement_us = self.config.measurement_us;
+        let joints = self.config.joints.as_slice().iter().zip(&self.setpoints);
+        let mut first = None;
+        let mut release = false;
+        for (index, (reading, (monitor, (joint, at)))) in
+            readings.iter().zip(self.monitors.iter_mut().zip(joints)).enumerate()
+        {
+            let goal = energised.then_some(at.position);
+            let watch = Watch { elapsed_us, counted_us, goal, armed, measurement_us };
+            if let Some(finding) = monitor.take(reading, joint, &watch) {
+                release |= finding.release;
+                if first.is_none() {
+                    first = Some(FaultReport { joint: u8::try_from(index).ok(), ..finding.report });
+                }
+            }
+        }
+        if let Err(error) = measured {
+            self.output_fault(Fault::MeasurementFailed, error);
+        }
+        if let Some(report) = first {
+            self.fault(report);
+        }
+        if release && energised {
+            self.release();
         }
     }
 
+    fn output_fault(&mut self, fault: Fault, error: OutputError) {
+        let joint = match error {
+            OutputError::All => None,
+            OutputError::Joint(joint) => Some(joint),
+        };
+        self.fault(FaultReport { joint, ..FaultReport::of(fault) });
+    }
+
+    /// The measured pose becomes the goal, at rest.
     pub(super) fn adopt_measured(&mut self) {
-        for (at, measured) in self.setpoints.iter_mut().zip(self.measured.as_slice()) {
-            *at = Setpoint { position: *measured, velocity: 0.0 };
+        for (at, monitor) in self.setpoints.iter_mut().zip(&self.monitors) {
+            *at = Setpoint { position: monitor.measured(), velocity: 0.0 };
         }
     }
 
+    /// Lets the joints go, whether or not they are driven.
     pub(super) fn release(&mut self) {
         self.release_at_rest = false;
-        if self.energised {
-            self.energised = false;
-            if self.output.release().is_err() {
-                self.fault(Fault::OutputFailed);
-            }
+        self.energised = false;
+        if let Err(error) = self.output.release() {
+            self.output_fault(Fault::OutputFailed, error);
         }
         self.adopt_measured();
     }
@@ -60,16 +94,13 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             self.adopt_measured();
         } else {
             let mut path = sample.iter().flat_map(|sample| &sample.path);
-            let joints = self.config.joints.as_slice().iter().zip(self.measured.as_slice());
+            let joints = self.config.joints.as_slice().iter().zip(&self.monitors);
             let setpoints = self.setpoints.iter_mut().zip(&self.decelerations);
-            for ((joint, measured), (at, deceleration)) in joints.zip(setpoints) {
-                let (mut next, mut limited) = match path.next() {
-                    Some(point) => follow(*at, point, joint, dt_s),
+            for ((joint, monitor), (at, deceleration)) in joints.zip(setpoints) {
+                let (next, limited) = match path.next() {
+                    Some(point) => follow(*at, point, monitor.position(), joint, dt_s),
                     None => (brake(*at, joint, dt_s, *deceleration), false),
                 };
-                if self.measured_good {
-                    limited |= keep_near(&mut next, *at, *measured, joint, dt_s);
-                }
                 self.clamps = self.clamps.wrapping_add(u32::from(limited));
                 *at = next;
             }
@@ -94,19 +125,8 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         for (to, from) in commanded.as_mut_slice().iter_mut().zip(&self.setpoints) {
             *to = from.position;
         }
-        if self.output.command(commanded.as_slice()).is_err() {
-            self.fault(Fault::OutputFailed);
+        if let Err(error) = self.output.command(commanded.as_slice()) {
+            self.output_fault(Fault::OutputFailed, error);
         }
     }
-}
-
-/// Keeps a setpoint within the joint's jump of the measured pose; whether it had to.
-fn keep_near(next: &mut Setpoint, at: Setpoint, measured: f32, joint: &JointSpec, dt_s: f32) -> bool {
-    let near = within(next.position, measured - joint.jump, measured + joint.jump);
-    if near == next.position {
-        return false;
-    }
-    let velocity = (near - at.position) / dt_s;
-    *next = Setpoint { position: near, velocity: within(velocity, -joint.velocity, joint.velocity) };
-    true
 }

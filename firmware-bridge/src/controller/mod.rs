@@ -2,7 +2,8 @@
 //!
 //! | mode | frame or event | next mode | joints |
 //! |---|---|---|---|
-//! | Disarmed | arm | Holding | driven, hold the measured pose |
+//! | Disarmed | arm, all joints measured and within their limits | Holding | driven, hold the measured pose |
+//! | Disarmed, driven | arm | Holding | hold their goals |
 //! | Disarmed | disarm | Disarmed | released |
 //! | Holding | chunk reaches its start | Active | follow the chunk |
 //! | Active | chunk reaches its start | Active | follow the newer chunk from where they are |
@@ -10,26 +11,38 @@
 //! | Holding, Active | stop | Stopping, then Holding | ramp to rest, hold |
 //! | Holding, Active | disarm | Stopping, then Disarmed | ramp to rest, released |
 //! | Holding, Active | hello of another session | Stopping, then Disarmed | ramp to rest, hold |
-//! | Holding, Active | host silent | Faulted | at rest within the deadman time, hold |
-//! | any | emergency stop line open or unreadable | Faulted | released at once |
-//! | any | driver or measurement fails | Faulted | ramp to rest, hold |
-//! | Faulted | clear fault, at rest and the line closed | Disarmed | as they were |
+//! | Holding, Active | host silent | Faulted | at rest within the deadman time |
+//! | Holding, Active | too many broken frames | Faulted | stop as the joint table declares |
+//! | any | a channel of the emergency stop open or unreadable | Faulted | released at once |
+//! | any | driver fails, or a joint's limits that lead to faults | Faulted | stop as the joint table declares |
+//! | any | a motor at its release temperature | Faulted | released at once |
+//! | Faulted | clear fault, at rest, stop closed and proved, joints measured | Disarmed | as they were |
 //!
 //! All else leaves the mode as it is and is answered with a [`Reason`](crate::message::Reason). The first fault is kept
-//! until it is cleared. While joints are driven, no command is further than
-//! [`JointSpec::jump`](crate::joint::JointSpec::jump) from the measured pose.
-
-use embedded_hal::digital::InputPin;
+//! until it is cleared, but for a discrepancy of the emergency stop, which is kept instead of the stop itself.
+//!
+//! **Invariant**, from arming to release: whatever is measured and received, no goal lies outside a joint's limits, and
+//! each is no further from the last one than the joint's speed and acceleration allow in the ticks between them. A goal
+//! may stop short: a ramp to rest brakes as hard as its time demands. Arming moves nothing: the first goal is where the
+//! joint was measured.
 
 use crate::MAX_JOINTS;
+use crate::fault::{Fault, FaultReport};
 use crate::frame::Counters;
-use crate::joint::{JointTable, JointVec};
-use crate::message::{Fault, Mode, Progress, State};
+use crate::joint::{JointTable, JointVec, Name, StopBehaviour};
+use crate::message::{Mode, Progress, State};
 use crate::motion::{Setpoint, StoredChunk, deceleration, ramp_time_us};
-use crate::output::JointOutput;
+use crate::output::{JointOutput, StopCircuit};
 
 mod answer;
 mod drive;
+mod error_rate;
+mod estop;
+mod monitor;
+
+use error_rate::ErrorRate;
+use estop::EmergencyStop;
+use monitor::JointMonitor;
 
 /// Most ticks that a late one stands for.
 const MOST_TICKS: u64 = 4;
@@ -37,6 +50,8 @@ const MOST_TICKS: u64 = 4;
 /// What the controller is built for.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
+    /// Which controller this is; told to the host.
+    pub identity: Name,
     /// The joints in the output's order.
     pub joints: JointTable,
     /// Period of [`Controller::tick`] in microseconds.
@@ -54,12 +69,20 @@ pub struct Config {
     /// Positions outside the limits are clamped; positions outside by more than this many times
     /// the joint's whole range refuse the chunk.
     pub reject_ranges: f32,
+    /// Longest time without a measurement of a joint, in microseconds.
+    pub measurement_us: u32,
+    /// Longest time for which the channels of the emergency stop may differ, in microseconds.
+    pub discrepancy_us: u32,
+    /// Most broken frames of the host in a second, while armed.
+    pub bad_frames: u16,
 }
 
 impl Config {
-    /// 500 Hz ticks, 100 Hz telemetry, deadman 150 ms, ramps of at most 50 ms.
+    /// A controller without an identity: 500 Hz ticks, 100 Hz telemetry, deadman 150 ms, ramps of at most 50 ms, 50 ms
+    /// without a measurement, 200 ms between the channels of the emergency stop, 100 broken frames a second.
     pub fn new(joints: JointTable) -> Self {
         Self {
+            identity: Name::EMPTY,
             joints,
             tick_us: 2_000,
             telemetry_us: 10_000,
@@ -67,32 +90,41 @@ impl Config {
             ramp_us: 50_000,
             ahead_us: 5_000_000,
             reject_ranges: 1.0,
+            measurement_us: 50_000,
+            discrepancy_us: 200_000,
+            bad_frames: 100,
         }
     }
 }
 
-/// The controller: joints behind `J`, emergency stop line `E`.
-///
-/// The line is closed in normal operation: high is good, and low, a cut wire with a pull-down, or
-/// a pin that cannot be read is a stop.
+/// Proof that a control tick did its whole work: it read the emergency stop and the joints, watched the host and
+/// commanded the joints. A hardware watchdog is fed with nothing else.
+#[derive(Debug)]
+pub struct WholeTick(());
+
+/// The controller: joints behind `J`, emergency stop `E`.
 pub struct Controller<J, E> {
     config: Config,
     output: J,
     estop: E,
     mode: Mode,
+    /// The latched fault's cause, where one is latched.
+    report: FaultReport,
     /// The mode after [`Mode::Stopping`].
     stop_to: Mode,
     release_at_rest: bool,
     energised: bool,
     estop_open: bool,
+    stop: EmergencyStop,
+    stop_proved: bool,
+    error_rate: ErrorRate,
     session: u32,
     last_sequence: u32,
     heard_us: u64,
     last_tick_us: Option<u64>,
     /// Time that has passed for the clock and not yet for the joints, less than a tick either way.
     carried_us: i64,
-    measured: JointVec,
-    measured_good: bool,
+    monitors: [JointMonitor; MAX_JOINTS],
     setpoints: [Setpoint; MAX_JOINTS],
     decelerations: [f32; MAX_JOINTS],
     current: StoredChunk,
@@ -102,26 +134,29 @@ pub struct Controller<J, E> {
     starved: u32,
 }
 
-impl<J: JointOutput, E: InputPin> Controller<J, E> {
+impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
     /// A disarmed controller without a session. It touches nothing before its first tick.
     pub fn new(config: Config, output: J, estop: E) -> Self {
         let telemetry_us = config.telemetry_us.clamp(5_000, 20_000);
         Self {
-            measured: JointVec::zeros(config.joints.len()),
             config: Config { telemetry_us, ..config },
             output,
             estop,
             mode: Mode::Disarmed,
+            report: FaultReport::of(Fault::WatchdogReset),
             stop_to: Mode::Disarmed,
             release_at_rest: false,
             energised: false,
             estop_open: false,
+            stop: EmergencyStop::NEW,
+            stop_proved: true,
+            error_rate: ErrorRate::NEW,
             session: 0,
             last_sequence: 0,
             heard_us: 0,
             last_tick_us: None,
             carried_us: 0,
-            measured_good: false,
+            monitors: [JointMonitor::NEW; MAX_JOINTS],
             setpoints: [Setpoint::default(); MAX_JOINTS],
             decelerations: [0.0; MAX_JOINTS],
             current: StoredChunk::EMPTY,
@@ -130,6 +165,11 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             clamps: 0,
             starved: 0,
         }
+    }
+
+    /// Latches a fault that happened before power-on, such as a reset by the watchdog; nothing moves until it is cleared.
+    pub fn latch(&mut self, fault: Fault) {
+        self.fault(FaultReport::of(fault));
     }
 
     /// What it was built for.
@@ -158,6 +198,10 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         for (to, from) in commanded.as_mut_slice().iter_mut().zip(&self.setpoints) {
             *to = from.position;
         }
+        let mut measured = JointVec::zeros(self.config.joints.len());
+        for (to, from) in measured.as_mut_slice().iter_mut().zip(&self.monitors) {
+            *to = from.measured();
+        }
         State {
             mode: self.mode,
             energised: self.energised,
@@ -169,41 +213,70 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
             crc_errors: counters.crc,
             frame_errors: counters.other_than_crc(),
             frames_dropped,
-            measured: self.measured,
+            measured,
             commanded,
+            fault: matches!(self.mode, Mode::Faulted(_)).then_some(self.report),
         }
     }
 
-    /// One control tick at `now_us`: reads the stop line and the joints, watches the host, and
-    /// commands the joints.
+    /// One control tick at `now_us`: reads the emergency stop and the joints, watches the host, and
+    /// commands the joints. `None` when no time has passed since the last one.
     ///
     /// The joints move in whole ticks: a tick that comes late moves them as far as the ticks that
     /// it stands for would have, at most four.
-    pub fn tick(&mut self, now_us: u64) {
+    pub fn tick(&mut self, now_us: u64) -> Option<WholeTick> {
         let tick_us = u64::from(self.config.tick_us.max(1));
         let since_us = self.last_tick_us.map_or(tick_us, |last| now_us.saturating_sub(last));
         if since_us == 0 {
-            return;
+            return None;
         }
         self.last_tick_us = Some(now_us);
         let ticks = self.ticks_passed(since_us, tick_us);
+        let elapsed_us = u32::try_from(since_us).unwrap_or(u32::MAX);
+        let counted_us = u32::try_from(since_us.min(tick_us.saturating_mul(MOST_TICKS))).unwrap_or(u32::MAX);
 
-        self.estop_open = !matches!(self.estop.is_high(), Ok(true));
-        if self.estop_open {
-            self.fault(Fault::Estop);
-            self.release();
-        }
-        self.measure();
-        if !self.measured_good {
-            self.fault(Fault::MeasurementFailed);
-        }
+        self.check_stop(counted_us);
+        self.measure(elapsed_us, counted_us);
         if self.is_armed() && self.silence_ends(now_us) {
-            self.fault(Fault::HostSilent);
+            let seconds = |us: u64| us as f32 * 1e-6;
+            let silent = seconds(now_us.saturating_sub(self.heard_us));
+            let allowed = seconds(self.config.deadman_us.into());
+            self.fault(FaultReport::of(Fault::HostSilent).bounds(silent, 0.0, allowed));
         }
         for late in (0..ticks).rev() {
             self.step(now_us.saturating_sub(late.saturating_mul(tick_us)));
         }
         self.command();
+        Some(WholeTick(()))
+    }
+
+    /// Counts a frame of the host that arrived broken. Too many of them are a fault while armed: an error that the CRC
+    /// does not see becomes likely.
+    pub fn bad_frame(&mut self, now_us: u64) {
+        let limit = self.config.bad_frames.max(1);
+        if self.error_rate.count(now_us, limit) && self.is_armed() {
+            let limit = f32::from(limit);
+            self.fault(FaultReport::of(Fault::ErrorRate).bounds(limit, 0.0, limit));
+        }
+    }
+
+    fn check_stop(&mut self, counted_us: u32) {
+        let state = self.stop.take(self.estop.read(), counted_us, self.config.discrepancy_us);
+        self.estop_open = state.open;
+        self.stop_proved = !state.discrepancy;
+        if state.discrepancy {
+            let report = FaultReport { cause: state.channels, ..FaultReport::of(Fault::EstopDiscrepancy) };
+            if self.mode == Mode::Faulted(Fault::Estop) {
+                self.mode = Mode::Faulted(report.fault);
+                self.report = FaultReport { chunk: self.report.chunk, ..report };
+            }
+            self.fault(report);
+        } else if state.open {
+            self.fault(FaultReport { cause: state.channels, ..FaultReport::of(Fault::Estop) });
+        }
+        if (state.open || state.discrepancy) && self.energised {
+            self.release();
+        }
     }
 
     /// Whole ticks in the time since the last one, to the nearest; the rest is carried over.
@@ -230,10 +303,18 @@ impl<J: JointOutput, E: InputPin> Controller<J, E> {
         }
     }
 
-    fn fault(&mut self, fault: Fault) {
-        if !matches!(self.mode, Mode::Faulted(_)) {
-            self.mode = Mode::Faulted(fault);
-            self.drop_chunks();
+    /// Latches a fault and begins the stop that the joint table declares.
+    fn fault(&mut self, report: FaultReport) {
+        if matches!(self.mode, Mode::Faulted(_)) {
+            return;
+        }
+        self.report = FaultReport { chunk: self.progress.map(|progress| progress.chunk), ..report };
+        self.mode = Mode::Faulted(report.fault);
+        self.drop_chunks();
+        match self.config.joints.stop {
+            StopBehaviour::Hold => self.decelerations = [f32::INFINITY; MAX_JOINTS],
+            StopBehaviour::RampThenHold => {}
+            StopBehaviour::RampThenLimp => self.release_at_rest = true,
         }
     }
 

@@ -2,11 +2,15 @@
 
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 
-use super::JointOutput;
-use super::servo::{Packet, Received, ServoProtocol};
+use super::servo::{Content, Packet, Received, ServoProtocol, Status};
+use super::{JointOutput, OutputError, Reading};
+use crate::fault::Alarms;
 
-/// Ticks without an answer after which a servo is missing.
-const STALE_TICKS: u16 = 25;
+/// Of so many exchanges one asks a servo how it is, and not all for their positions.
+const HEALTH_EXCHANGES: u8 = 8;
+
+/// Answers with an alert in which a servo may name the cause; then it counts as one without.
+const CAUSE_ANSWERS: u8 = 12;
 
 /// Ticks in which the servos may answer a question, before the next one is asked.
 const PATIENCE_TICKS: u8 = 3;
@@ -44,37 +48,73 @@ impl BusServo {
     }
 }
 
-/// What is wrong with a bus of servos.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BusError {
-    /// The serial line failed.
-    Line,
-    /// A servo has not answered for 25 ticks.
-    Silent {
-        /// The servo.
-        id: u8,
-    },
-    /// A servo reports an error, such as overload or heat.
-    Alarm {
-        /// The servo.
-        id: u8,
-        /// Its error byte.
-        error: u8,
-    },
-}
-
+/// What one servo answered.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    position: f32,
-    age_ticks: u16,
-    error: u8,
+    /// What the controller has not taken yet.
+    news: Reading,
+    /// Whether it ever gave a position.
+    known: bool,
+    /// Answers since its alert began, 0 without one.
+    alert: u8,
+    /// Why.
+    cause: Alarms,
+}
+
+impl Seen {
+    const NOTHING: Self = Self {
+        news: Reading { position: None, current_a: None, temperature_c: None, voltage_v: None, alarms: None },
+        known: false,
+        alert: 0,
+        cause: Alarms::NONE,
+    };
+
+    /// Whether an alert's cause is still to be asked for.
+    fn lacks_cause(&self) -> bool {
+        self.alert > 0 && self.cause.is_empty()
+    }
+
+    fn take(&mut self, status: &Status, position: Option<f32>) {
+        if let Some(position) = position {
+            self.news.position = Some(position);
+            self.known = true;
+        }
+        if let Content::Health(health) = status.content {
+            self.news.current_a = health.current_a.or(self.news.current_a);
+            self.news.temperature_c = health.temperature_c.or(self.news.temperature_c);
+            self.news.voltage_v = health.voltage_v.or(self.news.voltage_v);
+            self.cause = health.alarms.unwrap_or(self.cause);
+        }
+        if status.alert {
+            self.alert = self.alert.saturating_add(1);
+        } else {
+            self.alert = 0;
+            self.cause = Alarms::NONE;
+        }
+        let cause = match (self.lacks_cause(), self.alert < CAUSE_ANSWERS) {
+            (true, true) => return,
+            (true, false) => Alarms::OTHER,
+            (false, _) => self.cause,
+        };
+        self.news.alarms = Some(status.alarms.and(cause));
+    }
+}
+
+/// What the servos were last told about their torque.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Torque {
+    /// Nothing: a controller that starts anew drops no arm.
+    Unsaid,
+    On,
+    Off,
 }
 
 /// `N` servos of one protocol on the serial line `S`, at most 16.
 ///
 /// Each tick one exchange: goals to all servos, then one question that all answer one after the
-/// other. While they answer nothing is sent, so that a line of one wire works; where answers do not
-/// fit into a tick, every second tick has an exchange. It never waits.
+/// other, or now and then one to a single servo about its current, temperature, voltage and alarms. While they answer
+/// nothing is sent, so that a line of one wire works; where answers do not
+/// fit into a tick, every second tick has an exchange. It never waits. Until the first command or release it only asks.
 #[derive(Debug)]
 pub struct ServoBus<S, P, const N: usize> {
     serial: S,
@@ -88,8 +128,10 @@ pub struct ServoBus<S, P, const N: usize> {
     waited_ticks: u8,
     /// Whether the controller commands positions.
     driven: bool,
-    /// Whether the servos were told so.
-    torque: bool,
+    torque: Torque,
+    exchanges: u8,
+    /// The servo to be asked next how it is.
+    next_health: usize,
     sending: Packet,
     sent: usize,
 }
@@ -106,29 +148,31 @@ where
             serial,
             protocol,
             servos,
-            seen: [Seen { position: f32::NAN, age_ticks: STALE_TICKS, error: 0 }; N],
+            seen: [Seen::NOTHING; N],
             answer: [0; ANSWER],
             answer_len: 0,
             missing: 0,
             waited_ticks: 0,
             driven: false,
-            torque: false,
+            torque: Torque::Unsaid,
+            exchanges: 0,
+            next_health: 0,
             sending: Packet::new(),
             sent: 0,
         }
     }
 
-    /// Whether all servos have answered lately. A board calls [`JointOutput::measure`] each tick
+    /// Whether all servos have told their positions. A board calls [`JointOutput::measure`] each tick
     /// until they have, before its controller's first tick.
     pub fn is_known(&self) -> bool {
-        self.seen.iter().all(|seen| seen.age_ticks < STALE_TICKS)
+        self.seen.iter().all(|seen| seen.known)
     }
 
-    fn receive(&mut self) -> Result<(), BusError> {
+    fn receive(&mut self) -> Result<(), OutputError> {
         let mut budget = READ_BUDGET;
         let mut bytes = [0; 32];
-        while budget > 0 && self.serial.read_ready().map_err(|_| BusError::Line)? {
-            let count = self.serial.read(&mut bytes).map_err(|_| BusError::Line)?;
+        while budget > 0 && self.serial.read_ready().map_err(|_| OutputError::All)? {
+            let count = self.serial.read(&mut bytes).map_err(|_| OutputError::All)?;
             if count == 0 {
                 break;
             }
@@ -154,11 +198,11 @@ where
                 Received::Status { length, status } => {
                     let mut servos = self.servos.iter().zip(&mut self.seen);
                     if let Some((servo, seen)) = servos.find(|(servo, _)| servo.id == status.id) {
-                        seen.error = status.error;
-                        if let Some(counts) = status.position {
-                            seen.position = servo.position(counts);
-                            seen.age_ticks = 0;
-                        }
+                        let position = match status.content {
+                            Content::Position(counts) if P::COUNTS.contains(&counts) => Some(servo.position(counts)),
+                            _ => None,
+                        };
+                        seen.take(&status, position);
                         self.missing = self.missing.saturating_sub(1);
                     }
                     length
@@ -176,12 +220,12 @@ where
         }
     }
 
-    fn send(&mut self) -> Result<(), BusError> {
+    fn send(&mut self) -> Result<(), OutputError> {
         while let Some(waiting) = self.sending.as_slice().get(self.sent..)
             && !waiting.is_empty()
-            && self.serial.write_ready().map_err(|_| BusError::Line)?
+            && self.serial.write_ready().map_err(|_| OutputError::All)?
         {
-            let count = self.serial.write(waiting).map_err(|_| BusError::Line)?;
+            let count = self.serial.write(waiting).map_err(|_| OutputError::All)?;
             if count == 0 {
                 break;
             }
@@ -190,8 +234,8 @@ where
         Ok(())
     }
 
-    /// Begins an exchange when the bus is free: goals to follow, or no torque.
-    fn exchange(&mut self, goals: Option<&[f32]>) -> Result<(), BusError> {
+    /// Begins an exchange when the bus is free: with goals to follow, or without.
+    fn exchange(&mut self, goals: Option<&[f32]>) -> Result<(), OutputError> {
         self.send()?;
         if self.missing > 0 {
             self.waited_ticks = self.waited_ticks.saturating_add(1);
@@ -210,18 +254,38 @@ where
             Some(goals) => {
                 let goals = self.servos.iter().zip(goals).map(|(servo, goal)| (servo.id, servo.counts(*goal)));
                 self.protocol.write_goals(goals, &mut self.sending);
-                if !self.torque {
-                    self.torque = true;
+                if self.torque != Torque::On {
+                    self.torque = Torque::On;
                     self.protocol.write_torque(ids.clone(), true, &mut self.sending);
                 }
             }
             // Said again each time: an answer on its way may have spoilt it.
-            None => self.protocol.write_torque(ids.clone(), false, &mut self.sending),
+            None if self.torque == Torque::Off => self.protocol.write_torque(ids.clone(), false, &mut self.sending),
+            None => {}
         }
-        self.protocol.read_positions(ids, &mut self.sending);
-        self.missing = N;
+        self.exchanges = self.exchanges.wrapping_add(1);
+        self.missing = if self.exchanges.is_multiple_of(HEALTH_EXCHANGES) {
+            self.ask_one();
+            1
+        } else {
+            self.protocol.read_positions(ids, &mut self.sending);
+            N
+        };
         self.waited_ticks = 0;
         self.send()
+    }
+
+    /// Asks the servo whose alert has no cause yet for that, or the next one how it is.
+    fn ask_one(&mut self) {
+        let mut servos = self.servos.iter().zip(&self.seen);
+        if let Some((servo, _)) = servos.find(|(_, seen)| seen.lacks_cause()) {
+            return self.protocol.read_alarms(servo.id, &mut self.sending);
+        }
+        let servo = self.servos.get(self.next_health).or_else(|| self.servos.first());
+        if let Some(servo) = servo {
+            self.protocol.read_health(servo.id, &mut self.sending);
+        }
+        self.next_health = self.next_health.saturating_add(1).checked_rem(N).unwrap_or(0);
     }
 }
 
@@ -230,39 +294,27 @@ where
     S: Read + ReadReady + Write + WriteReady,
     P: ServoProtocol,
 {
-    type Error = BusError;
-
     /// Takes what the servos answered; to be called each tick, before
     /// [`JointOutput::command`].
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), BusError> {
-        for seen in &mut self.seen {
-            seen.age_ticks = seen.age_ticks.saturating_add(1);
-        }
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
         self.receive()?;
         if !self.driven {
             self.exchange(None)?;
         }
-        for ((servo, seen), position) in self.servos.iter().zip(&self.seen).zip(positions) {
-            if seen.age_ticks >= STALE_TICKS {
-                return Err(BusError::Silent { id: servo.id });
-            }
-            *position = seen.position;
+        for (seen, reading) in self.seen.iter_mut().zip(readings) {
+            *reading = core::mem::take(&mut seen.news);
         }
         Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), BusError> {
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
         self.driven = true;
-        self.exchange(Some(positions))?;
-        match self.servos.iter().zip(&self.seen).find(|(_, seen)| seen.error != 0) {
-            Some((servo, seen)) => Err(BusError::Alarm { id: servo.id, error: seen.error }),
-            None => Ok(()),
-        }
+        self.exchange(Some(positions))
     }
 
-    fn release(&mut self) -> Result<(), BusError> {
+    fn release(&mut self) -> Result<(), OutputError> {
         self.driven = false;
-        self.torque = false;
+        self.torque = Torque::Off;
         // At once, over whatever the servos are saying; not into the middle of a packet.
         self.missing = 0;
         self.exchange(None)

@@ -1,57 +1,61 @@
-//! What drives the joints and what stops them.
+//! What drives the joints, what measures them, and what stops them.
 
-use core::convert::Infallible;
-
-use embedded_hal::digital::{ErrorType, InputPin};
+use crate::fault::Alarms;
 
 mod bus;
+mod estop;
 mod pwm;
 mod servo;
 mod simulated;
 
-pub use bus::{BusError, BusServo, ServoBus};
+pub use bus::{BusServo, ServoBus};
+pub use estop::{NoEstop, StopChannels, StopCircuit, TwoChannels};
 pub use pwm::{PulseRange, PwmServos};
-pub use servo::{Dynamixel2, FeetechSts, Packet, Received, ServoProtocol, Status};
+pub use servo::{Content, Dynamixel2, FeetechSts, Health, Packet, Received, ServoProtocol, Status};
 pub use simulated::SimulatedJoints;
 
-/// The joints' driver. Vectors hold one value per joint in the joints' units.
-pub trait JointOutput {
-    /// Why a driver could not do what it was told.
-    type Error;
+/// What a driver learnt of one joint since it was last asked; `None` for what it did not.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Reading {
+    /// Position in the joint's unit. The controller decides whether the joint can have reached it.
+    pub position: Option<f32>,
+    /// Current of the motor in ampere.
+    pub current_a: Option<f32>,
+    /// Temperature of the motor in degrees Celsius.
+    pub temperature_c: Option<f32>,
+    /// Supply voltage in volts.
+    pub voltage_v: Option<f32>,
+    /// The servo's own alarms.
+    pub alarms: Option<Alarms>,
+}
 
-    /// Writes the measured positions into `positions`.
+/// What failed in a joints' driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputError {
+    /// What all joints have in common, such as a bus.
+    All,
+    /// One joint, by its place in the table.
+    Joint(u8),
+}
+
+/// The joints' driver. Slices hold one value per joint, in the table's order and units.
+pub trait JointOutput {
+    /// Writes what was learnt since the last call into `readings`, which are all empty before. A joint that has nothing
+    /// new is left empty: the controller knows how long it may be silent.
     ///
     /// # Errors
-    /// The driver's error; the controller then latches a fault.
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), Self::Error>;
+    /// The driver cannot measure; the controller then latches a fault.
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError>;
 
     /// Drives the joints towards `positions`, which are within all limits.
     ///
     /// # Errors
-    /// The driver's error; the controller then latches a fault.
-    fn command(&mut self, positions: &[f32]) -> Result<(), Self::Error>;
+    /// A command was not carried out; the controller then latches a fault.
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError>;
 
     /// Lets the joints go: no torque until the next command.
     ///
     /// # Errors
-    /// The driver's error; the controller then latches a fault.
-    fn release(&mut self) -> Result<(), Self::Error>;
-}
-
-/// An emergency stop line which is never open: a robot without one.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoEstop;
-
-impl ErrorType for NoEstop {
-    type Error = Infallible;
-}
-
-impl InputPin for NoEstop {
-    fn is_high(&mut self) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-
-    fn is_low(&mut self) -> Result<bool, Self::Error> {
-        Ok(false)
-    }
+    /// The joints may still be driven; the controller then latches a fault.
+    fn release(&mut self) -> Result<(), OutputError>;
 }

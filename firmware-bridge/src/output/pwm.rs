@@ -2,7 +2,7 @@
 
 use embedded_hal::pwm::SetDutyCycle;
 
-use super::JointOutput;
+use super::{JointOutput, OutputError, Reading};
 
 /// How a servo's pulse follows its joint's position, linearly between two points.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +18,9 @@ pub struct PulseRange {
 }
 
 /// Hobby servos on PWM channels. They measure nothing: the last command counts as measured.
+///
+/// Nobody knows where such a servo is when its pulses begin: the first command after power-on or a release moves it to
+/// where it was commanded last, at first to `rest`, at its own speed. Place the arm there before it is armed.
 #[derive(Debug)]
 pub struct PwmServos<P, const N: usize> {
     channels: [P; N],
@@ -34,33 +37,37 @@ impl<P: SetDutyCycle, const N: usize> PwmServos<P, N> {
 }
 
 impl<P: SetDutyCycle, const N: usize> JointOutput for PwmServos<P, N> {
-    type Error = P::Error;
-
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), Self::Error> {
-        for (to, from) in positions.iter_mut().zip(&self.last) {
-            *to = *from;
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
+        for (to, from) in readings.iter_mut().zip(&self.last) {
+            to.position = Some(*from);
         }
         Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), Self::Error> {
-        let servos = self.channels.iter_mut().zip(&self.ranges).zip(&mut self.last);
-        for (((channel, range), last), position) in servos.zip(positions) {
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
+        let servos = self.channels.iter_mut().zip(&self.ranges).zip(&mut self.last).zip(0..);
+        let mut commanded = Ok(());
+        for ((((channel, range), last), joint), position) in servos.zip(positions) {
             let share = (position - range.low) / (range.high - range.low);
             let pulse_us = range.low_us + share * (range.high_us - range.low_us);
             let full = channel.max_duty_cycle();
             // A cast of a float saturates, and makes 0, an idle line, of NaN.
             let duty = (pulse_us / self.period_us * f32::from(full)) as u16;
-            channel.set_duty_cycle(duty.min(full))?;
-            *last = *position;
+            match channel.set_duty_cycle(duty.min(full)) {
+                Ok(()) => *last = *position,
+                Err(_) => commanded = commanded.and(Err(OutputError::Joint(joint))),
+            }
         }
-        Ok(())
+        commanded
     }
 
-    fn release(&mut self) -> Result<(), Self::Error> {
-        for channel in &mut self.channels {
-            channel.set_duty_cycle_fully_off()?;
+    fn release(&mut self) -> Result<(), OutputError> {
+        let mut released = Ok(());
+        for (channel, joint) in self.channels.iter_mut().zip(0..) {
+            if channel.set_duty_cycle_fully_off().is_err() {
+                released = released.and(Err(OutputError::Joint(joint)));
+            }
         }
-        Ok(())
+        released
     }
 }

@@ -1,6 +1,10 @@
 //! The packets of bus servos: Feetech's STS series, and Dynamixel's protocol 2.
 
+use core::ops::RangeInclusive;
+
 use crc::{CRC_16_UMTS, Crc, Table};
+
+use crate::fault::Alarms;
 
 /// Longest run of packets sent at once: goals, torque and a question to 16 servos.
 const PACKET: usize = 384;
@@ -64,18 +68,44 @@ impl Default for Packet {
 }
 
 /// A servo's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Status {
     /// The servo.
     pub id: u8,
-    /// The servo's error byte; 0 is none.
-    pub error: u8,
-    /// The position that was asked for, in the servo's counts; `None` when the answer holds none.
-    pub position: Option<i32>,
+    /// The alarms that the answer itself tells.
+    pub alarms: Alarms,
+    /// Whether the servo has an alarm whose cause it has to be asked for ([`ServoProtocol::read_alarms`]).
+    pub alert: bool,
+    /// What was asked for.
+    pub content: Content,
+}
+
+/// What a servo was asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Content {
+    /// Nothing.
+    None,
+    /// Its position, in its counts.
+    Position(i32),
+    /// How it is.
+    Health(Health),
+}
+
+/// How a servo is; `None` for what an answer does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Health {
+    /// Current in ampere.
+    pub current_a: Option<f32>,
+    /// Temperature in degrees Celsius.
+    pub temperature_c: Option<f32>,
+    /// Supply voltage in volts.
+    pub voltage_v: Option<f32>,
+    /// The cause of its alert.
+    pub alarms: Option<Alarms>,
 }
 
 /// What the front of the received bytes is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Received {
     /// Nothing yet: more bytes are needed.
     Incomplete,
@@ -97,8 +127,11 @@ pub enum Received {
 
 /// A servo protocol's packets.
 pub trait ServoProtocol {
-    /// Longest answer to [`ServoProtocol::read_positions`], in bytes.
+    /// Longest answer to a question, in bytes.
     const LONGEST_ANSWER: usize;
+
+    /// Counts that a servo can be at.
+    const COUNTS: RangeInclusive<i32>;
 
     /// Sends each servo to a position, in its counts.
     fn write_goals(&self, goals: impl Iterator<Item = (u8, i32)> + Clone, out: &mut Packet);
@@ -109,11 +142,18 @@ pub trait ServoProtocol {
     /// Asks all servos for their positions; they answer one after the other.
     fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet);
 
+    /// Asks one servo how it is.
+    fn read_health(&self, id: u8, out: &mut Packet);
+
+    /// Asks one servo for the cause of its alert.
+    fn read_alarms(&self, id: u8, out: &mut Packet);
+
     /// What the front of `bytes` is.
     fn examine(&self, bytes: &[u8]) -> Received;
 }
 
-/// Feetech's STS series (STS3215 and its like): little-endian registers, positions 0 to 4095.
+/// Feetech's STS series (STS3215 and its like): little-endian registers, positions 0 to 4095. The bits of its error byte
+/// are those of [`Alarms`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeetechSts;
 
@@ -121,7 +161,28 @@ impl FeetechSts {
     const TORQUE: u8 = 40;
     const GOAL: u8 = 42;
     const PRESENT: u8 = 56;
+    /// Voltage in 0.1 V, temperature in °C, three registers of no interest here, two of them after the status, and the
+    /// current in 6.5 mA with its sign in the top bit.
+    const HEALTH: u8 = 62;
+    const HEALTH_BYTES: u8 = 9;
+    const AMPERE: f32 = 0.0065;
     const TOP: i32 = 4095;
+    const KNOWN_ALARMS: u8 = 0b10_1111;
+
+    fn alarms(error: u8) -> Alarms {
+        let unknown = if error & !Self::KNOWN_ALARMS == 0 { Alarms::NONE } else { Alarms::OTHER };
+        Alarms(error & Self::KNOWN_ALARMS).and(unknown)
+    }
+
+    /// Asks by the broadcast address, so that the echo of a line of one wire is no servo's answer.
+    fn sync_read(register: u8, bytes: u8, ids: impl Iterator<Item = u8>, out: &mut Packet) {
+        Self::packet(out, SYNC_READ, |out| {
+            out.extend(&[register, bytes]);
+            for id in ids {
+                out.push(id);
+            }
+        });
+    }
 
     /// `FF FF FE length instruction parameters checksum`; `parameters` pushes them.
     fn packet(out: &mut Packet, instruction: u8, parameters: impl FnOnce(&mut Packet)) {
@@ -144,7 +205,8 @@ impl FeetechSts {
 }
 
 impl ServoProtocol for FeetechSts {
-    const LONGEST_ANSWER: usize = 8;
+    const LONGEST_ANSWER: usize = 15;
+    const COUNTS: RangeInclusive<i32> = 0..=Self::TOP;
 
     fn write_goals(&self, goals: impl Iterator<Item = (u8, i32)> + Clone, out: &mut Packet) {
         Self::packet(out, SYNC_WRITE, |out| {
@@ -166,19 +228,23 @@ impl ServoProtocol for FeetechSts {
     }
 
     fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet) {
-        Self::packet(out, SYNC_READ, |out| {
-            out.extend(&[Self::PRESENT, 2]);
-            for id in ids {
-                out.push(id);
-            }
-        });
+        Self::sync_read(Self::PRESENT, 2, ids, out);
+    }
+
+    fn read_health(&self, id: u8, out: &mut Packet) {
+        Self::sync_read(Self::HEALTH, Self::HEALTH_BYTES, core::iter::once(id), out);
+    }
+
+    /// Each answer has the alarms already.
+    fn read_alarms(&self, id: u8, out: &mut Packet) {
+        self.read_health(id, out);
     }
 
     fn examine(&self, bytes: &[u8]) -> Received {
         match bytes {
             [0xFF, 0xFF, 0xFF, ..] => Received::Noise,
             [] | [0xFF] | [0xFF, 0xFF] | [0xFF, 0xFF, _] => Received::Incomplete,
-            [0xFF, 0xFF, id, length, rest @ ..] if (2..=8).contains(length) => {
+            [0xFF, 0xFF, id, length, rest @ ..] if (2..=11).contains(length) => {
                 let Some((content, _)) = rest.split_at_checked(usize::from(*length)) else {
                     return Received::Incomplete;
                 };
@@ -187,19 +253,25 @@ impl ServoProtocol for FeetechSts {
                 if content.last().copied() != sum {
                     return Received::Noise;
                 }
-                match content {
-                    [error, low, high, _] if *id != BROADCAST => {
-                        let raw = i32::from(u16::from_le_bytes([*low, *high & 0x7F]));
-                        // Sign and magnitude.
-                        let position = if high & 0x80 == 0 { raw } else { raw.wrapping_neg() };
-                        let status = Status { id: *id, error: *error, position: Some(position) };
-                        Received::Status { length, status }
-                    }
-                    [error, _] if *id != BROADCAST => {
-                        Received::Status { length, status: Status { id: *id, error: *error, position: None } }
-                    }
-                    _ => Received::Other { length },
-                }
+                let signed = |low: u8, high: u8| {
+                    let raw = i32::from(u16::from_le_bytes([low, high & 0x7F]));
+                    if high & 0x80 == 0 { raw } else { raw.wrapping_neg() }
+                };
+                let [error, parameters @ .., _] = content else { return Received::Other { length } };
+                let content = match parameters {
+                    _ if *id == BROADCAST => return Received::Other { length },
+                    [] => Content::None,
+                    [low, high] => Content::Position(signed(*low, *high)),
+                    [volts, celsius, _, _, _, _, _, low, high] => Content::Health(Health {
+                        current_a: Some(signed(*low, *high) as f32 * Self::AMPERE),
+                        temperature_c: Some(f32::from(*celsius)),
+                        voltage_v: Some(f32::from(*volts) * 0.1),
+                        alarms: None,
+                    }),
+                    _ => return Received::Other { length },
+                };
+                let status = Status { id: *id, alarms: Self::alarms(*error), alert: false, content };
+                Received::Status { length, status }
             }
             _ => Received::Noise,
         }
@@ -214,8 +286,37 @@ impl Dynamixel2 {
     const TORQUE: u16 = 64;
     const GOAL: u16 = 116;
     const PRESENT: u16 = 132;
+    /// Voltage in 0.1 V and temperature in °C. The current's unit differs from model to model, and is left out.
+    const HEALTH: u16 = 144;
+    const HARDWARE_ERROR: u16 = 70;
+    /// Of the error byte: a hardware error, whose cause is in its register.
+    const ALERT: u8 = 0x80;
     const STATUS: u8 = 0x55;
     const MARK: [u8; 4] = [0xFF, 0xFF, 0xFD, 0x00];
+
+    fn sync_read(register: u16, bytes: u16, ids: impl Iterator<Item = u8>, out: &mut Packet) {
+        Self::packet(out, SYNC_READ, |push| {
+            push(&register.to_le_bytes());
+            push(&bytes.to_le_bytes());
+            for id in ids {
+                push(&[id]);
+            }
+        });
+    }
+
+    /// The alarms of a hardware error status.
+    fn alarms(error: u8) -> Alarms {
+        let bits = [
+            (0, Alarms::VOLTAGE),
+            (2, Alarms::TEMPERATURE),
+            (3, Alarms::SENSOR),
+            (4, Alarms::CURRENT),
+            (5, Alarms::OVERLOAD),
+        ];
+        let known = bits.iter().filter(|(bit, _)| error & (1_u8 << bit) != 0);
+        let alarms = known.fold(Alarms::NONE, |all, (_, alarm)| all.and(*alarm));
+        if error != 0 && alarms.is_empty() { Alarms::OTHER } else { alarms }
+    }
 
     /// `FF FF FD 00 FE length instruction parameters CRC`, with `FD` put in after each `FF FF FD`
     /// of instruction and parameters; `parameters` is given the pusher.
@@ -248,6 +349,7 @@ impl Dynamixel2 {
 
 impl ServoProtocol for Dynamixel2 {
     const LONGEST_ANSWER: usize = 16;
+    const COUNTS: RangeInclusive<i32> = i32::MIN..=i32::MAX;
 
     fn write_goals(&self, goals: impl Iterator<Item = (u8, i32)> + Clone, out: &mut Packet) {
         Self::packet(out, SYNC_WRITE, |push| {
@@ -271,13 +373,15 @@ impl ServoProtocol for Dynamixel2 {
     }
 
     fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet) {
-        Self::packet(out, SYNC_READ, |push| {
-            push(&Self::PRESENT.to_le_bytes());
-            push(&4_u16.to_le_bytes());
-            for id in ids {
-                push(&[id]);
-            }
-        });
+        Self::sync_read(Self::PRESENT, 4, ids, out);
+    }
+
+    fn read_health(&self, id: u8, out: &mut Packet) {
+        Self::sync_read(Self::HEALTH, 3, core::iter::once(id), out);
+    }
+
+    fn read_alarms(&self, id: u8, out: &mut Packet) {
+        Self::sync_read(Self::HARDWARE_ERROR, 1, core::iter::once(id), out);
     }
 
     fn examine(&self, bytes: &[u8]) -> Received {
@@ -299,12 +403,22 @@ impl ServoProtocol for Dynamixel2 {
         }
         let [Self::STATUS, error, parameters @ ..] = content else { return Received::Other { length } };
         // Four bytes of position, or five with one put in.
-        let position = match parameters {
-            [a, b, c, d] => Some(i32::from_le_bytes([*a, *b, *c, *d])),
-            [0xFF, 0xFF, 0xFD, 0xFD, d] => Some(i32::from_le_bytes([0xFF, 0xFF, 0xFD, *d])),
-            [a, 0xFF, 0xFF, 0xFD, 0xFD] => Some(i32::from_le_bytes([*a, 0xFF, 0xFF, 0xFD])),
-            _ => None,
+        let content = match parameters {
+            [] => Content::None,
+            [error] => Content::Health(Health { alarms: Some(Self::alarms(*error)), ..Health::default() }),
+            [low, high, celsius] => Content::Health(Health {
+                temperature_c: Some(f32::from(*celsius)),
+                voltage_v: Some(f32::from(u16::from_le_bytes([*low, *high])) * 0.1),
+                ..Health::default()
+            }),
+            [a, b, c, d] => Content::Position(i32::from_le_bytes([*a, *b, *c, *d])),
+            [0xFF, 0xFF, 0xFD, 0xFD, d] => Content::Position(i32::from_le_bytes([0xFF, 0xFF, 0xFD, *d])),
+            [a, 0xFF, 0xFF, 0xFD, 0xFD] => Content::Position(i32::from_le_bytes([*a, 0xFF, 0xFF, 0xFD])),
+            _ => Content::None,
         };
-        Received::Status { length, status: Status { id: *id, error: *error, position } }
+        // An instruction that failed has no cause in a register.
+        let alarms = if error & !Self::ALERT == 0 { Alarms::NONE } else { Alarms::OTHER };
+        let status = Status { id: *id, alarms, alert: error & Self::ALERT != 0, content };
+        Received::Status { length, status }
     }
 }

@@ -1,8 +1,6 @@
 //! Joints without motors or encoders: a model of where they would be.
 
-use core::convert::Infallible;
-
-use super::JointOutput;
+use super::{JointOutput, OutputError, Reading};
 use crate::joint::{JointTable, JointVec};
 use crate::motion::within;
 
@@ -57,21 +55,19 @@ impl SimulatedJoints {
 }
 
 impl JointOutput for SimulatedJoints {
-    type Error = Infallible;
-
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), Infallible> {
-        for (to, from) in positions.iter_mut().zip(self.positions.as_slice()) {
-            *to = *from;
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
+        for (to, from) in readings.iter_mut().zip(self.positions.as_slice()) {
+            to.position = Some(*from);
         }
         Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), Infallible> {
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
         self.commands = JointVec::from_slice(positions);
         Ok(())
     }
 
-    fn release(&mut self) -> Result<(), Infallible> {
+    fn release(&mut self) -> Result<(), OutputError> {
         self.commands = None;
         Ok(())
     }

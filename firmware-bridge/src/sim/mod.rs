@@ -17,7 +17,7 @@ use std::vec::Vec;
 use crate::bridge::Bridge;
 use crate::controller::{Config, Controller};
 use crate::frame::Counters;
-use crate::joint::{JointError, JointSpec, JointTable, Name, Unit};
+use crate::joint::{JointError, JointSpec, JointTable, Name, StopBehaviour, TemperatureLimit, Unit};
 use crate::message::{Mode, State};
 use crate::output::SimulatedJoints;
 use crate::{MAX_NAME, PROTOCOL_VERSION};
@@ -25,7 +25,7 @@ use crate::{MAX_NAME, PROTOCOL_VERSION};
 mod plant;
 mod pty;
 
-use plant::{EstopLine, PlantOutput};
+use plant::{EstopLine, Plant, PlantOutput};
 use pty::Pty;
 
 /// One simulated joint; see [`JointSpec`] for the limits.
@@ -65,23 +65,22 @@ impl SimJoint {
     }
 
     fn spec(&self) -> Result<JointSpec, SimError> {
-        Ok(JointSpec {
-            name: Name::new(&self.name).ok_or_else(|| SimError::Name(self.name.clone()))?,
-            unit: self.unit,
-            min: self.min,
-            max: self.max,
-            velocity: self.velocity,
-            acceleration: self.acceleration,
-            jump: self.jump,
-        })
+        let name = Name::new(&self.name).ok_or_else(|| SimError::Name(self.name.clone()))?;
+        let spec = JointSpec::new(name, self.unit, [self.min, self.max], self.velocity).with_jump(self.jump);
+        let temperature = Some(TemperatureLimit { stop_c: 70, release_c: 80 });
+        Ok(JointSpec { acceleration: self.acceleration, temperature, ..spec })
     }
 }
 
 /// What to simulate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimConfig {
+    /// Which controller it says it is, at most [`MAX_NAME`] bytes.
+    pub identity: String,
     /// The joints in order.
     pub joints: Vec<SimJoint>,
+    /// How they stop at a fault.
+    pub stop: StopBehaviour,
     /// Control tick in microseconds.
     pub tick_us: u32,
     /// Telemetry period in microseconds.
@@ -95,10 +94,12 @@ pub struct SimConfig {
 }
 
 impl SimConfig {
-    /// 500 Hz, 100 Hz telemetry, deadman 150 ms, lag 30 ms.
+    /// 500 Hz, 100 Hz telemetry, deadman 150 ms, lag 30 ms, identity `simulated`.
     pub fn new(joints: Vec<SimJoint>) -> Self {
         Self {
+            identity: "simulated".into(),
             joints,
+            stop: StopBehaviour::RampThenHold,
             tick_us: 2_000,
             telemetry_us: 10_000,
             deadman_us: 150_000,
@@ -109,10 +110,12 @@ impl SimConfig {
 
     fn controller(&self) -> Result<Config, SimError> {
         let mut joints = JointTable::new();
+        joints.stop = self.stop;
         for joint in &self.joints {
             joints.push(joint.spec()?).map_err(|source| SimError::Joint(joint.name.clone(), source))?;
         }
         Ok(Config {
+            identity: Name::new(&self.identity).ok_or_else(|| SimError::Name(self.identity.clone()))?,
             tick_us: self.tick_us.max(1),
             telemetry_us: self.telemetry_us,
             deadman_us: self.deadman_us,
@@ -135,7 +138,7 @@ pub enum SimError {
 impl core::fmt::Display for SimError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Name(name) => write!(f, "joint name {name:?} is longer than {MAX_NAME} bytes"),
+            Self::Name(name) => write!(f, "name {name:?} is longer than {MAX_NAME} bytes"),
             Self::Joint(name, source) => write!(f, "joint {name:?}: {source}"),
             Self::Io(source) => write!(f, "simulated controller: {source}"),
         }
@@ -159,29 +162,48 @@ pub struct Tick {
     pub state: State,
 }
 
+/// What is wrong with the simulated joints.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Defects {
+    /// The joint's place; all joints where not given.
+    pub joint: Option<usize>,
+    /// What its sensor reads instead of the position.
+    pub reading: Option<f32>,
+    /// It is blocked.
+    pub stalled: bool,
+    /// Temperature of its motor in degrees Celsius.
+    pub temperature_c: Option<f32>,
+}
+
+impl Defects {
+    fn is_of(&self, joint: usize) -> bool {
+        self.joint.is_none_or(|of| of == joint)
+    }
+}
+
 /// The simulated joints, shared with the controller's thread.
 #[derive(Debug, Clone)]
 pub struct Joints {
-    plant: Arc<Mutex<SimulatedJoints>>,
+    plant: Arc<Mutex<Plant>>,
     listener: Arc<Mutex<Option<Sender<Tick>>>>,
 }
 
 impl Joints {
     /// Measured positions in joint order.
     pub fn positions(&self) -> Vec<f32> {
-        lock(&self.plant).positions().into()
+        lock(&self.plant).joints.positions().into()
     }
 
     /// Copies the measured positions into `out`, as many as both have.
     pub fn read(&self, out: &mut [f32]) {
-        for (to, from) in out.iter_mut().zip(lock(&self.plant).positions()) {
+        for (to, from) in out.iter_mut().zip(lock(&self.plant).joints.positions()) {
             *to = *from;
         }
     }
 
     /// Moves the joints by hand to `positions`.
     pub fn place(&self, positions: &[f32]) {
-        lock(&self.plant).place(positions);
+        lock(&self.plant).joints.place(positions);
     }
 
     /// Every tick from now on, until the controller is unplugged; one listener at a time.
@@ -227,7 +249,8 @@ impl Sim {
     pub fn start(config: SimConfig) -> Result<Self, SimError> {
         let controller = config.controller()?;
         let initial: Vec<f32> = config.joints.iter().map(|joint| joint.initial).collect();
-        let plant = Arc::new(Mutex::new(SimulatedJoints::new(&controller.joints, &initial, config.lag_s)));
+        let plant = Plant::new(SimulatedJoints::new(&controller.joints, &initial, config.lag_s));
+        let plant = Arc::new(Mutex::new(plant));
         let pty = Pty::open()?;
         let path = pty.path().to_path_buf();
         let switches = Arc::new(Switches::default());
@@ -275,6 +298,16 @@ impl Sim {
     /// Opens (`true`) or closes the emergency stop line.
     pub fn set_estop(&self, open: bool) {
         self.switches.estop.store(open, Ordering::Relaxed);
+    }
+
+    /// Breaks the joints, or mends them.
+    pub fn set_defects(&self, defects: Defects) {
+        lock(&self.joints.plant).defects = defects;
+    }
+
+    /// Makes the sensor of `joint`, or of all joints, read `position` for one tick.
+    pub fn misread_once(&self, joint: Option<usize>, position: f32) {
+        lock(&self.joints.plant).misread = Some((joint, position));
     }
 
     /// Unplugs the controller: its thread ends and the device is gone when this returns.

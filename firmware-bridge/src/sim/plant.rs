@@ -4,36 +4,73 @@ use core::convert::Infallible;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::vec::Vec;
 
 use embedded_hal::digital::{ErrorType, InputPin};
 
-use super::{Switches, lock};
-use crate::output::{JointOutput, SimulatedJoints};
+use super::{Defects, Switches, lock};
+use crate::output::{JointOutput, OutputError, Reading, SimulatedJoints};
+
+/// The joints and what is wrong with them.
+#[derive(Debug)]
+pub(super) struct Plant {
+    pub(super) joints: SimulatedJoints,
+    pub(super) defects: Defects,
+    /// What the sensor of a joint, or of all, reads in the next tick.
+    pub(super) misread: Option<(Option<usize>, f32)>,
+}
+
+impl Plant {
+    pub(super) fn new(joints: SimulatedJoints) -> Self {
+        Self { joints, defects: Defects::default(), misread: None }
+    }
+
+    pub(super) fn step(&mut self, dt_s: f32) {
+        let before: Vec<f32> = self.joints.positions().into();
+        self.joints.step(dt_s);
+        if self.defects.stalled {
+            let after = self.joints.positions().iter().zip(before).enumerate();
+            let blocked: Vec<f32> =
+                after.map(|(joint, (after, before))| if self.defects.is_of(joint) { before } else { *after }).collect();
+            self.joints.place(&blocked);
+        }
+    }
+}
 
 /// The controller's way to the joints.
 pub(super) struct PlantOutput {
-    plant: Arc<Mutex<SimulatedJoints>>,
+    plant: Arc<Mutex<Plant>>,
 }
 
 impl PlantOutput {
-    pub(super) fn new(plant: Arc<Mutex<SimulatedJoints>>) -> Self {
+    pub(super) fn new(plant: Arc<Mutex<Plant>>) -> Self {
         Self { plant }
     }
 }
 
 impl JointOutput for PlantOutput {
-    type Error = Infallible;
-
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), Infallible> {
-        lock(&self.plant).measure(positions)
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
+        let mut plant = lock(&self.plant);
+        plant.joints.measure(readings)?;
+        let misread = plant.misread.take();
+        for (joint, reading) in readings.iter_mut().enumerate() {
+            if plant.defects.is_of(joint) {
+                reading.position = plant.defects.reading.or(reading.position);
+                reading.temperature_c = plant.defects.temperature_c;
+            }
+            if let Some((_, wrong)) = misread.filter(|(of, _)| of.is_none_or(|of| of == joint)) {
+                reading.position = Some(wrong);
+            }
+        }
+        Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), Infallible> {
-        lock(&self.plant).command(positions)
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
+        lock(&self.plant).joints.command(positions)
     }
 
-    fn release(&mut self) -> Result<(), Infallible> {
-        lock(&self.plant).release()
+    fn release(&mut self) -> Result<(), OutputError> {
+        lock(&self.plant).joints.release()
     }
 }
 

@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use embedded_hal::digital::{ErrorKind, ErrorType, InputPin};
 use firmware_bridge::controller::{Config, Controller};
 use firmware_bridge::frame::{Counters, Frame, Header};
 use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
 use firmware_bridge::message::{Ack, Chunk, Interpolation, Message, Positions, Reason, SCHEMA_HASH, START_NOW, State};
-use firmware_bridge::output::JointOutput;
+use firmware_bridge::output::{JointOutput, OutputError, Reading, StopChannels, StopCircuit};
 
 pub(crate) const TICK_US: u64 = 2_000;
 pub(crate) const MS: u64 = 1_000;
@@ -17,55 +16,54 @@ pub(crate) const MS: u64 = 1_000;
 #[derive(Default)]
 pub(crate) struct Rig {
     pub(crate) measured: [f32; 2],
+    /// Which goals there were.
     pub(crate) commanded: Option<[f32; 2]>,
     pub(crate) stuck: bool,
     pub(crate) broken: bool,
-    pub(crate) line_open: bool,
-    pub(crate) line_unreadable: bool,
+    /// What the driver learns of the joints instead of their positions.
+    pub(crate) readings: Option<[Reading; 2]>,
+    /// The driver cannot measure.
+    pub(crate) deaf: bool,
+    /// Channels of the emergency stop that are open; the second is there where it is watched.
+    pub(crate) open: [bool; 2],
+    pub(crate) two_channels: bool,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct Shared(Rc<RefCell<Rig>>);
 
 impl JointOutput for Shared {
-    type Error = ();
-
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), ()> {
-        positions.copy_from_slice(&self.0.borrow().measured);
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
+        let rig = self.0.borrow();
+        if rig.deaf {
+            return Err(OutputError::All);
+        }
+        let measured = rig.measured.map(|position| Reading { position: Some(position), ..Reading::default() });
+        readings.copy_from_slice(&rig.readings.unwrap_or(measured));
         Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), ()> {
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
         let mut rig = self.0.borrow_mut();
         let command = [positions[0], positions[1]];
         rig.commanded = Some(command);
         if !rig.stuck {
             rig.measured = command;
         }
-        if rig.broken { Err(()) } else { Ok(()) }
+        if rig.broken { Err(OutputError::Joint(1)) } else { Ok(()) }
     }
 
-    fn release(&mut self) -> Result<(), ()> {
+    fn release(&mut self) -> Result<(), OutputError> {
         self.0.borrow_mut().commanded = None;
         Ok(())
     }
 }
 
-impl ErrorType for Shared {
-    type Error = ErrorKind;
-}
-
-impl InputPin for Shared {
-    fn is_high(&mut self) -> Result<bool, ErrorKind> {
+impl StopCircuit for Shared {
+    fn read(&mut self) -> StopChannels {
         let rig = self.0.borrow();
-        if rig.line_unreadable {
-            return Err(ErrorKind::Other);
-        }
-        Ok(!rig.line_open)
-    }
-
-    fn is_low(&mut self) -> Result<bool, ErrorKind> {
-        self.is_high().map(|high| !high)
+        let [first, second] = rig.open.map(|open| !open);
+        StopChannels { first_closed: first, second_closed: rig.two_channels.then_some(second) }
     }
 }
 
@@ -79,25 +77,28 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Joints of ±1 rad; speed and acceleration as given, jump 0.5 rad.
+    /// Joints of ±1 rad; speed and acceleration as given, jump 0.5 rad, no limits that lead to faults.
     pub(crate) fn new(velocity: f32, acceleration: f32) -> Self {
+        Self::of(|joint| JointSpec { velocity, acceleration, reach: 4.0 * velocity, ..joint })
+    }
+
+    /// The same joints at 2 rad/s and 16 rad/s², changed.
+    pub(crate) fn of(change: impl Fn(JointSpec) -> JointSpec) -> Self {
+        Self::with(change, |config| config)
+    }
+
+    /// The same joints and the usual controller, changed.
+    pub(crate) fn with(change: impl Fn(JointSpec) -> JointSpec, configure: impl FnOnce(Config) -> Config) -> Self {
         let mut joints = JointTable::new();
         for name in ["base", "wrist"] {
-            let joint = JointSpec {
-                name: Name::new(name).expect("short"),
-                unit: Unit::Radian,
-                min: -1.0,
-                max: 1.0,
-                velocity,
-                acceleration,
-                jump: 0.5,
-            };
-            joints.push(joint).expect("valid");
+            let name = Name::new(name).expect("short");
+            let joint = JointSpec::new(name, Unit::Radian, [-1.0, 1.0], 2.0).with_jump(0.5);
+            joints.push(change(JointSpec { following: None, stall: None, ..joint })).expect("valid");
         }
         let shared = Shared::default();
         let rig = Rc::clone(&shared.0);
         let mut bench = Self {
-            controller: Controller::new(Config::new(joints), shared.clone(), shared),
+            controller: Controller::new(configure(Config::new(joints)), shared.clone(), shared),
             rig,
             now_us: 1_000_000,
             sequence: 0,
@@ -111,9 +112,22 @@ impl Bench {
 
     /// Without limits that matter, armed.
     pub(crate) fn armed() -> Self {
-        let mut bench = Self::new(1e3, 1e6);
-        assert_eq!(bench.send(&Message::Arm), Reason::Ok);
-        bench
+        Self::new(1e3, 1e6).arm()
+    }
+
+    /// Armed.
+    pub(crate) fn arm(mut self) -> Self {
+        assert_eq!(self.send(&Message::Arm), Reason::Ok);
+        self
+    }
+
+    pub(crate) fn controller(&mut self) -> &mut Controller<Shared, Shared> {
+        &mut self.controller
+    }
+
+    /// What the driver learns of the joints from now on, instead of their positions.
+    pub(crate) fn read(&self, readings: [Reading; 2]) {
+        self.rig.borrow_mut().readings = Some(readings);
     }
 
     pub(crate) fn hello(&mut self) {
@@ -151,14 +165,14 @@ impl Bench {
             if self.heartbeats && self.now_us.is_multiple_of(20 * MS) && self.controller.session() != 0 {
                 let _ = self.handle(&Message::Heartbeat);
             }
-            self.controller.tick(self.now_us);
+            let _ = self.controller.tick(self.now_us);
         }
     }
 
     /// One tick that comes after `us`.
     pub(crate) fn tick_after(&mut self, us: u64) {
         self.now_us += us;
-        self.controller.tick(self.now_us);
+        let _ = self.controller.tick(self.now_us);
     }
 
     pub(crate) fn state(&self) -> State {

@@ -28,6 +28,7 @@ impl ClearFault {
             );
         }
         let mut link = Link::open(&config.link.device, config.link.baud)?;
+        link.set_identity(config.link.controller.clone());
         link.hello(&config.link.joints, WAIT)?;
         link.clear_latched(WAIT)?;
         println!("{}: no fault is latched", config.link.device);

@@ -69,12 +69,13 @@ impl Loop {
         self.recorder.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
         self.recorder.counter(Track::Controller, counter::STARVED, received_ns, report.starved.into());
         if let Some(tape) = &self.tape {
-            tape.report(report, controller_us, received_ns);
+            tape.report(report, &self.controller.limits, controller_us, received_ns);
         }
         self.show(|| Sight::Report { report: Box::new(*report), controller_us });
         self.controller.measured.clear();
         self.controller.measured.extend_from_slice(report.measured.as_slice());
-        if self.controller.mode.replace(report.mode).is_none() {
+        let mode_before = self.controller.mode.replace(report.mode);
+        if mode_before.is_none() {
             // Now there is a pose to act from.
             self.arming.asked = None;
         }
@@ -97,13 +98,35 @@ impl Loop {
                 Ok(())
             }
             Mode::Faulted(fault) => {
-                let detail = format!("the controller latched {fault:?}; --clear-fault clears it");
+                if mode_before != Some(report.mode) {
+                    let chunk = report.fault.and_then(|report| report.chunk).unwrap_or(0);
+                    self.recorder.mark(Track::Controller, counter::FAULT, chunk, received_ns, fault as u64);
+                }
+                let cause = report.fault.map(|report| report.describe(&self.controller.limits).to_string());
+                let cause = cause.unwrap_or_default();
+                let detail = format!("the controller latched {fault:?}: {cause}; --clear-fault clears it");
                 self.failed(Event::ControllerFault, detail)
             }
             _ => {
                 self.arming.clear = false;
                 Ok(())
             }
+        }
+    }
+
+    /// Why joints that are not driven yet stay so.
+    fn not_to_be_armed(&self, reason: Reason) -> String {
+        let joints = self.controller.limits.as_slice().iter().zip(&self.controller.measured);
+        let outside = joints.filter(|(joint, at)| **at < joint.min || **at > joint.max);
+        let outside = outside.map(|(joint, at)| {
+            format!("{} at {at:.3}, limits {:.3} to {:.3}", joint.name.as_str(), joint.min, joint.max)
+        });
+        match reason {
+            Reason::OutsideLimits => {
+                let outside: Vec<String> = outside.collect();
+                format!("joints outside their limits, to be moved by hand: {}", outside.join("; "))
+            }
+            _ => "the joints' positions are not known".to_owned(),
         }
     }
 
@@ -120,6 +143,16 @@ impl Loop {
                 // It ramps to rest after the hello that ended another session, or its fault is being cleared: asked again
                 // a little later.
                 Reason::Stopping => {
+                    self.arming.asked = Some((None, received_ns));
+                    Ok(())
+                }
+                // A person has to move the joint; servos may still be waking up.
+                Reason::NotMeasured | Reason::OutsideLimits => {
+                    let detail = self.not_to_be_armed(ack.reason);
+                    if detail != self.arming.refused {
+                        tracing::warn!(detail, "not armed yet");
+                        self.arming.refused = detail;
+                    }
                     self.arming.asked = Some((None, received_ns));
                     Ok(())
                 }

@@ -4,6 +4,7 @@ pub mod core;
 mod feed;
 mod freshness;
 mod hear;
+mod inject;
 mod relink;
 mod robot;
 mod run;

@@ -24,6 +24,8 @@ pub(super) struct Opener {
     pub(super) baud: u32,
     /// The controller's joints in its order.
     pub(super) joints: Vec<String>,
+    /// The only controller to accept; any if not given.
+    pub(super) identity: Option<String>,
     /// Time without a good frame after which the controller counts as silent; the link's own if not given.
     pub(super) silence: Option<Duration>,
     pub(super) faults: Faults,
@@ -39,6 +41,7 @@ impl Opener {
         if let Some(silence) = self.silence {
             link.set_silence(silence);
         }
+        link.set_identity(self.identity.clone());
         link.hello(&self.joints, HELLO)?;
         Ok(link)
     }

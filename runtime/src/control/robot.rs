@@ -176,8 +176,8 @@ impl Robot {
     /// As [`open`](Self::open), and [`RunError::Unfit`].
     pub fn open_with(config: RobotConfig, options: OpenOptions) -> Result<Robot, RunError> {
         let OpenOptions { faults, clear_fault } = options;
-        if faults.any(|k| k == Kind::ControllerReset) && !config.link.is_simulated() {
-            return Err(RunError::Unfit { fault: "controller-reset", needs: "the simulated controller" });
+        if let Some(fault) = faults.first(Kind::is_of_controller).filter(|_| !config.link.is_simulated()) {
+            return Err(RunError::Unfit { fault: fault.name(), needs: "the simulated controller" });
         }
         if faults.any(|k| k == Kind::DiskFull) && config.record.is_none() {
             return Err(RunError::Unfit { fault: "disk-full", needs: "a recording" });
@@ -223,6 +223,7 @@ impl Robot {
             device: device.clone(),
             baud: config.link.baud,
             joints: names,
+            identity: config.link.controller.clone(),
             silence: config.link.is_simulated().then_some(SIM_DEADMAN),
             faults: faults.clone(),
             waker: waker.clone(),
@@ -231,17 +232,21 @@ impl Robot {
         if clear_fault {
             link.clear_latched(CLEAR)?;
         }
-        if let Some(fault) = link.latched(CLEAR)? {
-            return Err(LinkError::Latched { device, fault }.into());
-        }
+        let latched = link.latched(CLEAR)?;
         let hello = link.controller();
+        if let Some(report) = latched {
+            let cause = hello.map_or_else(String::new, |hello| report.describe(&hello.joints).to_string());
+            return Err(LinkError::Latched { device, fault: report.fault, cause }.into());
+        }
         let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
         let (depth, horizon) = (hello.map_or(0, |hello| hello.buffer_depth.into()), loaded.model.config.horizon);
         let steps = config.chunks.execution_horizon.unwrap_or(horizon).min(horizon);
         if steps > depth {
             return Err(RunError::Buffer { depth, steps });
         }
-        tracing::info!(device, joints, "controller");
+        if let Some(hello) = hello {
+            tracing::info!(device, identity = hello.identity.as_str(), joints, at_a_fault = %hello.joints.stop, "controller");
+        }
         let (dims, actions) = (&loaded.state_dims, loaded.action_dim);
         if actions != joints {
             let model = format!("{actions} actions");

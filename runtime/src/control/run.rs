@@ -18,9 +18,9 @@ use super::send::Outgoing;
 use super::thinker::Request;
 use super::worker::Worker;
 use crate::action::{Look, Planner, Rules};
-use crate::clock::{NS_PER_S, Waker, jump, monotonic_ns, sleep_until_ns};
+use crate::clock::{NS_PER_S, Waker, monotonic_ns, sleep_until_ns};
 use crate::config::RobotConfig;
-use crate::fault::{Faults, Kind};
+use crate::fault::Faults;
 use crate::link::{Link, LinkError};
 use crate::record::{RunNote, Tape};
 use crate::telemetry::{Header, Notify, Recorder, RunInfo, StageTable, Track, counter, stage};
@@ -129,6 +129,8 @@ pub(super) struct Arming {
     pub(super) given: bool,
     /// The controller stopped because it did not hear the host, and has to forget that first.
     pub(super) clear: bool,
+    /// Why the controller cannot be armed yet.
+    pub(super) refused: String,
     /// When a request went out, and its sequence where one could be sent.
     pub(super) asked: Option<(Option<u32>, u64)>,
     pub(super) tries: u32,
@@ -140,8 +142,8 @@ pub(super) struct Loop {
     pub(super) views: Vec<String>,
     pub(super) line: Line,
     opener: Opener,
-    sim: Option<Sim>,
-    faults: Faults,
+    pub(super) sim: Option<Sim>,
+    pub(super) faults: Faults,
     pub(super) state: State,
     pub(super) detail: String,
     pub(super) recorder: Recorder,
@@ -340,7 +342,7 @@ impl Loop {
                 self.arming.wanted = false;
                 self.happened(Event::DisarmAsked)?;
             }
-            self.misfortune();
+            self.inject_faults();
             if now.saturating_sub(beat_ns) >= HEARTBEAT_NS {
                 beat_ns = now;
                 self.tell(Link::heartbeat)?;
@@ -400,18 +402,6 @@ impl Loop {
         matches!(self.state, State::Stop | State::Fault(_))
     }
 
-    /// Faults on purpose that are the loop's to bring about.
-    fn misfortune(&self) {
-        if let Some(seconds) = self.faults.once(Kind::ClockJump) {
-            jump((seconds * 1e9) as i64);
-        }
-        if self.faults.once(Kind::ControllerReset).is_some()
-            && let Some(sim) = &self.sim
-        {
-            sim.reset();
-        }
-    }
-
     /// Asks for permission to move, when ready and somebody wants it, and again while there is no answer.
     fn arm(&mut self, now: u64) -> Result<(), RunError> {
         let waiting = self.arming.asked.is_some_and(|(_, sent)| now.saturating_sub(sent) <= ARM_RETRY_NS);
@@ -423,7 +413,8 @@ impl Loop {
         }
         if self.arming.tries == ARM_TRIES {
             let reported = self.controller.mode.is_some();
-            let detail = format!("no permission to move after {ARM_TRIES} tries (pose reported: {reported})");
+            let refused = std::mem::take(&mut self.arming.refused);
+            let detail = format!("no permission to move after {ARM_TRIES} tries (pose reported: {reported}) {refused}");
             return self.failed(Event::ControllerFault, detail);
         }
         self.arming.tries += 1;
@@ -462,6 +453,7 @@ impl Loop {
                 tape.event(&format!("{} -> {state}: {event:?} {detail}", self.state));
             }
             if matches!(state, State::Fault(_)) {
+                self.notify.status(&format!("{state}: {detail}"));
                 self.detail = detail;
             }
             if self.state == State::Active {
@@ -480,6 +472,7 @@ impl Loop {
             }
             if state == State::Ready {
                 self.arming.tries = 0;
+                self.arming.refused.clear();
                 self.arming.asked = None;
             }
         }

@@ -47,6 +47,11 @@ impl Faults {
         self.inner.specs.iter().any(|(spec, _)| kinds(spec.kind))
     }
 
+    /// The first of these kinds.
+    pub(crate) fn first(&self, kinds: impl Fn(Kind) -> bool) -> Option<Kind> {
+        self.inner.specs.iter().map(|(spec, _)| spec.kind).find(|kind| kinds(*kind))
+    }
+
     /// Whether one is of a camera.
     pub(crate) fn any_of_camera(&self) -> bool {
         self.any(|k| matches!(k, Kind::CameraStall | Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraUnplug))

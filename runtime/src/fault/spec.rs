@@ -24,6 +24,14 @@ pub enum Kind {
     SerialUnplug,
     /// The simulated controller restarts.
     ControllerReset,
+    /// The simulated joints' sensors read a wrong position once; the value is the position in radians.
+    WrongReading,
+    /// The simulated joints' sensors stay at a wrong position; the value is the position in radians.
+    StuckReading,
+    /// The simulated joints are blocked.
+    StalledJoint,
+    /// The simulated joints' motors are hot; the value is their temperature in degrees Celsius.
+    HotMotor,
     /// An inference takes longer; the value is seconds.
     SlowGpu,
     /// The GPU is lost.
@@ -36,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, with their names and, where they have a value, the one that serves without.
-    pub const ALL: [(Kind, &'static str, Option<f64>); 13] = [
+    pub const ALL: [(Kind, &'static str, Option<f64>); 17] = [
         (Kind::CameraStall, "camera-stall", None),
         (Kind::CameraDrop, "camera-drop", Some(0.5)),
         (Kind::CameraCorrupt, "camera-corrupt", Some(1.0)),
@@ -46,6 +54,10 @@ impl Kind {
         (Kind::SerialDelay, "serial-delay", Some(0.1)),
         (Kind::SerialUnplug, "serial-unplug", None),
         (Kind::ControllerReset, "controller-reset", None),
+        (Kind::WrongReading, "wrong-reading", Some(-3.0)),
+        (Kind::StuckReading, "stuck-reading", Some(-3.0)),
+        (Kind::StalledJoint, "stalled-joint", None),
+        (Kind::HotMotor, "hot-motor", Some(75.0)),
         (Kind::SlowGpu, "slow-gpu", Some(1.0)),
         (Kind::DeviceLost, "device-lost", None),
         (Kind::ClockJump, "clock-jump", Some(2.0)),
@@ -54,7 +66,20 @@ impl Kind {
 
     /// Whether it is over as soon as it happened.
     pub fn is_instant(self) -> bool {
-        matches!(self, Kind::ControllerReset | Kind::DeviceLost | Kind::ClockJump)
+        matches!(self, Kind::ControllerReset | Kind::WrongReading | Kind::DeviceLost | Kind::ClockJump)
+    }
+
+    /// Whether it is one of the simulated controller and its joints.
+    pub(crate) fn is_of_controller(self) -> bool {
+        matches!(
+            self,
+            Kind::ControllerReset | Kind::WrongReading | Kind::StuckReading | Kind::StalledJoint | Kind::HotMotor
+        )
+    }
+
+    /// Its name in a specification.
+    pub fn name(self) -> &'static str {
+        Kind::ALL.into_iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
     }
 
     fn is_share(self) -> bool {

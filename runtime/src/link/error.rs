@@ -104,13 +104,25 @@ pub enum LinkError {
         /// Names of the controller.
         found: Vec<String>,
     },
+    /// Another controller than that of the configuration.
+    #[error("the controller on {device} is {found:?}, the configuration expects {expected:?} (link.controller)")]
+    Identity {
+        /// Path of the device.
+        device: String,
+        /// The controller of the configuration.
+        expected: String,
+        /// The controller that answered.
+        found: String,
+    },
     /// The controller keeps a fault that a person has to see to.
-    #[error("the controller on {device} latched {fault:?}; once its cause is gone, --clear-fault clears it")]
+    #[error("the controller on {device} latched {fault:?}: {cause}; once its cause is gone, --clear-fault clears it")]
     Latched {
         /// Path of the device.
         device: String,
         /// The fault.
         fault: Fault,
+        /// Joint, value and bounds, in words.
+        cause: String,
     },
     /// A latched fault cannot be cleared.
     #[error("the controller on {device} does not clear its fault: its cause lasts")]

@@ -134,6 +134,8 @@ pub struct Link {
     session: u32,
     sequence: u32,
     controller: Option<Box<HelloReply>>,
+    /// The only controller to talk to.
+    identity: Option<String>,
     clock: Option<ClockOffset>,
     silence: Duration,
     last_heard_ns: u64,
@@ -204,6 +206,7 @@ impl Link {
             session: 0,
             sequence: 0,
             controller: None,
+            identity: None,
             clock: None,
             silence: Duration::from_millis(150),
             last_heard_ns: host_now_ns(),
@@ -216,6 +219,11 @@ impl Link {
     /// Time without a good frame after which [`Event::Silent`] comes; 150 ms if not set.
     pub fn set_silence(&mut self, silence: Duration) {
         self.silence = silence;
+    }
+
+    /// The only controller that a hello accepts, by the identity that it tells; any if not set.
+    pub fn set_identity(&mut self, identity: Option<String>) {
+        self.identity = identity;
     }
 
     /// Has `waker` woken whenever [`Link::poll`] may have something.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use firmware_bridge::message::{Ack, Fault, Mode, Reason};
+use firmware_bridge::message::{Ack, FaultReport, Reason};
 
 use super::clock::{ClockOffset, Exchange, host_now_ns};
 use super::line::{Body, Inbound};
@@ -59,16 +59,14 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError::NoReply`], [`LinkError::Lost`].
-    pub fn latched(&mut self, timeout: Duration) -> Result<Option<Fault>, LinkError> {
+    pub fn latched(&mut self, timeout: Duration) -> Result<Option<FaultReport>, LinkError> {
         let deadline = Instant::now() + timeout;
         loop {
             let Some(inbound) = self.line.recv_until(deadline) else {
                 return Err(LinkError::NoReply { device: self.device.clone(), what: "a report", waited: timeout });
             };
             match self.take(inbound) {
-                Some(Event::State { state, .. }) => {
-                    return Ok(if let Mode::Faulted(fault) = state.mode { Some(fault) } else { None });
-                }
+                Some(Event::State { state, .. }) => return Ok(state.fault),
                 Some(Event::Lost { kind }) => return Err(self.lost_error(kind)),
                 Some(event) => self.keep(event),
                 None => {}

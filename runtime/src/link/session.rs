@@ -24,7 +24,7 @@ impl Link {
     /// disarms.
     ///
     /// # Errors
-    /// [`LinkError::NoReply`], [`LinkError::ProtocolVersion`], [`LinkError::Schema`],
+    /// [`LinkError::NoReply`], [`LinkError::ProtocolVersion`], [`LinkError::Schema`], [`LinkError::Identity`],
     /// [`LinkError::JointCount`], [`LinkError::JointNames`], [`LinkError::Lost`].
     pub fn hello<S: AsRef<str>>(&mut self, joints: &[S], timeout: Duration) -> Result<HelloReply, LinkError> {
         self.controller = None;
@@ -80,6 +80,10 @@ impl Link {
         let device = self.device.clone();
         if reply.schema != SCHEMA_HASH {
             return Err(LinkError::Schema { device, expected: SCHEMA_HASH, found: reply.schema });
+        }
+        let found = reply.identity.as_str();
+        if let Some(expected) = self.identity.clone().filter(|expected| expected != found) {
+            return Err(LinkError::Identity { device, expected, found: found.to_owned() });
         }
         let found = reply.joints.as_slice();
         if found.len() != joints.len() {

@@ -4,6 +4,8 @@
 //! microseconds. A message's own time in the file is the host's CLOCK_REALTIME, by the offset that [`RunNote`] has.
 
 use fathom_models::guidance::Guide;
+use firmware_bridge::joint::JointTable;
+use firmware_bridge::message::FaultReport;
 use serde::{Deserialize, Serialize};
 
 use super::mcap::ChannelSpec;
@@ -157,10 +159,52 @@ pub struct State {
     pub measured: Vec<f32>,
     /// Commanded positions.
     pub commanded: Vec<f32>,
+    /// The latched fault.
+    #[serde(default)]
+    pub fault: Option<Fault>,
     /// When it was made.
     pub controller_us: u64,
     /// When it came.
     pub received_ns: u64,
+}
+
+/// A fault that the controller latched.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Its kind.
+    pub kind: String,
+    /// The joint.
+    pub joint: Option<String>,
+    /// A servo's alarms, or the open channels of the emergency stop, as bits.
+    pub cause: u8,
+    /// The value that was found; `null` where it is no number.
+    pub value: Option<f32>,
+    /// The lowest value that would have been right.
+    pub low: Option<f32>,
+    /// The highest value that would have been right.
+    pub high: Option<f32>,
+    /// The chunk that was being followed.
+    pub chunk: Option<u32>,
+    /// All of it in words.
+    pub text: String,
+}
+
+impl Fault {
+    /// The fault of a controller with these joints.
+    pub(super) fn of(report: &FaultReport, joints: &JointTable) -> Fault {
+        let joint = report.joint.and_then(|joint| joints.as_slice().get(usize::from(joint)));
+        let finite = |value: f32| value.is_finite().then_some(value);
+        Fault {
+            kind: format!("{:?}", report.fault),
+            joint: joint.map(|joint| joint.name.as_str().to_owned()),
+            cause: report.cause,
+            value: finite(report.value),
+            low: finite(report.low),
+            high: finite(report.high),
+            chunk: report.chunk,
+            text: report.describe(joints).to_string(),
+        }
+    }
 }
 
 /// A time as Foxglove's schemas have it.

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use firmware_bridge::joint::JointTable;
 use firmware_bridge::message as wire;
 use serde::Serialize;
 
@@ -155,7 +156,7 @@ impl Tape {
     }
 
     /// What the controller reported.
-    pub(crate) fn report(&self, state: &wire::State, controller_us: u64, received_ns: u64) {
+    pub(crate) fn report(&self, state: &wire::State, joints: &JointTable, controller_us: u64, received_ns: u64) {
         self.put(Item::State(schema::State {
             mode: format!("{:?}", state.mode),
             chunk: state.progress.map(|p| p.chunk),
@@ -166,6 +167,7 @@ impl Tape {
             crc_errors: state.crc_errors,
             measured: state.measured.as_slice().to_vec(),
             commanded: state.commanded.as_slice().to_vec(),
+            fault: state.fault.map(|report| schema::Fault::of(&report, joints)),
             controller_us,
             received_ns,
         }));

@@ -23,6 +23,11 @@ impl Notify {
         Self::send(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
     }
 
+    /// What the service does, or why it does nothing.
+    pub fn status(&self, status: &str) {
+        Self::send(&[sd_notify::NotifyState::Status(status)]);
+    }
+
     /// The service is ending.
     pub fn stopping(&self) {
         Self::send(&[sd_notify::NotifyState::Stopping]);

@@ -73,6 +73,8 @@ pub mod counter {
     pub const ACTIVE: &str = "active";
     /// The controller refused a chunk; the value is its reason's number.
     pub const REFUSED: &str = "chunk refused";
+    /// The controller latched a fault while it followed the chunk; the value is the fault's number.
+    pub const FAULT: &str = "controller fault";
 }
 
 /// Takes what the loop tells. It never waits, and allocates only for names that are new.

@@ -40,15 +40,15 @@ pub fn message(data: &[u8]) {
     let mut joints = JointTable::new();
     for name in ["a", "b"] {
         let name = Name::new(name).expect("short");
-        let spec =
-            JointSpec { name, unit: Unit::Radian, min: -1.0, max: 1.0, velocity: 2.0, acceleration: 20.0, jump: 0.5 };
-        joints.push(spec).expect("valid");
+        let spec = JointSpec::new(name, Unit::Radian, [-1.0, 1.0], 2.0).with_jump(0.5);
+        joints.push(JointSpec { acceleration: 20.0, ..spec }).expect("valid");
     }
     let arm = SimulatedJoints::new(&joints, &[0.1, -0.1], 0.0);
     let mut bridge = Bridge::new(line.clone(), Controller::new(Config::new(joints), arm, NoEstop));
     let (mut now_us, mut sequence) = (10_000, 0);
     let mut wire = [0; MAX_FRAME];
-    for message in [Message::Hello { schema: SCHEMA_HASH }, Message::Arm] {
+    // The joints are measured before they are armed.
+    for message in [Message::Hello { schema: SCHEMA_HASH }, Message::Heartbeat, Message::Heartbeat, Message::Arm] {
         sequence += 1;
         let length = encode(&Header::new(sequence, 7, now_us), &message, &mut wire).expect("fits");
         line.0.borrow_mut().extend(&wire[..length]);

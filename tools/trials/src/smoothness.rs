@@ -1,7 +1,6 @@
 //! Where chunks join, in simulated time: the bench scene's images, the model on the GPU, and the controller's own code.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use firmware_bridge::controller::{Config, Controller};
 use firmware_bridge::frame::{Frame, Header};
 use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
 use firmware_bridge::message::{Chunk, Interpolation, Message, Mode, Positions, Reason, SCHEMA_HASH};
-use firmware_bridge::output::{JointOutput, NoEstop};
+use firmware_bridge::output::{JointOutput, NoEstop, OutputError, Reading};
 
 const TICK_US: u64 = 2_000;
 const REPORT_US: u64 = 10_000;
@@ -42,19 +41,19 @@ impl Joints {
 }
 
 impl JointOutput for Joints {
-    type Error = Infallible;
-
-    fn measure(&mut self, positions: &mut [f32]) -> Result<(), Infallible> {
-        positions.copy_from_slice(&self.positions);
+    fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
+        for (reading, position) in readings.iter_mut().zip(&self.positions) {
+            reading.position = Some(*position);
+        }
         Ok(())
     }
 
-    fn command(&mut self, positions: &[f32]) -> Result<(), Infallible> {
+    fn command(&mut self, positions: &[f32]) -> Result<(), OutputError> {
         self.command.copy_from_slice(positions);
         Ok(())
     }
 
-    fn release(&mut self) -> Result<(), Infallible> {
+    fn release(&mut self) -> Result<(), OutputError> {
         self.command.clone_from(&self.positions);
         Ok(())
     }
@@ -115,15 +114,7 @@ impl Bench {
         let mut table = JointTable::new();
         for joint in self.scene.joints() {
             let name = Name::new(&joint.name).ok_or("a joint's name is too long")?;
-            let spec = JointSpec {
-                name,
-                unit: Unit::Radian,
-                min: joint.limits_rad[0],
-                max: joint.limits_rad[1],
-                velocity: joint.velocity_limit_rad_s,
-                acceleration: joint.velocity_limit_rad_s * 8.0,
-                jump: 0.5,
-            };
+            let spec = JointSpec::new(name, Unit::Radian, joint.limits_rad, joint.velocity_limit_rad_s).with_jump(0.5);
             table.push(spec).map_err(|e| e.to_string())?;
         }
         Ok(table)
@@ -213,14 +204,17 @@ fn simulate(
     let (mut seed, mut late) = (bench.seed, 0);
     let start_us = 1_000_000;
     tell(&mut controller, Message::Hello { schema: SCHEMA_HASH }, start_us);
-    controller.tick(start_us);
+    // The joints are measured before they are armed.
+    for ticks in (0..10).rev() {
+        let _ = controller.tick(start_us - ticks * TICK_US);
+    }
     tell(&mut controller, Message::Arm, start_us);
     for now_us in (start_us..start_us + length_us).step_by(TICK_US as usize) {
         controller.output_mut().step();
         if (now_us - start_us) % HEARTBEAT_US == 0 {
             tell(&mut controller, Message::Heartbeat, now_us);
         }
-        controller.tick(now_us);
+        let _ = controller.tick(now_us);
         let active = controller.mode() == Mode::Active;
         let progress = controller.state(&firmware_bridge::frame::Counters::default(), 0).progress;
         // Which step is followed, and what joins there.

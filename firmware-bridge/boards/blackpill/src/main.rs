@@ -4,20 +4,27 @@
 //! |---|---|
 //! | PA9, PA10 | TX and RX of the host's USB-serial adapter, 1 Mbaud |
 //! | PA2, PA3 | TX and RX of a servo bus adapter (full duplex on its side), 1 Mbaud |
-//! | PB0 | emergency stop: a normally closed contact to ground |
+//! | PB0 | emergency stop, first channel: a normally closed contact to ground |
+//! | PB1 | emergency stop, second channel: a normally closed contact to ground |
+//!
+//! A button with one contact goes to both PB0 and PB1; then nothing is compared.
 //!
 //! The servos' addresses are 1 to 6 from the base to the gripper, and each is at 2048 counts in the
 //! middle of its joint, as lerobot's calibration leaves them. Signs, limits and jump are to be
 //! checked on the arm at hand with low speeds first.
+//!
+//! At a fault the arm ramps to rest and holds under torque, so that it drops nothing. A servo that gets hotter by holding
+//! than 65 °C keeps the fault latched, and at 69 °C all servos are released: the arm then drops.
 #![no_std]
 #![no_main]
 
 use cortex_m_rt::{entry, exception};
 use firmware_bridge::bridge::Bridge;
 use firmware_bridge::controller::{Config, Controller};
-use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
-use firmware_bridge::output::{BusServo, FeetechSts, JointOutput, ServoBus};
+use firmware_bridge::joint::{JointSpec, JointTable, Name, OverloadLimit, TemperatureLimit, Unit};
+use firmware_bridge::output::{BusServo, FeetechSts, JointOutput, Reading, ServoBus, TwoChannels};
 use stm32f4::clock::{Clock, Tree};
+use stm32f4::identity::identity;
 use stm32f4::pin::Pin;
 use stm32f4::uart::Uart;
 
@@ -29,6 +36,13 @@ const WAKE_TICKS: u32 = 1_000;
 
 static HOST: Uart = Uart::usart1();
 static SERVOS: Uart = Uart::usart2();
+
+/// At 70 °C an STS3215 cuts its own torque.
+const TEMPERATURE: TemperatureLimit = TemperatureLimit { stop_c: 65, release_c: 69 };
+/// Of a supply of 7.4 or 12 V: a battery that is empty, a plug that is loose.
+const VOLTAGE: [f32; 2] = [5.0, 13.5];
+/// An STS3215 blocked at 12 V draws 2.7 A.
+const OVERLOAD: OverloadLimit = OverloadLimit { current_a: 2.0, time_ms: 1_000 };
 
 /// Name, lowest, highest and speed, in radians.
 const JOINTS: [(&str, f32, f32, f32); 6] = [
@@ -46,8 +60,19 @@ fn main() -> ! {
     let mut joints = JointTable::new();
     for (name, min, max, velocity) in JOINTS {
         let Some(name) = Name::new(name) else { stm32f4::give_up() };
-        // Command and servo are apart by lag × speed, some 0.2 rad; the jump is beyond it.
-        let joint = JointSpec { name, unit: Unit::Radian, min, max, velocity, acceleration: velocity * 8.0, jump: 0.5 };
+        // Goal and servo are apart by lag × speed, some 0.2 rad; the jump is beyond it.
+        let joint = JointSpec::new(name, Unit::Radian, [min, max], velocity).with_jump(0.5);
+        let joint = JointSpec {
+            // The servo itself turns with up to 6 rad/s; by hand and weight it goes faster.
+            reach: 15.0,
+            // A gripper stalls on what it holds.
+            stall: joint.stall.filter(|_| name.as_str() != "gripper"),
+            following: joint.following.filter(|_| name.as_str() != "gripper"),
+            overload: Some(OVERLOAD),
+            temperature: Some(TEMPERATURE),
+            voltage: Some(VOLTAGE),
+            ..joint
+        };
         if joints.push(joint).is_err() {
             stm32f4::give_up();
         }
@@ -58,7 +83,7 @@ fn main() -> ! {
     for number in [2, 3, 9, 10] {
         Pin::new(b'A', number).alternate(7);
     }
-    let config = Config::new(joints);
+    let config = Config { identity: identity("blackpill"), ..Config::new(joints) };
     let servos = [1, 2, 3, 4, 5, 6].map(|id| BusServo { id, zero: 2048, counts_per_unit: BusServo::PER_RADIAN });
     let line = SERVOS.start(TREE.slow_hz(), BAUD, || SERVOS.begin());
     let mut bus = ServoBus::new(line, FeetechSts, servos);
@@ -67,11 +92,12 @@ fn main() -> ! {
     for _ in 0..WAKE_TICKS {
         clock.wait_for_tick();
         SERVOS.resume();
-        if bus.measure(&mut [0.0; 6]).is_ok() {
+        if bus.measure(&mut [Reading::default(); 6]).is_ok() && bus.is_known() {
             break;
         }
     }
-    let controller = Controller::new(config, bus, Pin::new(b'B', 0).stop_line());
+    let stop = TwoChannels(Pin::new(b'B', 0).stop_line(), Pin::new(b'B', 1).stop_line());
+    let controller = Controller::new(config, bus, stop);
     let serial = HOST.start(TREE.fast_hz(), BAUD, || HOST.begin());
     let mut bridge = Bridge::new(serial, controller);
     stm32f4::run(&mut clock, &[&HOST, &SERVOS], &mut bridge, |_| {})

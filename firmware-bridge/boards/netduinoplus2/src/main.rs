@@ -1,8 +1,8 @@
 //! The bench scene's arm without motors: six simulated joints, each where it was told to be one
 //! tick later, behind USART1 (PA9, PA10; 1 Mbaud) of an STM32F405.
 //!
-//! It runs in QEMU's machine `netduinoplus2` and on a board with a 25 MHz crystal. Stop line: PC1, a
-//! normally closed contact to ground; QEMU has no ports and reads it as closed.
+//! It runs in QEMU's machine `netduinoplus2` and on a board with a 25 MHz crystal. Emergency stop: PC1 and PC2, each a
+//! normally closed contact to ground; QEMU has no ports and reads them as closed.
 #![no_std]
 #![no_main]
 
@@ -10,8 +10,9 @@ use cortex_m_rt::{entry, exception};
 use firmware_bridge::bridge::Bridge;
 use firmware_bridge::controller::{Config, Controller};
 use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
-use firmware_bridge::output::SimulatedJoints;
+use firmware_bridge::output::{SimulatedJoints, TwoChannels};
 use stm32f4::clock::{Clock, Tree};
+use stm32f4::identity::identity;
 use stm32f4::pin::Pin;
 use stm32f4::uart::Uart;
 
@@ -39,8 +40,7 @@ fn main() -> ! {
     let mut joints = JointTable::new();
     for (name, min, max, velocity, _) in JOINTS {
         let Some(name) = Name::new(name) else { stm32f4::give_up() };
-        let joint = JointSpec { name, unit: Unit::Radian, min, max, velocity, acceleration: velocity * 8.0, jump: 0.5 };
-        if joints.push(joint).is_err() {
+        if joints.push(JointSpec::new(name, Unit::Radian, [min, max], velocity).with_jump(0.5)).is_err() {
             stm32f4::give_up();
         }
     }
@@ -49,9 +49,10 @@ fn main() -> ! {
     }
     Pin::new(b'A', 9).alternate(7);
     Pin::new(b'A', 10).alternate(7);
-    let config = Config { telemetry_us: TELEMETRY_US, ..Config::new(joints) };
+    let config = Config { identity: identity("netduinoplus2"), telemetry_us: TELEMETRY_US, ..Config::new(joints) };
     let arm = SimulatedJoints::new(&joints, &JOINTS.map(|(.., initial)| initial), 0.0);
-    let controller = Controller::new(config, arm, Pin::new(b'C', 1).stop_line());
+    let stop = TwoChannels(Pin::new(b'C', 1).stop_line(), Pin::new(b'C', 2).stop_line());
+    let controller = Controller::new(config, arm, stop);
     let serial = HOST.start(TREE.fast_hz(), BAUD, || HOST.begin());
     let mut bridge = Bridge::new(serial, controller);
     let mut clock = Clock::start(core.SYST, &TREE, config.tick_us);

@@ -1,23 +1,27 @@
 #![no_std]
 //! What firmware on an STM32F4 needs besides `firmware-bridge`, register by register: the clock
-//! ([`clock`]), serial lines ([`uart`]), pins ([`pin`]), and the main loop ([`run`]).
+//! ([`clock`]), serial lines ([`uart`]), pins ([`pin`]), the watchdog ([`watchdog`]), the board's identity
+//! ([`identity`]), and the main loop ([`run`]).
 //!
 //! All registers used are at the same place in the whole series (reference manuals RM0090, RM0383).
 //! Nothing here panics or waits for the outside.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use embedded_hal::digital::InputPin;
 use firmware_bridge::bridge::Bridge;
-use firmware_bridge::output::JointOutput;
+use firmware_bridge::message::Fault;
+use firmware_bridge::output::{JointOutput, StopCircuit};
 
 pub mod clock;
+pub mod identity;
 pub mod pin;
 mod register;
 pub mod uart;
+pub mod watchdog;
 
 use clock::Clock;
 use uart::{HostSerial, Uart};
+use watchdog::Watchdog;
 
 /// The longest turn of [`run`]'s loop since power-on, in counts of the processor's clock,
 /// interrupts included. A debugger or an emulator's monitor reads it by its name.
@@ -26,13 +30,18 @@ pub static LONGEST_TURN_COUNTS: AtomicU32 = AtomicU32::new(0);
 
 /// The controller for ever: one turn each tick of the clock, asleep between them.
 ///
-/// `each_tick` is called first, with the controller.
-pub fn run<J: JointOutput, E: InputPin>(
+/// `each_tick` is called first, with the controller. The watchdog runs from here on, and is fed after each whole tick. A
+/// controller that the watchdog restarted begins with a latched fault.
+pub fn run<J: JointOutput, E: StopCircuit>(
     clock: &mut Clock,
     lines: &[&Uart],
     bridge: &mut Bridge<HostSerial, J, E>,
     mut each_tick: impl FnMut(&mut Bridge<HostSerial, J, E>),
 ) -> ! {
+    if watchdog::has_reset() {
+        bridge.controller_mut().latch(Fault::WatchdogReset);
+    }
+    let watchdog = Watchdog::start();
     loop {
         clock.wait_for_tick();
         let began = clock.counts();
@@ -40,7 +49,9 @@ pub fn run<J: JointOutput, E: InputPin>(
             line.resume();
         }
         each_tick(bridge);
-        bridge.poll(clock.now_us());
+        if let Some(tick) = bridge.poll(clock.now_us()) {
+            watchdog.feed(tick);
+        }
         let turn = u32::try_from(clock.counts().wrapping_sub(began)).unwrap_or(u32::MAX);
         LONGEST_TURN_COUNTS.store(turn.max(LONGEST_TURN_COUNTS.load(Ordering::Relaxed)), Ordering::Relaxed);
     }

@@ -40,6 +40,10 @@ pub(crate) const RCC_AHB1ENR: Register = Register::at(RCC, 0x30);
 pub(crate) const RCC_APB1ENR: Register = Register::at(RCC, 0x40);
 /// Clocks of the faster peripherals.
 pub(crate) const RCC_APB2ENR: Register = Register::at(RCC, 0x44);
+/// Why the chip was reset.
+pub(crate) const RCC_CSR: Register = Register::at(RCC, 0x74);
+/// What stands still while a debugger halts the core.
+pub(crate) const DBGMCU_APB1_FZ: Register = Register::at(0xE004_2000, 0x08);
 /// Wait states and caches of the flash memory.
 pub(crate) const FLASH_ACR: Register = Register::at(0x4002_3C00, 0x00);
 /// Power: the core's voltage.
