@@ -72,15 +72,15 @@ impl Run {
         Run { child, lines, said: Vec::new() }
     }
 
-    /// Reads on until a line has `words`.
-    fn until(&mut self, words: &str) {
+    /// Reads on until a line has `words`; that line.
+    fn until(&mut self, words: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no {words:?} in {:#?}", self.said));
             self.said.push(line.clone());
             if line.contains(words) {
-                return;
+                return line;
             }
         }
     }
@@ -209,6 +209,57 @@ fn the_way_from_step_to_step_is_the_configurations() {
     }
     let (well, said) = Run::start(&with("interpolation = \"spline\""), &[]).end();
     assert!(!well && said.contains("expected `linear` or `hermite`"), "{said}");
+}
+
+/// A joint outside its limits is not moved: it is named, and armed once a person has moved it within them.
+#[test]
+fn a_joint_outside_its_limits_is_named_and_armed_after_it_was_moved() {
+    let joints: Vec<String> = Scene::built_in(1).unwrap().joints().iter().map(|j| j.name.clone()).collect();
+    let mut sim_joints: Vec<SimJoint> = joints.iter().map(|name| SimJoint::revolute(name)).collect();
+    sim_joints[2].initial = -2.75;
+    let sim = Sim::start(SimConfig { deadman_us: 10_000_000, ..SimConfig::new(sim_joints) }).unwrap();
+    let path = config("outside.toml", "");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let link = format!("[link]\ndevice = {:?}\ncontroller = \"simulated\"\njoints = {joints:?}", sim.path());
+    std::fs::write(&path, text.replace("[link]\ndevice = \"simulated\"", &link)).unwrap();
+    let mut run = Run::start(&path, &[]);
+    let line = run.until("not armed yet");
+    assert!(line.contains(&format!("{} at -2.750, limits -2.500 to 2.500", joints[2])), "{line}");
+    assert_eq!(sim.positions()[2], -2.75);
+    sim.joints().place(&vec![0.0; joints.len()]);
+    run.until("to=active");
+    run.signal("-TERM");
+    let (well, said) = run.end();
+    assert!(well, "{said}");
+
+    let other =
+        std::fs::read_to_string(&path).unwrap().replace("controller = \"simulated\"", "controller = \"left-arm\"");
+    std::fs::write(&path, other).unwrap();
+    let (well, said) = Run::start(&path, &[]).end();
+    assert!(!well && said.contains("is \"simulated\", the configuration expects \"left-arm\""), "{said}");
+}
+
+/// A fault that the controller latches is in the log, in the program's last words and in the recording, with the joint,
+/// the value and the chunk that was followed.
+#[test]
+fn a_joints_fault_is_told_and_recorded_with_its_cause() {
+    let runs = robot().join("faulted");
+    let options = ["--fault", "stuck-reading=-2.4@1", "--record", runs.to_str().unwrap()];
+    let (well, said) = Run::start(&config("faulted.toml", ""), &options).end();
+    let cause = "ImplausibleReading: joint shoulder_pan: implausible reading -2.400 rad, expected ";
+    assert!(!well && said.contains(cause) && said.contains(" rad, while following chunk "), "{said}");
+    let told: Vec<&str> = said.lines().filter(|line| line.contains(cause)).collect();
+    assert!(told.iter().any(|line| line.contains("to=fault (controller)")), "{said}");
+    assert!(told.iter().any(|line| line.starts_with("error: the loop ended in fault (controller)")), "{said}");
+    let mut recorded = Vec::new();
+    for file in std::fs::read_dir(&runs).unwrap() {
+        recorded.extend(std::fs::read(file.unwrap().path()).unwrap());
+    }
+    let recorded = String::from_utf8_lossy(&recorded);
+    let (_, state) = recorded
+        .split_once(r#""fault":{"kind":"ImplausibleReading","joint":"shoulder_pan","cause":0,"value":-2.4,"#)
+        .expect("the controller's report of it");
+    assert!(state.contains("implausible reading -2.400 rad"));
 }
 
 /// With `rearm = false` a person has to arm again.
