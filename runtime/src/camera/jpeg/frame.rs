@@ -281,9 +281,10 @@ impl Tables {
 
     /// Puts the default tables where a scan needs tables that the picture does not bring.
     pub(super) fn complete(&mut self, frame: &Frame, header: &ScanHeader) {
-        let complete = |table: Option<&mut Option<Box<Table>>>, class, slot| match table {
-            Some(table @ None) => *table = Table::default(class, slot),
-            _ => {}
+        let complete = |table: Option<&mut Option<Box<Table>>>, class, slot| {
+            if let Some(table @ None) = table {
+                *table = Table::default(class, slot);
+            }
         };
         for component in frame.of(header) {
             complete(self.dc.get_mut(component.dc), 0, component.dc);
