@@ -194,10 +194,7 @@ impl fmt::Display for Content {
             }
             Content::Json => write!(f, "JSON"),
             Content::PyTorch => {
-                write!(
-                    f,
-                    "PyTorch's own format, which can hold programs: save its state dictionary as safetensors"
-                )
+                write!(f, "PyTorch's own format, which can hold programs: save its state dictionary as safetensors")
             }
             Content::Pickle => {
                 write!(f, "a Python pickle, which can hold programs: save its state dictionary as safetensors")
@@ -286,8 +283,20 @@ fn data_len(header: &[u8]) -> Option<u64> {
 /// The message of JSON that has nothing but an error.
 pub(crate) fn server_message(tree: &Json<'_>) -> Option<String> {
     const KEYS: [&str; 14] = [
-        "code", "detail", "documentation_url", "error", "error_code", "error_description", "errors", "message", "path",
-        "requestId", "request_id", "status", "statusCode", "timestamp",
+        "code",
+        "detail",
+        "documentation_url",
+        "error",
+        "error_code",
+        "error_description",
+        "errors",
+        "message",
+        "path",
+        "requestId",
+        "request_id",
+        "status",
+        "statusCode",
+        "timestamp",
     ];
     let Json::Object(entries) = tree else { return None };
     if !entries.iter().all(|(key, _)| KEYS.contains(&key.as_ref())) {

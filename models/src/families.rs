@@ -289,7 +289,8 @@ pub(crate) fn find(
 /// Adds the family that the names of a checkpoint's tensors fit best, to an error of tensors that were taken for `family`'s.
 fn with_nearest(family: Family, problem: ModelError, mut names: Vec<String>) -> ModelError {
     let ModelError::Tensors { problems, .. } = &problem else { return problem };
-    let extra = problems.iter().find_map(|p| if let TensorProblem::Prefix { extra, .. } = p { Some(extra) } else { None });
+    let extra =
+        problems.iter().find_map(|p| if let TensorProblem::Prefix { extra, .. } = p { Some(extra) } else { None });
     let mut changed = Vec::new();
     if let Some(extra) = extra {
         names.iter_mut().for_each(|name| *name = name.replacen(extra.as_str(), "", 1));
@@ -347,12 +348,7 @@ fn identify(
 }
 
 /// The model that a family's files describe, with its tensors.
-fn resolve(
-    dir: &Path,
-    family: Family,
-    config: Json<'static>,
-    checkpoint: Checkpoint,
-) -> Result<Loaded, ModelError> {
+fn resolve(dir: &Path, family: Family, config: Json<'static>, checkpoint: Checkpoint) -> Result<Loaded, ModelError> {
     let early = if survey::is_due(family, &checkpoint) { survey::survey(family, &checkpoint)? } else { Vec::new() };
     let path = checkpoint.path();
     let described = match early.is_empty() {

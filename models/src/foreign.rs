@@ -81,9 +81,7 @@ fn quantised(checkpoint: &Checkpoint) -> (BTreeMap<String, Quantised<'_>>, BTree
             theirs.insert(name.as_str());
             let all = quantiser.beside.iter().chain(&ALSO).map(|end| format!("{root}{end}"));
             theirs.extend(all.filter_map(|name| Some(entries.get_key_value(&name)?.0.as_str())));
-            found
-                .entry(format!("{root}weight"))
-                .or_insert(Quantised { by: quantiser.name, numbers: name, entry });
+            found.entry(format!("{root}weight")).or_insert(Quantised { by: quantiser.name, numbers: name, entry });
             break;
         }
         let eight = matches!(entry.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2);
@@ -113,9 +111,13 @@ pub(crate) fn present(checkpoint: &Checkpoint, ignored: impl Fn(&str) -> bool) -
 }
 
 /// Problems of a checkpoint as a person would tell them: what another program quantised as that, and levels that many names
-/// have too many once. What is wrong besides stays in the list.
-pub(crate) fn explained(checkpoint: &Checkpoint, problems: Vec<TensorProblem>) -> Vec<TensorProblem> {
-    without_levels(with_quantisers(checkpoint, problems))
+/// have too many once. What is wrong besides stays in the list. `known` says which names may be there.
+pub(crate) fn explained(
+    checkpoint: &Checkpoint,
+    problems: Vec<TensorProblem>,
+    known: impl Fn(&str) -> bool,
+) -> Vec<TensorProblem> {
+    without_levels(with_quantisers(checkpoint, problems), known)
 }
 
 fn with_quantisers(checkpoint: &Checkpoint, problems: Vec<TensorProblem>) -> Vec<TensorProblem> {
@@ -149,10 +151,12 @@ const MAX_LEVELS: usize = 3;
 
 /// Where the names of at least half of the missing tensors are there with the same levels too many, outside or in the
 /// middle: that once, and the rest.
-fn without_levels(problems: Vec<TensorProblem>) -> Vec<TensorProblem> {
+fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) -> Vec<TensorProblem> {
     let missing: HashMap<&str, &Vec<usize>> = problems
         .iter()
-        .filter_map(|p| if let TensorProblem::Missing { name, shape } = p { Some((name.as_str(), shape)) } else { None })
+        .filter_map(
+            |p| if let TensorProblem::Missing { name, shape } = p { Some((name.as_str(), shape)) } else { None },
+        )
         .collect();
     // By the levels: each name that has them, the name without, and the shapes.
     let mut extra: BTreeMap<String, Vec<(&str, String, Option<&Vec<usize>>)>> = BTreeMap::new();
@@ -176,13 +180,20 @@ fn without_levels(problems: Vec<TensorProblem>) -> Vec<TensorProblem> {
     }
     let Some((levels, names)) = extra.into_iter().max_by_key(|(_, names)| names.len()) else { return problems };
     let Some((stored, plain, _)) = names.first().filter(|_| names.len() * 2 >= missing.len()) else { return problems };
-    let prefix = TensorProblem::Prefix {
-        extra: levels,
-        count: names.len(),
-        expected: plain.clone(),
-        found: (*stored).to_owned(),
-    };
-    let gone: BTreeSet<&str> = names.iter().flat_map(|(stored, plain, _)| [*stored, plain.as_str()]).collect();
+    let mut gone: BTreeSet<&str> = names.iter().flat_map(|(stored, plain, _)| [*stored, plain.as_str()]).collect();
+    // And what need not be there, and is.
+    let mut count = names.len();
+    for problem in &problems {
+        let TensorProblem::Unexpected { name, .. } = problem else { continue };
+        let plain = |at: usize| Some(format!("{}{}", name.get(..at)?, name.get(at + levels.len()..)?));
+        let level = |at: &usize| *at == 0 || name.as_bytes().get(at - 1) == Some(&b'.');
+        let mut places = name.match_indices(&levels).map(|(at, _)| at).filter(level);
+        if places.any(|at| plain(at).is_some_and(|name| known(&name))) && gone.insert(name) {
+            count += 1;
+        }
+    }
+    let (expected, found) = (plain.clone(), (*stored).to_owned());
+    let prefix = TensorProblem::Prefix { extra: levels, count, expected, found };
     let misshapen = names.iter().filter_map(|(stored, plain, found)| {
         let (expected, found) = (missing.get(plain.as_str())?, (*found)?);
         // 0 is a dimension that nobody knows.

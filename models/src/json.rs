@@ -126,9 +126,7 @@ impl Json<'_> {
             Json::Bool(value) => value.to_string(),
             Json::Integer(value) => value.to_string(),
             Json::Float(value) if value.is_nan() => "NaN".to_owned(),
-            Json::Float(value) if value.is_infinite() => {
-                if *value < 0.0 { "-Infinity" } else { "Infinity" }.to_owned()
-            }
+            Json::Float(value) if value.is_infinite() => if *value < 0.0 { "-Infinity" } else { "Infinity" }.to_owned(),
             Json::Float(value) => format!("{value:?}"),
             Json::String(text) => format!("the text {:?}", content::shortened(text, 60)),
             Json::Array(items) => format!("a list of {}", items.len()),
@@ -252,9 +250,7 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Json<'_>, JsonError> {
 
 fn with_tree<T>(path: &Path, read: impl FnOnce(&Json<'_>) -> Result<T, JsonError>) -> Result<T, ModelError> {
     let bytes = content::read(path)?;
-    from_bytes(&bytes)
-        .and_then(|tree| read(&tree))
-        .map_err(|source| ModelError::Json { path: path.to_owned(), source })
+    from_bytes(&bytes).and_then(|tree| read(&tree)).map_err(|source| ModelError::Json { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

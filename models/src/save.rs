@@ -94,8 +94,10 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
 pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
     let part = path.with_extension("safetensors.part");
     let views = tensors.iter().map(|t| (t.name, t));
-    safetensors::serialize_to_file(views, None, &part)
-        .map_err(|e| ModelError::Safetensors { path: path.to_owned(), source: NotSafetensors::Header(e.to_string()) })?;
+    safetensors::serialize_to_file(views, None, &part).map_err(|e| ModelError::Safetensors {
+        path: path.to_owned(),
+        source: NotSafetensors::Header(e.to_string()),
+    })?;
     fs::rename(&part, path).map_err(io(path))
 }
 

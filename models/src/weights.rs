@@ -80,7 +80,8 @@ impl Weights {
             }
         }
         if !problems.is_empty() {
-            let problems = foreign::explained(&checkpoint, problems);
+            let known = |name: &str| known.contains(name) || ignored(&unwrapped(name));
+            let problems = foreign::explained(&checkpoint, problems, known);
             return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
         let (params, stacks) = (table.params.clone(), table.stacks.clone());

@@ -175,8 +175,7 @@ pub(super) fn describe(
         action: None,
     };
     let config = pi0::config(&Shapes { checkpoint, names: pi0::names }, &hints, settings)?;
-    let normalization =
-        lerobot_stats::read(dir, path, checkpoint, mapping.as_ref(), action_dim, hints.allow_constant)?;
+    let normalization = lerobot_stats::read(dir, path, checkpoint, mapping.as_ref(), action_dim, hints.allow_constant)?;
     if c.use_relative_actions == normalization.relative.is_empty() {
         let expected = format!("{}, as the processors say", !c.use_relative_actions);
         return Err(wrong("use_relative_actions", &expected, c.use_relative_actions.to_string()));

@@ -38,8 +38,7 @@ pub(super) fn describe(
     config: &Json<'_>,
     checkpoint: &Checkpoint,
 ) -> Result<Described, ModelError> {
-    let c: Converted =
-        json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+    let c: Converted = json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
     let hints = Hints::read(dir)?;
     let refuse =
         |field: String, expected: String, found: String| Err(ModelError::from(ConfigError { field, expected, found }));

@@ -67,8 +67,7 @@ pub(super) fn describe(
     config: &Json<'_>,
     checkpoint: &Checkpoint,
 ) -> Result<Described, ModelError> {
-    let c: Config =
-        json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+    let c: Config = json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
     if let Some(kind) = c.text_config.model_type.filter(|kind| kind != "gemma") {
         let field = format!("{}: text_config.model_type", path.display());
         return Err(ConfigError { field, expected: "gemma".to_owned(), found: kind }.into());

@@ -32,6 +32,7 @@ pub(super) fn survey(family: Family, checkpoint: &Checkpoint) -> Result<Vec<Tens
     for param in &params {
         let needed = param.role != Role::Unused && (family != Family::PaliGemma || paligemma::has(&param.name));
         let candidates = (map.names)(&param.name);
+        known.extend(candidates.iter().cloned());
         match candidates.iter().find_map(|name| checkpoint.find(name)) {
             Some((name, entry)) => {
                 known.extend([name.clone(), scales_of(name)]);
@@ -47,7 +48,8 @@ pub(super) fn survey(family: Family, checkpoint: &Checkpoint) -> Result<Vec<Tens
             None => {}
         }
     }
-    let unexpected = |(name, _): &(&String, &Entry)| !known.contains(*name) && !(map.ignored)(&unwrapped(name));
+    let known = |name: &str| known.contains(name) || (map.ignored)(&unwrapped(name));
+    let unexpected = |(name, _): &(&String, &Entry)| !known(name);
     problems.extend(
         checkpoint
             .entries()
@@ -55,7 +57,7 @@ pub(super) fn survey(family: Family, checkpoint: &Checkpoint) -> Result<Vec<Tens
             .filter(unexpected)
             .map(|(name, entry)| TensorProblem::Unexpected { name: name.clone(), shape: entry.shape.clone() }),
     );
-    Ok(foreign::explained(checkpoint, problems))
+    Ok(foreign::explained(checkpoint, problems, known))
 }
 
 /// A model of a family with as many layers as names have.

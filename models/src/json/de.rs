@@ -184,11 +184,11 @@ impl<'de> Deserializer<'de> for Node<'de, '_> {
             Json::Null => visitor.visit_unit(),
             Json::Bool(value) => visitor.visit_bool(*value),
             Json::Integer(_) => self.integer(visitor),
-            Json::Float(_) => self.float(f64::MAX, visitor),
+            Json::Float(value) if value.is_finite() => visitor.visit_f64(*value),
             Json::String(text) => visitor.visit_str(text),
             Json::Array(items) => visitor.visit_seq(Items(items.iter().enumerate())),
             Json::Object(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None }),
-            Json::Unreadable(_) => Err(self.wrong(&visitor)),
+            Json::Float(_) | Json::Unreadable(_) => Err(self.wrong(&visitor)),
         }
     }
 

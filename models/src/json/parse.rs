@@ -219,7 +219,11 @@ impl<'a> Parser<'a> {
                 return Err(self.expected("the end of the string"));
             };
             let part = rest.get(..length).unwrap_or_default();
-            if text.is_empty() { text = Cow::Borrowed(part) } else { text.to_mut().push_str(part) }
+            if text.is_empty() {
+                text = Cow::Borrowed(part)
+            } else {
+                text.to_mut().push_str(part)
+            }
             self.at += length;
             match self.next() {
                 Some(b'"') => {

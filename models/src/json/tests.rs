@@ -63,8 +63,14 @@ fn errors_name_the_key_and_both_types() {
         (r#"{"a.b": {}}"#, r#"["a.b"].list: expected a value, found no such key"#),
         (r#"{"a.b": []}"#, r#"["a.b"]: expected"#),
         (r#"{"a.b": {"list": []}, "count": 4294967296}"#, "count: expected a whole number from 0 to 4294967295, found"),
-        (r#"{"a.b": {"list": []}, "count": {}}"#, "count: expected a whole number from 0 to 4294967295, found an object"),
-        (r#"{"a.b": {"list": []}, "count": 1, "count": 2}"#, "count: expected a whole number from 0 to 4294967295, found several"),
+        (
+            r#"{"a.b": {"list": []}, "count": {}}"#,
+            "count: expected a whole number from 0 to 4294967295, found an object",
+        ),
+        (
+            r#"{"a.b": {"list": []}, "count": 1, "count": 2}"#,
+            "count: expected a whole number from 0 to 4294967295, found several",
+        ),
         ("[]", "expected an object, found"),
     ] {
         let tree = value(text);
