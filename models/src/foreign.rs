@@ -1,6 +1,7 @@
 //! Tensors that do not fit because another program quantised them, or because their names have levels too many: told as
 //! that, and not as hundreds of tensors that are missing and unexpected.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use safetensors::Dtype;
@@ -125,8 +126,9 @@ fn with_quantisers(checkpoint: &Checkpoint, problems: Vec<TensorProblem>) -> Vec
     if found.is_empty() {
         return problems;
     }
+    let weights: BTreeSet<Cow<'_, str>> = found.keys().map(|name| unwrapped(name)).collect();
     let explained = |problem: &TensorProblem| match problem {
-        TensorProblem::Missing { name, .. } => found.contains_key(name),
+        TensorProblem::Missing { name, .. } => weights.contains(unwrapped(name).as_ref()),
         TensorProblem::Unexpected { name, .. }
         | TensorProblem::Misshapen { name, .. }
         | TensorProblem::Dtype { name, .. } => theirs.contains(name.as_str()),
@@ -149,6 +151,12 @@ fn weight_of(numbers: &str) -> String {
 /// Most levels that are one prefix.
 const MAX_LEVELS: usize = 3;
 
+/// A name with levels too many, the name without, and the shape, where it is that of the numbers.
+type Renamed<'a> = (&'a str, String, Option<&'a Vec<usize>>);
+
+/// Fewest names with the same levels too many that are no coincidence.
+const FEWEST: usize = 3;
+
 /// Where the names of at least half of the missing tensors are there with the same levels too many, outside or in the
 /// middle: that once, and the rest.
 fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) -> Vec<TensorProblem> {
@@ -158,8 +166,8 @@ fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) ->
             |p| if let TensorProblem::Missing { name, shape } = p { Some((name.as_str(), shape)) } else { None },
         )
         .collect();
-    // By the levels: each name that has them, the name without, and the shapes.
-    let mut extra: BTreeMap<String, Vec<(&str, String, Option<&Vec<usize>>)>> = BTreeMap::new();
+    // By the levels: the names that have them.
+    let mut extra: BTreeMap<String, Vec<Renamed<'_>>> = BTreeMap::new();
     for problem in &problems {
         let (name, shape, weight) = match problem {
             TensorProblem::Unexpected { name, shape } => (name, Some(shape), name.clone()),
@@ -169,7 +177,9 @@ fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) ->
         let levels: Vec<&str> = weight.split('.').collect();
         let mut seen = BTreeSet::new();
         for (from, count) in (0..levels.len()).flat_map(|from| (1..=MAX_LEVELS).map(move |count| (from, count))) {
-            let Some(removed) = levels.get(from..from + count) else { continue };
+            let Some(removed) = levels.get(from..from + count).filter(|_| from + count < levels.len()) else {
+                continue;
+            };
             let kept = levels.iter().take(from).chain(levels.iter().skip(from + count));
             let plain = kept.copied().collect::<Vec<_>>().join(".");
             let removed = format!("{}.", removed.join("."));
@@ -179,7 +189,8 @@ fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) ->
         }
     }
     let Some((levels, names)) = extra.into_iter().max_by_key(|(_, names)| names.len()) else { return problems };
-    let Some((stored, plain, _)) = names.first().filter(|_| names.len() * 2 >= missing.len()) else { return problems };
+    let enough = names.len() >= FEWEST && names.len() * 2 >= missing.len();
+    let Some((stored, plain, _)) = names.first().filter(|_| enough) else { return problems };
     let mut gone: BTreeSet<&str> = names.iter().flat_map(|(stored, plain, _)| [*stored, plain.as_str()]).collect();
     // And what need not be there, and is.
     let mut count = names.len();

@@ -45,8 +45,9 @@ impl Mode {
     fn lists(self) -> [&'static str; 2] {
         match self {
             Mode::Zscore => ["mean", "std"],
-            // Which values there are, no matter which.
-            Mode::MinMax | Mode::Constant(..) => ["min", "max"],
+            Mode::MinMax => ["min", "max"],
+            // For their number alone.
+            Mode::Constant(..) => ["mean"; 2],
             Mode::Quantile => ["q01", "q99"],
         }
     }
@@ -105,7 +106,10 @@ pub(super) fn read(path: &Path, hints: &Hints) -> Result<Normalization, ModelErr
     let affine = |what: &'static str, stats: &[(&str, At<'_>)], modes: &[Mode], step: Option<usize>| {
         let mut elements = Vec::new();
         for ((_, lists), mode) in stats.iter().zip(modes) {
-            let [first, second] = mode.lists().map(|name| values(lists, name, step));
+            let [first, second] = mode.lists().map(|name| {
+                let list = list_of(lists, name, step)?;
+                if let Mode::Constant(..) = mode { Ok(vec![0.0; list.items()?.len()]) } else { list.read::<Vec<f32>>() }
+            });
             let (first, second) = (first.map_err(json)?, second.map_err(json)?);
             elements.extend(mode.elements(source(what), [&first, &second])?);
         }
@@ -135,16 +139,10 @@ fn list<'t>(lists: &At<'t>, name: &str) -> Result<At<'t>, JsonError> {
     lists.get(name).ok_or_else(|| lists.wrong(format!("an object with the key {name}")))
 }
 
-/// The values of a list, of one step where it is given.
-fn values(lists: &At<'_>, name: &str, step: Option<usize>) -> Result<Vec<f32>, JsonError> {
-    match step {
-        None => list(lists, &format!("global_{name}"))?.read(),
-        Some(step) => {
-            let steps = list(lists, &format!("stepwise_{name}"))?;
-            match steps.items()?.get(step) {
-                Some(values) => values.read(),
-                None => Err(steps.wrong(format!("a list of more than {step} steps"))),
-            }
-        }
-    }
+/// A list of values, of one step where it is given.
+fn list_of<'t>(lists: &At<'t>, name: &str, step: Option<usize>) -> Result<At<'t>, JsonError> {
+    let Some(step) = step else { return list(lists, &format!("global_{name}")) };
+    let steps = list(lists, &format!("stepwise_{name}"))?;
+    let of_step = steps.items()?.into_iter().nth(step);
+    of_step.ok_or_else(|| steps.wrong(format!("a list of more than {step} steps")))
 }

@@ -74,9 +74,12 @@ fn in_the_place_of_weights() {
     }
 }
 
+/// A golden, a file of it, and the error of whoever reads that.
+type Place = (&'static str, &'static str, fn(&Path) -> ModelError);
+
 #[test]
 fn in_the_place_of_json() {
-    let files: [(&str, &str, fn(&Path) -> ModelError); 8] = [
+    let files: [Place; 8] = [
         (LEROBOT, "config.json", refused),
         (LEROBOT, PREPROCESSOR, refused),
         (LEROBOT, POSTPROCESSOR, refused),

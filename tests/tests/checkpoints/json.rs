@@ -224,7 +224,7 @@ fn with_norm_stats(text: &str) -> tempfile::TempDir {
 
 #[test]
 fn openpis_statistics() {
-    let list = |value: &str| format!("[{}]", vec![value; 6].join(", "));
+    let list = |value: &str| format!("[{}]", [value; 6].join(", "));
     let (half, two) = (list("0.5"), list("2"));
     let good = format!(
         "\u{feff}{{\"norm_stats\": {{\"state\": {{\"mean\": {half}, \"std\": {two}, \"q01\": {}, \"q99\": null, \"min\": NaN}},
