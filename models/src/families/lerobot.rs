@@ -64,7 +64,7 @@ pub(super) fn view(feature: &str) -> &str {
 pub(super) fn views(features: Option<&At<'_>>) -> Result<Vec<String>, JsonError> {
     let mut views = Vec::new();
     for (name, feature) in features.map(At::entries).transpose()?.into_iter().flatten() {
-        let camera = name.starts_with("observation.image");
+        let camera = name == "observation.image" || name.starts_with(IMAGES);
         let kind = feature.get("type");
         match &kind {
             // Of a feature that is not read, nothing is.

@@ -14,10 +14,31 @@ fn golden(name: &str) -> PathBuf {
     places.iter().find(|place| place.exists()).expect("the goldens").join(name)
 }
 
-/// The bytes of a `model.safetensors`: every tensor that the loader lists can be read.
+/// A folder of the process' own for `target`, with links to the golden lerobot's files but those of `without`.
+fn linked(target: &str, without: &[&str]) -> PathBuf {
+    let dir = folder().join(format!("{target}-{:?}", std::thread::current().id()));
+    if !dir.exists() {
+        std::fs::create_dir_all(&dir).expect("a folder");
+        for entry in std::fs::read_dir(golden("pi0_lerobot")).expect("a golden") {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
+            if !without.contains(&&*name.to_string_lossy()) {
+                std::os::unix::fs::symlink(path.canonicalize().expect("there"), dir.join(name)).expect("a link");
+            }
+        }
+    }
+    dir
+}
+
+/// The bytes of a `model.safetensors`: every tensor that the loader lists can be read, and what is wrong with them as a pi0 is
+/// told.
 pub fn safetensors(data: &[u8]) {
-    let path = folder().join(format!("{:?}.safetensors", std::thread::current().id()));
+    let dir = linked("weights", &["model.safetensors"]);
+    let path = dir.join("model.safetensors");
     std::fs::write(&path, data).expect("written");
+    match fathom_models::families::load_base(&dir, None) {
+        Ok(loaded) => assert!(!loaded.model.params.params.is_empty()),
+        Err(error) => assert!(error.to_string().contains("model.safetensors") || error.to_string().contains(": ")),
+    }
     let Ok(checkpoint) = fathom_models::checkpoint::Checkpoint::open(&path) else { return };
     for name in checkpoint.names() {
         let shape = checkpoint.shape(name).expect("listed");
@@ -67,16 +88,7 @@ pub fn config(data: &[u8]) {
 /// different names, and statistics that are finite.
 pub fn lerobot_config(data: &[u8]) {
     const FILES: [&str; 3] = ["config.json", "policy_preprocessor.json", "policy_postprocessor.json"];
-    let dir = folder().join(format!("lerobot-{:?}", std::thread::current().id()));
-    if !dir.exists() {
-        std::fs::create_dir_all(&dir).expect("a folder");
-        for entry in std::fs::read_dir(golden("pi0_lerobot")).expect("a golden") {
-            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
-            if !FILES.contains(&&*name.to_string_lossy()) {
-                std::os::unix::fs::symlink(path.canonicalize().expect("there"), dir.join(name)).expect("a link");
-            }
-        }
-    }
+    let dir = linked("lerobot", &FILES);
     let mut texts = data.splitn(FILES.len(), |byte| *byte == 0);
     for file in FILES {
         match texts.next() {

@@ -25,6 +25,7 @@ fn other_features_of_the_same_types_do_not_matter() {
         ("observation.environment_state", other("ENV", 9)),
         ("observation.touch", other("TACTILE", 16)),
         ("observation.nothing", Value::Null),
+        ("observation.image_is_blurred", other("STATE", 1)),
         ("observation.untyped", json!({"shape": "?"})),
         ("observation.state_of_the_art", other("STATE", 0)),
     ];
