@@ -17,11 +17,12 @@ mod wire;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: &[(&str, Target)] = &[
     ("frame", wire::frame),
     ("message", wire::message),
     ("safetensors", host::safetensors),
     ("config", host::config),
+    ("lerobot_config", host::lerobot_config),
     ("picture", host::picture),
     ("jpeg", host::jpeg),
     ("exif", host::exif),
