@@ -11,18 +11,22 @@ use firmware_bridge::message::{Chunk, Interpolation, Message, Positions, START_N
 #[path = "../fuzz/src/host.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod host;
+#[path = "../fuzz/src/recording.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
+mod recording;
 #[path = "../fuzz/src/wire.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod wire;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("frame", wire::frame),
     ("message", wire::message),
     ("safetensors", host::safetensors),
     ("config", host::config),
     ("picture", host::picture),
+    ("recording", recording::recording),
 ];
 
 /// xorshift64: the same numbers in each run.

@@ -18,7 +18,7 @@ use super::send::Outgoing;
 use super::thinker::Request;
 use super::worker::Worker;
 use crate::action::{Look, Planner, Rules};
-use crate::clock::{NS_PER_S, Waker, jump, monotonic_ns, sleep_until_ns};
+use crate::clock::{NS_PER_S, Waker, jump, monotonic_ns, set_wall, sleep_until_ns};
 use crate::config::RobotConfig;
 use crate::fault::{Faults, Kind};
 use crate::link::{Link, LinkError};
@@ -404,6 +404,9 @@ impl Loop {
     fn misfortune(&self) {
         if let Some(seconds) = self.faults.once(Kind::ClockJump) {
             jump((seconds * 1e9) as i64);
+        }
+        if let Some(seconds) = self.faults.once(Kind::WallClock) {
+            set_wall((seconds * 1e9) as i64);
         }
         if self.faults.once(Kind::ControllerReset).is_some()
             && let Some(sim) = &self.sim
