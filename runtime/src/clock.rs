@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -14,6 +14,8 @@ pub const NS_PER_S: u64 = 1_000_000_000;
 
 /// How far a fault on purpose moved the clock.
 static JUMPED_NS: AtomicI64 = AtomicI64::new(0);
+/// And the wall clock.
+static WALL_JUMPED_NS: AtomicI64 = AtomicI64::new(0);
 
 /// The present time in nanoseconds of CLOCK_MONOTONIC (since boot, not counting suspend).
 #[must_use]
@@ -24,6 +26,18 @@ pub fn monotonic_ns() -> u64 {
 /// Moves the clock of this process: a fault on purpose.
 pub(crate) fn jump(ns: i64) {
     JUMPED_NS.fetch_add(ns, Ordering::Relaxed);
+}
+
+/// Nanoseconds of CLOCK_REALTIME since 1970, 0 before. This clock may be set at any time, forwards or back: for people to
+/// read, never for an order or an age.
+pub(crate) fn wall_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    duration_ns(now).saturating_add_signed(WALL_JUMPED_NS.load(Ordering::Relaxed))
+}
+
+/// Sets the wall clock of this process: a fault on purpose.
+pub(crate) fn set_wall(by_ns: i64) {
+    WALL_JUMPED_NS.fetch_add(by_ns, Ordering::Relaxed);
 }
 
 /// CLOCK_MONOTONIC as the kernel has it.

@@ -11,6 +11,9 @@ use firmware_bridge::message::{Chunk, Interpolation, Message, Positions, START_N
 #[path = "../fuzz/src/host.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod host;
+#[path = "../fuzz/src/recording.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
+mod recording;
 #[path = "../fuzz/src/wire.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod wire;
@@ -26,6 +29,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("picture", host::picture),
     ("jpeg", host::jpeg),
     ("exif", host::exif),
+    ("recording", recording::recording),
 ];
 
 /// xorshift64: the same numbers in each run.

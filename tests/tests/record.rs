@@ -49,6 +49,25 @@ fn replay() -> Replay {
     Replay { gpu: GpuOptions { allow_software: true, ..GpuOptions::default() }, ..Replay::default() }
 }
 
+/// Reads a file as the format's library does with all checksums: of chunks, of the data and of the index.
+fn checksums(bytes: &[u8]) -> mcap::McapResult<()> {
+    use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
+    let options = LinearReaderOptions::default()
+        .with_prevalidate_chunk_crcs(true)
+        .with_validate_data_section_crc(true)
+        .with_validate_summary_section_crc(true);
+    let (mut reader, mut rest) = (LinearReader::new_with_options(options), bytes);
+    while let Some(event) = reader.next_event() {
+        if let LinearReadEvent::ReadRequest(need) = event? {
+            let (now, after) = rest.split_at(need.min(rest.len()));
+            reader.insert(need)[..now.len()].copy_from_slice(now);
+            reader.notify_read(now.len());
+            rest = after;
+        }
+    }
+    Ok(())
+}
+
 /// The index, checksums and schemas are what the format's own library expects, and images are what Foxglove's schema says.
 #[test]
 fn others_read_what_is_written() {
@@ -56,6 +75,7 @@ fn others_read_what_is_written() {
     let file = &Recording::open(runs).unwrap().files()[0].clone();
     let bytes = std::fs::read(file).unwrap();
     let summary = mcap::Summary::read(&bytes).unwrap().expect("an index at the end");
+    checksums(&bytes).expect("every checksum is right");
     let counts = summary.stats.clone().expect("statistics").channel_message_counts;
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
     let (mut image, mut joint) = (None, None);
@@ -124,13 +144,56 @@ fn what_cannot_be_replayed_is_told() {
     assert!(said.contains("fingerprint"), "{said}");
     let empty = tempfile::tempdir().unwrap();
     let said = replay().run(empty.path()).unwrap_err().to_string();
-    assert!(said.contains("fathom-*.mcap"), "{said}");
+    assert!(said.contains("*.mcap"), "{said}");
     let text = empty.path().join("notes.mcap");
     std::fs::write(&text, "not MCAP").unwrap();
     let said = replay().run(&text).unwrap_err().to_string();
     assert!(said.contains("something else than MCAP"), "{said}");
     let said = replay().run(&empty.path().join("none.mcap")).unwrap_err().to_string();
     assert!(said.contains("none.mcap"), "{said}");
+}
+
+/// Whatever lies in the folder besides, and whatever became of the newest file, the rest is replayed, and each file is named.
+#[test]
+fn what_is_whole_is_replayed_and_the_rest_is_named() {
+    let (folder, model, runs) = recording();
+    let damaged = folder.path().join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    let good = Recording::open(runs).unwrap().files()[0].clone();
+    let all = replay().run(runs).unwrap().differences.len();
+    let at = |name: &str| damaged.join(name);
+    std::fs::write(at("fathom-0000000001-00000.mcap"), "").unwrap();
+    std::fs::create_dir(at("fathom-0000000002-00000.mcap")).unwrap();
+    std::fs::copy(&good, at("fathom-run000001-000000.mcap")).unwrap();
+    let mut bytes = std::fs::read(&good).unwrap();
+    bytes.truncate(bytes.len() * 2 / 3);
+    std::fs::write(at("fathom-run000002-000000.mcap"), &bytes).unwrap();
+    std::fs::write(at("pointer.mcap"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    let replayed = replay().run(&damaged).unwrap();
+    let count = replayed.differences.len();
+    assert!(count > all && count < 2 * all, "{count} of {all} and the two thirds of {all}");
+    assert!(replayed.differences.iter().all(|d| d.identical), "{:?}", replayed.differences);
+    let named: Vec<String> = replayed.incomplete.iter().map(ToString::to_string).collect();
+    for (name, cause) in [
+        ("fathom-0000000001-00000.mcap", "an empty file"),
+        ("fathom-0000000002-00000.mcap", "a folder"),
+        ("fathom-run000002-000000.mcap", "cut off"),
+        ("pointer.mcap", "Git LFS"),
+    ] {
+        assert!(named.iter().any(|n| n.contains(name) && n.contains(cause)), "{name}: {named:#?}");
+    }
+    assert_eq!(named.len(), 4, "{named:#?}");
+    // A run of a model that is not at hand is left out, in whichever order.
+    let (other, elsewhere) = (folder.path().join("moved"), folder.path().join("gone"));
+    write_untrained(&other, &presets::small(), &Scene::built_in(0).unwrap(), 2).unwrap();
+    let both = folder.path().join("both");
+    record(&other, &both, "", 128, &[], 3.0);
+    std::fs::rename(&other, elsewhere).unwrap();
+    std::fs::copy(&good, both.join("fathom-run000002-000000.mcap")).unwrap();
+    let replayed = replay().run(&both).unwrap();
+    assert_eq!((replayed.differences.len(), &replayed.note.model), (all, &model.display().to_string()));
+    let said = replayed.incomplete[0].to_string();
+    assert!(said.contains("fathom-run000001-000000.mcap") && said.contains("moved"), "{said}");
 }
 
 /// The ring keeps to its size, the oldest files go, and what is left can still be replayed.

@@ -89,7 +89,7 @@ impl PixelFormat {
             Self::Nv12 => u64::from(height) + u64::from(height.div_ceil(2)),
             Self::Mjpeg => 0,
         };
-        usize::try_from(u64::from(stride) * rows).unwrap_or(usize::MAX)
+        usize::try_from(u64::from(stride).saturating_mul(rows)).unwrap_or(usize::MAX)
     }
 }
 

@@ -10,6 +10,9 @@ use safetensors::{Dtype, SafeTensors};
 use super::gpu::GpuArguments;
 
 /// Infers a recorded run again: the same bits on the same adapter, else the differences, stage by stage.
+///
+/// Whatever of the recording is whole is replayed; files and messages that are damaged are named and left out. The exit status is
+/// 0 if something was replayed and did not differ.
 #[derive(Args)]
 pub(crate) struct Replay {
     /// A recording of `fathom run --record`: a file, or a folder of them.
@@ -43,6 +46,9 @@ impl Replay {
             stages: self.stages.is_some() || self.against.is_some(),
         };
         let mut replayed = player.run(&self.recording)?;
+        for file in &replayed.incomplete {
+            println!("not whole: {file}");
+        }
         let note = &replayed.note;
         println!("recorded on {} ({}), kernels {}", note.adapter, note.driver, note.kernels);
         println!("replayed on {}, kernels {}", replayed.adapter, replayed.kernels);

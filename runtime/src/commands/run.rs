@@ -50,7 +50,7 @@ pub(crate) struct Run {
     record: Option<PathBuf>,
     /// Let something go wrong on purpose: KIND[:VIEW][=VALUE][@AT][+FOR], times in seconds from when the arm may move.
     /// Kinds: camera-stall, camera-drop, camera-corrupt, camera-unplug, serial-flip, serial-loss, serial-delay,
-    /// serial-unplug, controller-reset, slow-gpu, device-lost, clock-jump, disk-full. May be given again.
+    /// serial-unplug, controller-reset, slow-gpu, device-lost, clock-jump, wall-clock, disk-full. May be given again.
     #[arg(long, value_name = "SPEC")]
     fault: Vec<Spec>,
 }

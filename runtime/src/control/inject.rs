@@ -3,7 +3,7 @@
 use firmware_bridge::sim::Defects;
 
 use super::run::Loop;
-use crate::clock::jump;
+use crate::clock::{jump, set_wall};
 use crate::fault::Kind;
 
 impl Loop {
@@ -11,6 +11,9 @@ impl Loop {
     pub(super) fn inject_faults(&self) {
         if let Some(seconds) = self.faults.once(Kind::ClockJump) {
             jump((seconds * 1e9) as i64);
+        }
+        if let Some(seconds) = self.faults.once(Kind::WallClock) {
+            set_wall((seconds * 1e9) as i64);
         }
         if self.faults.once(Kind::ControllerReset).is_some()
             && let Some(sim) = &self.sim

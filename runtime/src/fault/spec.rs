@@ -42,13 +42,18 @@ pub enum Kind {
     DeviceLost,
     /// The host's clock jumps; the value is seconds.
     ClockJump,
+    /// The wall clock is set while the run goes on; the value is by how many seconds, back if negative.
+    WallClock,
     /// No space is left for the recording.
     DiskFull,
 }
 
+/// The wall clock is set by so many seconds at most: a century.
+const WALL_CLOCK_S: f64 = 3.2e9;
+
 impl Kind {
     /// All kinds, with their names and, where they have a value, the one that serves without.
-    pub const ALL: [(Kind, &'static str, Option<f64>); 19] = [
+    pub const ALL: [(Kind, &'static str, Option<f64>); 20] = [
         (Kind::CameraStall, "camera-stall", None),
         (Kind::CameraDrop, "camera-drop", Some(0.5)),
         (Kind::CameraCorrupt, "camera-corrupt", Some(1.0)),
@@ -67,12 +72,16 @@ impl Kind {
         (Kind::SlowGpu, "slow-gpu", Some(1.0)),
         (Kind::DeviceLost, "device-lost", None),
         (Kind::ClockJump, "clock-jump", Some(2.0)),
+        (Kind::WallClock, "wall-clock", Some(-1e9)),
         (Kind::DiskFull, "disk-full", None),
     ];
 
     /// Whether it is over as soon as it happened.
     pub fn is_instant(self) -> bool {
-        matches!(self, Kind::ControllerReset | Kind::WrongReading | Kind::DeviceLost | Kind::ClockJump)
+        matches!(
+            self,
+            Kind::ControllerReset | Kind::WrongReading | Kind::DeviceLost | Kind::ClockJump | Kind::WallClock
+        )
     }
 
     /// Whether it is one of the simulated controller and its joints.
@@ -164,6 +173,11 @@ impl FromStr for Spec {
         if kind == Kind::ClockJump && value <= 0.0 {
             return Err(refuse(format!("a jump of {value} s: CLOCK_MONOTONIC only goes ahead")));
         }
+        if kind == Kind::WallClock && value.abs() > WALL_CLOCK_S {
+            return Err(refuse(format!(
+                "{value} s for a setting of the wall clock, which is at most {WALL_CLOCK_S:e} s"
+            )));
+        }
         if view.is_some() && !kind.is_camera() {
             return Err(refuse(format!("a view for {name}, which is not a camera's")));
         }
@@ -214,6 +228,7 @@ mod tests {
             ("slow-gpu=inf", "the number inf"),
             ("slow-gpu@-1", "negative"),
             ("clock-jump=-1", "only goes ahead"),
+            ("wall-clock=1e30", "the wall clock"),
         ] {
             let said = text.parse::<Spec>().unwrap_err().to_string();
             assert!(said.contains(problem) && said.contains(text), "{said}");

@@ -1,18 +1,24 @@
 //! Recordings of runs, and what they are good for: MCAP files that Foxglove and Rerun play, and that `fathom replay` infers
 //! again.
 
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
 
+mod damage;
+mod folder;
 mod image;
 mod mcap;
 mod note;
 mod protobuf;
 mod read;
 mod replay;
+mod ring;
 mod schema;
+mod sync;
 mod tape;
+#[cfg(test)]
+mod tests;
 
+pub use damage::{Cause, Causes, Incomplete};
 pub use read::{Moment, Recording};
 pub use replay::{Difference, Replay, Replayed, Stages, stages_of};
 pub use schema::{Ack, Chunk, Inference, Log, Observation, RunNote, State, View};
@@ -37,6 +43,15 @@ pub enum RecordError {
         /// What it is instead.
         problem: String,
     },
+    /// Nothing of it can be read.
+    #[error("expected a recording of fathom run, found {0}")]
+    Unreadable(String),
+    /// The numbers of its folder are used up.
+    #[error("{}: expected a name whose number another can follow, found the highest: rename or delete it", path.display())]
+    Numbers {
+        /// The file of the highest number.
+        path: PathBuf,
+    },
     /// It was made with another model.
     #[error("{}: the run's model has the fingerprint {expected}, {} has {found}", path.display(), model.display())]
     Model {
@@ -59,22 +74,12 @@ impl RecordError {
     }
 }
 
-/// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds.
-fn realtime_offset_ns() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    crate::clock::duration_ns(now).saturating_sub(crate::clock::kernel_ns())
+/// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds. A wall clock that was never set may be behind.
+fn clock_offset_ns() -> i128 {
+    i128::from(crate::clock::wall_ns()) - i128::from(crate::clock::kernel_ns())
 }
 
-/// A folder's recordings, or the one file.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, RecordError> {
-    let failed = |source| RecordError::Io { path: path.to_owned(), source };
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let files = tape::files(path).map_err(failed)?;
-    if files.is_empty() {
-        let problem = "a folder without fathom-*.mcap".to_owned();
-        return Err(RecordError::Broken { path: path.to_owned(), problem });
-    }
-    Ok(files)
+/// A time of CLOCK_MONOTONIC as it is in a file's messages.
+fn wall_ns(at_ns: u64, realtime_offset_ns: u64) -> u64 {
+    at_ns.saturating_add(realtime_offset_ns)
 }

@@ -3,7 +3,7 @@
 use fathom_models::families::Loaded;
 use fathom_models::params::ParamId;
 
-use super::{RunNote, realtime_offset_ns};
+use super::{RunNote, clock_offset_ns};
 use crate::config::RobotConfig;
 use crate::control::thinker::Thinker;
 
@@ -27,7 +27,7 @@ impl RunNote {
             kernels: thinker.session.choice().to_string(),
             joints: joints.to_vec(),
             action_rate_hz: config.control.action_rate_hz,
-            realtime_offset_ns: realtime_offset_ns(),
+            realtime_offset_ns: u64::try_from(clock_offset_ns()).unwrap_or(0),
         }
     }
 }

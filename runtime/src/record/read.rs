@@ -1,26 +1,32 @@
-//! Reading a recording back.
+//! Reading a recording back: whatever of it is whole.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::mcap::{self, Broken, Message};
-use super::{RecordError, files_of, image, schema};
+use super::damage::{self, Cause, Causes, Incomplete};
+use super::mcap::{self, Channels, Message, Stopped};
+use super::{RecordError, RunNote, folder, image, schema, wall_ns};
 use crate::camera::Image;
 
 /// One message of a recording.
 #[derive(Clone, Debug)]
 pub enum Moment {
+    /// A file begins.
+    File(PathBuf),
     /// What ran on what.
     Run(schema::RunNote),
-    /// An image that the next observation has.
+    /// An image of the observation that comes next.
     Image {
         /// The view.
         view: String,
         /// Its pixels; stamps are in the observation.
         image: Image,
     },
-    /// What an inference was given.
+    /// What an inference was given. All of its images came before it.
     Observation(schema::Observation),
     /// What the model made of it.
     Inference(schema::Inference),
@@ -46,75 +52,211 @@ impl Recording {
     /// # Errors
     /// [`RecordError::Io`], and [`RecordError::Broken`] for a folder without one.
     pub fn open(path: &Path) -> Result<Recording, RecordError> {
-        Ok(Recording { files: files_of(path)? })
+        if !path.is_dir() {
+            return Ok(Recording { files: vec![path.to_owned()] });
+        }
+        let files = folder::recordings(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+        if files.is_empty() {
+            let problem = "a folder without *.mcap".to_owned();
+            return Err(RecordError::Broken { path: path.to_owned(), problem });
+        }
+        Ok(Recording { files })
     }
 
-    /// The files in order.
+    /// The files in order: by the numbers of their runs, then those of other names.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Gives every message in order to `take`, until it says `false`.
+    /// Gives every message in order to `take`, until it says `false`. Returned are the files that were not read whole, with
+    /// the causes; what is whole of them was given.
     ///
     /// # Errors
-    /// [`RecordError`] for a file that is not one, or a message that is not what its topic says; those of `take`.
-    pub fn each<E: From<RecordError>>(&self, mut take: impl FnMut(Moment) -> Result<bool, E>) -> Result<(), E> {
+    /// Those of `take`.
+    pub fn each<E>(&self, mut take: impl FnMut(Moment) -> Result<bool, E>) -> Result<Vec<Incomplete>, E> {
+        let mut incomplete = Vec::new();
+        let mut last = None;
         for path in &self.files {
-            let broken = |problem: String| RecordError::Broken { path: path.clone(), problem };
-            let bytes = std::fs::read(path).map_err(|source| RecordError::Io { path: path.clone(), source })?;
-            let messages = mcap::read(&bytes).map_err(|problem| {
-                broken(
-                    match problem {
-                        Broken::Magic => "something else than MCAP",
-                        Broken::Compressed => "compressed chunks",
-                        Broken::Checksum => "a chunk with a wrong checksum",
-                    }
-                    .to_owned(),
-                )
-            })?;
-            for message in messages {
-                let Some(moment) = moment(&message).map_err(broken)? else { continue };
-                if !take(moment)? {
-                    return Ok(());
-                }
+            let mut causes = Causes::default();
+            let mut reading = Reading::of(path, last.take());
+            let on = reading.file(path, &mut causes, &mut take)?;
+            last = reading.run.zip(reading.note);
+            if !causes.is_empty() {
+                incomplete.push(Incomplete { path: path.clone(), causes });
+            }
+            if !on {
+                break;
             }
         }
-        Ok(())
+        Ok(incomplete)
     }
 
     /// All messages but the images.
     ///
     /// # Errors
-    /// As [`each`](Self::each).
+    /// [`RecordError::Unreadable`] where nothing can be read.
     pub fn moments(&self) -> Result<Vec<Moment>, RecordError> {
         let mut moments = Vec::new();
-        self.each(|moment| {
-            if !matches!(moment, Moment::Image { .. }) {
+        let incomplete = self.each(|moment| {
+            if !matches!(moment, Moment::Image { .. } | Moment::File(_)) {
                 moments.push(moment);
             }
             Ok::<_, RecordError>(true)
         })?;
+        if moments.is_empty() && !incomplete.is_empty() {
+            return Err(RecordError::Unreadable(damage::list(&incomplete)));
+        }
         Ok(moments)
     }
 }
 
-/// `None` for a topic that is not Fathom's.
-fn moment(message: &Message<'_>) -> Result<Option<Moment>, String> {
-    fn json<T: DeserializeOwned>(message: &Message<'_>) -> Result<T, String> {
-        serde_json::from_slice(message.data).map_err(|e| format!("in {}: {e}", message.topic))
+/// One file while it is read.
+struct Reading {
+    /// The number of its run, where its name tells.
+    run: Option<folder::Run>,
+    /// What its run is, from this file or, where the name says that it is of the same run, the one before.
+    note: Option<RunNote>,
+    /// Images of the next observation, with their times in the file.
+    images: BTreeMap<String, (u64, Image)>,
+    /// Whether there are messages that no note belongs to.
+    orphans: bool,
+}
+
+impl Reading {
+    fn of(path: &Path, last: Option<(folder::Run, RunNote)>) -> Reading {
+        let run = folder::Name::of(path).map(|name| name.run);
+        let note = last.filter(|(last, _)| Some(*last) == run).map(|(_, note)| note);
+        Reading { run, note, images: BTreeMap::new(), orphans: false }
     }
-    Ok(Some(match message.topic {
-        schema::RUN => Moment::Run(json(message)?),
-        schema::OBSERVATION => Moment::Observation(json(message)?),
-        schema::INFERENCE => Moment::Inference(json(message)?),
-        schema::CHUNK => Moment::Chunk(json(message)?),
-        schema::ACK => Moment::Ack(json(message)?),
-        schema::STATE => Moment::State(json(message)?),
-        schema::LOG => Moment::Log(json(message)?),
-        topic => {
-            let Some(view) = topic.strip_prefix("/camera/") else { return Ok(None) };
-            let image = image::decode(message.data).ok_or_else(|| format!("no image in {topic}"))?;
-            Moment::Image { view: view.to_owned(), image }
+
+    /// Gives a file's messages to `take`; whether it wants more.
+    fn file<E>(
+        &mut self,
+        path: &Path,
+        causes: &mut Causes,
+        take: &mut impl FnMut(Moment) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let file = match open(path) {
+            Ok(file) => file,
+            Err(cause) => {
+                causes.add(cause);
+                return Ok(true);
+            }
+        };
+        let mut on = take(Moment::File(path.to_owned()))?;
+        let mut ours = false;
+        if on {
+            let done = mcap::read(BufReader::new(file), causes, &mut |message, channels, causes| {
+                let Some(moment) = moment(&message, causes) else { return Ok(true) };
+                ours = true;
+                on = self.message(moment, message.log_ns, channels, causes, take)?;
+                Ok(on)
+            });
+            match done {
+                Ok(()) => {}
+                Err(Stopped::Io(error)) => causes.add(error.into()),
+                Err(Stopped::Taken(error)) => return Err(error),
+            }
         }
-    }))
+        let foreign = !ours && !causes.first().iter().any(Cause::tells_what_it_is);
+        if on && (self.orphans || foreign) {
+            causes.add(Cause::NoRun);
+        }
+        Ok(on)
+    }
+
+    fn message<E>(
+        &mut self,
+        moment: Moment,
+        log_ns: u64,
+        channels: &Channels,
+        causes: &mut Causes,
+        take: &mut impl FnMut(Moment) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        match moment {
+            Moment::Run(note) => {
+                for topic in schema::topics(&note).filter(|topic| !channels.values().any(|known| known == topic)) {
+                    causes.add(Cause::NoTopic { topic });
+                }
+                self.note = Some(note.clone());
+                take(Moment::Run(note))
+            }
+            _ if self.note.is_none() => {
+                self.orphans = true;
+                Ok(true)
+            }
+            Moment::Image { view, image } => {
+                self.images.insert(view, (log_ns, image));
+                Ok(true)
+            }
+            Moment::Observation(observation) => self.observation(observation, causes, take),
+            other => take(other),
+        }
+    }
+
+    /// Gives an observation and its images to `take`. Without all of them it is none: an older image in place of one that is
+    /// lost would be an observation that never was.
+    fn observation<E>(
+        &mut self,
+        observation: schema::Observation,
+        causes: &mut Causes,
+        take: &mut impl FnMut(Moment) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let mut images = std::mem::take(&mut self.images);
+        let Some(note) = &self.note else { return Ok(true) };
+        let lacks = |view: &&String| !observation.views.iter().any(|seen| seen.view == **view);
+        if let Some(view) = note.views.iter().find(lacks) {
+            causes.add(Cause::NoImage { view: view.clone() });
+            return Ok(true);
+        }
+        let mut its = Vec::new();
+        for view in &observation.views {
+            match images.remove(&view.view) {
+                Some((log_ns, image)) if log_ns == wall_ns(view.stamp_ns, note.realtime_offset_ns) => {
+                    its.push(Moment::Image { view: view.view.clone(), image });
+                }
+                _ => {
+                    causes.add(Cause::NoImage { view: view.view.clone() });
+                    return Ok(true);
+                }
+            }
+        }
+        for image in its {
+            if !take(image)? {
+                return Ok(false);
+            }
+        }
+        take(Moment::Observation(observation))
+    }
+}
+
+/// Opens a file. Anything else, as a pipe that nobody writes to, is not waited for.
+fn open(path: &Path) -> Result<File, Cause> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_file() {
+        return Ok(File::open(path)?);
+    }
+    Err(Cause::NoFile(if kind.is_dir() { "a folder" } else { "a device or pipe" }))
+}
+
+/// `None` for a topic that is not Fathom's, and for a message that is not what its topic says.
+fn moment(message: &Message<'_>, causes: &mut Causes) -> Option<Moment> {
+    fn json<T: DeserializeOwned>(message: &Message<'_>) -> Result<T, String> {
+        serde_json::from_slice(message.data).map_err(|e| e.to_string())
+    }
+    let found = match message.topic {
+        schema::RUN => json(message).map(Moment::Run),
+        schema::OBSERVATION => json(message).map(Moment::Observation),
+        schema::INFERENCE => json(message).map(Moment::Inference),
+        schema::CHUNK => json(message).map(Moment::Chunk),
+        schema::ACK => json(message).map(Moment::Ack),
+        schema::STATE => json(message).map(Moment::State),
+        schema::LOG => json(message).map(Moment::Log),
+        topic => {
+            let view = topic.strip_prefix("/camera/")?;
+            let image = image::decode(message.data).ok_or_else(|| "no image".to_owned());
+            image.map(|image| Moment::Image { view: view.to_owned(), image })
+        }
+    };
+    found.map_err(|problem| causes.add(Cause::Message { topic: message.topic.to_owned(), problem })).ok()
 }

@@ -9,6 +9,7 @@ use fathom_models::observation::{check_state, finish_actions};
 use fathom_models::random;
 use fathom_models::reference::Reference;
 
+use super::damage::{self, Cause, Causes, Incomplete};
 use super::note::fingerprint;
 use super::read::{Moment, Recording};
 use super::{RecordError, RunNote, schema};
@@ -47,7 +48,7 @@ pub struct Difference {
 /// What a replay gave.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    /// What the run said of itself.
+    /// What the run, of several the first, said of itself.
     pub note: RunNote,
     /// Adapter and driver here.
     pub adapter: String,
@@ -59,6 +60,14 @@ pub struct Replayed {
     pub stages: Option<(u32, Stages)>,
     /// What the CPU twins give for the same stages, where they differ and the model is small enough.
     pub twins: Option<Stages>,
+    /// Files that were not replayed whole, and why.
+    pub incomplete: Vec<Incomplete>,
+}
+
+/// The run whose messages are read, and its model, unless that cannot be had.
+struct Playing {
+    note: RunNote,
+    thinker: Result<Thinker, String>,
 }
 
 /// Values of every stage by its name, in the graph's order.
@@ -68,36 +77,71 @@ pub type Stages = Vec<(String, Vec<f32>)>;
 const TWINS: usize = 20_000_000;
 
 impl Replay {
-    /// Infers a recorded run again.
+    /// Infers recorded runs again: whatever of them is whole, and whose model is at hand.
     ///
     /// # Errors
-    /// [`RunError`]: of the recording, the model or the GPU.
+    /// [`RunError`]: of the recording or the model where nothing can be replayed, and of the GPU.
     pub fn run(&self, path: &Path) -> Result<Replayed, RunError> {
         let recording = Recording::open(path)?;
         let mut replayed = Replayed::default();
-        let mut thinker = None;
+        let mut playing: Option<Playing> = None;
         let mut images: BTreeMap<String, Image> = BTreeMap::new();
         let mut again: Option<(u32, Vec<f32>)> = None;
-        recording.each(|moment| {
+        let mut refused: Vec<(PathBuf, String)> = Vec::new();
+        let mut refusal = None;
+        let mut at = path.to_owned();
+        let mut incomplete = recording.each(|moment| {
             match moment {
-                // Each file begins with one; those of one run are the same.
-                Moment::Run(note) if thinker.is_none() => {
-                    let opened = self.open(path, &note)?;
-                    let info = opened.session.gpu().info();
-                    replayed.adapter = format!("{} ({})", info.name, info.driver);
-                    replayed.kernels = opened.session.choice().to_string();
-                    thinker = Some(opened);
-                    replayed.note = note;
+                Moment::File(path) => at = path,
+                // Each file begins with one.
+                Moment::Run(note) => {
+                    if playing.as_ref().is_none_or(|playing| playing.note != note) {
+                        // Of another run, with the same numbers.
+                        again = None;
+                    }
+                    let thinker = match playing.take() {
+                        Some(playing) if playing.note.is_of_the_same_model(&note) => playing.thinker,
+                        _ => match self.open(&at, &note) {
+                            Ok(opened) => Ok(opened),
+                            // Another run's model may be there.
+                            Err(error @ (RunError::Model(_) | RunError::Record(_))) => {
+                                let said = error.to_string();
+                                refusal.get_or_insert(error);
+                                Err(said)
+                            }
+                            Err(error) => return Err(error),
+                        },
+                    };
+                    match &thinker {
+                        Ok(thinker) if replayed.adapter.is_empty() => {
+                            let info = thinker.session.gpu().info();
+                            replayed.adapter = format!("{} ({})", info.name, info.driver);
+                            replayed.kernels = thinker.session.choice().to_string();
+                            replayed.note = note.clone();
+                        }
+                        Ok(_) => {}
+                        Err(said) => refused.push((at.clone(), said.clone())),
+                    }
+                    playing = Some(Playing { note, thinker });
                 }
                 Moment::Image { view, image } => {
                     images.insert(view, image);
                 }
-                Moment::Observation(observation) if self.number.is_none_or(|n| n == observation.number) => {
-                    if let Some(thinker) = &mut thinker
-                        && let Some(request) = request(&replayed.note, &observation, &mut images)
+                Moment::Observation(observation) => {
+                    let mut images = std::mem::take(&mut images);
+                    if self.number.is_none_or(|n| n == observation.number)
+                        && let Some(Playing { note, thinker: Ok(thinker) }) = &mut playing
+                        && let Some(request) = request(note, &observation, &mut images)
                     {
                         let stages = self.stages && replayed.stages.is_none();
-                        let (actions, outputs) = infer(thinker, &request, observation.tokens, stages)?;
+                        let (actions, outputs) = match infer(thinker, &request, observation.tokens, stages) {
+                            Ok(inferred) => inferred,
+                            Err(error @ (EngineError::Model(_) | EngineError::Input { .. })) => {
+                                refused.push((at.clone(), format!("inference {}: {error}", request.number)));
+                                return Ok(true);
+                            }
+                            Err(error) => return Err(error.into()),
+                        };
                         if stages {
                             replayed.stages = Some((request.number, outputs));
                         }
@@ -116,10 +160,17 @@ impl Replay {
             }
             Ok::<_, RunError>(true)
         })?;
-        if thinker.is_none() {
-            let problem = "no run in it".to_owned();
-            return Err(RecordError::Broken { path: path.to_owned(), problem }.into());
+        for (path, said) in refused {
+            let known = incomplete.iter_mut().find(|file| file.path == path);
+            match known {
+                Some(file) => file.causes.add(Cause::Model(said)),
+                None => incomplete.push(Incomplete { path, causes: Causes::from(Cause::Model(said)) }),
+            }
         }
+        if replayed.adapter.is_empty() {
+            return Err(refusal.unwrap_or_else(|| RecordError::Unreadable(damage::list(&incomplete)).into()));
+        }
+        replayed.incomplete = incomplete;
         Ok(replayed)
     }
 

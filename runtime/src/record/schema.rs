@@ -37,8 +37,16 @@ pub struct RunNote {
     pub joints: Vec<String>,
     /// Steps of a chunk per second.
     pub action_rate_hz: f64,
-    /// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds.
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC when the run began, in nanoseconds; 0 where the wall clock was behind.
     pub realtime_offset_ns: u64,
+}
+
+impl RunNote {
+    /// Whether a run has the same model as another, read in the same way.
+    pub fn is_of_the_same_model(&self, other: &RunNote) -> bool {
+        let of = |note: &RunNote| (note.model.clone(), note.family.clone(), note.fingerprint.clone());
+        of(self) == of(other) && self.skip_views == other.skip_views && self.views == other.views
+    }
 }
 
 /// An image that an inference saw.
@@ -250,6 +258,12 @@ pub(super) fn camera(view: &str) -> String {
 /// Topic of a joint: its part of each report again, for viewers that plot no JSON.
 pub(super) fn joint(name: &str) -> String {
     format!("/joint/{name}")
+}
+
+/// The topics that every version declares in each file of a run, and that are read.
+pub(super) fn topics(note: &RunNote) -> impl Iterator<Item = String> {
+    let fixed = CHANNELS.iter().map(|channel| channel.topic.to_owned());
+    fixed.chain(note.views.iter().map(|view| camera(view)))
 }
 
 /// The channels besides the cameras' and joints', in the order of their numbers.

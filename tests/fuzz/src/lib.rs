@@ -3,4 +3,6 @@
 
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "host")]
+pub mod recording;
 pub mod wire;

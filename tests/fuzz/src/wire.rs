@@ -91,15 +91,20 @@ fn framed(kind: u8, sequence: u32, time_us: u64, body: &[u8]) -> Vec<u8> {
     raw.extend(7_u32.to_le_bytes());
     raw.extend(time_us.to_le_bytes());
     raw.extend(body);
+    raw.extend(sum(&raw).to_le_bytes());
+    stuffed(&raw)
+}
+
+/// CRC-32 as of frames, and of a recording's chunks.
+pub fn sum(bytes: &[u8]) -> u32 {
     let mut sum = u32::MAX;
-    for byte in &raw {
+    for byte in bytes {
         sum ^= u32::from(*byte);
         for _ in 0..8 {
             sum = (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg());
         }
     }
-    raw.extend((!sum).to_le_bytes());
-    stuffed(&raw)
+    !sum
 }
 
 /// `COBS(raw) 0x00`.

@@ -65,9 +65,12 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let mut player = None;
     let mut cold = StageTable::default();
     let mut number = 0;
+    let (mut incomplete, mut others) = (Vec::new(), 0);
     for _ in 0..o.rounds {
         let mut images: BTreeMap<String, Image> = BTreeMap::new();
-        recording.each(|moment| -> Result<bool, Failure> {
+        let mut of_another = false;
+        others = 0;
+        incomplete = recording.each(|moment| -> Result<bool, Failure> {
             match moment {
                 Moment::Run(note) if player.is_none() => {
                     let opened = Player::open(o, note)?;
@@ -76,12 +79,17 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
                     pump.trace_into(trace.transpose()?);
                     player = Some(opened);
                 }
+                // The times of two models do not belong into one figure.
+                Moment::Run(note) => {
+                    of_another = player.as_ref().is_some_and(|p| !p.note.is_of_the_same_model(&note));
+                    others += usize::from(of_another);
+                }
                 Moment::Image { view, image } => {
                     images.insert(view, image);
                 }
                 Moment::Observation(observation) => {
-                    let Some(player) = &mut player else { return Ok(true) };
-                    // One of which an image is lost is left out.
+                    let mut images = std::mem::take(&mut images);
+                    let Some(player) = player.as_mut().filter(|_| !of_another) else { return Ok(true) };
                     let seen = player.note.views.iter().map(|v| images.remove(v)).collect::<Option<Vec<Image>>>();
                     let Some(seen) = seen else { return Ok(true) };
                     let prepared = player.prepare(&seen, &observation)?;
@@ -102,16 +110,16 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         pump.collector.end_round();
     }
     let Some(player) = player.filter(|_| number > 0) else {
-        return Err(format!(
-            "{}: expected a run with observations and their images, found none",
-            o.recording.display()
-        )
-        .into());
+        let said = incomplete.iter().map(|file| format!("; {file}")).collect::<String>();
+        let path = o.recording.display();
+        return Err(format!("{path}: expected a run with observations and their images, found none{said}").into());
     };
     let header = Header::of(&player.session, player.model.display().to_string(), 0);
     let section = pump.section(cold.stages());
     let said = format!("recorded on {} ({}), kernels {}", player.note.adapter, player.note.driver, player.note.kernels);
-    let notes = std::iter::once(said).chain(pump.end()).collect();
+    let left_out = (others > 0).then(|| format!("{others} files of runs with another model were left out"));
+    let incomplete = incomplete.iter().map(|file| format!("not whole: {file}"));
+    let notes = std::iter::once(said).chain(left_out).chain(incomplete).chain(pump.end()).collect();
     let measured = crate::measured("replay", header, machine.end(), notes);
     crate::finish(&Measured { model_hash: hash(&player.model), sections: vec![section], ..measured }, &o.outputs)
 }

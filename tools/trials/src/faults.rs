@@ -9,6 +9,7 @@ use fathom::control::Sight;
 use fathom::fault::Spec;
 use firmware_bridge::message::Mode;
 
+use crate::recording;
 use crate::rig::{Keep, Watched, watch};
 
 /// Joints that move less than this, in radians, in [`REST`] are at rest.
@@ -68,6 +69,7 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
         trial("slow-gpu", "=2.2", lasts + 1.5, Some(chunk(config) + Duration::from_secs(1)), &["a chunk is not sent"]),
         trial("device-lost", "", 0.0, None, &["the GPU is lost"]),
         trial("clock-jump", "=2", 0.0, None, &["the clock jumped"]),
+        trial("wall-clock", "=-1000000000", 0.0, None, &["the wall clock was set"]),
         trial("disk-full", "", lasts, None, &["recording stopped"]),
     ]
 }
@@ -117,13 +119,17 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
     let spec: Spec = text.parse()?;
     let mut config = config.clone();
     let folder = tempfile::tempdir()?;
-    if trial.kind == "disk-full" {
+    if matches!(trial.kind, "disk-full" | "wall-clock") {
         config.record = Some(RecordSection { folder: folder.path().to_owned(), limit_mb: 64 });
     }
     let lasts = if trial.ends { 5.0 } else { trial.lasts };
     let seconds = at + lasts + RECOVERED.as_secs_f64() + 0.5;
     let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {}, |_| {})?;
-    Ok(judge(trial, &seen))
+    let mut found = judge(trial, &seen);
+    if trial.kind == "wall-clock" {
+        found.wrong.extend(recording::check(&config, folder.path(), &seen, loud)?);
+    }
+    Ok(found)
 }
 
 fn judge(trial: &Trial, seen: &Watched) -> Found {

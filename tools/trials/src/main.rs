@@ -9,6 +9,7 @@ use fathom::config::RobotConfig;
 
 mod faults;
 mod load;
+mod recording;
 mod rig;
 mod smoothness;
 

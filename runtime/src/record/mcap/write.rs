@@ -1,36 +1,12 @@
-//! MCAP files (mcap.dev, version 0): written in chunks with an index, without compression, and read in order.
+//! Writes MCAP files: in chunks with an index, without compression, with checksums of all parts.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-const MAGIC: &[u8] = b"\x89MCAP0\r\n";
-const HEADER: u8 = 0x01;
-const FOOTER: u8 = 0x02;
-const SCHEMA: u8 = 0x03;
-const CHANNEL: u8 = 0x04;
-const MESSAGE: u8 = 0x05;
-const CHUNK: u8 = 0x06;
-const MESSAGE_INDEX: u8 = 0x07;
-const CHUNK_INDEX: u8 = 0x08;
-const STATISTICS: u8 = 0x0b;
-const SUMMARY_OFFSET: u8 = 0x0e;
-const DATA_END: u8 = 0x0f;
-/// Bytes of messages that a chunk has at least, unless it is closed before.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// What a channel's messages are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ChannelSpec<'a> {
-    pub(super) topic: &'a str,
-    /// Name of the schema.
-    pub(super) schema: &'a str,
-    /// `jsonschema` or `protobuf`.
-    pub(super) schema_encoding: &'a str,
-    /// The schema itself.
-    pub(super) data: &'a [u8],
-    /// `json` or `protobuf`.
-    pub(super) encoding: &'a str,
-}
+use super::{
+    CHANNEL, CHUNK, CHUNK_BYTES, CHUNK_INDEX, ChannelSpec, DATA_END, FOOTER, HEADER, MAGIC, MESSAGE, MESSAGE_INDEX,
+    SCHEMA, STATISTICS, SUMMARY_OFFSET,
+};
 
 fn string(into: &mut Vec<u8>, value: &str) {
     into.extend((value.len() as u32).to_le_bytes());
@@ -54,9 +30,11 @@ struct ChunkIndex {
 }
 
 /// Writes one file. Without [`Writer::finish`] it has no index, and readers fall back to its order.
-pub(super) struct Writer<W> {
+pub(in crate::record) struct Writer<W> {
     out: W,
     written: u64,
+    /// Of all bytes so far.
+    checksum: crc32fast::Hasher,
     channels: Vec<Vec<u8>>,
     schemas: Vec<Vec<u8>>,
     counts: BTreeMap<u16, u64>,
@@ -68,10 +46,11 @@ pub(super) struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     /// Begins a file.
-    pub(super) fn new(out: W, library: &str) -> io::Result<Writer<W>> {
+    pub(in crate::record) fn new(out: W, library: &str) -> io::Result<Writer<W>> {
         let mut writer = Writer {
             out,
             written: 0,
+            checksum: crc32fast::Hasher::new(),
             channels: Vec::new(),
             schemas: Vec::new(),
             counts: BTreeMap::new(),
@@ -88,13 +67,18 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
+    /// Where the bytes go.
+    pub(in crate::record) fn out(&self) -> &W {
+        &self.out
+    }
+
     /// Bytes so far, those of the open chunk included.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::record) fn bytes(&self) -> u64 {
         self.written + self.chunk.len() as u64
     }
 
     /// Adds a channel; its number.
-    pub(super) fn channel(&mut self, spec: &ChannelSpec<'_>) -> io::Result<u16> {
+    pub(in crate::record) fn channel(&mut self, spec: &ChannelSpec<'_>) -> io::Result<u16> {
         let number = self.channels.len() as u16;
         let mut schema = (number + 1).to_le_bytes().to_vec(); // 0 is no schema
         string(&mut schema, spec.schema);
@@ -115,8 +99,19 @@ impl<W: Write> Writer<W> {
         Ok(number)
     }
 
+    /// Repeats the channels in the chunk, whose checksum guards them: those before it have none.
+    pub(in crate::record) fn repeat_channels(&mut self) {
+        self.channels.iter().for_each(|content| record(&mut self.chunk, CHANNEL, content));
+    }
+
     /// Adds a message; times in nanoseconds.
-    pub(super) fn message(&mut self, channel: u16, log_ns: u64, publish_ns: u64, data: &[u8]) -> io::Result<()> {
+    pub(in crate::record) fn message(
+        &mut self,
+        channel: u16,
+        log_ns: u64,
+        publish_ns: u64,
+        data: &[u8],
+    ) -> io::Result<()> {
         let count = self.counts.entry(channel).or_default();
         *count += 1;
         let mut content = Vec::with_capacity(22);
@@ -133,7 +128,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes what is held back.
-    pub(super) fn close_chunk(&mut self) -> io::Result<()> {
+    pub(in crate::record) fn close_chunk(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
@@ -170,11 +165,12 @@ impl<W: Write> Writer<W> {
         self.out.flush()
     }
 
-    /// Writes the index and ends the file.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    /// Writes the index and ends the file; the number of its bytes.
+    pub(in crate::record) fn finish(mut self) -> io::Result<u64> {
         self.close_chunk()?;
         let mut bytes = Vec::new();
-        record(&mut bytes, DATA_END, &0_u32.to_le_bytes());
+        record(&mut bytes, DATA_END, &self.checksum.clone().finalize().to_le_bytes());
+        let data_end = bytes.len();
         let summary = self.written + bytes.len() as u64;
         let mut groups = Vec::new();
         let mut group = |bytes: &mut Vec<u8>, op: u8, contents: &[Vec<u8>]| {
@@ -196,11 +192,16 @@ impl<W: Write> Writer<W> {
         }
         let mut footer = summary.to_le_bytes().to_vec();
         footer.extend(offsets.to_le_bytes());
-        footer.extend(0_u32.to_le_bytes()); // no CRC of the summary
-        record(&mut bytes, FOOTER, &footer);
+        // The checksum counts from the summary's first byte to the byte before the checksum.
+        bytes.push(FOOTER);
+        bytes.extend((footer.len() as u64 + 4).to_le_bytes());
+        bytes.extend(footer);
+        let checksum = crc32fast::hash(bytes.get(data_end..).unwrap_or_default());
+        bytes.extend(checksum.to_le_bytes());
         bytes.extend(MAGIC);
         self.put(&bytes)?;
-        self.out.flush()
+        self.out.flush()?;
+        Ok(self.written)
     }
 
     fn statistics(&self) -> Vec<u8> {
@@ -221,6 +222,7 @@ impl<W: Write> Writer<W> {
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)?;
+        self.checksum.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
     }
@@ -241,157 +243,4 @@ fn chunk_index(chunk: &ChunkIndex) -> Vec<u8> {
     content.extend(chunk.bytes.to_le_bytes());
     content.extend(chunk.bytes.to_le_bytes());
     content
-}
-
-/// Reads little-endian numbers and strings off the front of bytes.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    fn string(&mut self) -> Option<&'a str> {
-        let length = self.u32()? as usize;
-        std::str::from_utf8(self.take(length)?).ok()
-    }
-}
-
-/// A message of a file.
-#[derive(Debug)]
-pub(super) struct Message<'a> {
-    pub(super) topic: &'a str,
-    pub(super) data: &'a [u8],
-}
-
-/// Why bytes are no recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// They do not begin as an MCAP file does.
-    Magic,
-    /// They are compressed, which is not written here.
-    Compressed,
-    /// A chunk's checksum is wrong.
-    Checksum,
-}
-
-/// The messages in the file's order. A file that was cut off, as by a crash, gives what is whole.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Message<'_>>, Broken> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or(Broken::Magic)?;
-    let mut channels = BTreeMap::new();
-    let mut messages = Vec::new();
-    records(rest, &mut channels, &mut messages)?;
-    Ok(messages)
-}
-
-fn records<'a>(
-    bytes: &'a [u8],
-    channels: &mut BTreeMap<u16, &'a str>,
-    messages: &mut Vec<Message<'a>>,
-) -> Result<(), Broken> {
-    let mut cursor = Cursor(bytes);
-    while let Some((op, content)) = next(&mut cursor) {
-        let mut c = Cursor(content);
-        match op {
-            CHANNEL => {
-                if let (Some(id), Some(_), Some(topic)) = (c.u16(), c.u16(), c.string()) {
-                    channels.insert(id, topic);
-                }
-            }
-            MESSAGE => {
-                if let (Some(id), Some(_)) = (c.u16(), c.take(4 + 8 + 8))
-                    && let Some(topic) = channels.get(&id)
-                {
-                    messages.push(Message { topic, data: c.0 });
-                }
-            }
-            CHUNK => {
-                let Some((crc, compression, inner)) = chunk(&mut c) else { continue };
-                if !compression.is_empty() {
-                    return Err(Broken::Compressed);
-                }
-                if crc != 0 && crc32fast::hash(inner) != crc {
-                    return Err(Broken::Checksum);
-                }
-                records(inner, channels, messages)?;
-            }
-            // The rest is the index.
-            DATA_END => return Ok(()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn next<'a>(cursor: &mut Cursor<'a>) -> Option<(u8, &'a [u8])> {
-    let op = *cursor.take(1)?.first()?;
-    let length = usize::try_from(cursor.u64()?).ok()?;
-    Some((op, cursor.take(length)?))
-}
-
-fn chunk<'a>(c: &mut Cursor<'a>) -> Option<(u32, &'a str, &'a [u8])> {
-    c.take(8 + 8 + 8)?;
-    let (crc, compression) = (c.u32()?, c.string()?);
-    let length = usize::try_from(c.u64()?).ok()?;
-    Some((crc, compression, c.take(length)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(finish: bool) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes, "fathom").unwrap();
-        let spec =
-            ChannelSpec { topic: "/a", schema: "A", schema_encoding: "jsonschema", data: b"{}", encoding: "json" };
-        let channel = writer.channel(&spec).unwrap();
-        for n in 0..1000_u64 {
-            writer
-                .message(channel, n, n, format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(3000)).as_bytes())
-                .unwrap();
-        }
-        if finish {
-            writer.finish().unwrap()
-        } else {
-            writer.close_chunk().unwrap()
-        }
-        bytes
-    }
-
-    #[test]
-    fn what_is_written_is_read_even_when_cut_off() {
-        let (whole, cut) = (file(true), file(false));
-        assert_eq!(read(&whole).unwrap().len(), 1000);
-        let messages = read(&cut).unwrap();
-        assert_eq!((messages.len(), messages[999].topic), (1000, "/a"));
-        let some = read(&cut[..cut.len() / 2]).unwrap().len();
-        assert!((300..600).contains(&some), "{some} messages of half a file");
-        for length in 0..200 {
-            let _ = read(&cut[..length]);
-        }
-    }
-
-    #[test]
-    fn a_damaged_chunk_is_told() {
-        let mut bytes = file(true);
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        assert_eq!(read(&bytes).unwrap_err(), Broken::Checksum);
-        assert_eq!(read(b"not MCAP").unwrap_err(), Broken::Magic);
-    }
 }
