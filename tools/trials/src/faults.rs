@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::Sight;
 use fathom::fault::Spec;
+use fathom_models::outln;
 use firmware_bridge::message::Mode;
 
 use crate::rig::{Keep, Watched, watch};
@@ -21,6 +22,8 @@ const MOVES: f32 = 2e-2;
 const RECOVERED: Duration = Duration::from_secs(3);
 /// A controller's tick, and how late it may be on a computer that has more to do.
 const TICK_US: u64 = 50_000;
+/// The loop hears the controller at least this often while a fault is none of its own: it waits for nothing.
+const HEARD: Duration = Duration::from_millis(500);
 
 /// One fault and what is expected of the loop.
 struct Trial {
@@ -32,6 +35,12 @@ struct Trial {
     rests: Option<Duration>,
     /// What the log has to say.
     names: &'static [&'static str],
+}
+
+impl Trial {
+    fn is_of_log(&self) -> bool {
+        self.kind.starts_with("log-")
+    }
 }
 
 /// The bounds are what the demo's configuration makes of the parts' own: the images' greatest age, the simulated
@@ -56,6 +65,8 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
         trial("device-lost", "", 0.0, None, &["the GPU is lost"]),
         trial("clock-jump", "=2", 0.0, None, &["the clock jumped"]),
         trial("disk-full", "", lasts, None, &["recording stopped"]),
+        trial("log-gone", "=50", lasts, None, &["a line that nobody reads"]),
+        trial("log-stall", "=50", lasts, None, &["a line that nobody reads"]),
     ]
 }
 
@@ -70,7 +81,7 @@ pub(crate) fn run(config: &RobotConfig, quick: bool, only: Option<&str>, loud: b
     let mut config = config.clone();
     // So that a chunk which is late for its images is one that is not sent.
     config.chunks.validity_ms = 2000;
-    println!("{:<24} {:>9} {:>9} {:>9}  result", "fault", "rests in", "bound", "again in");
+    outln!("{:<24} {:>9} {:>9} {:>9}  result", "fault", "rests in", "bound", "again in");
     let (mut passed, mut failed) = (0, 0);
     for trial in trials(&config, quick) {
         if only.is_some_and(|only| !trial.kind.contains(only)) {
@@ -81,11 +92,11 @@ pub(crate) fn run(config: &RobotConfig, quick: bool, only: Option<&str>, loud: b
         let verdict =
             if found.wrong.is_empty() { "ok".to_owned() } else { format!("FAILED: {}", found.wrong.join("; ")) };
         let (rested, bound, again) = (ms(found.rested), ms(trial.rests), ms(found.again));
-        println!("{:<24} {rested:>9} {bound:>9} {again:>9}  {verdict}", format!("{}{}", trial.kind, trial.value));
+        outln!("{:<24} {rested:>9} {bound:>9} {again:>9}  {verdict}", format!("{}{}", trial.kind, trial.value));
         passed += usize::from(found.wrong.is_empty());
         failed += usize::from(!found.wrong.is_empty());
     }
-    println!("{passed} passed, {failed} failed");
+    outln!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
 }
 
@@ -108,6 +119,8 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
         config.record = Some(RecordSection { folder: folder.path().to_owned(), limit_mb: 64 });
     }
     let seconds = at + trial.lasts + RECOVERED.as_secs_f64() + 0.5;
+    // What nobody reads has to be written.
+    let loud = loud || trial.is_of_log();
     let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {}, |_| {})?;
     Ok(judge(trial, &seen))
 }
@@ -144,6 +157,9 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
         (Some(_), Some(after)) if after > RECOVERED => wrong.push("the arm moved again too late".to_owned()),
         _ => {}
     }
+    if trial.is_of_log() {
+        wrong.extend(over.and_then(|over| waited(seen, begin, over)));
+    }
     if let Some(problem) = outlived(seen) {
         wrong.push(problem);
     }
@@ -168,6 +184,19 @@ fn moves(seen: &Watched, from: Instant) -> Option<Instant> {
     let window = Duration::from_millis(200);
     let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= from);
     starts.find(|at| seen.moved(*at, *at + window) > MOVES)
+}
+
+/// How the loop waited between two times, in which it should not: it heard nothing of the controller, or sent nothing.
+fn waited(seen: &Watched, from: Instant, to: Instant) -> Option<String> {
+    let within = |at: &Instant| (from..=to).contains(at);
+    let reports = seen.sights.iter().filter(|(at, sight)| within(at) && matches!(sight, Sight::Report { .. }));
+    let times: Vec<Instant> = [from].into_iter().chain(reports.map(|(at, _)| *at)).chain([to]).collect();
+    let longest = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default();
+    if longest > HEARD {
+        return Some(format!("the loop heard nothing for {} ms, at most {}", longest.as_millis(), HEARD.as_millis()));
+    }
+    let sent = seen.sights.iter().any(|(at, sight)| within(at) && matches!(sight, Sight::Sent { .. }));
+    (!sent).then(|| "no chunk was sent while nobody read the log".to_owned())
 }
 
 /// A step that was followed after its validity.
