@@ -89,8 +89,13 @@ pub struct Console(());
 
 impl Drop for Console {
     fn drop(&mut self) {
-        LOG.flush(STALLED);
+        flush();
     }
+}
+
+/// Waits until the log is written out, as long as it gets any further.
+pub fn flush() {
+    LOG.flush(STALLED);
 }
 
 /// Gives the log a thread of its own, for which nobody waits, and sends messages of panics there, too. To be called first

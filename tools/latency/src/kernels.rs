@@ -32,6 +32,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(o: &Options) -> Result<(), Failure> {
+    o.outputs.check()?;
     let machine = Watched::begin();
     let dir = o.model.directory()?;
     let model_hash = hash(&dir.path);

@@ -55,6 +55,7 @@ struct Player {
 }
 
 pub(crate) fn run(o: &Options) -> Result<(), Failure> {
+    o.outputs.check()?;
     let machine = Watched::begin();
     let recording = Recording::open(&o.recording)?;
     let folder = tempfile::tempdir()?;

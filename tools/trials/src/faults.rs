@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::Sight;
 use fathom::fault::Spec;
-use fathom_models::outln;
+use fathom_models::{console, outln};
 use firmware_bridge::message::Mode;
+use rustix::io::dup;
+use rustix::stdio::{dup2_stderr, stderr};
 
 use crate::rig::{Keep, Watched, watch};
 
@@ -120,8 +125,10 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
     }
     let seconds = at + trial.lasts + RECOVERED.as_secs_f64() + 0.5;
     // What nobody reads has to be written.
+    let quiet = if trial.is_of_log() && !loud { Some(Quiet::begin()?) } else { None };
     let loud = loud || trial.is_of_log();
     let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {}, |_| {})?;
+    drop(quiet);
     Ok(judge(trial, &seen))
 }
 
@@ -184,6 +191,28 @@ fn moves(seen: &Watched, from: Instant) -> Option<Instant> {
     let window = Duration::from_millis(200);
     let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= from);
     starts.find(|at| seen.moved(*at, *at + window) > MOVES)
+}
+
+/// The standard error of this process goes nowhere while it lives.
+struct Quiet {
+    before: OwnedFd,
+}
+
+impl Quiet {
+    fn begin() -> io::Result<Quiet> {
+        console::flush();
+        let before = dup(stderr())?;
+        dup2_stderr(File::options().write(true).open("/dev/null")?)?;
+        Ok(Quiet { before })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        console::flush();
+        // Where that fails, nothing more is logged.
+        let _ = dup2_stderr(&self.before);
+    }
 }
 
 /// How the loop waited between two times, in which it should not: it heard nothing of the controller, or sent nothing.
