@@ -1,7 +1,6 @@
 //! A DepthVLA from a pi0 or a PaliGemma and a depth model's encoder, as the paper initialises its own: the VLM (and a pi0's
 //! action expert) from the one, the DINOv2 encoder from Depth Anything V2, the rest from a seed. Such a model is not trained.
 
-use std::fs;
 use std::path::Path;
 
 use crate::checkpoint::{float_format, not_finite};
@@ -11,6 +10,7 @@ use crate::depthvla::Model;
 use crate::error::{ConfigError, ModelError, TensorProblem};
 use crate::families::Loaded;
 use crate::normalize::Affine;
+use crate::output_file;
 use crate::params::{Param, ParamId, Role};
 use crate::save::{Saved, Values, write_model};
 use crate::weights::{Checkpoint, WeightFormat, Weights};
@@ -116,7 +116,7 @@ pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelErr
 }
 
 fn write(path: std::path::PathBuf, json: &serde_json::Value) -> Result<(), ModelError> {
-    fs::write(&path, format!("{json:#}\n")).map_err(|source| ModelError::Io { path, source })
+    Ok(output_file::write(&path, format!("{json:#}\n"))?)
 }
 
 /// The values of a parameter, those of a quantised one as f32; `None` for one that may be left out and is.

@@ -15,6 +15,9 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Output(#[from] crate::output_file::OutputError),
     /// A file is not valid safetensors.
     #[error("{}: not a complete safetensors file: {source}", path.display())]
     Safetensors {

@@ -1,17 +1,19 @@
 //! Writes a Fathom model directory, and files of tensors.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 
 use crate::config::ModelConfig;
 use crate::content::NotSafetensors;
 use crate::error::ModelError;
+use crate::output_file::{self, OutputFile};
 use crate::params::Param;
 use crate::random;
 use crate::weights::WeightFormat;
@@ -84,7 +86,7 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
         object.insert("model_type".to_owned(), "depthvla".into());
     }
     let text = serde_json::to_string_pretty(&config).map_err(json)?;
-    fs::write(&path, text).map_err(io(&path))
+    Ok(output_file::write(&path, text)?)
 }
 
 /// Writes the safetensors file `path`, whole or not at all.
@@ -92,13 +94,43 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
 /// # Errors
 /// As [`write_model`].
 pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
-    let part = path.with_extension("safetensors.part");
-    let views = tensors.iter().map(|t| (t.name, t));
-    safetensors::serialize_to_file(views, None, &part).map_err(|e| ModelError::Safetensors {
+    write_safetensors(path, tensors.iter().map(|t| (t.name, t)), None)
+}
+
+/// Writes the safetensors file `path`, whole or not at all, tensor by tensor, with these notes in its header.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_safetensors<N: AsRef<str>, V: View>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (N, V)>,
+    notes: Option<HashMap<String, String>>,
+) -> Result<(), ModelError> {
+    let mut tensors: Vec<(N, V)> = tensors.into_iter().collect();
+    // Wide numbers first: then every tensor begins at a multiple of its numbers' size.
+    tensors.sort_by(|(a, x), (b, y)| y.dtype().cmp(&x.dtype()).then_with(|| a.as_ref().cmp(b.as_ref())));
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, view)| {
+        let start = end;
+        end += view.data_len();
+        let info = TensorInfo { dtype: view.dtype(), shape: view.shape().to_vec(), data_offsets: (start, end) };
+        (name.as_ref().to_owned(), info)
+    });
+    let header = Metadata::new(notes, infos.collect()).map_err(|e| ModelError::Safetensors {
         path: path.to_owned(),
         source: NotSafetensors::Header(e.to_string()),
     })?;
-    fs::rename(&part, path).map_err(io(path))
+    let mut header = serde_json::to_vec(&header)
+        .map_err(|source| ModelError::Json { path: path.to_owned(), source: source.into() })?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = OutputFile::create(path)?;
+    let mut write = || {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, view)| file.write_all(&view.data()))
+    };
+    write().map_err(|source| file.failed(source))?;
+    Ok(file.commit()?)
 }
 
 /// Dtype of a weight's numbers.

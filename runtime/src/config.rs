@@ -11,6 +11,10 @@ use crate::action::Policy;
 use crate::camera::{FolderConfig, V4lConfig};
 use crate::engine::{Kernels, Wanted};
 
+mod check;
+
+pub use check::ValueError;
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -272,16 +276,12 @@ pub enum RobotConfigError {
         source: Box<toml::de::Error>,
     },
     /// A value that cannot be.
-    #[error("{}: {field}: expected {expected}, found {found}", path.display())]
+    #[error("{}: {source}", path.display())]
     Value {
         /// The file.
         path: PathBuf,
-        /// The key.
-        field: &'static str,
-        /// What it has to be.
-        expected: String,
-        /// What it is.
-        found: String,
+        /// Which, and why.
+        source: ValueError,
     },
 }
 
@@ -295,39 +295,7 @@ impl RobotConfig {
             std::fs::read_to_string(path).map_err(|source| RobotConfigError::Io { path: path.to_owned(), source })?;
         let mut config: RobotConfig = toml::from_str(&text)
             .map_err(|source| RobotConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
-        let refuse = |field, expected: &str, found: String| {
-            Err(RobotConfigError::Value { path: path.to_owned(), field, expected: expected.to_owned(), found })
-        };
-        let c = &config.control;
-        if !(0.1..=1000.0).contains(&c.action_rate_hz) {
-            return refuse("control.action_rate_hz", "0.1 to 1000", c.action_rate_hz.to_string());
-        }
-        if !(20.0..=1000.0).contains(&c.tick_rate_hz) {
-            return refuse(
-                "control.tick_rate_hz",
-                "20 to 1000 (heartbeats go out in its ticks)",
-                c.tick_rate_hz.to_string(),
-            );
-        }
-        if config.model.prompt.is_some() == config.model.tokens.is_some() {
-            return refuse(
-                "model",
-                "either prompt or tokens",
-                if config.model.prompt.is_some() { "both" } else { "neither" }.to_owned(),
-            );
-        }
-        if !config.link.is_simulated() && config.link.joints.is_empty() {
-            return refuse("link.joints", "the names of the controller's joints", "none".to_owned());
-        }
-        if c.max_image_age_ms == 0 || config.chunks.validity_ms == 0 {
-            return refuse("control.max_image_age_ms, chunks.validity_ms", "at least 1", "0".to_owned());
-        }
-        if config.chunks.execution_horizon == Some(0) {
-            return refuse("chunks.execution_horizon", "at least 1", "0".to_owned());
-        }
-        if let Some(record) = config.record.as_ref().filter(|r| r.limit_mb < 8) {
-            return refuse("record.limit_mb", "at least 8", record.limit_mb.to_string());
-        }
+        config.check().map_err(|source| RobotConfigError::Value { path: path.to_owned(), source })?;
         let base = path.parent().unwrap_or(Path::new(""));
         config.model.path = base.join(&config.model.path);
         if let Some(cache) = &mut config.gpu.cache {

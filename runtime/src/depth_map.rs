@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use fathom_models::depth_anything::DepthKind;
+use fathom_models::output_file::{self, OutputError, Step};
 use fathom_models::vit;
 
 use crate::picture::viridis;
@@ -59,8 +60,8 @@ impl DepthMap {
     /// smallest value (0) to its largest (65535).
     ///
     /// # Errors
-    /// Whatever the file system says; the error names the file.
-    pub fn write_png(&self, path: &Path) -> io::Result<()> {
+    /// [`OutputError`].
+    pub fn write_png(&self, path: &Path) -> Result<(), OutputError> {
         let (low, high) = self.range();
         let grey = |v: f32| match self.kind {
             DepthKind::Metric => v * 1000.0,
@@ -68,14 +69,14 @@ impl DepthMap {
         };
         let bytes: Vec<u8> =
             self.values.iter().flat_map(|v| (grey(*v).round().clamp(0.0, 65535.0) as u16).to_be_bytes()).collect();
-        self.write(path, &self.png(png::ColorType::Grayscale, png::BitDepth::Sixteen, &bytes)?)
+        self.write(path, self.png(png::ColorType::Grayscale, png::BitDepth::Sixteen, &bytes))
     }
 
     /// A PNG in colours: near is yellow, far is blue, between the 2nd and 98th of its 100 parts.
     ///
     /// # Errors
-    /// Whatever the file system says; the error names the file.
-    pub fn write_colours(&self, path: &Path) -> io::Result<()> {
+    /// [`OutputError`].
+    pub fn write_colours(&self, path: &Path) -> Result<(), OutputError> {
         let mut sorted = self.values.clone();
         sorted.sort_by(f32::total_cmp);
         let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0);
@@ -88,14 +89,14 @@ impl DepthMap {
                 viridis(if self.kind == DepthKind::Relative { share } else { 1.0 - share })
             })
             .collect();
-        self.write(path, &self.png(png::ColorType::Rgb, png::BitDepth::Eight, &bytes)?)
+        self.write(path, self.png(png::ColorType::Rgb, png::BitDepth::Eight, &bytes))
     }
 
     /// The values as they are.
     ///
     /// # Errors
-    /// Whatever the file system says; the error names the file.
-    pub fn write_values(&self, path: &Path, format: ValuesFormat) -> io::Result<()> {
+    /// [`OutputError`].
+    pub fn write_values(&self, path: &Path, format: ValuesFormat) -> Result<(), OutputError> {
         let values: Vec<u8> = self.values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let bytes = match format {
             ValuesFormat::Npy => {
@@ -104,16 +105,16 @@ impl DepthMap {
                 // The values begin at a multiple of 64; a line feed ends the header.
                 let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
                 header += &" ".repeat(length - 1 - header.len());
-                [b"\x93NUMPY\x01\x00", (length as u16).to_le_bytes().as_slice(), header.as_bytes(), b"\n", &values]
-                    .concat()
+                let magic = b"\x93NUMPY\x01\x00";
+                Ok([magic, (length as u16).to_le_bytes().as_slice(), header.as_bytes(), b"\n", &values].concat())
             }
             ValuesFormat::Safetensors => {
                 let shape = vec![self.height, self.width];
                 let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &values);
-                view.and_then(|view| safetensors::serialize([("depth", view)], None)).map_err(io::Error::other)?
+                view.and_then(|view| safetensors::serialize([("depth", view)], None)).map_err(io::Error::other)
             }
         };
-        self.write(path, &bytes)
+        self.write(path, bytes)
     }
 
     fn png(&self, colour: png::ColorType, depth: png::BitDepth, bytes: &[u8]) -> io::Result<Vec<u8>> {
@@ -127,12 +128,8 @@ impl DepthMap {
         Ok(file)
     }
 
-    /// Whole or not at all: a reader never sees half a file.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        std::fs::write(&part, bytes)
-            .and_then(|()| std::fs::rename(&part, path))
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+    fn write(&self, path: &Path, bytes: io::Result<Vec<u8>>) -> Result<(), OutputError> {
+        let bytes = bytes.map_err(|source| OutputError::Io { path: path.to_owned(), step: Step::Write, source })?;
+        output_file::write(path, bytes)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod bench;
+pub mod bounds;
 pub mod camera;
 pub mod clock;
 pub mod config;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fathom_models::{console, errln};
 
 mod commands;
 
@@ -31,8 +32,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let _console = console::start();
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt().with_max_level(arguments.log).with_target(false).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_max_level(arguments.log).with_target(false);
+    log.log_internal_errors(false).with_writer(|| console::LogWriter).init();
     let done: Result<(), Box<dyn Error>> = match arguments.command {
         Command::Infer(infer) => infer.run(),
         Command::Run(run) => run.run(),
@@ -46,14 +49,14 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            errln!("error: {error}");
             let mut cause = error.source();
             let mut said = error.to_string();
             while let Some(inner) = cause {
                 // Errors that already contain their cause's text are not repeated.
                 let text = inner.to_string();
                 if !said.contains(&text) {
-                    eprintln!("  because: {text}");
+                    errln!("  because: {text}");
                 }
                 said = text;
                 cause = inner.source();

@@ -1,8 +1,8 @@
 //! Pictures of a run: camera images, depth maps in colours, and a path drawn over them, side by side in one PNG.
 
-use std::io;
 use std::path::Path;
 
+use fathom_models::output_file::{OutputError, OutputFile};
 use fathom_shaders::cpu;
 use fathom_shaders::params::ImageUnpack;
 
@@ -126,8 +126,8 @@ pub(crate) fn viridis(share: f32) -> [u8; 3] {
 /// Writes the panels side by side.
 ///
 /// # Errors
-/// Whatever the file system says; the error names the file.
-pub fn write(path: &Path, panels: &[Panel]) -> io::Result<()> {
+/// [`OutputError`].
+pub fn write(path: &Path, panels: &[Panel]) -> Result<(), OutputError> {
     let width = panels.len().max(1) * (PANEL + GAP) - GAP;
     let mut rows = Vec::with_capacity(width * PANEL * 3);
     for row in 0..PANEL {
@@ -138,10 +138,14 @@ pub fn write(path: &Path, panels: &[Panel]) -> io::Result<()> {
             rows.extend(panel.pixels.iter().skip(row * PANEL).take(PANEL).flatten());
         }
     }
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    let file = std::fs::File::create(path).map_err(named)?;
-    let mut encoder = png::Encoder::new(io::BufWriter::new(file), width as u32, PANEL as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().map_err(|e| named(e.into()))?;
-    writer.write_image_data(&rows).map_err(|e| named(e.into()))
+    let mut file = OutputFile::create(path)?;
+    let mut encode = || {
+        let mut encoder = png::Encoder::new(&mut file, width as u32, PANEL as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&rows)?;
+        writer.finish()
+    };
+    encode().map_err(|error| file.failed(error.into()))?;
+    file.commit()
 }

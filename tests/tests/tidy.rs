@@ -277,6 +277,34 @@ fn only_the_gpu_layer_knows_wgpu() -> Outcome {
     findings.none()
 }
 
+/// What prints ends the program where nobody reads it. Programs print through models/src/console.rs.
+#[test]
+fn programs_print_through_the_console_alone() -> Outcome {
+    let names = [
+        concat!("print", "!("),
+        concat!("println", "!("),
+        concat!("eprint", "!("),
+        concat!("eprintln", "!("),
+        concat!("dbg", "!("),
+        concat!("io::std", "err()"),
+    ];
+    let mut findings = Findings::default();
+    for file in files()? {
+        let path = file.path.as_str();
+        let of_tests = path.starts_with("tests/") || path.contains("/tests/") || path.starts_with("tools/peers/");
+        let exempt = of_tests || path.ends_with("build.rs") || path == "models/src/console.rs";
+        if exempt || !file.has_extension(&["rs"]) {
+            continue;
+        }
+        for (number, line) in file.lines().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            if names.iter().any(|name| has_word(line, name, in_identifier)) {
+                findings.add(path, number, "prints by itself: outln!, errln! and print_result never end a program");
+            }
+        }
+    }
+    findings.none()
+}
+
 /// Lints and the versions of dependencies are said once, in the root manifest.
 #[test]
 fn manifests_follow_the_workspace() -> Outcome {

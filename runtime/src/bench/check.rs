@@ -1,15 +1,16 @@
 //! What the values of a scene file must be.
 
-use std::f32::consts::{PI, TAU};
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
 
 use super::error::SceneError;
 use super::file::{CameraEntry, ObjectEntry};
 use super::math::{Pose, Rotation, Vec3, vec3};
 use super::scene::{Joint, Light, Part, SceneCamera, Shape, Table};
+use crate::bounds::{self, Bounds};
 
-/// Largest width and height of a camera's image, in pixels.
-const MAX_PIXELS: u32 = 4096;
+/// What is no longer than this, in metres, has no direction.
+const SHORT: f32 = 1e-6;
 
 /// Checks of values; each failure names the file and the key.
 pub(super) struct Check<'a> {
@@ -30,17 +31,29 @@ impl Check<'_> {
         if right { Ok(()) } else { Err(self.wrong(key, &found, expected)) }
     }
 
-    pub(super) fn finite(&self, key: &str, v: Vec3) -> Result<(), SceneError> {
-        self.that(v.is_finite(), key, v, "finite numbers")
+    fn within<T: Copy + Debug + Display + FromStr + PartialOrd>(
+        &self,
+        key: &str,
+        bounds: &Bounds<T>,
+        value: T,
+    ) -> Result<(), SceneError> {
+        bounds.check(value).map(drop).map_err(|e| self.wrong(key, &value, &e.expected))
+    }
+
+    fn each(&self, key: &str, bounds: &Bounds<f32>, v: Vec3) -> Result<(), SceneError> {
+        [v.x, v.y, v.z].iter().enumerate().try_for_each(|(i, part)| self.within(&format!("{key}[{i}]"), bounds, *part))
+    }
+
+    pub(super) fn place(&self, key: &str, v: Vec3) -> Result<(), SceneError> {
+        self.each(key, &bounds::SCENE_M, v)
     }
 
     fn length(&self, key: &str, metres: f32) -> Result<(), SceneError> {
-        let right = metres.is_finite() && metres > 0.0;
-        self.that(right, key, metres, "a length above 0, in metres")
+        self.within(key, &bounds::SCENE_LENGTH_M, metres)
     }
 
     fn color(&self, key: &str, color: Vec3) -> Result<(), SceneError> {
-        let right = [color.x, color.y, color.z].iter().all(|part| (0.0..=1.0).contains(part));
+        let right = [color.x, color.y, color.z].iter().all(|part| bounds::SCENE_SHARE.check(*part).is_ok());
         self.that(right, key, color, "red, green and blue, each from 0 to 1")
     }
 
@@ -57,18 +70,15 @@ impl Check<'_> {
 
     fn shape(&self, key: &str, shape: &Shape) -> Result<(), SceneError> {
         match *shape {
-            Shape::Box { size } => {
-                let right = size.is_finite() && size.x > 0.0 && size.y > 0.0 && size.z > 0.0;
-                self.that(right, &format!("{key}.box.size"), size, "three lengths above 0")
-            }
+            Shape::Box { size } => self.each(&format!("{key}.box.size"), &bounds::SCENE_LENGTH_M, size),
             Shape::Cylinder { radius, height } => {
                 self.length(&format!("{key}.cylinder.radius"), radius)?;
                 self.length(&format!("{key}.cylinder.height"), height)
             }
             Shape::Sphere { radius } => self.length(&format!("{key}.sphere.radius"), radius),
             Shape::Capsule { from, to, radius } => {
-                self.finite(&format!("{key}.capsule.from"), from)?;
-                self.finite(&format!("{key}.capsule.to"), to)?;
+                self.place(&format!("{key}.capsule.from"), from)?;
+                self.place(&format!("{key}.capsule.to"), to)?;
                 self.length(&format!("{key}.capsule.radius"), radius)
             }
         }
@@ -76,12 +86,13 @@ impl Check<'_> {
 
     pub(super) fn table(&self, table: &Table) -> Result<(), SceneError> {
         let [x, y] = table.center;
-        self.finite("table.center", vec3(x, y, 0.0))?;
+        self.place("table.center", vec3(x, y, 0.0))?;
         self.length("table.size[0]", table.size[0])?;
         self.length("table.size[1]", table.size[1])?;
         self.length("table.thickness", table.thickness)?;
         self.length("table.checker_size", table.checker_size)?;
-        let below = table.floor.is_finite() && table.floor <= -table.thickness;
+        self.within("table.floor", &bounds::SCENE_M, table.floor)?;
+        let below = table.floor <= -table.thickness;
         let expected = "a height below the table's underside, in metres";
         self.that(below, "table.floor", table.floor, expected)?;
         self.color("table.color", table.color)?;
@@ -90,32 +101,33 @@ impl Check<'_> {
     }
 
     pub(super) fn light(&self, light: &Light) -> Result<(), SceneError> {
-        self.finite("light.position", light.position)?;
-        let part = (0.0..=1.0).contains(&light.ambient);
-        self.that(part, "light.ambient", light.ambient, "0 to 1")?;
+        self.place("light.position", light.position)?;
+        self.within("light.ambient", &bounds::SCENE_SHARE, light.ambient)?;
         self.color("light.sky_color", light.sky_color)
     }
 
     pub(super) fn part(&self, key: &str, part: &Part) -> Result<(), SceneError> {
         self.shape(&format!("{key}.shape"), &part.shape)?;
-        self.finite(&format!("{key}.position"), part.position)?;
+        self.place(&format!("{key}.position"), part.position)?;
         self.color(&format!("{key}.color"), part.color)
     }
 
     pub(super) fn joint(&self, key: &str, joint: &Joint) -> Result<(), SceneError> {
-        let axis = joint.axis.is_finite() && joint.axis.length() > 1e-6;
-        self.that(axis, &format!("{key}.axis"), joint.axis, "a direction")?;
-        self.finite(&format!("{key}.origin"), joint.origin)?;
+        self.each(&format!("{key}.axis"), &bounds::SCENE_DIRECTION, joint.axis)?;
+        self.that(joint.axis.length() > SHORT, &format!("{key}.axis"), joint.axis, "a direction")?;
+        self.place(&format!("{key}.origin"), joint.origin)?;
         let [low, high] = joint.limits_rad;
-        let limits = low.is_finite() && high.is_finite() && low < high;
+        for (index, limit) in [low, high].into_iter().enumerate() {
+            self.within(&format!("{key}.limits_rad[{index}]"), &bounds::SCENE_ANGLE_RAD, limit)?;
+        }
+        let limits = low < high;
         let expected = "the least position, then the greatest";
         self.that(limits, &format!("{key}.limits_rad"), joint.limits_rad, expected)?;
         let inside = (low..=high).contains(&joint.initial_rad);
         let expected = format!("a position within limits_rad, {low} to {high}");
         self.that(inside, &format!("{key}.initial_rad"), joint.initial_rad, &expected)?;
         let speed = joint.velocity_limit_rad_s;
-        let right = speed.is_finite() && speed > 0.0;
-        self.that(right, &format!("{key}.velocity_limit_rad_s"), speed, "a speed above 0")?;
+        self.within(&format!("{key}.velocity_limit_rad_s"), &bounds::SCENE_SPEED_RAD_S, speed)?;
         for (index, part) in joint.shapes.iter().enumerate() {
             self.part(&format!("{key}.shapes[{index}]"), part)?;
         }
@@ -128,16 +140,13 @@ impl Check<'_> {
         for (axis, ((at, random), (center, size))) in
             entry.position.iter().zip(entry.random).zip(table.center.iter().zip(table.size)).enumerate()
         {
-            let right = random.is_finite() && random >= 0.0;
-            self.that(right, &format!("{key}.random[{axis}]"), random, "0 or a length, in metres")?;
+            self.within(&format!("{key}.random[{axis}]"), &bounds::SCENE_RANDOM_M, random)?;
             let right = (at - center).abs() + random <= size / 2.0;
             let expected = "a place which, moved by `random`, is still on the table";
             self.that(right, &format!("{key}.position[{axis}]"), *at, expected)?;
         }
-        self.that(entry.yaw_rad.is_finite(), &format!("{key}.yaw_rad"), entry.yaw_rad, "an angle")?;
-        let right = (0.0..=TAU).contains(&entry.random_yaw_rad);
-        let key = format!("{key}.random_yaw_rad");
-        self.that(right, &key, entry.random_yaw_rad, "0 to one turn, in radians")
+        self.within(&format!("{key}.yaw_rad"), &bounds::SCENE_ANGLE_RAD, entry.yaw_rad)?;
+        self.within(&format!("{key}.random_yaw_rad"), &bounds::SCENE_TURN_RAD, entry.random_yaw_rad)
     }
 
     pub(super) fn camera(
@@ -147,19 +156,18 @@ impl Check<'_> {
         mount: Option<usize>,
     ) -> Result<SceneCamera, SceneError> {
         let CameraEntry { position, look_at, up, vertical_fov_rad, width, height, .. } = *entry;
-        self.finite(&format!("{key}.position"), position)?;
-        self.finite(&format!("{key}.look_at"), look_at)?;
-        self.finite(&format!("{key}.up"), up)?;
-        let right = vertical_fov_rad > 0.0 && vertical_fov_rad < PI;
-        let expected = "an angle above 0 and below half a turn, in radians";
-        self.that(right, &format!("{key}.vertical_fov_rad"), vertical_fov_rad, expected)?;
+        self.place(&format!("{key}.position"), position)?;
+        self.place(&format!("{key}.look_at"), look_at)?;
+        self.each(&format!("{key}.up"), &bounds::SCENE_DIRECTION, up)?;
+        self.that(up.length() > SHORT, &format!("{key}.up"), up, "a direction")?;
+        self.within(&format!("{key}.vertical_fov_rad"), &bounds::SCENE_VIEW_RAD, vertical_fov_rad)?;
         for (side, pixels) in [("width", width), ("height", height)] {
-            let right = (1..=MAX_PIXELS).contains(&pixels);
-            let expected = format!("1 to {MAX_PIXELS} pixels");
-            self.that(right, &format!("{key}.{side}"), pixels, &expected)?;
+            self.within(&format!("{key}.{side}"), &bounds::SCENE_PIXELS, pixels)?;
         }
         let expected = "a point other than `position`, and not straight along `up` from it";
-        let rotation = Rotation::looking(look_at - position, up)
+        let forward = Some(look_at - position).filter(|forward| forward.length() > SHORT);
+        let rotation = forward
+            .and_then(|forward| Rotation::looking(forward, up))
             .ok_or_else(|| self.wrong(&format!("{key}.look_at"), &look_at, expected))?;
         let pose = Pose { rotation, position };
         let name = entry.name.clone();

@@ -90,7 +90,7 @@ impl SceneFile {
             index.ok_or_else(|| check.wrong(key, &name, &expected))
         };
         let tool = Tool { joint: joint_index("tool.joint", &self.tool.joint)?, offset: self.tool.offset };
-        check.finite("tool.offset", tool.offset)?;
+        check.place("tool.offset", tool.offset)?;
         check.that(!self.cameras.is_empty(), "cameras", "empty", "at least one camera")?;
         check.names("cameras", self.cameras.iter().map(|camera| camera.name.as_str()))?;
         let mut cameras = Vec::with_capacity(self.cameras.len());

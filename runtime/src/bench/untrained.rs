@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fathom_models::config::ModelConfig;
-use fathom_models::{ModelError, random, tokenizer};
+use fathom_models::{ModelError, output_file, random, tokenizer};
 
 use super::Scene;
 
@@ -15,8 +15,7 @@ use super::Scene;
 pub fn write_untrained(dir: &Path, config: &ModelConfig, scene: &Scene, seed: u64) -> Result<(), ModelError> {
     random::write_checkpoint(dir, config, seed)?;
     let write = |name: &str, json: serde_json::Value| {
-        let path = dir.join(name);
-        std::fs::write(&path, format!("{json:#}\n")).map_err(|source| ModelError::Io { path, source })
+        output_file::write(&dir.join(name), format!("{json:#}\n")).map_err(ModelError::from)
     };
     write("tokenizer.json", tokenizer::bytes_only(config.vocab))?;
     let joints = scene.joints();

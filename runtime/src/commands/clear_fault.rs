@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use fathom::config::RobotConfig;
 use fathom::link::Link;
+use fathom_models::outln;
 
 /// How long the controller may take to answer, and to ramp to rest.
 const WAIT: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ impl ClearFault {
         link.set_identity(config.link.controller.clone());
         link.hello(&config.link.joints, WAIT)?;
         link.clear_latched(WAIT)?;
-        println!("{}: no fault is latched", config.link.device);
+        outln!("{}: no fault is latched", config.link.device);
         Ok(())
     }
 }

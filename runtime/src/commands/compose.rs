@@ -2,10 +2,12 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
+use fathom::{bounds, within};
 use fathom_models::compose::{self, Sources};
 use fathom_models::depth_anything::Encoder;
 use fathom_models::families::{self, Family};
 use fathom_models::weights::Checkpoint;
+use fathom_models::{outln, output_file};
 
 /// Makes a DepthVLA directory from a pi0, or a PaliGemma, and a depth model's encoder. The result is not trained.
 #[derive(Args)]
@@ -28,7 +30,7 @@ pub(crate) struct Compose {
     #[arg(long)]
     tensors: Option<PathBuf>,
     /// Seed of what comes from nowhere else.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = within!(bounds::SEED))]
     seed: u64,
     /// Directory to write.
     #[arg(long)]
@@ -55,10 +57,10 @@ impl Compose {
         let origins = compose::compose(&sources, &self.output)?;
         let tokenizer = base.join("tokenizer.json");
         if tokenizer.exists() {
-            std::fs::copy(&tokenizer, self.output.join("tokenizer.json"))
-                .map_err(|e| format!("{}: {e}", tokenizer.display()))?;
+            let bytes = std::fs::read(&tokenizer).map_err(|e| format!("{}: {e}", tokenizer.display()))?;
+            output_file::write(&self.output.join("tokenizer.json"), bytes)?;
         }
-        println!(
+        outln!(
             "{}: {} tensors of the base, {} of the encoder, {} given, {} from seed {}",
             self.output.display(),
             origins.pi0,
@@ -72,7 +74,7 @@ impl Compose {
         } else {
             "its parts were never trained together"
         };
-        println!("THIS MODEL IS NOT TRAINED: {random}. Train it before it moves an arm.");
+        outln!("THIS MODEL IS NOT TRAINED: {random}. Train it before it moves an arm.");
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use fathom::camera::read_picture;
 use fathom::depth_map::{DepthMap, ValuesFormat};
 use fathom::engine::DepthSession;
 use fathom_models::depth_anything::{self, DepthKind};
+use fathom_models::{outln, output_file};
 
 use super::gpu::GpuArguments;
 
@@ -44,6 +45,8 @@ impl Depth {
                 None => return Err(format!("{}: expected a .npy or a .safetensors file", path.display()).into()),
             },
         };
+        let outputs = [Some(&self.output), self.colour.as_ref(), self.values.as_ref()];
+        outputs.into_iter().flatten().try_for_each(|path| output_file::check(path))?;
         let (model, weights) = depth_anything::load(&self.model)?;
         let parameters: usize = model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
         let kind = model.config.kind;
@@ -75,7 +78,7 @@ impl Depth {
             DepthKind::Metric => "metres",
             DepthKind::Relative => "relative, larger is nearer",
         };
-        println!("{}: {} × {} pixels, {low} to {high} ({meaning})", self.output.display(), map.width, map.height);
+        outln!("{}: {} × {} pixels, {low} to {high} ({meaning})", self.output.display(), map.width, map.height);
         Ok(())
     }
 }

@@ -2,8 +2,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use fathom::bounds;
 use fathom::engine::{Kernels, Wanted};
 use fathom::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
+use fathom::within;
 use fathom_models::precision::Float;
 
 /// Which GPU, and how.
@@ -19,7 +21,7 @@ pub(crate) struct GpuArguments {
     #[arg(long)]
     checked: bool,
     /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::TIMEOUT_S))]
     timeout: Option<u64>,
     /// Folder for compiled pipelines, so that the next start need not compile them; fathom's in the user's cache folder if
     /// not given.

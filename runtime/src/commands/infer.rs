@@ -7,8 +7,12 @@ use clap::Args;
 use fathom::engine::{DEVICES, Kernels, Session, log_model, stage_of};
 use fathom::gpu::GpuTimes;
 use fathom::telemetry::Memory;
+use fathom::{bounds, within};
 use fathom_models::families::{self, Family};
 use fathom_models::observation::Observation;
+use fathom_models::outln;
+use fathom_models::output_file;
+use fathom_models::save::write_safetensors;
 use fathom_models::tokenizer::Tokenizer;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -38,7 +42,7 @@ pub(crate) struct Infer {
     #[arg(long)]
     taps: bool,
     /// Seed of the noise, where the observation has none.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = within!(bounds::SEED))]
     seed: u64,
     /// Print how long each stage took, and how much main memory this process held after it.
     #[arg(long)]
@@ -49,6 +53,7 @@ pub(crate) struct Infer {
 
 impl Infer {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        output_file::check(&self.output)?;
         let mut report = Report { wanted: self.times, last: Instant::now() };
         let mut loaded = families::load_as(&self.model, self.family)?;
         loaded.skip_views(&self.skip_view)?;
@@ -83,10 +88,7 @@ impl Infer {
                 Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values))?))
             })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        // Whole or not at all: a reader never sees half a file.
-        let part = self.output.with_extension("part");
-        safetensors::serialize_to_file(views, None, &part).map_err(|e| format!("{}: {e}", self.output.display()))?;
-        std::fs::rename(&part, &self.output).map_err(|e| format!("{}: {e}", self.output.display()))?;
+        write_safetensors(&self.output, views, None)?;
         tracing::info!(file = %self.output.display(), tensors = tensors.len(), "written");
         Ok(())
     }
@@ -96,14 +98,19 @@ impl Infer {
 fn print_stages(session: &Session, times: &GpuTimes) {
     let [device, ..] = DEVICES;
     let at_least = format!("{} ≥ ms", device.name);
-    println!(
+    outln!(
         "  {:<20} {:>9} {:>10} {:>9} {:>12} {:>20}",
-        "stage", "seconds", "dispatches", "GFLOP", "weights MiB", at_least
+        "stage",
+        "seconds",
+        "dispatches",
+        "GFLOP",
+        "weights MiB",
+        at_least
     );
     for stage in session.stages() {
         let ns: u64 = times.stages.iter().filter(|t| stage_of(&t.stage) == stage.name).map(|t| t.ns).sum();
         let bound = device.at_least_ms(Kernels::Coop16, stage.flops, stage.weight_bytes);
-        println!(
+        outln!(
             "  {:<20} {:>9.3} {:>10} {:>9.2} {:>12.1} {:>20.2}",
             stage.name,
             ns as f64 / 1e9,
@@ -114,10 +121,10 @@ fn print_stages(session: &Session, times: &GpuTimes) {
         );
     }
     let (weights, rest) = session.gpu_bytes();
-    println!("on the GPU: {} MiB of weights, {} MiB of activations", weights >> 20, rest >> 20);
+    outln!("on the GPU: {} MiB of weights, {} MiB of activations", weights >> 20, rest >> 20);
     let counts = session.gpu().counts();
-    println!("pipelines: {}, {} of them from the cache on disk", counts.pipelines, counts.cached_pipelines);
-    println!("adapter: {}; the last column is a bound, by f16 matrix units and memory", session.gpu().info());
+    outln!("pipelines: {}, {} of them from the cache on disk", counts.pipelines, counts.cached_pipelines);
+    outln!("adapter: {}; the last column is a bound, by f16 matrix units and memory", session.gpu().info());
 }
 
 /// What `--times` prints.
@@ -130,7 +137,7 @@ impl Report {
     /// Says how long the time since the last was.
     fn done(&mut self, stage: &str) {
         if self.wanted {
-            println!("{stage:<30} {:>9.3} s; {}", self.last.elapsed().as_secs_f64(), Memory::now());
+            outln!("{stage:<30} {:>9.3} s; {}", self.last.elapsed().as_secs_f64(), Memory::now());
         }
         self.last = Instant::now();
     }

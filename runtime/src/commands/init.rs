@@ -5,7 +5,9 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use fathom::bench::{Renderer, Scene, write_untrained};
 use fathom::telemetry::Memory;
+use fathom::{bounds, within};
 use fathom_models::presets;
+use fathom_models::save::write_safetensors;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -17,7 +19,7 @@ pub(crate) struct Init {
     #[arg(long, value_enum, default_value = "small")]
     preset: Preset,
     /// Seed of the weights.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = within!(bounds::SEED))]
     seed: u64,
     /// Directory to write.
     #[arg(long)]
@@ -65,5 +67,5 @@ fn write_observation(path: &Path, scene: &Arc<Scene>, views: &[String]) -> Resul
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     tensors.push(("state", TensorView::new(Dtype::F32, vec![state.len()], bytemuck::cast_slice(&state))?));
     let metadata = [("prompt".to_owned(), "reach for the red block".to_owned())].into();
-    Ok(safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| format!("{}: {e}", path.display()))?)
+    Ok(write_safetensors(path, tensors, Some(metadata))?)
 }

@@ -1,8 +1,8 @@
 use std::error::Error;
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use fathom_models::console;
 use fathom_models::families::Family;
 use fathom_models::summary::Summary;
 
@@ -34,10 +34,6 @@ impl Inspect {
             }
             model => self.plan.run(model.as_ref(), self.family, self.json)?,
         };
-        match writeln!(std::io::stdout(), "{text}") {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            done => Ok(done?),
-        }
+        Ok(console::print_result(&format!("{text}\n")).map_err(|e| format!("standard output: {e}"))?)
     }
 }

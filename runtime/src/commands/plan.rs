@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fathom::engine::{DEVICES, Kernels, Plan};
+use fathom::{bounds, within};
 use fathom_models::config::ModelConfig;
 use fathom_models::depth_anything::{self, BAND_BYTES, DepthOptions};
 use fathom_models::depthvla::{ForwardOptions, Model};
@@ -34,13 +35,13 @@ pub(crate) struct PlanArguments {
     #[arg(long, requires = "plan")]
     scheme: Option<String>,
     /// Number of views, instead of the model's; those beyond it have names of their own.
-    #[arg(long, requires = "plan")]
+    #[arg(long, requires = "plan", value_parser = within!(bounds::VIEWS))]
     views: Option<usize>,
     /// Flow steps, instead of the model's.
-    #[arg(long, requires = "plan")]
+    #[arg(long, requires = "plan", value_parser = within!(bounds::FLOW_STEPS))]
     steps: Option<usize>,
     /// Tokens of the prompt.
-    #[arg(long, requires = "plan", default_value_t = 20)]
+    #[arg(long, requires = "plan", default_value_t = 20, value_parser = within!(bounds::PROMPT_TOKENS))]
     prompt_tokens: usize,
     /// With the depth map.
     #[arg(long, requires = "plan")]

@@ -3,7 +3,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use fathom::bounds;
 use fathom::record::{Replay as Player, Replayed, Stages, stages_of};
+use fathom::within;
+use fathom_models::save::write_safetensors;
+use fathom_models::{outln, output_file};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -30,7 +34,7 @@ pub(crate) struct Replay {
     #[arg(long)]
     against: Option<PathBuf>,
     /// Largest difference of an action, in the robot's units, that is no failure.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = within!(bounds::TOLERANCE))]
     tolerance: f32,
     #[command(flatten)]
     gpu: GpuArguments,
@@ -38,6 +42,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        self.stages.as_deref().map_or(Ok(()), output_file::check)?;
         let player = Player {
             model: self.model.clone(),
             gpu: self.gpu.options(false),
@@ -50,14 +55,14 @@ impl Replay {
             println!("not whole: {file}");
         }
         let note = &replayed.note;
-        println!("recorded on {} ({}), kernels {}", note.adapter, note.driver, note.kernels);
-        println!("replayed on {}, kernels {}", replayed.adapter, replayed.kernels);
+        outln!("recorded on {} ({}), kernels {}", note.adapter, note.driver, note.kernels);
+        outln!("replayed on {}, kernels {}", replayed.adapter, replayed.kernels);
         let different: Vec<_> = replayed.differences.iter().filter(|d| !d.identical).collect();
         for d in &different {
-            println!("inference {}: differs, an action by at most {:e}", d.number, d.largest);
+            outln!("inference {}: differs, an action by at most {:e}", d.number, d.largest);
         }
         let (count, same) = (replayed.differences.len(), replayed.differences.len() - different.len());
-        println!("{count} inferences, {same} bit-identical");
+        outln!("{count} inferences, {same} bit-identical");
         let worst = different.iter().map(|d| d.largest).fold(0.0, f32::max);
         if replayed.stages.is_none()
             && let Some(first) = different.first()
@@ -86,8 +91,8 @@ impl Replay {
                     Ok((name, TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values))?))
                 })
                 .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-            safetensors::serialize_to_file(views, None, path).map_err(|e| format!("{}: {e}", path.display()))?;
-            println!("{} stages of inference {number} written to {}", stages.len(), path.display());
+            write_safetensors(path, views, None)?;
+            outln!("{} stages of inference {number} written to {}", stages.len(), path.display());
         }
         let (expected, place) = match &self.against {
             Some(path) => (read(path, *number)?, path.display().to_string()),
@@ -96,9 +101,9 @@ impl Replay {
                 None => return Ok(()),
             },
         };
-        println!("inference {number}, difference of each stage from {place}, relative to its largest value:");
+        outln!("inference {number}, difference of each stage from {place}, relative to its largest value:");
         for (name, error) in stages_of(&expected, stages) {
-            println!("  {name:32} {error:9.2e}");
+            outln!("  {name:32} {error:9.2e}");
         }
         Ok(())
     }

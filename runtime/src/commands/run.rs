@@ -2,11 +2,14 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
+use fathom::bounds;
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::{OpenOptions, Robot, RunOptions};
 use fathom::engine::Kernels;
 use fathom::fault::{Faults, Spec};
+use fathom::within;
 use fathom_models::families::Family;
+use fathom_models::{outln, output_file};
 
 use super::gpu::PrecisionArguments;
 
@@ -23,7 +26,7 @@ pub(crate) struct Run {
     #[arg(long)]
     family: Option<Family>,
     /// End this many seconds after the arm may move.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::RUN_S))]
     seconds: Option<f64>,
     /// Write a PNG of what the cameras saw, the arm's path and the depth map when the run ends.
     #[arg(long)]
@@ -50,7 +53,8 @@ pub(crate) struct Run {
     record: Option<PathBuf>,
     /// Let something go wrong on purpose: KIND[:VIEW][=VALUE][@AT][+FOR], times in seconds from when the arm may move.
     /// Kinds: camera-stall, camera-drop, camera-corrupt, camera-unplug, serial-flip, serial-loss, serial-delay,
-    /// serial-unplug, controller-reset, slow-gpu, device-lost, clock-jump, wall-clock, disk-full. May be given again.
+    /// serial-unplug, controller-reset, wrong-reading, stuck-reading, stalled-joint, hot-motor, slow-gpu, device-lost, clock-jump,
+    /// wall-clock, disk-full, log-gone, log-stall. May be given again.
     #[arg(long, value_name = "SPEC")]
     fault: Vec<Spec>,
 }
@@ -58,6 +62,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         let mut config = RobotConfig::load(&self.config)?;
+        [&self.json, &self.picture].into_iter().flatten().try_for_each(|path| output_file::check(path))?;
         if let Some(model) = self.model {
             config.model.path = model;
         }
@@ -77,24 +82,25 @@ impl Run {
         let robot = Robot::open_with(config, opening)?;
         let options = RunOptions { seconds: self.seconds, picture: self.picture, ..RunOptions::default() };
         let outcome = robot.run(&options)?;
-        println!("{}\n\n{}\n", outcome.header, outcome.table);
-        println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
-        println!("controller ticks without a step to follow: {}", outcome.starved);
+        // Files first: whoever reads the table may never take it.
+        if let Some(path) = &self.json {
+            let json = serde_json::json!({ "header": outcome.header, "stages": outcome.table.stages() });
+            output_file::write(path, format!("{json:#}\n"))?;
+        }
+        outln!("{}\n\n{}\n", outcome.header, outcome.table);
+        outln!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
+        outln!("controller ticks without a step to follow: {}", outcome.starved);
         if let Some(ns) = outcome.first_action_ns {
-            println!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
+            outln!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
         }
         if let Some(metres) = outcome.travelled {
-            println!("way of the tool: {:.0} mm", metres * 1e3);
+            outln!("way of the tool: {:.0} mm", metres * 1e3);
         }
         if let Some((object, metres)) = outcome.target {
-            println!("the prompt names the {object}: the tool came within {:.0} mm of it", metres * 1e3);
+            outln!("the prompt names the {object}: the tool came within {:.0} mm of it", metres * 1e3);
         }
         if let Some(path) = outcome.picture {
-            println!("picture: {} (cameras with the arm's path, depth map, true depth)", path.display());
-        }
-        if let Some(path) = self.json {
-            let json = serde_json::json!({ "header": outcome.header, "stages": outcome.table.stages() });
-            std::fs::write(&path, format!("{json:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
+            outln!("picture: {} (cameras with the arm's path, depth map, true depth)", path.display());
         }
         Ok(())
     }

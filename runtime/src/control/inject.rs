@@ -7,8 +7,9 @@ use crate::clock::{jump, set_wall};
 use crate::fault::Kind;
 
 impl Loop {
-    /// Brings about the faults on purpose of the clock and of the simulated controller.
-    pub(super) fn inject_faults(&self) {
+    /// Brings about the faults on purpose of the clocks, of the log and of the simulated controller.
+    pub(super) fn inject_faults(&mut self) {
+        self.faulty_log.tick(&self.faults);
         if let Some(seconds) = self.faults.once(Kind::ClockJump) {
             jump((seconds * 1e9) as i64);
         }

@@ -10,6 +10,7 @@ mod robot;
 mod run;
 mod scenery;
 mod send;
+mod signals;
 pub(crate) mod thinker;
 mod worker;
 

@@ -7,6 +7,7 @@ use fathom_models::ModelError;
 use fathom_models::config::PromptFormat;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
+use fathom_models::output_file::OutputError;
 use fathom_models::prompt;
 use fathom_models::tokenizer::Tokenizer;
 use firmware_bridge::joint::Unit;
@@ -19,7 +20,7 @@ use crate::action::Policy;
 use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
 use crate::clock::Waker;
-use crate::config::{CameraSource, RobotConfig, RobotConfigError};
+use crate::config::{CameraSource, RobotConfig, RobotConfigError, ValueError};
 use crate::engine::{EngineError, Session, log_model};
 use crate::fault::{Faults, FaultyCamera, Kind};
 use crate::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
@@ -42,6 +43,9 @@ pub enum RunError {
     /// `robot.toml`.
     #[error(transparent)]
     Config(#[from] RobotConfigError),
+    /// A value of a configuration that was made without its file.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -108,6 +112,9 @@ pub enum RunError {
     /// The recording.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The picture of the run.
+    #[error(transparent)]
+    Picture(#[from] OutputError),
     /// A fault on purpose that this robot cannot have.
     #[error("fault {fault}: needs {needs}")]
     Unfit {
@@ -176,6 +183,7 @@ impl Robot {
     /// As [`open`](Self::open), and [`RunError::Unfit`].
     pub fn open_with(config: RobotConfig, options: OpenOptions) -> Result<Robot, RunError> {
         let OpenOptions { faults, clear_fault } = options;
+        config.check()?;
         if let Some(fault) = faults.first(Kind::is_of_controller).filter(|_| !config.link.is_simulated()) {
             return Err(RunError::Unfit { fault: fault.name(), needs: "the simulated controller" });
         }

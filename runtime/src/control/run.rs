@@ -15,12 +15,13 @@ use super::relink::{HELLO, Opener, Reopening};
 use super::robot::{Robot, RunError};
 use super::scenery::Scenery;
 use super::send::Outgoing;
+use super::signals::Signals;
 use super::thinker::Request;
 use super::worker::Worker;
 use crate::action::{Look, Planner, Rules};
 use crate::clock::{NS_PER_S, Waker, monotonic_ns, sleep_until_ns};
 use crate::config::RobotConfig;
-use crate::fault::Faults;
+use crate::fault::{Faults, FaultyLog};
 use crate::link::{Link, LinkError};
 use crate::record::{RunNote, Tape};
 use crate::telemetry::{Header, Notify, Recorder, RunInfo, StageTable, Track, counter, stage};
@@ -144,6 +145,7 @@ pub(super) struct Loop {
     opener: Opener,
     pub(super) sim: Option<Sim>,
     pub(super) faults: Faults,
+    pub(super) faulty_log: FaultyLog,
     pub(super) state: State,
     pub(super) detail: String,
     pub(super) recorder: Recorder,
@@ -181,27 +183,6 @@ pub(super) struct Loop {
     pub(super) asked: u32,
 }
 
-/// What people and the system ask for by signals.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    arm: Arc<AtomicBool>,
-    disarm: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn register(stop: &Arc<AtomicBool>) -> std::io::Result<Signals> {
-        use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-        let flag = || Arc::new(AtomicBool::new(false));
-        let signals = Signals { stop: Arc::clone(stop), arm: flag(), disarm: flag() };
-        for (signal, flag) in
-            [(SIGINT, &signals.stop), (SIGTERM, &signals.stop), (SIGUSR1, &signals.arm), (SIGUSR2, &signals.disarm)]
-        {
-            signal_hook::flag::register(signal, Arc::clone(flag))?;
-        }
-        Ok(signals)
-    }
-}
-
 impl Robot {
     /// Runs until the time is over, a signal comes, or a fault.
     ///
@@ -225,8 +206,8 @@ impl Robot {
             horizon,
             execution_horizon: config.chunks.execution_horizon.unwrap_or(horizon).min(horizon),
             replan_steps: config.chunks.replan_steps.into(),
-            period_us: (1e6 / config.control.action_rate_hz) as u32,
-            validity_us: config.chunks.validity_ms * 1000,
+            period_us: config.control.period_us(),
+            validity_us: config.chunks.validity_us(),
         });
         let note = || RunNote::of(&config, &thinker, &opener.joints);
         let begun = config.record.as_ref().map(|section| Tape::start(section, note(), faults.clone()));
@@ -249,6 +230,7 @@ impl Robot {
             opener,
             sim,
             faults,
+            faulty_log: FaultyLog::default(),
             state: State::Boot,
             detail: String::new(),
             recorder: Recorder::open(&info.to_json()),
@@ -313,7 +295,8 @@ impl Loop {
     }
 
     fn ticks(&mut self, options: &RunOptions, signals: &Signals) -> Result<(), RunError> {
-        let period_ns = (1e9 / self.config.control.tick_rate_hz) as u64;
+        let period_ns = self.config.control.tick_ns();
+        // Beyond what the clock can show the run does not end by itself.
         let length_ns = options.seconds.map(|s| (s * 1e9) as u64);
         let (mut due_ns, mut beat_ns, mut path_ns) = (self.started_ns, 0, 0);
         let mut last_ns = self.started_ns;
@@ -330,7 +313,7 @@ impl Loop {
             last_ns = now;
             self.recorder.span(Track::Control, stage::LATENESS, 0, due_ns.min(now), now);
             if signals.stop.load(Ordering::Relaxed)
-                || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since + length)
+                || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since.saturating_add(length))
             {
                 self.happened(Event::StopAsked)?;
                 continue;
@@ -575,7 +558,7 @@ impl Loop {
         self.glances.clear();
         self.glances.extend(self.feeds.iter().map(Feed::glance));
         let c = &self.config.control;
-        let limits = (c.max_image_age_ms * 1_000_000, c.max_image_skew_ms * 1_000_000);
+        let limits = (c.max_image_age_ns(), c.max_image_skew_ns());
         let problem = freshness::problem(&self.views, &self.glances, now, limits.0, limits.1);
         let stale = problem.is_some();
         self.failed(if stale { Event::ImagesStale } else { Event::ImagesFresh }, problem.unwrap_or_default())?;

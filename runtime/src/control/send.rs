@@ -61,7 +61,7 @@ impl Loop {
         let newest_ns = request.images.iter().map(|i| i.dequeued_ns).max().unwrap_or(now);
         request.due_ns = self.due_ns.max(newest_ns).min(now);
         request.asked_ns = now;
-        self.next_seed += 1;
+        self.next_seed = self.next_seed.wrapping_add(1);
         self.asked += 1;
         request.number = self.asked;
         // A worker that is gone shows in the next poll.
@@ -153,7 +153,7 @@ impl Loop {
     }
 
     fn send(&mut self, planned: &Planned) -> Result<Option<u32>, RunError> {
-        let period_us = (1e6 / self.config.control.action_rate_hz) as u32;
+        let period_us = self.config.control.period_us();
         let chunk = ActionChunk {
             id: planned.id,
             start: Start::ControllerUs(planned.start_us),

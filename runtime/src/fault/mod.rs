@@ -1,4 +1,4 @@
-//! Faults on purpose: what a robot's cameras, line, GPU, clock and disk do when they fail, brought about on demand.
+//! Faults on purpose: what a robot's cameras, line, GPU, clock, disk and log do when they fail, brought about on demand.
 //!
 //! [`Faults`] is shared by the wrappers; without a fault nothing is wrapped. Times count from when the loop became
 //! active for the first time.
@@ -10,10 +10,12 @@ use crate::clock::NS_PER_S;
 
 mod camera;
 mod line;
+mod log;
 mod spec;
 
 pub(crate) use camera::FaultyCamera;
 pub(crate) use line::{FaultyReader, FaultyWriter};
+pub(crate) use log::FaultyLog;
 pub use spec::{Kind, Spec, SpecError};
 
 /// Where a fault is.

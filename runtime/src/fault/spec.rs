@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::bounds::{self, Bounds};
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -46,14 +48,15 @@ pub enum Kind {
     WallClock,
     /// No space is left for the recording.
     DiskFull,
+    /// Whoever reads the log goes away; the value is lines that are logged in each control tick all the same.
+    LogGone,
+    /// Whoever reads the log hangs; the value is as of [`LogGone`](Kind::LogGone).
+    LogStall,
 }
-
-/// The wall clock is set by so many seconds at most: a century.
-const WALL_CLOCK_S: f64 = 3.2e9;
 
 impl Kind {
     /// All kinds, with their names and, where they have a value, the one that serves without.
-    pub const ALL: [(Kind, &'static str, Option<f64>); 20] = [
+    pub const ALL: [(Kind, &'static str, Option<f64>); 22] = [
         (Kind::CameraStall, "camera-stall", None),
         (Kind::CameraDrop, "camera-drop", Some(0.5)),
         (Kind::CameraCorrupt, "camera-corrupt", Some(1.0)),
@@ -74,6 +77,8 @@ impl Kind {
         (Kind::ClockJump, "clock-jump", Some(2.0)),
         (Kind::WallClock, "wall-clock", Some(-1e9)),
         (Kind::DiskFull, "disk-full", None),
+        (Kind::LogGone, "log-gone", Some(10.0)),
+        (Kind::LogStall, "log-stall", Some(10.0)),
     ];
 
     /// Whether it is over as soon as it happened.
@@ -97,9 +102,30 @@ impl Kind {
         Kind::ALL.into_iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
     }
 
-    fn is_share(self) -> bool {
-        let camera = matches!(self, Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraEmpty | Kind::CameraCut);
-        camera || matches!(self, Kind::SerialFlip | Kind::SerialLoss)
+    /// What its value may be; `None` where it has none.
+    fn bounds(self) -> Option<Bounds<f64>> {
+        match self {
+            Kind::CameraDrop
+            | Kind::CameraCorrupt
+            | Kind::CameraEmpty
+            | Kind::CameraCut
+            | Kind::SerialFlip
+            | Kind::SerialLoss => Some(bounds::FAULT_SHARE),
+            Kind::SerialDelay => Some(bounds::FAULT_DELAY_S),
+            Kind::SlowGpu => Some(bounds::FAULT_SLOW_S),
+            Kind::ClockJump => Some(bounds::FAULT_JUMP_S),
+            Kind::WallClock => Some(bounds::FAULT_WALL_CLOCK_S),
+            Kind::WrongReading | Kind::StuckReading => Some(bounds::FAULT_READING),
+            Kind::HotMotor => Some(bounds::FAULT_CELSIUS),
+            Kind::LogGone | Kind::LogStall => Some(bounds::FAULT_LINES),
+            Kind::CameraStall
+            | Kind::CameraUnplug
+            | Kind::SerialUnplug
+            | Kind::ControllerReset
+            | Kind::StalledJoint
+            | Kind::DeviceLost
+            | Kind::DiskFull => None,
+        }
     }
 
     pub(crate) fn is_camera(self) -> bool {
@@ -125,7 +151,7 @@ pub struct Spec {
 
 /// A fault that is none.
 #[derive(Debug, thiserror::Error)]
-#[error("fault {text:?}: expected KIND[:VIEW][=VALUE][@AT][+FOR] in seconds, found {problem}")]
+#[error("fault {text:?}: expected KIND[:VIEW][=VALUE][@AT][+FOR] in seconds; {problem}")]
 pub struct SpecError {
     text: String,
     problem: String,
@@ -140,11 +166,8 @@ impl FromStr for Spec {
             Some((rest, value)) => (rest.to_owned(), Some(value.to_owned())),
             None => (text.to_owned(), None),
         };
-        let number = |value: Option<String>| match value.map(|v| v.parse::<f64>().map_err(|_| v)) {
-            None => Ok(None),
-            Some(Ok(value)) if value.is_finite() => Ok(Some(value)),
-            Some(Ok(value)) => Err(refuse(format!("the number {value}"))),
-            Some(Err(value)) => Err(refuse(format!("{value:?} for a number"))),
+        let number = |of: &str, bounds: Bounds<f64>, value: Option<String>| {
+            value.map(|v| bounds.parse(&v).map_err(|e| refuse(format!("{of}: {e}")))).transpose()
         };
         let (rest, lasting) = cut(text, '+');
         let (rest, at) = cut(&rest, '@');
@@ -153,31 +176,16 @@ impl FromStr for Spec {
         let known = Kind::ALL.into_iter().find(|(_, known, _)| *known == name);
         let Some((kind, _, usual)) = known else {
             let names = Kind::ALL.map(|(_, name, _)| name).join(", ");
-            return Err(refuse(format!("the kind {name:?}; there are {names}")));
+            return Err(refuse(format!("there is no kind {name:?}, but {names}")));
         };
-        let value = number(value)?;
-        let (at_s, for_s) = (number(at)?.unwrap_or(0.0), number(lasting)?);
-        if value.is_some() && usual.is_none() {
-            return Err(refuse(format!("a value for {name}, which has none")));
-        }
+        let value = match kind.bounds() {
+            Some(bounds) => number("VALUE", bounds, value)?,
+            None if value.is_some() => return Err(refuse(format!("a value for {name}, which has none"))),
+            None => None,
+        };
         let value = value.or(usual).unwrap_or(0.0);
-        if kind.is_share() && !(0.0..=1.0).contains(&value) {
-            return Err(refuse(format!("{value} for a share, which is 0 to 1")));
-        }
-        if matches!(kind, Kind::SerialDelay | Kind::SlowGpu) && value < 0.0
-            || at_s < 0.0
-            || for_s.is_some_and(|s| s < 0.0)
-        {
-            return Err(refuse("a negative time".to_owned()));
-        }
-        if kind == Kind::ClockJump && value <= 0.0 {
-            return Err(refuse(format!("a jump of {value} s: CLOCK_MONOTONIC only goes ahead")));
-        }
-        if kind == Kind::WallClock && value.abs() > WALL_CLOCK_S {
-            return Err(refuse(format!(
-                "{value} s for a setting of the wall clock, which is at most {WALL_CLOCK_S:e} s"
-            )));
-        }
+        let at_s = number("AT", bounds::FAULT_S, at)?.unwrap_or(0.0);
+        let for_s = number("FOR", bounds::FAULT_S, lasting)?;
         if view.is_some() && !kind.is_camera() {
             return Err(refuse(format!("a view for {name}, which is not a camera's")));
         }
@@ -221,14 +229,24 @@ mod tests {
     fn what_is_no_fault_is_refused() {
         for (text, problem) in [
             ("camera-melt", "camera-stall"),
-            ("camera-drop=2", "a share"),
+            ("camera-drop=2", "VALUE: expected 0 to 1 (a share), found 2"),
             ("camera-stall=1", "which has none"),
             ("serial-flip:wrist", "not a camera's"),
-            ("slow-gpu=x", "for a number"),
-            ("slow-gpu=inf", "the number inf"),
-            ("slow-gpu@-1", "negative"),
+            ("slow-gpu=x", "VALUE: expected 0 to 3600 s, found \"x\""),
+            ("slow-gpu=inf", "VALUE: expected 0 to 3600 s, found inf"),
+            ("slow-gpu=NaN", "found NaN"),
+            ("slow-gpu=3601", "found 3601"),
+            ("serial-delay=-1", "VALUE: expected 0 to 600 s, found -1"),
+            ("serial-loss=1e-400x", "1e-400x"),
+            ("slow-gpu@-1", "AT: expected 0 to 1000000 s"),
+            ("slow-gpu@1e300", "AT: expected 0 to 1000000 s"),
+            ("slow-gpu@1+inf", "FOR: expected 0 to 1000000 s (a fault without +FOR lasts to the end), found inf"),
             ("clock-jump=-1", "only goes ahead"),
-            ("wall-clock=1e30", "the wall clock"),
+            ("clock-jump=0", "VALUE: expected 0.001 to 1000000 s"),
+            ("clock-jump=1e12", "VALUE: expected 0.001 to 1000000 s"),
+            ("log-stall=1e9", "VALUE: expected 0 to 1000 lines"),
+            ("wall-clock=1e30", "VALUE: expected -3200000000 to 3200000000 s"),
+            ("hot-motor=NaN", "found NaN"),
         ] {
             let said = text.parse::<Spec>().unwrap_err().to_string();
             assert!(said.contains(problem) && said.contains(text), "{said}");

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use fathom_models::output_file::{OutputError, OutputFile, Step};
 use fathom_shaders::variants;
 
 use super::adapter::AdapterInfo;
@@ -91,20 +93,24 @@ impl PipelineCache {
         let mut bytes =
             format!("{}kernels {}\ndata {:016x}\n", self.key, names.join(" "), fnv(FNV, &data)).into_bytes();
         bytes.extend(data);
-        let written = (|| {
+        let written = (|| -> Result<(), OutputError> {
             if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
+                let step = Step::Create(folder.to_owned());
+                fs::create_dir_all(folder).map_err(|source| OutputError::Io {
+                    path: self.path.clone(),
+                    step,
+                    source,
+                })?;
             }
-            // Whole or not at all, also where two processes write.
-            let part = self.path.with_extension(format!("{}.part", std::process::id()));
-            fs::write(&part, &bytes)?;
-            fs::rename(&part, &self.path)
+            // Its reader checks it: no wait for the disk at a start.
+            let mut file = OutputFile::create(&self.path)?;
+            file.write_all(&bytes).map_err(|source| file.failed(source))?;
+            file.commit_unsynced()
         })();
         match written {
             Ok(()) => tracing::debug!(file = %self.path.display(), kernels = names.len(), "pipeline cache written"),
             Err(error) => {
-                let file = self.path.display();
-                tracing::warn!(%file, %error, "the pipeline cache cannot be written: the next start compiles again");
+                tracing::warn!(%error, "the pipeline cache cannot be written: the next start compiles again");
             }
         }
     }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fathom::gpu::{Gpu, GpuError, GpuOptions};
+use fathom_models::{console, errln, outln};
 use fathom_shaders::variants;
 
 /// Begins the line that names the kernel whose assembly follows.
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("fathom-isa: {failure}");
+            errln!("fathom-isa: {failure}");
             ExitCode::FAILURE
         }
     }
@@ -77,10 +78,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Table { check } => {
             let table = table::read(io::stdin().lock().split(b'\n'))?;
             match check {
-                None => print!("{table}"),
+                None => console::print_result(&table.to_string())?,
                 Some(path) => {
                     let baseline = std::fs::read_to_string(&path).map_err(|error| Failure::File { path, error })?;
-                    println!("{}", table.check(&baseline).map_err(Failure::Check)?);
+                    outln!("{}", table.check(&baseline).map_err(Failure::Check)?);
                 }
             }
             Ok(())
@@ -90,15 +91,16 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn compile(names: &[String], checked: bool, cache: Option<PathBuf>) -> Result<(), Failure> {
     let mut gpu = Gpu::open(&GpuOptions { checked, cache, ..GpuOptions::default() })?;
-    eprintln!("{}{}", table::DRIVER, gpu.info().driver);
+    // At once: the driver writes its assembly between these lines.
+    console::log_now(format_args!("{}{}", table::DRIVER, gpu.info().driver))?;
     for shader in variants::ALL {
         if names.is_empty() || names.iter().any(|name| shader.name.contains(name)) {
-            eprintln!("{NAME}{}", shader.name);
+            console::log_now(format_args!("{NAME}{}", shader.name))?;
             gpu.compile(shader)?;
         }
     }
     gpu.save_pipelines();
     let counts = gpu.counts();
-    eprintln!("{PIPELINES}{}, {} of them known", counts.pipelines, counts.cached_pipelines);
+    console::log_now(format_args!("{PIPELINES}{}, {} of them known", counts.pipelines, counts.cached_pipelines))?;
     Ok(())
 }

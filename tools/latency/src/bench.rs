@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fathom::telemetry::{Header, stage};
+use fathom::{bounds, within};
 
 use crate::Failure;
 use crate::drive::{Drive, bench_robot, drive};
@@ -30,22 +31,22 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) adapter: AdapterOptions,
     /// Rounds of inferences; how far their medians lie apart is the noise that `compare` goes by.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     pub(crate) rounds: u32,
     /// Inferences of a round.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 20, value_parser = within!(bounds::REPEATS))]
     pub(crate) count: u32,
     /// Seconds of inferences before the measurement, for clocks to ramp up; the first inference always is before it.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = within!(bounds::MEASURE_S))]
     pub(crate) warm_up: f64,
     /// Seconds that the loop runs on the bench scene, longer where it has no eight chunks by then; 0 leaves it out.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = within!(bounds::MEASURE_S))]
     pub(crate) loop_seconds: f64,
     /// Seconds at the loop's begin that are not counted.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = within!(bounds::MEASURE_S))]
     pub(crate) loop_warm_up: f64,
     /// Count observations that are older than this at actuation, in milliseconds, as missed.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
     pub(crate) deadline_ms: Option<f64>,
     /// Time each kernel, too, in inferences of their own.
     #[arg(long)]
@@ -66,6 +67,7 @@ pub(crate) fn ns(ms: f64) -> u64 {
 }
 
 pub(crate) fn run(o: &Options) -> Result<(), Failure> {
+    o.outputs.check()?;
     if o.loop_seconds > 0.0 && o.loop_seconds <= o.loop_warm_up {
         return Err(format!(
             "the loop of {} s is not longer than its warm-up of {} s: nothing would be left to measure",

@@ -61,10 +61,10 @@ pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
             format!("these results are not of the same thing (--force compares them all the same):\n  {list}").into()
         );
     }
-    print(&comparison.text());
     if let Some(path) = &o.markdown {
         write(path, &comparison_markdown(&comparison))?;
     }
+    print(&comparison.text());
     Ok(!comparison.changes.iter().any(|c| c.verdict == Verdict::Slower))
 }
 

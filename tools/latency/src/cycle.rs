@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use fathom::bounds;
 use fathom::config::RobotConfig;
+use fathom::within;
+use fathom_models::errln;
 
 use crate::Failure;
 use crate::bench::ns;
@@ -21,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["robot", "model", "preset", "config"])]
     attach: bool,
     /// The daemon's process, where there are several.
-    #[arg(long, requires = "attach")]
+    #[arg(long, requires = "attach", value_parser = within!(bounds::PID))]
     pid: Option<u32>,
     /// A robot.toml, instead of the bench scene with a simulated controller.
     #[arg(long, conflicts_with_all = ["model", "preset", "config"])]
@@ -31,40 +34,36 @@ pub(crate) struct Options {
     #[command(flatten)]
     adapter: AdapterOptions,
     /// How long.
-    #[arg(long, default_value_t = 3600.0)]
+    #[arg(long, default_value_t = 3600.0, value_parser = within!(bounds::MEASURE_S))]
     seconds: f64,
     /// Seconds at the begin that are not counted.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = within!(bounds::MEASURE_S))]
     warm_up: f64,
     /// Actions per second of the bench scene's arm.
-    #[arg(long, default_value_t = 15.0, value_parser = rate)]
+    #[arg(long, default_value_t = 15.0, value_parser = within!(bounds::ACTION_RATE_HZ))]
     action_rate: f64,
     /// Count observations that are older than this at actuation, in milliseconds, as missed.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
     deadline_ms: Option<f64>,
     /// End with 1 at the first control tick that is late by more than its period, and keep a trace of what came before it.
     #[arg(long)]
     break_on_miss: bool,
     /// Seconds before a late tick that its trace has.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = within!(bounds::MEASURE_S))]
     keep: f64,
     /// The trace of a late tick.
     #[arg(long, default_value = "late-tick.pftrace")]
     trace: PathBuf,
     /// Seconds from one word on how it goes to the next.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = within!(bounds::MEASURE_S))]
     progress: f64,
     #[command(flatten)]
     outputs: Outputs,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.1..=1000.0).contains(rate));
-    rate.ok_or_else(|| format!("expected 0.1 to 1000, found {text:?}"))
-}
-
 /// Runs; whether no tick was missed that it had to stop at.
 pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
+    o.outputs.check()?;
     let keep = crate::seconds(o.keep);
     let progress = Some(crate::seconds(o.progress)).filter(|p| *p > Duration::ZERO);
     if o.attach {
@@ -114,7 +113,7 @@ pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
     let measured = crate::measured("cycle", header, machine.end(), driven.notes);
     crate::finish(&Measured { model_hash, sections: vec![driven.section], ..measured }, &o.outputs)?;
     if driven.missed {
-        eprintln!("a control tick was late by more than its period");
+        errln!("a control tick was late by more than its period");
     }
     Ok(!driven.missed)
 }

@@ -9,6 +9,7 @@ use fathom::bench::Scene;
 use fathom::config::RobotConfig;
 use fathom::control::{Robot, RunOptions};
 use fathom::telemetry::{RingReader, RunInfo, stage};
+use fathom_models::errln;
 
 use crate::Failure;
 use crate::collect::Watch;
@@ -200,6 +201,6 @@ impl Progress {
         let [p50, p99, max] = age.map_or([0; 3], |s| [s.p50_ns, s.p99_ns, s.max_ns]).map(ms);
         let misses = section.deadlines.iter().map(|d| d.misses).sum::<u64>();
         let seconds = self.began.elapsed().as_secs();
-        eprintln!("{seconds:>6} s: {} chunks, age p50 {p50}, p99 {p99}, max {max} ms; {misses} misses", section.chunks);
+        errln!("{seconds:>6} s: {} chunks, age p50 {p50}, p99 {p99}, max {max} ms; {misses} misses", section.chunks);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use fathom::engine::{Kernels as Family, Session};
 use fathom::telemetry::{Header, Stage, StageTable};
+use fathom::{bounds, within};
 
 use crate::Failure;
 use crate::inference::Synthetic;
@@ -21,16 +22,17 @@ pub(crate) struct Options {
     #[command(flatten)]
     adapter: AdapterOptions,
     /// Rounds of inferences; how far their medians lie apart is the noise that `compare` goes by.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     rounds: u32,
     /// Inferences of a round.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     count: u32,
     #[command(flatten)]
     outputs: Outputs,
 }
 
 pub(crate) fn run(o: &Options) -> Result<(), Failure> {
+    o.outputs.check()?;
     let machine = Watched::begin();
     let dir = o.model.directory()?;
     let model_hash = hash(&dir.path);

@@ -37,6 +37,7 @@ pub(crate) struct Options {
 
 /// Watches; the result, and whether it ended at a late tick.
 pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
+    outputs.check()?;
     let mut reader = RingReader::attach(o.pid)?;
     let machine = Watched::begin();
     let info: RunInfo = serde_json::from_str(&reader.meta()).map_err(|e| format!("the ring's description: {e}"))?;
@@ -117,8 +118,14 @@ fn follow(
         if !live {
             return Ok(Ended::Gone);
         }
-        if let Some(view) = &mut view {
-            view.refresh(pump)?;
+        if let Some(shown) = &mut view
+            && shown.refresh(pump).is_err()
+        {
+            // The terminal is gone. Where a time was given, it counts.
+            view = None;
+            if o.seconds.is_none() {
+                return Ok(Ended::Done);
+            }
         }
         told.tick(pump);
         std::thread::sleep(LOOK);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use fathom::telemetry::Header;
+use fathom::{bounds, within};
+use fathom_models::{console, errln};
 
 mod bench;
 mod collect;
@@ -43,16 +45,16 @@ enum Command {
     /// The running daemon, without disturbing it: a view that refreshes, or once where the output is no terminal.
     Live {
         /// The daemon's process, where there are several.
-        #[arg(long)]
+        #[arg(long, value_parser = within!(bounds::PID))]
         pid: Option<u32>,
         /// End after so many seconds.
-        #[arg(long)]
+        #[arg(long, value_parser = within!(bounds::MEASURE_S))]
         seconds: Option<f64>,
         /// Print the last minute and end.
         #[arg(long)]
         once: bool,
         /// Count observations that are older than this at actuation, in milliseconds, as missed.
-        #[arg(long)]
+        #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
         deadline_ms: Option<f64>,
         /// Write what is seen as a trace for ui.perfetto.dev.
         #[arg(long)]
@@ -73,7 +75,7 @@ enum Command {
         #[arg(required = true, num_args = 2..)]
         files: Vec<PathBuf>,
         /// Changes up to so many percent never count.
-        #[arg(long, default_value_t = 5.0)]
+        #[arg(long, default_value_t = 5.0, value_parser = within!(bounds::FLOOR_PERCENT))]
         floor: f64,
         /// Compare results of different machines, drivers, models or sizes all the same.
         #[arg(long)]
@@ -115,13 +117,14 @@ fn run(command: Command) -> Result<bool, Failure> {
 }
 
 fn main() -> ExitCode {
+    let _console = console::start();
     let command = Arguments::parse().command;
     let failed = ExitCode::from(if matches!(command, Command::Compare { .. }) { 2 } else { 1 });
     match run(command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            errln!("error: {error}");
             failed
         }
     }
@@ -151,8 +154,10 @@ fn title(header: &Header) -> String {
 
 /// Prints a result and writes its files.
 fn finish(measured: &Measured, outputs: &Outputs) -> Result<(), Failure> {
+    // Files first: whoever reads the table may never take it.
+    outputs.write(measured)?;
     output::print(&output::text(measured));
-    outputs.write(measured)
+    Ok(())
 }
 
 /// A duration from a command line: what is negative or no number is none at all.

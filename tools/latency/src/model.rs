@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use fathom::bench::{Scene, write_untrained};
 use fathom::engine::{Kernels, Session};
 use fathom::gpu::{Gpu, GpuOptions};
+use fathom::{bounds, within};
 use fathom_models::config::ModelConfig;
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Family};
@@ -37,10 +38,10 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_parser = size, default_value = "640x480")]
     pub(crate) image: [usize; 2],
     /// Tokens of the synthetic prompt.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = within!(bounds::PROMPT_TOKENS))]
     pub(crate) prompt_tokens: usize,
     /// Seed of weights, images and noise.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = within!(bounds::SEED))]
     pub(crate) seed: u64,
 }
 
@@ -68,9 +69,9 @@ pub(crate) enum Preset {
 
 fn size(text: &str) -> Result<[usize; 2], String> {
     let sides = text.split_once(['x', '×']).and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
-    sides
-        .filter(|s| s.iter().all(|v| (1..=16384).contains(v)))
-        .ok_or_else(|| format!("expected WIDTHxHEIGHT, found {text:?}"))
+    let [width, height]: [usize; 2] = sides.ok_or_else(|| format!("expected WIDTHxHEIGHT, found {text:?}"))?;
+    let side = |name: &str, pixels| bounds::IMAGE_PIXELS.check(pixels).map_err(|e| format!("{name}: {e}"));
+    Ok([side("width", width)?, side("height", height)?])
 }
 
 /// A model's directory, which goes when it is temporary.

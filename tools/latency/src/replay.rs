@@ -10,6 +10,7 @@ use fathom::engine::{Inputs, Session};
 use fathom::gpu::{Gpu, GpuOptions};
 use fathom::record::{Moment, Observation, Recording, RunNote};
 use fathom::telemetry::{Header, Recorder, RingReader, RingWriter, StageTable, stage};
+use fathom::{bounds, within};
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::{families, random};
 
@@ -32,10 +33,10 @@ pub(crate) struct Options {
     #[command(flatten)]
     adapter: AdapterOptions,
     /// How often the recording is gone through; how far the medians lie apart is the noise that `compare` goes by.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = within!(bounds::REPEATS))]
     rounds: u32,
     /// Count inferences that take longer than this, in milliseconds, as missed.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
     deadline_ms: Option<f64>,
     /// Write a trace for ui.perfetto.dev.
     #[arg(long)]
@@ -54,6 +55,7 @@ struct Player {
 }
 
 pub(crate) fn run(o: &Options) -> Result<(), Failure> {
+    o.outputs.check()?;
     let machine = Watched::begin();
     let recording = Recording::open(&o.recording)?;
     let folder = tempfile::tempdir()?;

@@ -6,8 +6,10 @@ use clap::Args;
 use fathom::clock::monotonic_ns;
 use fathom::engine::{Arena, Kernels, Program, Resident};
 use fathom::gpu::{Gpu, GpuOptions};
+use fathom::{bounds, within};
 use fathom_models::builder::{Activation, Fused, GraphBuilder, Keys, Rope};
 use fathom_models::graph::Graph;
+use fathom_models::outln;
 use fathom_models::params::{Linear, Param, ParamTable, Role};
 use fathom_models::quantize::encode;
 use fathom_models::random;
@@ -20,7 +22,7 @@ use crate::Failure;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Runs of each that are measured.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     pub(crate) count: u32,
     /// A JSON line for each instead of a table.
     #[arg(long)]
@@ -66,8 +68,8 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let kernels = o.kernels.unwrap_or_else(|| Kernels::of(gpu.info()));
     let wanted = |name: &str| o.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     if !o.json {
-        println!("adapter: {} ({}), {kernels} kernels", gpu.info().name, gpu.info().kind);
-        println!("{:28} {:>10} {:>10} {:>10} {:>14}", "shape", "median ms", "GFLOP/s", "GB/s", "GFLOP/CPU-s");
+        outln!("adapter: {} ({}), {kernels} kernels", gpu.info().name, gpu.info().kind);
+        outln!("{:28} {:>10} {:>10} {:>10} {:>14}", "shape", "median ms", "GFLOP/s", "GB/s", "GFLOP/CPU-s");
     }
     for (name, format, m, k, n) in LINEAR.into_iter().filter(|l| wanted(l.0)) {
         let mut table = ParamTable::default();
@@ -218,12 +220,12 @@ fn report(
     if o.json {
         let cpu_ms = (cpu_seconds() - cpu) * 1e3 / f64::from(o.count);
         let line = serde_json::json!({"peer": "fathom", "shape": name, "ms": median / 1e6, "cpu_ms": cpu_ms});
-        println!("{line}");
+        outln!("{line}");
         return Ok(());
     }
     let per_cpu = flops as f64 * f64::from(o.count) / 1e9 / (cpu_seconds() - cpu).max(1e-9);
     let (speed, rate) = (flops as f64 / median, bytes as f64 / median);
-    println!("{name:28} {:10.3} {speed:10.1} {rate:10.2} {per_cpu:14.1}", median / 1e6);
+    outln!("{name:28} {:10.3} {speed:10.1} {rate:10.2} {per_cpu:14.1}", median / 1e6);
     Ok(())
 }
 

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use fathom_models::errln;
+use fathom_models::output_file::{OutputError, OutputFile};
 use firmware_bridge::frame::Decoder;
 use firmware_bridge::message::{HelloReply, Message, Mode, Reason, kind};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -79,7 +81,7 @@ impl Cable {
         let (their_notes, their_plugged, their_exit) = (Arc::clone(&notes), Arc::clone(&plugged), Arc::clone(&exit));
         let thread = thread::Builder::new().name("cable".into()).spawn(move || {
             if let Err(error) = carry(guest, controller, &their_notes, &their_plugged, &their_exit) {
-                eprintln!("the cable: {error}");
+                errln!("the cable: {error}");
             }
         })?;
         Ok(Cable { notes, plugged, exit, thread: Some(thread) })
@@ -167,8 +169,13 @@ impl Notes {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn write(&self, to: &Path) -> io::Result<()> {
-        let mut file = io::BufWriter::new(File::create(to)?);
+    pub(crate) fn write(&self, to: &Path) -> Result<(), OutputError> {
+        let mut file = OutputFile::create(to)?;
+        self.write_rows(&mut file).map_err(|source| file.failed(source))?;
+        file.commit()
+    }
+
+    fn write_rows(&self, file: &mut impl Write) -> io::Result<()> {
         writeln!(file, "time_us,heard_us,mode,commanded")?;
         for sample in &self.samples {
             write!(file, "{},{},{:?}", sample.time_us, sample.heard_us, sample.mode)?;

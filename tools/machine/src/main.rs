@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use fathom_models::{console, errln, outln};
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 
 use cable::Cable;
@@ -111,7 +112,7 @@ fn run(robot: &mut Robot, checks: &[Check]) -> usize {
     let mut failed = 0;
     for (name, check) in checks {
         if failed > 0 {
-            println!("not made  {name}");
+            outln!("not made  {name}");
             failed += 1;
             continue;
         }
@@ -123,24 +124,32 @@ fn run(robot: &mut Robot, checks: &[Check]) -> usize {
                 ("FAILED", failure.to_string())
             }
         };
-        println!("{word:<8}  {name}\n          {found}  [{:.0} s]", since.elapsed().as_secs_f64());
+        outln!("{word:<8}  {name}\n          {found}  [{:.0} s]", since.elapsed().as_secs_f64());
     }
     failed
 }
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> ExitCode {
+    let _console = console::start();
+    scenarios().unwrap_or_else(|error| {
+        errln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn scenarios() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = Arguments::parse();
     for path in [&mut arguments.guest, &mut arguments.layer, &mut arguments.logs] {
         *path = std::path::absolute(&*path)?;
     }
     let controller = Controller::start(&arguments)?;
-    println!("controller: {}", controller.describe());
+    outln!("controller: {}", controller.describe());
     let guest = Guest::start(&arguments.guest, &arguments.layer, &arguments.logs)?;
     let cable = Cable::lay(&guest.line(), controller.line())?;
     let mut robot = Robot { cable, guest };
     let checks: Vec<Check> = if arguments.quick { QUICK.to_vec() } else { [&QUICK[..], &WHOLE[..]].concat() };
     let failed = run(&mut robot, &checks);
     robot.cable.notes(|notes| notes.write(&arguments.logs.join("controller.csv")))?;
-    println!("\n{} passed, {failed} failed", checks.len() - failed);
+    outln!("\n{} passed, {failed} failed", checks.len() - failed);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use clap::Args;
+use fathom::bounds;
 use fathom::gpu::{Gpu, GpuError, GpuOptions};
+use fathom::within;
 
 /// Which GPU.
 #[derive(Args)]
@@ -13,7 +15,7 @@ pub(crate) struct GpuArguments {
     #[arg(long)]
     pub(crate) adapter: Option<String>,
     /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::TIMEOUT_S))]
     pub(crate) timeout: Option<u64>,
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fathom_models::params::{ParamId, Role};
 use fathom_models::weights::Weights;
+use fathom_models::{console, errln};
 
 mod calibrate;
 mod eval;
@@ -28,6 +29,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let _console = console::start();
     let arguments = Arguments::parse();
     let done: Result<ExitCode, Box<dyn Error>> = match (arguments.command, arguments.pack) {
         (Some(Command::Eval(eval)), _) => eval.run(),
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
         (None, None) => Err("expected --model, --scheme and --output, or eval (see --help)".into()),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        errln!("error: {error}");
         ExitCode::FAILURE
     })
 }

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use clap::Args;
 use fathom::telemetry::Memory;
+use fathom::{bounds, within};
 use fathom_models::families::Family;
+use fathom_models::outln;
 use fathom_models::pack::{self, Options, Source};
 use fathom_models::scheme::Scheme;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -40,7 +42,7 @@ pub(crate) struct Pack {
     #[arg(long)]
     adapter: Option<String>,
     /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::TIMEOUT_S))]
     timeout: Option<u64>,
 }
 
@@ -74,7 +76,7 @@ impl Pack {
         bar.finish_and_clear();
         let packed = packed?;
         let total: u64 = packed.bytes.values().sum();
-        println!(
+        outln!(
             "{}: {} as {scheme}, {} of weights from {}, in {:.0} s; {}",
             self.output.display(),
             source.family(),
@@ -84,7 +86,7 @@ impl Pack {
             Memory::now()
         );
         for (format, bytes) in &packed.bytes {
-            println!("  {format:<24} {:>10}", size(*bytes));
+            outln!("  {format:<24} {:>10}", size(*bytes));
         }
         list("in W8, since no group divides their rows", &packed.fallbacks);
         list("not packed, since inference does not read them", &packed.dropped);
@@ -98,6 +100,6 @@ impl Pack {
 fn list(what: &str, names: &[String]) {
     if let Some(first) = names.first() {
         let rest = if names.len() > 1 { " and others" } else { "" };
-        println!("  {} {what}: {first}{rest}", names.len());
+        outln!("  {} {what}: {first}{rest}", names.len());
     }
 }

@@ -222,3 +222,53 @@ fn calibration_makes_the_error_smaller() {
     let (without, with) = (error("without", false), error("with", true));
     assert!(with < 0.6 * without, "1 - cosine: {with:.2e} with, {without:.2e} without");
 }
+
+/// Files and exit codes are as ever where nobody reads what it prints; a file that cannot be written is said first.
+#[test]
+fn nobody_has_to_read_what_it_prints() {
+    let gone = || Stdio::from(std::io::pipe().expect("a pipe").1);
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").expect("it is there"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = folder.path().join("model");
+    let observation = small_model(&model);
+    for (i, streams) in [[gone(), gone()], [full(), full()]].into_iter().enumerate() {
+        let [out, err] = streams;
+        let packed = folder.path().join(format!("packed {i}"));
+        let ended = pack(&model, "w8", &packed).stdout(out).stderr(err).status().expect("it starts");
+        assert!(ended.success() && packed.join("manifest.json").is_file(), "{ended}");
+        let json = folder.path().join(format!("{i}.json"));
+        let mut eval = on_driver();
+        eval.args(["eval", "--software", "--seeds", "1", "--threshold", "-1", "--reference"]).arg(&model);
+        eval.arg("--packed").arg(&packed).arg("--observations").arg(&observation).arg("--json").arg(&json);
+        let ended = eval.stdout(gone()).stderr(full()).status().expect("it starts");
+        assert!(ended.success(), "{ended}");
+        serde_json::from_str::<Value>(&std::fs::read_to_string(&json).expect("the report")).expect("JSON");
+    }
+    let output = eval(&model, &folder.path().join("packed 0"), &observation, &["--json", "/nowhere/report.json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/nowhere/report.json: cannot be created in /nowhere"), "{said}");
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_by_name() {
+    let packing = ["--model", "a", "--scheme", "w8", "--output", "b"];
+    let eval = ["eval", "--reference", "a", "--packed", "b", "--observations", "c"];
+    for (arguments, option, range) in [
+        (&packing[..], "--timeout", "1 to 86400 s"),
+        (&eval[..], "--timeout", "1 to 86400 s"),
+        (&eval[..], "--seeds", "1 to 100000 seeds"),
+        (&eval[..], "--threshold", "-1 to 1 (a cosine)"),
+        (&eval[..], "--max-error", "0 to 1000000000"),
+    ] {
+        for value in ["inf", "NaN", "-2", "18446744073709551616", "1e30", "x"] {
+            let output = Command::new(env!("CARGO_BIN_EXE_fathom-pack"))
+                .args(arguments)
+                .arg(format!("{option}={value}"))
+                .output()
+                .expect("it starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{option}={value}: {said}");
+            assert!(said.contains(option) && said.contains(range) && said.contains(value), "{said}");
+        }
+    }
+}

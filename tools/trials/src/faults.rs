@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::Sight;
 use fathom::fault::Spec;
+use fathom_models::{console, outln};
 use firmware_bridge::message::Mode;
+use rustix::io::dup;
+use rustix::stdio::{dup2_stderr, stderr};
 
 use crate::recording;
 use crate::rig::{Keep, Watched, watch};
@@ -22,6 +28,8 @@ const MOVES: f32 = 2e-2;
 const RECOVERED: Duration = Duration::from_secs(3);
 /// A controller's tick, and how late it may be on a computer that has more to do.
 const TICK_US: u64 = 50_000;
+/// The loop hears the controller at least this often while a fault is none of its own: it waits for nothing.
+const HEARD: Duration = Duration::from_millis(500);
 
 /// One fault and what is expected of the loop.
 struct Trial {
@@ -35,6 +43,12 @@ struct Trial {
     names: &'static [&'static str],
     /// The controller latches a fault, and the loop ends with its cause.
     ends: bool,
+}
+
+impl Trial {
+    fn is_of_log(&self) -> bool {
+        self.kind.starts_with("log-")
+    }
 }
 
 /// The bounds are what the demo's configuration makes of the parts' own: the images' greatest age, the simulated
@@ -71,6 +85,8 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
         trial("clock-jump", "=2", 0.0, None, &["the clock jumped"]),
         trial("wall-clock", "=-1000000000", 0.0, None, &["the wall clock was set"]),
         trial("disk-full", "", lasts, None, &["recording stopped"]),
+        trial("log-gone", "=50", lasts, None, &["a line that nobody reads"]),
+        trial("log-stall", "=50", lasts, None, &["a line that nobody reads"]),
     ]
 }
 
@@ -85,7 +101,7 @@ pub(crate) fn run(config: &RobotConfig, quick: bool, only: Option<&str>, loud: b
     let mut config = config.clone();
     // So that a chunk which is late for its images is one that is not sent.
     config.chunks.validity_ms = 2000;
-    println!("{:<24} {:>9} {:>9} {:>9}  result", "fault", "rests in", "bound", "again in");
+    outln!("{:<24} {:>9} {:>9} {:>9}  result", "fault", "rests in", "bound", "again in");
     let (mut passed, mut failed) = (0, 0);
     for trial in trials(&config, quick) {
         if only.is_some_and(|only| !trial.kind.contains(only)) {
@@ -96,11 +112,11 @@ pub(crate) fn run(config: &RobotConfig, quick: bool, only: Option<&str>, loud: b
         let verdict =
             if found.wrong.is_empty() { "ok".to_owned() } else { format!("FAILED: {}", found.wrong.join("; ")) };
         let (rested, bound, again) = (ms(found.rested), ms(trial.rests), ms(found.again));
-        println!("{:<24} {rested:>9} {bound:>9} {again:>9}  {verdict}", format!("{}{}", trial.kind, trial.value));
+        outln!("{:<24} {rested:>9} {bound:>9} {again:>9}  {verdict}", format!("{}{}", trial.kind, trial.value));
         passed += usize::from(found.wrong.is_empty());
         failed += usize::from(!found.wrong.is_empty());
     }
-    println!("{passed} passed, {failed} failed");
+    outln!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
 }
 
@@ -124,7 +140,11 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
     }
     let lasts = if trial.ends { 5.0 } else { trial.lasts };
     let seconds = at + lasts + RECOVERED.as_secs_f64() + 0.5;
+    // What nobody reads has to be written.
+    let quiet = if trial.is_of_log() && !loud { Some(Quiet::begin()?) } else { None };
+    let loud = loud || trial.is_of_log();
     let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {}, |_| {})?;
+    drop(quiet);
     let mut found = judge(trial, &seen);
     if trial.kind == "wall-clock" {
         found.wrong.extend(recording::check(&config, folder.path(), &seen, loud)?);
@@ -170,6 +190,9 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
         (Some(_), Some(after)) if after > RECOVERED => wrong.push("the arm moved again too late".to_owned()),
         _ => {}
     }
+    if trial.is_of_log() {
+        wrong.extend(over.and_then(|over| waited(seen, begin, over)));
+    }
     if let Some(problem) = outlived(seen) {
         wrong.push(problem);
     }
@@ -194,6 +217,41 @@ fn moves(seen: &Watched, from: Instant) -> Option<Instant> {
     let window = Duration::from_millis(200);
     let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= from);
     starts.find(|at| seen.moved(*at, *at + window) > MOVES)
+}
+
+/// The standard error of this process goes nowhere while it lives.
+struct Quiet {
+    before: OwnedFd,
+}
+
+impl Quiet {
+    fn begin() -> io::Result<Quiet> {
+        console::flush();
+        let before = dup(stderr())?;
+        dup2_stderr(File::options().write(true).open("/dev/null")?)?;
+        Ok(Quiet { before })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        console::flush();
+        // Where that fails, nothing more is logged.
+        let _ = dup2_stderr(&self.before);
+    }
+}
+
+/// How the loop waited between two times, in which it should not: it heard nothing of the controller, or sent nothing.
+fn waited(seen: &Watched, from: Instant, to: Instant) -> Option<String> {
+    let within = |at: &Instant| (from..=to).contains(at);
+    let reports = seen.sights.iter().filter(|(at, sight)| within(at) && matches!(sight, Sight::Report { .. }));
+    let times: Vec<Instant> = [from].into_iter().chain(reports.map(|(at, _)| *at)).chain([to]).collect();
+    let longest = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default();
+    if longest > HEARD {
+        return Some(format!("the loop heard nothing for {} ms, at most {}", longest.as_millis(), HEARD.as_millis()));
+    }
+    let sent = seen.sights.iter().any(|(at, sight)| within(at) && matches!(sight, Sight::Sent { .. }));
+    (!sent).then(|| "no chunk was sent while nobody read the log".to_owned())
 }
 
 /// A step that was followed after its validity.

@@ -10,6 +10,7 @@ use fathom::config::RobotConfig;
 use fathom::control::Sight;
 use fathom::fault::Spec;
 use fathom::telemetry::Memory;
+use fathom_models::outln;
 use fathom_models::random;
 use firmware_bridge::message::Mode;
 use firmware_bridge::sim::Tick;
@@ -180,7 +181,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
     // And a thought for each step, so that an hour of it leaves a machine to others.
     config.chunks.replan_steps = 1;
     let faults = misfortunes(seconds, seed);
-    println!("{seconds} s, {DAMAGED}, {} stalls and replugs (seed {seed})", faults.len());
+    outln!("{seconds} s, {DAMAGED}, {} stalls and replugs (seed {seed})", faults.len());
     let windows: Vec<(f64, f64)> =
         faults.iter().map(|spec| (spec.at_s - 0.1, spec.at_s + spec.for_s.unwrap_or(0.0) + AFTER)).collect();
     let mut all = vec![DAMAGED.parse::<Spec>()?];
@@ -214,22 +215,19 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
     let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = seen.outcome?;
     let growth = (last as f64 / warm as f64 - 1.0) * 100.0;
-    println!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
-    println!(
-        "damaged frames seen by the controller: {}, reports that came through: {}",
-        counts.damaged, counts.reports
-    );
-    println!("take-overs: {}", counts.taken_over);
-    println!("wrong moves: {}", counts.wrong_moves);
-    counts.wrong.iter().take(5).for_each(|wrong| println!("  {wrong}"));
+    outln!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
+    outln!("damaged frames seen by the controller: {}, reports that came through: {}", counts.damaged, counts.reports);
+    outln!("take-overs: {}", counts.taken_over);
+    outln!("wrong moves: {}", counts.wrong_moves);
+    counts.wrong.iter().take(5).for_each(|wrong| outln!("  {wrong}"));
     let starved: u64 = counts.starved_runs.iter().map(|run| run.outside).sum();
-    println!("starved ticks outside of fault windows: {starved}");
+    outln!("starved ticks outside of fault windows: {starved}");
     for Starved { since_s, outside, chunk, gap_s, .. } in counts.starved_runs.iter().filter(|r| r.outside > 0).take(20)
     {
         let chunk = chunk.map_or("none".to_owned(), |age| format!("{} ms before", age.as_millis()));
-        println!("  {outside}, from {since_s:.2} s on: chunk sent {chunk}, {:.0} ms without a tick", gap_s * 1e3);
+        outln!("  {outside}, from {since_s:.2} s on: chunk sent {chunk}, {:.0} ms without a tick", gap_s * 1e3);
     }
-    println!("memory: {:.1} MiB after the warm-up, {:.1} at the end, {growth:+.2} %", mib(warm), mib(last));
+    outln!("memory: {:.1} MiB after the warm-up, {:.1} at the end, {growth:+.2} %", mib(warm), mib(last));
     let well = [
         (outcome.chunks > 0, "no chunk was obeyed"),
         (counts.damaged > 0, "nothing was damaged"),
@@ -238,7 +236,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         (growth <= GROWTH, "the memory grew"),
     ];
     for (_, problem) in well.iter().filter(|(well, _)| !well) {
-        println!("FAILED: {problem}");
+        outln!("FAILED: {problem}");
     }
     Ok(well.iter().all(|(well, _)| *well))
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use fathom::bounds;
 use fathom::config::RobotConfig;
+use fathom::within;
+use fathom_models::{console, errln};
 
 mod faults;
 mod load;
@@ -71,10 +74,10 @@ enum Command {
         #[command(flatten)]
         subject: Subject,
         /// How long.
-        #[arg(long, default_value_t = 60.0)]
+        #[arg(long, default_value_t = 60.0, value_parser = within!(bounds::TRIAL_S))]
         seconds: f64,
         /// Of the stalls and replugs.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = within!(bounds::SEED))]
         seed: u64,
     },
     /// The largest jump and jerk where chunks join, for each policy under injected delay: in the clock of a simulation, so
@@ -83,18 +86,20 @@ enum Command {
         #[command(flatten)]
         subject: Subject,
         /// Simulated seconds for each policy and delay.
-        #[arg(long, default_value_t = 20.0)]
+        #[arg(long, default_value_t = 20.0, value_parser = within!(bounds::TRIAL_S))]
         seconds: f64,
         /// Delays of the inference, in milliseconds.
-        #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 300, 800])]
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 300, 800],
+              value_parser = within!(bounds::DELAY_MS))]
         delays: Vec<u64>,
         /// Steps of a chunk that are consumed before the next inference begins.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, value_parser = within!(bounds::REPLAN_STEPS))]
         replan_steps: u32,
     },
 }
 
 fn main() -> ExitCode {
+    let _console = console::start();
     let done = match Arguments::parse().command {
         Command::Faults { subject, quick, only, verbose } => {
             subject.load().and_then(|config| faults::run(&config, quick, only.as_deref(), verbose))
@@ -108,7 +113,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            errln!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use fathom::config::RobotConfig;
 use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions, Sight};
 use fathom::fault::{Faults, Spec};
+use fathom_models::errln;
 use firmware_bridge::sim::Tick;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -45,7 +46,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         let text = String::from_utf8_lossy(&self.1).trim_end().to_owned();
         if self.0.loud.load(Ordering::Relaxed) {
-            eprintln!("{text}");
+            errln!("{text}");
         }
         if !self.0.kept.load(Ordering::Relaxed) {
             return;

@@ -14,6 +14,7 @@ use fathom_models::depthvla::ForwardOptions;
 use fathom_models::guidance::Schedule;
 use fathom_models::image::ImageSpec;
 use fathom_models::observation::finish_actions;
+use fathom_models::outln;
 use fathom_models::tokenizer::Tokenizer;
 use fathom_models::{families, random};
 use firmware_bridge::controller::{Config, Controller};
@@ -132,14 +133,20 @@ pub(crate) fn run(
     let horizon = bench.session.loaded().model.config.horizon;
     let rtc = Policy::Rtc { horizon: horizon.saturating_sub(2), schedule: Schedule::Exp, max_guidance: 10.0 };
     let policies = [("replace", Policy::Replace), ("ensemble", Policy::Ensemble { decay: 0.01 }), ("rtc", rtc)];
-    println!("adapter: {}", bench.session.gpu().info());
-    println!(
+    outln!("adapter: {}", bench.session.gpu().info());
+    outln!(
         "{seconds} simulated seconds each, {} steps a second, chunks of {horizon}, replanned after {replan_steps}\n",
         config.control.action_rate_hz
     );
-    println!(
+    outln!(
         "{:<9} {:>8} {:>6} {:>12} {:>14} {:>16} {:>8}",
-        "policy", "delay ms", "joins", "jump rad", "jerk rad/s^3", "in chunks rad/s^3", "late"
+        "policy",
+        "delay ms",
+        "joins",
+        "jump rad",
+        "jerk rad/s^3",
+        "in chunks rad/s^3",
+        "late"
     );
     let mut jumps = BTreeMap::new();
     for delay_ms in delays {
@@ -150,13 +157,16 @@ pub(crate) fn run(
                 horizon,
                 execution_horizon: config.chunks.execution_horizon.unwrap_or(horizon).min(horizon),
                 replan_steps: replan_steps.into(),
-                period_us: (1e6 / config.control.action_rate_hz) as u32,
-                validity_us: config.chunks.validity_ms * 1000,
+                period_us: config.control.period_us(),
+                validity_us: config.chunks.validity_us(),
             };
             let (found, late) = simulate(&mut bench, rules, delay_ms * 1000, (seconds * 1e6) as u64)?;
-            println!(
+            outln!(
                 "{name:<9} {delay_ms:>8} {:>6} {:>12.4} {:>14.1} {:>16.1} {late:>8}",
-                found.joins, found.jump, found.jerk, found.inner_jerk
+                found.joins,
+                found.jump,
+                found.jerk,
+                found.inner_jerk
             );
             jumps.insert((*delay_ms, name), (found.joins, found.jump));
         }
@@ -166,10 +176,10 @@ pub(crate) fn run(
     for delay_ms in delays {
         let of = |name| jumps.get(&(*delay_ms, name)).copied().unwrap_or((0, 0.0));
         if of("replace").0 == 0 {
-            println!("FAILED: at {delay_ms} ms no chunk joined another: more --seconds, or fewer --replan-steps");
+            outln!("FAILED: at {delay_ms} ms no chunk joined another: more --seconds, or fewer --replan-steps");
             well = false;
         } else if of("rtc").1 >= of("replace").1 {
-            println!("FAILED: at {delay_ms} ms real-time chunking jumps as far as plain replacement");
+            outln!("FAILED: at {delay_ms} ms real-time chunking jumps as far as plain replacement");
             well = false;
         }
     }

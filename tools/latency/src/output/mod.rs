@@ -1,9 +1,9 @@
 //! A result as text for a terminal, as Markdown, as a page, and as JSON.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use fathom_models::{outln, output_file};
 
 use crate::Failure;
 use crate::result::Measured;
@@ -32,6 +32,12 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
+    /// Checks that the files that are wanted can be written, before a measurement that takes long.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        [&self.json, &self.html, &self.markdown].into_iter().flatten().try_for_each(|path| output_file::check(path))?;
+        Ok(())
+    }
+
     /// Writes the files that are wanted.
     pub(crate) fn write(&self, measured: &Measured) -> Result<(), Failure> {
         if let Some(path) = &self.json {
@@ -49,21 +55,10 @@ impl Outputs {
 
 /// Prints what is asked for; whoever reads no more is no error.
 pub(crate) fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    outln!("{text}");
 }
 
 /// Writes a file whole or not at all: half a result is none. What is no file, such as a pipe, is written as it comes.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    if path.exists() && !path.is_file() {
-        return Ok(std::fs::write(path, text).map_err(failed)?);
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    // As any new file: readable by others where the user's mask lets them.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    Ok(output_file::write(path, text)?)
 }

@@ -1,7 +1,6 @@
 //! What packing costs: the source in f32 and the packed model on the same observations and seeds.
 
 use std::error::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +8,7 @@ use clap::Args;
 use fathom::camera::read_picture;
 use fathom::engine::{DepthSession, Inputs, Kernels, Output, Session};
 use fathom::gpu::{AdapterKind, Gpu};
-use fathom_models::ModelError;
+use fathom::{bounds, within};
 use fathom_models::families::{Family, Loaded, Origin};
 use fathom_models::image::ImageSpec;
 use fathom_models::manifest::Manifest;
@@ -18,6 +17,7 @@ use fathom_models::pack::Source;
 use fathom_models::random;
 use fathom_models::tokenizer::Tokenizer;
 use fathom_models::weights::Checkpoint;
+use fathom_models::{ModelError, console, output_file};
 use indicatif::ProgressBar;
 
 use self::report::{Collector, Given, Model};
@@ -45,14 +45,14 @@ pub(crate) struct Eval {
     #[arg(long, required = true, num_args = 1..)]
     observations: Vec<PathBuf>,
     /// Seeds of the noise for each observation; the first is the observation's own noise, where it has any.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = within!(bounds::SEEDS))]
     seeds: u64,
     /// Least cosine of the actions (of a Depth Anything, the depth map) in any run. If not given, what the scheme promises:
     /// 0.9999 for f16, 0.999 for w8, else 0.99.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::COSINE))]
     threshold: Option<f64>,
     /// Largest error of any joint in any step, in the joint's own unit.
-    #[arg(long)]
+    #[arg(long, value_parser = within!(bounds::JOINT_ERROR))]
     max_error: Option<f64>,
     /// Write the report as JSON.
     #[arg(long)]
@@ -84,6 +84,7 @@ struct Runs {
 
 impl Eval {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        [&self.json, &self.html].into_iter().flatten().try_for_each(|path| output_file::check(path))?;
         let gpu = self.gpu.open()?;
         let (adapter, software) = (gpu.info().to_string(), gpu.info().kind == AdapterKind::Software);
         // All in f32, whatever the weights' format.
@@ -108,13 +109,13 @@ impl Eval {
             }
         }
         let report = collector.finish();
-        print!("{report}");
         if let Some(path) = &self.json {
-            write(path, &format!("{:#}\n", serde_json::to_value(&report)?))?;
+            output_file::write(path, format!("{:#}\n", serde_json::to_value(&report)?))?;
         }
         if let Some(path) = &self.html {
-            write(path, &html::page(&report))?;
+            output_file::write(path, html::page(&report))?;
         }
+        console::print(format_args!("{report}"));
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -229,11 +230,4 @@ pub(crate) fn photo(file: &Path) -> Result<(ImageSpec, Vec<u8>), Box<dyn Error>>
         (Some([height, width, 3]), Some((_, bytes))) => Ok((ImageSpec::rgb(*width, *height), bytes.to_vec())),
         (shape, _) => Err(format!("{}: image: expected [height, width, 3], found {shape:?}", file.display()).into()),
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
-    // Whole or not at all: a reader never sees half a file.
-    let part = path.with_extension("part");
-    fs::write(&part, text).and_then(|()| fs::rename(&part, path)).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(())
 }

@@ -1,0 +1,305 @@
+//! Whoever reads the program's log or output goes away, hangs, or was never there: the robot goes on, and the files that
+//! were asked for are written. `FATHOM_RUN`, where set, is the wrapper that gives the program its Vulkan driver.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _, pipe};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use tempfile::TempDir;
+
+/// What a program takes at most, on a computer that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn fathom(arguments: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_fathom");
+    let mut command = match std::env::var("FATHOM_RUN") {
+        Ok(wrapper) if !wrapper.is_empty() => {
+            let mut command = Command::new(wrapper);
+            command.arg(program);
+            command
+        }
+        _ => Command::new(program),
+    };
+    command.args(arguments);
+    command
+}
+
+/// Waits for the end; a program that hangs fails the test.
+fn end(mut child: Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it hangs");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn tests(below: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(below).display().to_string()
+}
+
+/// A folder with the small random model and a `robot.toml`, made once.
+fn robot() -> &'static Path {
+    static ROBOT: OnceLock<TempDir> = OnceLock::new();
+    let folder = ROBOT.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model");
+        assert!(fathom(&["init", "--output", model.to_str().unwrap()]).status().unwrap().success());
+        let bench = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+        let text = format!(
+            "[model]\npath = \"model\"\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
+             max_image_skew_ms = 5000\naction_rate_hz = 4.0\n[chunks]\nvalidity_ms = 20000\n[link]\n\
+             device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {bench}\n[[camera]]\nview = \"wrist\"\n\
+             source = {bench}\n"
+        );
+        std::fs::write(folder.path().join("robot.toml"), text).unwrap();
+        folder
+    });
+    folder.path()
+}
+
+/// A run of some seconds that writes this file.
+fn run(json: &Path, seconds: &str, more: &[&str]) -> Command {
+    let config = robot().join("robot.toml");
+    let mut command = fathom(&["run", "--software", "--seconds", seconds, "--config", config.to_str().unwrap()]);
+    command.arg("--json").arg(json).args(more);
+    command
+}
+
+/// The result of a run, whole: stages of chunks that were obeyed.
+fn assert_ran(json: &Path) {
+    let text = std::fs::read_to_string(json).expect("the file that was asked for");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("whole");
+    let stages = json["stages"].as_array().unwrap();
+    assert!(stages.iter().any(|s| s["name"] == "acknowledgement returns"), "chunks were obeyed: {text}");
+}
+
+/// A pipe that takes nothing more, with its reader, which does not read.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b' '; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// A pipe whose reader has gone.
+fn gone() -> Stdio {
+    pipe().unwrap().1.into()
+}
+
+fn full_disk() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// What becomes of standard output and standard error.
+fn cases() -> [(&'static str, [fn() -> Stdio; 2]); 4] {
+    [
+        ("nobody reads the output", [gone, Stdio::null]),
+        ("nobody reads the log", [Stdio::null, gone]),
+        ("nobody reads either", [gone, gone]),
+        ("the disk is full", [full_disk, full_disk]),
+    ]
+}
+
+/// Each subcommand, with a file that it has to write where it writes any.
+fn subcommands(folder: &Path, sim: &Path) -> Vec<(Vec<String>, Option<PathBuf>)> {
+    let model = robot().join("model");
+    let [model, observation] = [model.clone(), model.join("observation.safetensors")].map(|p| p.display().to_string());
+    let at = |name: &str| folder.join(name).display().to_string();
+    let link = folder.join("link.toml");
+    let text = std::fs::read_to_string(robot().join("robot.toml")).unwrap();
+    std::fs::write(&link, text.replace("\"simulated\"", &format!("{:?}\njoints = [\"base\"]", sim))).unwrap();
+    let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let depth_model = tests("golden/depth_anything_metric");
+    let photo = tests("shim/picture.jpg");
+    vec![
+        (lines("--version"), None),
+        (lines("run --help"), None),
+        (lines(&format!("init --output {}", at("new"))), Some(folder.join("new/model.safetensors"))),
+        (lines(&format!("clear-fault --config {}", link.display())), None),
+        (
+            lines(&format!(
+                "infer --software --times --model {model} --observation {observation} --output {}",
+                at("a")
+            )),
+            Some(folder.join("a")),
+        ),
+        (
+            lines(&format!("depth --software --model {depth_model} --image {photo} --output {}", at("d.png"))),
+            Some(folder.join("d.png")),
+        ),
+        (
+            lines(&format!(
+                "compose --pi0 {} --depth {depth_model} --output {}",
+                tests("golden/pi0_lerobot"),
+                at("composed")
+            )),
+            None,
+        ),
+    ]
+}
+
+#[test]
+fn no_subcommand_minds_that_nobody_reads() {
+    let sim = Sim::start(SimConfig::new(vec![SimJoint::revolute("base")])).unwrap();
+    let usual = tempfile::tempdir().unwrap();
+    let status = |arguments: &[String], [out, err]: [Stdio; 2]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        end(fathom(&arguments).stdout(out).stderr(err).spawn().unwrap()).code()
+    };
+    let expected: Vec<_> = subcommands(usual.path(), sim.path())
+        .iter()
+        .map(|(arguments, _)| status(arguments, [Stdio::null(), Stdio::null()]))
+        .collect();
+    assert!(expected.iter().filter(|code| **code == Some(0)).count() >= 6, "{expected:?}");
+    for (case, streams) in cases() {
+        let folder = tempfile::tempdir().unwrap();
+        for ((arguments, file), expected) in subcommands(folder.path(), sim.path()).iter().zip(&expected) {
+            assert_eq!(status(arguments, streams.map(|make| make())), *expected, "{case}: {arguments:?}");
+            if let Some(file) = file {
+                let usual = usual.path().join(file.strip_prefix(folder.path()).unwrap());
+                assert!(std::fs::read(file).unwrap() == std::fs::read(usual).unwrap(), "{case}: {}", file.display());
+            }
+        }
+    }
+}
+
+/// What is asked for on standard output is not left out silently, unless its reader has gone.
+#[test]
+fn a_summary_that_cannot_be_printed_is_an_error() {
+    let inspect = |out: Stdio| {
+        let mut child = fathom(&["inspect", &tests("golden/pi0_lerobot")]);
+        child.stdout(out).stderr(Stdio::piped()).output().unwrap()
+    };
+    assert!(inspect(gone()).status.success());
+    let full = inspect(full_disk());
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert_eq!(full.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output: No space left on device"), "{said}");
+}
+
+#[test]
+fn mistakes_have_their_exit_code_though_nobody_reads() {
+    for (case, streams) in cases() {
+        for (arguments, code) in [
+            (vec!["run", "--config", "/nowhere/robot.toml"], 1),
+            (vec!["inspect", "/nowhere"], 1),
+            (vec!["run"], 2),
+            (vec!["warp"], 2),
+        ] {
+            let [out, err] = streams.map(|make| make());
+            let ended = end(fathom(&arguments).stdout(out).stderr(err).spawn().unwrap());
+            assert_eq!(ended.code(), Some(code), "{case}: {arguments:?}");
+        }
+    }
+}
+
+/// Programs that are started without standard input, output or error: what they open does not take those places.
+#[test]
+fn closed_streams_write_into_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let observation = robot().join("model/observation.safetensors");
+    let mut outputs = Vec::new();
+    for closed in ["", "0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
+        let output = folder.path().join(format!("{}.safetensors", outputs.len()));
+        let infer = fathom(&["infer", "--software", "--times", "--log", "debug", "--model"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$@\" {closed}"), "sh"]).arg(infer.get_program()).args(infer.get_args());
+        command.arg(robot().join("model")).arg("--observation").arg(&observation).arg("--output").arg(&output);
+        assert!(end(command.spawn().unwrap()).success(), "{closed}");
+        outputs.push(std::fs::read(&output).unwrap());
+    }
+    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]), "the same bytes, whatever is closed");
+}
+
+/// The log's reader goes when the robot moves; then a camera is unplugged and comes back, which is logged.
+#[test]
+fn the_robot_goes_on_when_the_reader_of_its_log_goes() {
+    let json = robot().join("gone.json");
+    let mut child = run(&json, "6", &["--fault", "camera-unplug:wrist@1+1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("to=active") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it becomes active");
+    }
+    drop(log);
+    assert!(end(child).success());
+    assert_ran(&json);
+}
+
+/// The log's reader hangs from the beginning, so that the first line does not get through.
+#[test]
+fn the_robot_goes_on_when_the_reader_of_its_log_hangs() {
+    let json = robot().join("hangs.json");
+    let (_reader, writer) = full_pipe();
+    let child = run(&json, "3", &["--log", "debug"]).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    assert!(end(child).success());
+    assert_ran(&json);
+}
+
+/// `--fault log-stall` fills the log from the control thread itself; afterwards the log says what is missing.
+#[test]
+fn lines_that_nobody_reads_are_dropped_and_counted() {
+    // A loop that waited for its log would wait for ever: nobody else ends the fault.
+    for fault in ["log-stall=100@1+2", "log-gone=100@1+2"] {
+        let json = robot().join("fault.json");
+        let output = run(&json, "6", &["--fault", fault]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert_ran(&json);
+        let left_out = said.lines().find_map(|l| l.split_once(" line(s) of the log are left out")).expect("the count");
+        assert!(left_out.0.parse::<u64>().unwrap() > 100, "{fault}: {said}");
+    }
+}
+
+/// The output's reader hangs: the file is there all the same, and SIGTERM ends the program that waits.
+#[test]
+fn the_file_is_written_before_the_table_finds_no_reader() {
+    let json = robot().join("table.json");
+    let (mut reader, writer) = full_pipe();
+    let mut child = run(&json, "3", &[]).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !json.exists() {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "no file");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_ran(&json);
+    // By now, or soon, it waits.
+    let stat = format!("/proc/{}/syscall", child.id());
+    let writes = || std::fs::read_to_string(&stat).unwrap_or_default().starts_with("1 0x1 ");
+    while cfg!(target_arch = "x86_64") && !writes() {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "it waits for its reader");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        Command::new("kill")
+            .args([OsStr::new("-TERM"), OsStr::new(&child.id().to_string())])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(!end(child).success(), "ended by the signal");
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+}
