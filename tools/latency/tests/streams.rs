@@ -25,7 +25,8 @@ fn files_are_written_though_nobody_reads() {
     let measured = measured();
     let result = measured.path("json");
     let folder = tempfile::tempdir().unwrap();
-    for (i, streams) in [[gone, gone], [full_disk, full_disk]].iter().enumerate() {
+    let cases: [fn() -> Stdio; 2] = [gone, full_disk];
+    for (i, stream) in cases.into_iter().enumerate() {
         let at = |name: &str| folder.path().join(format!("{i}.{name}")).display().to_string();
         let [html, markdown, json] = [at("html"), at("md"), at("json")];
         let short = ["bench", "--software", "--warm-up", "0", "--rounds", "1", "--count", "1", "--loop-seconds", "3"];
@@ -37,8 +38,7 @@ fn files_are_written_though_nobody_reads() {
             (vec!["warp"], 2),
             ([&short[..], &["--no-cost", "--json", &json]].concat(), 0),
         ] {
-            let [out, err] = streams.map(|make| make());
-            let ended = latency(&arguments).stdout(out).stderr(err).status().unwrap();
+            let ended = latency(&arguments).stdout(stream()).stderr(stream()).status().unwrap();
             assert_eq!(ended.code(), Some(code), "{arguments:?}");
         }
         assert_eq!(std::fs::read_to_string(html).unwrap(), measured.read("html"));
