@@ -130,21 +130,30 @@ fn pipes_and_sockets_are_written_to_and_stay() {
     assert_eq!(names(folder.path()), ["fifo", "socket"]);
 }
 
-/// A node like `/dev/null`, where this process may make one: elsewhere `/dev/null` itself, which only root could replace.
+/// A node of this test's own like `/dev/null` (minor 3) or `/dev/full` (7), as root; the system's own from others, who
+/// could not replace it; none where root's nodes may not be opened.
+fn node(folder: &Path, name: &str, minor: &str) -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(Path::new("/dev").join(name));
+    }
+    let path = folder.join(name);
+    let made = Command::new("mknod").arg(&path).args(["c", "1", minor]).status().is_ok_and(|s| s.success());
+    (made && File::options().write(true).open(&path).is_ok()).then_some(path)
+}
+
 #[test]
 fn device_nodes_are_written_to_and_stay() {
     let folder = tempfile::tempdir().unwrap();
-    let node = folder.path().join("null");
-    let made = Command::new("mknod").arg(&node).args(["c", "1", "3"]).output().is_ok_and(|o| o.status.success());
-    // Where nodes may not be opened (a mount without devices) the real one is left.
-    let path = if made && fs::read(&node).is_ok() { node } else { PathBuf::from("/dev/null") };
-    write(&path, "gone").unwrap();
-    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_char_device());
-    let error = write(Path::new("/dev/full"), "no room").unwrap_err();
+    let Some(null) = node(folder.path(), "null", "3") else { return };
+    write(&null, "gone").unwrap();
+    assert!(fs::symlink_metadata(&null).unwrap().file_type().is_char_device());
+    let Some(full) = node(folder.path(), "full", "7") else { return };
+    let error = write(&full, "no room").unwrap_err();
     assert!(
         matches!(&error, OutputError::Io { step: Step::Write, source, .. } if source.kind() == ErrorKind::StorageFull)
     );
-    assert!(error.to_string().starts_with("/dev/full: cannot be written: "), "{error}");
+    assert!(error.to_string().starts_with(&format!("{}: cannot be written: ", full.display())), "{error}");
+    assert!(fs::symlink_metadata(&full).unwrap().file_type().is_char_device());
 }
 
 /// `/dev/stdout` and its like: what the process has open is written to, behind what is there already.

@@ -332,11 +332,11 @@ fn every_number_of_a_scene_is_refused_by_name_or_can_be_drawn() {
 /// Each numeric option of `fathom`, with what else its subcommand needs to be understood.
 const OPTIONS: [(&str, &str); 13] = [
     ("run --config /nowhere", "--seconds"),
-    ("init --output /nowhere/model", "--seed"),
-    ("compose --pi0 /nowhere --depth /nowhere --output /nowhere", "--seed"),
-    ("infer --model /nowhere --observation /nowhere --output /nowhere/a", "--seed"),
-    ("infer --model /nowhere --observation /nowhere --output /nowhere/a", "--timeout"),
-    ("depth --model /nowhere --image /nowhere --output /nowhere/a", "--timeout"),
+    ("init --output /dev/null/model", "--seed"),
+    ("compose --pi0 /nowhere --depth /nowhere --output /dev/null/model", "--seed"),
+    ("infer --model /nowhere --observation /nowhere --output /dev/null/a", "--seed"),
+    ("infer --model /nowhere --observation /nowhere --output /dev/null/a", "--timeout"),
+    ("depth --model /nowhere --image /nowhere --output /dev/null/a", "--timeout"),
     ("inspect --plan --full-size", "--views"),
     ("inspect --plan --full-size", "--steps"),
     ("inspect --plan --full-size", "--prompt-tokens"),

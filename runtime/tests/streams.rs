@@ -107,8 +107,11 @@ fn full_disk() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
+/// Makes a stream.
+type Make = fn() -> Stdio;
+
 /// What becomes of standard output and standard error.
-fn cases() -> [(&'static str, [fn() -> Stdio; 2]); 4] {
+fn cases() -> [(&'static str, [Make; 2]); 4] {
     [
         ("nobody reads the output", [gone, Stdio::null]),
         ("nobody reads the log", [Stdio::null, gone]),
@@ -268,8 +271,9 @@ fn lines_that_nobody_reads_are_dropped_and_counted() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
         assert_ran(&json);
-        let left_out = said.lines().find_map(|l| l.split_once(" line(s) of the log are left out")).expect("the count");
-        assert!(left_out.0.parse::<u64>().unwrap() > 100, "{fault}: {said}");
+        let counts =
+            said.lines().filter_map(|l| l.split_once(" line(s) of the log are left out")?.0.parse::<u64>().ok());
+        assert!(counts.sum::<u64>() > 100, "{fault}: {said}");
     }
 }
 

@@ -238,7 +238,7 @@ fn nobody_has_to_read_what_it_prints() {
         assert!(ended.success() && packed.join("manifest.json").is_file(), "{ended}");
         let json = folder.path().join(format!("{i}.json"));
         let mut eval = on_driver();
-        eval.args(["eval", "--software", "--seeds", "1", "--threshold", "-1", "--reference"]).arg(&model);
+        eval.args(["eval", "--software", "--seeds", "1", "--threshold=-1", "--reference"]).arg(&model);
         eval.arg("--packed").arg(&packed).arg("--observations").arg(&observation).arg("--json").arg(&json);
         let ended = eval.stdout(gone()).stderr(full()).status().expect("it starts");
         assert!(ended.success(), "{ended}");
