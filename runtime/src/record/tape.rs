@@ -198,6 +198,8 @@ fn write(mut ring: Ring, inbox: &Receiver<Item>) {
         };
         if let Err(error) = done {
             tracing::warn!(%error, "recording stopped; the robot goes on");
+            // What is held back is written where there is room for it. That there is none was said.
+            let _ = ring.end();
             return;
         }
     }

@@ -58,7 +58,16 @@ pub(in crate::record) fn read<R: Read + Seek, E>(
         causes.add(Cause::Record { at: 0 });
     }
     let checksum = crc32fast::Hasher::new();
-    let mut reader = Reader { input, length, at: 0, checksum, channels: Channels::new(), content: Vec::new(), causes };
+    let mut reader = Reader {
+        input,
+        length,
+        at: 0,
+        sure: MAGIC.len() as u64,
+        checksum,
+        channels: Channels::new(),
+        content: Vec::new(),
+        causes,
+    };
     reader.seek(MAGIC.len() as u64)?;
     reader.checksum.update(MAGIC);
     reader.records(take)
@@ -82,6 +91,8 @@ struct Reader<'c, R> {
     /// Bytes of the file when it was opened: one that grows is read up to here.
     length: u64,
     at: u64,
+    /// Where the last chunk with a right checksum ends: what comes after may be something else than it seems.
+    sure: u64,
     /// Of all bytes so far; worth nothing after damage.
     checksum: crc32fast::Hasher,
     channels: Channels,
@@ -143,13 +154,19 @@ impl<R: Read + Seek> Reader<'_, R> {
                 Fit::Fits => {}
                 Fit::Enough => return Ok(()),
                 Fit::End => return Ok(self.index()?),
-                Fit::Checksum => self.causes.add(Cause::Checksum { at }),
+                Fit::Checksum => {
+                    self.causes.add(Cause::Checksum { at });
+                    // A write that failed may have left half a chunk, with the next one within its length.
+                    let after = self.at;
+                    let next = self.search(self.sure)?;
+                    self.seek(next.unwrap_or(after))?;
+                }
                 Fit::Compressed => {
                     self.causes.add(Cause::Compressed);
                     return Ok(());
                 }
                 Fit::Foreign => {
-                    let next = self.search(at + 1)?;
+                    let next = self.search(self.sure)?;
                     self.causes.add(match next {
                         Some(_) => Cause::Record { at },
                         None => Cause::Cut { at, of: self.length },
@@ -184,6 +201,7 @@ impl<R: Read + Seek> Reader<'_, R> {
                 Some((_, false, _)) => Fit::Compressed,
                 Some((told, true, inner)) if told == 0 || crc32fast::hash(inner) == told => {
                     let at = self.at - self.content.len() as u64 - RECORD_HEAD;
+                    self.sure = self.at;
                     let on = chunk_records(inner, at, &mut self.channels, self.causes, take).map_err(Stopped::Taken)?;
                     if on { Fit::Fits } else { Fit::Enough }
                 }
@@ -497,6 +515,24 @@ mod tests {
         changed[chunk + 1..chunk + 9].copy_from_slice(&(1_u64 << 60).to_le_bytes());
         let (numbers, causes) = numbers(&changed);
         assert_eq!(numbers, (3..12).collect::<Vec<_>>(), "{causes}");
+    }
+
+    /// What a write that failed half-way leaves when others come after it: the next chunk lies within the length of the half one.
+    #[test]
+    fn half_a_chunk_hides_none_of_the_others() {
+        let whole = file(9, 40, true);
+        let begins = |at: &usize| whole_chunk(&whole[*at..], (whole.len() - at) as u64).is_some();
+        let chunks: Vec<usize> = (0..whole.len()).filter(begins).collect();
+        assert_eq!(chunks.len(), 3);
+        let length = usize::from(whole[chunks[1] + 1]) + RECORD_HEAD as usize;
+        for half in 0..chunks[2] - chunks[1] {
+            let mut file = whole[..chunks[1] + half].to_vec();
+            file.extend(&whole[chunks[2]..]);
+            let (numbers, causes) = numbers(&file);
+            let left: Vec<u64> = (0..9).filter(|n| half >= length || !(3..6).contains(n)).collect();
+            assert_eq!(numbers, left, "{half} bytes: {causes}");
+            assert!(!causes.is_empty(), "{half} bytes");
+        }
     }
 
     /// What a power cut leaves: the file's size without its last blocks.

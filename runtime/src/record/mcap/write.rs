@@ -158,10 +158,11 @@ impl<W: Write> Writer<W> {
         }
         let index_length = bytes.len() as u64 - length;
         let size = self.chunk.len() as u64;
-        self.put(&bytes)?;
-        self.chunks.push(ChunkIndex { times, offset, length, indexes, index_length, bytes: size });
+        // One that fails half-way is not written again: what is whole of it would be there twice.
         self.chunk.clear();
         self.index.clear();
+        self.put(&bytes)?;
+        self.chunks.push(ChunkIndex { times, offset, length, indexes, index_length, bytes: size });
         self.out.flush()
     }
 
