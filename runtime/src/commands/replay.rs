@@ -52,7 +52,7 @@ impl Replay {
         };
         let mut replayed = player.run(&self.recording)?;
         for file in &replayed.incomplete {
-            println!("not whole: {file}");
+            outln!("not whole: {file}");
         }
         let note = &replayed.note;
         outln!("recorded on {} ({}), kernels {}", note.adapter, note.driver, note.kernels);
