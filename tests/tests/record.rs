@@ -52,6 +52,7 @@ fn replay() -> Replay {
 /// The index, checksums and schemas are what the format's own library expects, and images are what Foxglove's schema says.
 #[test]
 fn others_read_what_is_written() {
+    fathom_contention::timed!();
     let (_, _, runs) = recording();
     let file = &Recording::open(runs).unwrap().files()[0].clone();
     let bytes = std::fs::read(file).unwrap();
@@ -100,6 +101,7 @@ fn others_read_what_is_written() {
 /// Guided inferences, too: what they were drawn towards is in the recording.
 #[test]
 fn a_replay_gives_the_same_bits() {
+    fathom_contention::timed!();
     let (_, _, runs) = recording();
     let replayed = replay().run(runs).unwrap();
     assert!(replayed.differences.len() >= 2, "{:?}", replayed.differences);
@@ -136,6 +138,7 @@ fn what_cannot_be_replayed_is_told() {
 /// The ring keeps to its size, the oldest files go, and what is left can still be replayed.
 #[test]
 fn the_ring_keeps_to_its_size() {
+    fathom_contention::timed!();
     let (folder, model, _) = recording();
     let runs = folder.path().join("ring");
     record(model, &runs, "", 8, &[], 8.0);
@@ -149,6 +152,7 @@ fn the_ring_keeps_to_its_size() {
 /// The recording ends, the robot goes on.
 #[test]
 fn a_full_disk_stops_the_recording_only() {
+    fathom_contention::timed!();
     let (folder, model, _) = recording();
     let runs = folder.path().join("full");
     let chunks = record(model, &runs, "", 8, &["disk-full@0.5"], 4.0);

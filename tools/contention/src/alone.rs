@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::{Denial, Meter, Processes};
@@ -26,7 +27,7 @@ enum Outcome {
 /// times where it fails while other work holds the processors. Whether it is done: `false` in the test's own process, where the
 /// rest of the test has to run. `here` is the type name of a function in the test, see [`timed!`](crate::timed).
 ///
-/// A test that was not judged adds a line "PACKAGE NAME: reason" to the file `FATHOM_NOT_JUDGED`, for `tools/test`, which tries
+/// A test that was not judged adds a line "NAME: reason" to the file `FATHOM_NOT_JUDGED`, for `tools/test`, which tries
 /// again later. Without that file it panics: it did not pass.
 ///
 /// # Panics
@@ -39,6 +40,9 @@ pub fn ran_alone(here: &str) -> bool {
         }
         return false;
     }
+    // One at a time: they would be late for each other's sake.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let name = name(here);
     match tried(TRIES, || once(name)) {
         Outcome::Passed => true,
@@ -46,14 +50,11 @@ pub fn ran_alone(here: &str) -> bool {
         Outcome::NotJudged(why) => {
             let why = format!("the machine was busy: {why}, in the last of {TRIES} tries");
             println!("{name}: not judged: {why}");
-            let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
             let Some(list) = env::var_os("FATHOM_NOT_JUDGED").filter(|list| !list.is_empty()) else {
                 panic!("not judged: {why}");
             };
             let noted = OpenOptions::new().create(true).append(true).open(&list);
-            if let Err(error) =
-                noted.and_then(|mut file| file.write_all(format!("{package} {name}: {why}\n").as_bytes()))
-            {
+            if let Err(error) = noted.and_then(|mut file| file.write_all(format!("{name}: {why}\n").as_bytes())) {
                 panic!("{}: {error}", Path::new(&list).display());
             }
             true
