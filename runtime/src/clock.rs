@@ -145,6 +145,7 @@ mod tests {
 
     #[test]
     fn a_late_caller_skips_instants_and_stays_on_the_grid() {
+        fathom_contention::timed!();
         let mut pace = Pace::new(200.0);
         assert_eq!(pace.wait(Duration::from_secs(1)), Some(0));
         let first_ns = pace.last.map(|last| last.0).unwrap();
@@ -156,6 +157,7 @@ mod tests {
 
     #[test]
     fn an_instant_beyond_the_timeout_is_not_consumed() {
+        fathom_contention::timed!();
         let mut pace = Pace::new(5.0);
         assert_eq!(pace.wait(Duration::ZERO), Some(0));
         assert_eq!(pace.wait(Duration::from_millis(5)), None);

@@ -117,6 +117,7 @@ fn arming_and_disarming_are_asked_for() {
 /// ticks at its rate, and shows the model no image twice.
 #[test]
 fn a_dry_run_infers_and_sends_nothing() {
+    fathom_contention::timed!();
     let path = config("dry.toml", "");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("rate_hz = 10.0", "rate_hz = 2.0")).unwrap();
@@ -139,6 +140,7 @@ fn a_dry_run_infers_and_sends_nothing() {
 /// The line is unplugged and comes back: the same process goes on, and was not armed while it was gone.
 #[test]
 fn an_unplugged_line_is_opened_again() {
+    fathom_contention::timed!();
     let run = Run::start(&config("line.toml", ""), &["--seconds", "9", "--fault", "serial-unplug@1+2"]);
     let (well, said) = run.end();
     assert!(well, "{said}");
@@ -190,6 +192,7 @@ impl Read for Patient<'_> {
 /// The controller is told how to move from step to step, and a name that is none is refused.
 #[test]
 fn the_way_from_step_to_step_is_the_configurations() {
+    fathom_contention::timed!();
     let joints: Vec<String> = Scene::built_in(1).unwrap().joints().iter().map(|j| j.name.clone()).collect();
     let sim_joints = joints.iter().map(|name| SimJoint::revolute(name)).collect();
     let sim = Sim::start(SimConfig { deadman_us: 10_000_000, ..SimConfig::new(sim_joints) }).unwrap();
@@ -278,6 +281,7 @@ fn without_rearm_a_lost_line_leaves_the_arm_disarmed() {
 
 #[test]
 fn a_recorded_run_is_replayed_to_the_bit() {
+    fathom_contention::timed!();
     let runs = robot().join("runs");
     let record = ["--seconds", "3", "--record", runs.to_str().unwrap()];
     assert!(Run::start(&config("recorded.toml", ""), &record).end().0);

@@ -171,6 +171,7 @@ fn infer_on_the_small_model_takes_less_than_400_megabytes() {
 /// The path is closed: images, model, chunks, controller, and an arm that moves by what the controller measured.
 #[test]
 fn the_loop_moves_the_bench_scenes_arm() {
+    fathom_contention::timed!();
     let (folder, config) = robot([BENCH, BENCH], SIMULATED);
     let (picture, json) = (folder.path().join("run.png"), folder.path().join("run.json"));
     let printed = run_loop(&config, &["--picture", picture.to_str().unwrap(), "--json", json.to_str().unwrap()]);
@@ -193,6 +194,7 @@ fn the_loop_moves_the_bench_scenes_arm() {
 /// of another length is prepared for.
 #[test]
 fn the_prompt_of_pi05_has_the_measured_state() {
+    fathom_contention::timed!();
     let pi05 = tempfile::tempdir().unwrap();
     let config = ModelConfig {
         depth: None,
@@ -225,6 +227,7 @@ fn the_prompt_of_pi05_has_the_measured_state() {
 
 #[test]
 fn the_loop_runs_on_a_folder_of_photographs() {
+    fathom_contention::timed!();
     let photographs = tempfile::tempdir().unwrap();
     std::fs::copy(tests("shim/picture.jpg"), photographs.path().join("1.jpg")).unwrap();
     let source = format!(r#"{{ kind = "folder", folder = {:?}, rate_hz = 5.0, repeat = true }}"#, photographs.path());
@@ -249,6 +252,7 @@ fn run_on_a_played_camera(device: &[(&str, &str)]) -> Output {
 
 #[test]
 fn the_loop_runs_on_a_v4l_device() {
+    fathom_contention::timed!();
     let output = run_on_a_played_camera(&[]);
     assert!(output.status.success(), "it failed");
     assert!(chunks(&String::from_utf8(output.stdout).unwrap()) >= 1, "no chunk was obeyed");
@@ -257,6 +261,7 @@ fn the_loop_runs_on_a_v4l_device() {
 /// A camera that is unplugged makes the loop hold; when it is back the loop goes on by itself.
 #[test]
 fn the_loop_holds_while_a_camera_is_gone() {
+    fathom_contention::timed!();
     let output = run_on_a_played_camera(&[("UNPLUG_AFTER", "60"), ("REPLUG_MS", "2500")]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "a camera that comes back is no reason to end");

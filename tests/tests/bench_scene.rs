@@ -301,6 +301,7 @@ fn the_bench_camera_sees_the_joints_move_without_allocating() {
 
 #[test]
 fn the_bench_camera_keeps_its_rate_and_refuses_nonsense() {
+    fathom_contention::timed!();
     let scene = built_in(0);
     let still = Arc::new(FixedJoints::default());
     let mut camera = BenchCamera::new(Arc::clone(&scene), "wrist", still, 10.0).unwrap();

@@ -154,6 +154,7 @@ fn typical_ms(lines: &[Value], from: &str, to: &str) -> u64 {
 
 #[test]
 fn a_slow_caller_gets_a_fresh_image() {
+    fathom_contention::timed!();
     // 100 images a second and 4 buffers: after 150 ms the buffers hold images of 110 ms ago.
     let lines = capture(&[], &["count=8", "pause_ms=150"]);
     assert_eq!(kinds(&lines), [""; 9]);
@@ -165,6 +166,7 @@ fn a_slow_caller_gets_a_fresh_image() {
 
 #[test]
 fn a_little_late_caller_gets_the_latest_of_the_queue() {
+    fathom_contention::timed!();
     // 5 images a second: after 500 ms two are waiting, and the second is the newest there is.
     let second = |_| capture(&[("RATE", "5")], &["count=2", "pause_ms=500"]).remove(2);
     let lines: Vec<Value> = (0..3).map(second).collect();
@@ -176,6 +178,7 @@ fn a_little_late_caller_gets_the_latest_of_the_queue() {
 
 #[test]
 fn a_silent_camera_is_an_error_and_is_started_again() {
+    fathom_contention::timed!();
     let lines = capture(&[("STALL_AFTER", "2")], &["count=5", "timeout_ms=150"]);
     assert_eq!(kinds(&lines), ["", "", "", "Silent", "", ""], "{lines:?}");
     let message = lines[3]["message"].as_str().unwrap();
@@ -185,6 +188,7 @@ fn a_silent_camera_is_an_error_and_is_started_again() {
 
 #[test]
 fn an_unplugged_camera_is_an_error_and_comes_back() {
+    fathom_contention::timed!();
     let device = [("UNPLUG_AFTER", "2"), ("REPLUG_MS", "250")];
     let lines = capture(&device, &["count=12", "timeout_ms=200", "pause_ms=50"]);
     let kinds = kinds(&lines);

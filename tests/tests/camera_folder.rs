@@ -60,6 +60,7 @@ fn a_folder_is_replayed_in_the_order_of_its_numbers() {
 
 #[test]
 fn a_replay_ends_or_keeps_its_rate() {
+    fathom_contention::timed!();
     let pictures = tempfile::tempdir().unwrap();
     for name in ["1.png", "2.png"] {
         write_png(&pictures.path().join(name), 1, 1, png::ColorType::Grayscale, &[0]);

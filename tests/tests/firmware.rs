@@ -121,6 +121,7 @@ fn obeyed(link: &mut Link, chunk: &ActionChunk<'_>, wanted: impl Fn(&State) -> b
 
 #[test]
 fn the_firmware_says_what_it_is_and_obeys() {
+    fathom_contention::timed!();
     let Some((board, _turn)) = board("the_firmware_says_what_it_is_and_obeys", &[]) else { return };
     let mut link = open(&board);
     let hello = *link.controller().expect("said hello");
@@ -199,6 +200,7 @@ fn wait_until_it_moves(board: &Emulated) {
 
 #[test]
 fn a_host_that_is_silent_killed_or_hung_stops_the_joints() {
+    fathom_contention::timed!();
     let Some((board, _turn)) = board("a_host_that_is_silent_killed_or_hung_stops_the_joints", &[]) else { return };
     let mut link = open(&board);
     obeyed(&mut link, &plan(&sweep(60)), |state| state.measured.as_slice()[0] > 0.2);
@@ -222,6 +224,7 @@ fn a_host_that_is_silent_killed_or_hung_stops_the_joints() {
 
 #[test]
 fn flipped_bits_move_nothing() {
+    fathom_contention::timed!();
     let Some((board, _turn)) = board("flipped_bits_move_nothing", &[]) else { return };
     let mut link = open(&board);
     arm(&mut link);
@@ -255,6 +258,7 @@ fn flipped_bits_move_nothing() {
 
 #[test]
 fn a_controller_that_is_reset_is_disarmed_and_told_apart() {
+    fathom_contention::timed!();
     let Some((mut board, _turn)) = board("a_controller_that_is_reset_is_disarmed_and_told_apart", &[]) else { return };
     let mut link = open(&board);
     obeyed(&mut link, &plan(&sweep(60)), |state| state.mode == Mode::Active);
@@ -274,6 +278,7 @@ fn a_controller_that_is_reset_is_disarmed_and_told_apart() {
 /// ports, so a debugger answers the firmware's own reads of port C, two a tick. Contacts that close again end no fault.
 #[test]
 fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
+    fathom_contention::timed!();
     const PORT_C_INPUTS: u32 = 0x4002_0810;
     let Some((board, _turn)) = board("an_open_stop_line_stops_the_joints_until_a_person_clears_it", &[]) else {
         return;

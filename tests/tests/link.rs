@@ -85,6 +85,7 @@ fn settled(link: &mut Link, request: fn(&mut Link) -> Result<u32, LinkError>) ->
 
 #[test]
 fn a_chunk_moves_the_simulated_joints() {
+    fathom_contention::timed!();
     let sim = Sim::start(config()).expect("a pty");
     let mut link = open(&sim);
     let reply = link.hello(&NAMES, WAIT).expect("the same joints");
@@ -137,6 +138,7 @@ fn a_chunk_moves_the_simulated_joints() {
 
 #[test]
 fn a_silent_host_and_a_silent_controller_are_noticed() {
+    fathom_contention::timed!();
     let sim = Sim::start(SimConfig { deadman_us: 150_000, ..config() }).expect("a pty");
     let mut link = armed(&sim);
     link.send_chunk(&chunk(&[1.0; 3].repeat(60))).expect("sent");

@@ -71,6 +71,7 @@ fn checksums(bytes: &[u8]) -> mcap::McapResult<()> {
 /// The index, checksums and schemas are what the format's own library expects, and images are what Foxglove's schema says.
 #[test]
 fn others_read_what_is_written() {
+    fathom_contention::timed!();
     let (_, _, runs) = recording();
     let file = &Recording::open(runs).unwrap().files()[0].clone();
     let bytes = std::fs::read(file).unwrap();
@@ -120,6 +121,7 @@ fn others_read_what_is_written() {
 /// Guided inferences, too: what they were drawn towards is in the recording.
 #[test]
 fn a_replay_gives_the_same_bits() {
+    fathom_contention::timed!();
     let (_, _, runs) = recording();
     let replayed = replay().run(runs).unwrap();
     assert!(replayed.differences.len() >= 2, "{:?}", replayed.differences);
@@ -199,6 +201,7 @@ fn what_is_whole_is_replayed_and_the_rest_is_named() {
 /// The ring keeps to its size, the oldest files go, and what is left can still be replayed.
 #[test]
 fn the_ring_keeps_to_its_size() {
+    fathom_contention::timed!();
     let (folder, model, _) = recording();
     let runs = folder.path().join("ring");
     record(model, &runs, "", 8, &[], 8.0);
@@ -212,6 +215,7 @@ fn the_ring_keeps_to_its_size() {
 /// The recording ends, the robot goes on.
 #[test]
 fn a_full_disk_stops_the_recording_only() {
+    fathom_contention::timed!();
     let (folder, model, _) = recording();
     let runs = folder.path().join("full");
     let chunks = record(model, &runs, "", 8, &["disk-full@0.5"], 4.0);

@@ -291,7 +291,10 @@ fn programs_print_through_the_console_alone() -> Outcome {
     let mut findings = Findings::default();
     for file in files()? {
         let path = file.path.as_str();
-        let of_tests = path.starts_with("tests/") || path.contains("/tests/") || path.starts_with("tools/peers/");
+        let of_tests = path.starts_with("tests/")
+            || path.contains("/tests/")
+            || path.starts_with("tools/peers/")
+            || path.starts_with("tools/contention/");
         let exempt = of_tests || path.ends_with("build.rs") || path == "models/src/console.rs";
         if exempt || !file.has_extension(&["rs"]) {
             continue;

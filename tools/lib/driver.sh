@@ -115,6 +115,29 @@ install_driver() {
   fi
 }
 
+# Khronos' validation layer: the system's, or beside the software driver one for its C library. The number changes with the recipe.
+validation_layer= # the folder with its manifest; empty: the system's loader finds it
+validation_plan=  # "fetch" when there is none yet beside the software driver
+
+# need_validation: plans the layer for the driver that was found. After vulkan_driver.
+need_validation() {
+  local manifest=VkLayer_khronos_validation.json
+  if [[ -n $driver_run || $driver_plan == lavapipe ]]; then
+    validation_layer=${XDG_CACHE_HOME:-$HOME/.cache}/fathom/validation-1
+    if [[ ! -e $validation_layer/$manifest ]]; then validation_plan=fetch; fi
+  elif ! any_file "/usr/share/vulkan/explicit_layer.d/$manifest" "/etc/vulkan/explicit_layer.d/$manifest"; then
+    miss vulkan-validationlayers "Khronos' validation layer"
+  fi
+}
+
+# install_validation: fetches the layer where it is planned.
+install_validation() {
+  if [[ $validation_plan ]]; then
+    "$root/tools/lib/validation.sh" "$validation_layer" || die "the validation layer was not fetched"
+  fi
+  validation_plan=
+}
+
 # run_with_driver PROGRAM ARGS…: replaces this shell by the program, on the driver that was found.
 run_with_driver() {
   if [[ -n $driver_run ]]; then exec "$driver_run" "$@"; fi

@@ -21,6 +21,7 @@ source "$root/tools/lib/cross.sh"
 
 want_firmware=        # 1: the calling script builds and emulates the boards' firmware
 want_guest=           # 1: it starts the guest of tools/vm
+want_validation=      # 1: it runs programs under Khronos' validation layer
 extra_tools=()        # commands that the calling script needs besides (git, shellcheck, cargo-fmt, …)
 missing_packages=()   # Debian package names
 missing_tools=()      # the same things in words, for systems without apt
@@ -130,7 +131,8 @@ set_up() {
   if [[ $want_firmware ]]; then need_firmware; fi
   if [[ $want_guest ]]; then need_guest; fi
   vulkan_driver
-  if ((${#missing_packages[@]} == 0)) && [[ -z $rust_plan$driver_plan$firmware_plan$emulator_plan$guest_plan ]]; then
+  if [[ $want_validation ]]; then need_validation; fi
+  if ((${#missing_packages[@]} == 0)) && [[ -z $rust_plan$driver_plan$firmware_plan$emulator_plan$guest_plan$validation_plan ]]; then
     return
   fi
   if ((${#missing_packages[@]})) && ! have apt-get; then
@@ -155,6 +157,9 @@ set_up() {
     say "  a recent software Vulkan driver, since no hardware driver was found: Mesa of trixie-backports,"
     say "  about 60 MB to download and 310 MB in $lavapipe; nothing of the system changes"
   fi
+  if [[ $validation_plan ]]; then
+    say "  Khronos' validation layer for it, of trixie, 12 MB to download, in $validation_layer"
+  fi
   if ! agreed; then
     [[ -t 0 ]] || die "nobody here to ask: say --yes (tools/demo, tools/test) or set FATHOM_YES=1"
     read -r -p "Go on? [y/N] " answer
@@ -163,6 +168,7 @@ set_up() {
   install_packages
   install_rust
   install_driver
+  install_validation
   install_emulator
   install_guest
 }

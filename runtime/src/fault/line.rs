@@ -144,6 +144,7 @@ mod tests {
 
     #[test]
     fn bytes_are_late_whole_and_in_order() {
+        fathom_contention::timed!();
         let mut writer = FaultyWriter::new(Vec::new(), faults(&["serial-delay=0.05+0.02"]));
         writer.write_all(b"one").unwrap();
         assert!(writer.inner.is_empty());

@@ -5,6 +5,9 @@
 // A thread has a pair of rows, and of quantised weights a second one 16 rows on: a word is eight weights then, and what bounds
 // the loop are scalar loads of x, each of which serves as many columns. Sixty-four rows of w lie together, word by word. The
 // formats are those of `fathom-shaders`' `cpu::decode`.
+//
+// An array is made by the name of its type where a function returns it. With `array(…)` naga 30 gives the value a type of its own
+// beside the alias, and the SPIR-V is invalid: OpReturnValue's type is not the function's (VUID-VkShaderModuleCreateInfo-pCode-08737).
 
 #import lane
 
@@ -76,10 +79,10 @@ fn words(i: u32) -> vec2<u32> {
 
 #ifdef W_F32
 fn octets(k: u32) -> Octets {
-    return array(bitcast<vec2<f32>>(words(k)), bitcast<vec2<f32>>(words(k + 1u)),
-                 bitcast<vec2<f32>>(words(k + 2u)), bitcast<vec2<f32>>(words(k + 3u)),
-                 bitcast<vec2<f32>>(words(k + 4u)), bitcast<vec2<f32>>(words(k + 5u)),
-                 bitcast<vec2<f32>>(words(k + 6u)), bitcast<vec2<f32>>(words(k + 7u)));
+    return Octets(bitcast<vec2<f32>>(words(k)), bitcast<vec2<f32>>(words(k + 1u)),
+                  bitcast<vec2<f32>>(words(k + 2u)), bitcast<vec2<f32>>(words(k + 3u)),
+                  bitcast<vec2<f32>>(words(k + 4u)), bitcast<vec2<f32>>(words(k + 5u)),
+                  bitcast<vec2<f32>>(words(k + 6u)), bitcast<vec2<f32>>(words(k + 7u)));
 }
 #endif
 #ifdef W_F16
@@ -92,7 +95,7 @@ fn octets(k: u32) -> Octets {
     let b = two(words(k / 2u + 1u));
     let c = two(words(k / 2u + 2u));
     let d = two(words(k / 2u + 3u));
-    return array(a.xy, a.zw, b.xy, b.zw, c.xy, c.zw, d.xy, d.zw);
+    return Octets(a.xy, a.zw, b.xy, b.zw, c.xy, c.zw, d.xy, d.zw);
 }
 #endif
 #ifdef W_BF16
@@ -109,7 +112,7 @@ fn octets(k: u32) -> Octets {
     let b = words(k / 2u + 1u);
     let c = words(k / 2u + 2u);
     let d = words(k / 2u + 3u);
-    return array(low(a), high(a), low(b), high(b), low(c), high(c), low(d), high(d));
+    return Octets(low(a), high(a), low(b), high(b), low(c), high(c), low(d), high(d));
 }
 #endif
 #ifdef W_W8
@@ -120,8 +123,8 @@ fn byte(four: vec4<u32>, left: u32) -> vec4<f32> {
 fn octets(k: u32) -> Octets {
     let a = words(k / 4u);
     let b = words(k / 4u + 1u);
-    return array(byte(a, 24u), byte(a, 16u), byte(a, 8u), byte(a, 0u),
-                 byte(b, 24u), byte(b, 16u), byte(b, 8u), byte(b, 0u));
+    return Octets(byte(a, 24u), byte(a, 16u), byte(a, 8u), byte(a, 0u),
+                  byte(b, 24u), byte(b, 16u), byte(b, 8u), byte(b, 0u));
 }
 #endif
 #ifdef W_W4
@@ -146,7 +149,7 @@ fn octets(k: u32) -> Octets {
 #endif
     }
     let four = words(k / 8u);
-    return array(nibble(four, 0u), nibble(four, 4u), nibble(four, 8u), nibble(four, 12u),
-                 nibble(four, 16u), nibble(four, 20u), nibble(four, 24u), nibble(four, 28u));
+    return Octets(nibble(four, 0u), nibble(four, 4u), nibble(four, 8u), nibble(four, 12u),
+                  nibble(four, 16u), nibble(four, 20u), nibble(four, 24u), nibble(four, 28u));
 }
 #endif

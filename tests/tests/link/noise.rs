@@ -125,6 +125,7 @@ impl Write for NoisyEnd {
 /// the noise ends.
 #[test]
 fn a_noisy_link_recovers() {
+    fathom_contention::timed!();
     let sim = Sim::start(config()).expect("a pty");
     let noisy = Arc::new(AtomicBool::new(false));
     let port = File::options().read(true).write(true).open(sim.path()).expect("a pty");

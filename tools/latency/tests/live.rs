@@ -84,6 +84,7 @@ fn signal(child: u32, name: &str) {
 
 #[test]
 fn a_daemon_is_watched_for_a_time_and_as_a_view() {
+    fathom_contention::timed!();
     let _alone = alone();
     let mut looping = Looping::start(&[]);
     assert!(looping.obeyed(2));

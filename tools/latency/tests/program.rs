@@ -11,6 +11,7 @@ use support::{fail, measured, row, run, succeed, write};
 
 #[test]
 fn the_whole_path_is_measured_and_its_stages_sum_up() {
+    fathom_contention::timed!();
     let m = measured();
     let path = [
         "exposure to dequeue",

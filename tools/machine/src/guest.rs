@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fathom_contention::Readings;
 use serde_json::{Value, json};
 
 /// How long QEMU may take to open its sockets, and to answer.
@@ -36,13 +37,23 @@ pub(crate) enum GuestError {
         /// What it said.
         answer: String,
     },
-    /// A command in the guest did not end, or failed.
+    /// A command in the guest failed.
     #[error("in the guest, {command:?}: {what}")]
     Shell {
         /// The command line.
         command: String,
-        /// What it printed, or that it did not end.
+        /// What it printed.
         what: String,
+    },
+    /// A command in the guest did not end in time.
+    #[error("in the guest, {command:?}: no end within {} s; so far: {printed}", within.as_secs())]
+    Hung {
+        /// The command line.
+        command: String,
+        /// How long was waited.
+        within: Duration,
+        /// What it printed.
+        printed: String,
     },
     /// Something that was waited for did not come.
     #[error("{what}: nothing of it within {} s", within.as_secs())]
@@ -52,6 +63,21 @@ pub(crate) enum GuestError {
         /// How long.
         within: Duration,
     },
+}
+
+impl GuestError {
+    /// Whether something did not come in time.
+    pub(crate) fn is_late(&self) -> bool {
+        match self {
+            Self::Late { .. } | Self::Hung { .. } => true,
+            Self::Io { source, .. } => timed_out(source),
+            Self::Ended(_) | Self::Refused { .. } | Self::Shell { .. } => false,
+        }
+    }
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn at<T>(what: impl Into<String>, result: io::Result<T>) -> Result<T, GuestError> {
@@ -129,6 +155,32 @@ impl Guest {
         guest.answer("greeting")?;
         guest.qmp("qmp_capabilities", &json!({}))?;
         Ok(guest)
+    }
+
+    /// QEMU's process.
+    pub(crate) fn id(&self) -> u32 {
+        self.qemu.id()
+    }
+
+    /// Reads what the guest's kernel counts of the service's threads. The guest's clock at that, since it was started.
+    ///
+    /// # Errors
+    /// When the shell does not answer.
+    pub(crate) fn read_contention(&mut self, into: &mut Readings) -> Result<Duration, GuestError> {
+        let text = self.sh(CONTENTION, PATIENCE)?;
+        let mut parts = text.split("--- ").map(|part| part.split_once('\n').unwrap_or_default());
+        let mut part = |name: &str| parts.find(|(found, _)| *found == name).map_or("", |(_, text)| text);
+        let (uptime, machine, process, threads) = (part("uptime"), part("machine"), part("process"), part("threads"));
+        let uptime = uptime.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+        let uptime = Duration::try_from_secs_f64(uptime).unwrap_or_default();
+        // Lines of /proc/PID/task/THREAD/schedstat: and its text.
+        let threads = threads.lines().filter_map(|line| {
+            let (path, text) = line.split_once(':')?;
+            Some((path.split('/').nth(4)?.parse().ok()?, text.to_owned()))
+        });
+        into.threads(threads);
+        into.processors(machine, [process.to_owned()], uptime);
+        Ok(uptime)
     }
 
     /// The socket that is the guest's end of the serial cable.
@@ -213,6 +265,9 @@ impl Guest {
             match shell.read_line(&mut line) {
                 Ok(0) => return Err(failed("the shell is gone".to_owned())),
                 Ok(_) => {}
+                Err(error) if timed_out(&error) => {
+                    return Err(GuestError::Hung { command: command.to_owned(), within, printed });
+                }
                 Err(error) => return Err(failed(format!("{error}; so far: {printed}"))),
             }
             match line.trim_end().split_once(&mark) {
@@ -277,6 +332,10 @@ impl Guest {
     }
 }
 
+/// What [`Guest::read_contention`] reads. Nothing of it is an error where the service has just ended.
+const CONTENTION: &str = "id=$(systemctl show --value --property MainPID fathom); echo '--- uptime'; cat /proc/uptime; \
+                          echo '--- machine'; grep ^cpu /proc/stat; echo '--- process'; cat /proc/$id/stat; \
+                          echo '--- threads'; grep -s . /proc/$id/task/*/schedstat || true";
 const QEMU: &str = "qemu-system-aarch64";
 const KERNEL: &str = "console=ttyAMA0 quiet panic=-1 systemd.getty_auto=no systemd.show_status=no";
 /// QEMU's FTDI adapter, on the first port: the guest's `1-1`.

@@ -1,5 +1,6 @@
 //! `fathom-machine`: starts a guest with a camera and a USB serial line, a controller at the other end of the line, lets
-//! things go wrong, and prints what became of it. `tools/vm` makes what it needs.
+//! things go wrong, and prints what became of it. `tools/vm` makes what it needs. Ends with 0, with 1 when a check failed, and with
+//! 98 when one was not judged because the machine was busy.
 
 mod cable;
 mod guest;
@@ -12,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use fathom_contention::{Denial, Failure, Meter, NOT_JUDGED, Processes, Readings, Totals, Verdict, judge_by};
 use fathom_models::{console, errln, outln};
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 
@@ -89,6 +91,14 @@ impl Controller {
         }
     }
 
+    /// The emulator's process. The simulated controller runs in this one.
+    fn id(&self) -> Option<u32> {
+        match self {
+            Controller::Emulated { qemu, .. } => Some(qemu.id()),
+            Controller::Simulated(_) => None,
+        }
+    }
+
     fn describe(&self) -> &'static str {
         match self {
             Controller::Emulated { .. } => "firmware in an emulated STM32F405",
@@ -107,26 +117,74 @@ impl Drop for Controller {
     }
 }
 
-/// Makes the checks in their order; after one that failed the others are not made. How many failed.
-fn run(robot: &mut Robot, checks: &[Check]) -> usize {
-    let mut failed = 0;
-    for (name, check) in checks {
-        if failed > 0 {
+/// How many checks had which end.
+#[derive(Default)]
+struct Counts {
+    failed: usize,
+    not_judged: usize,
+    not_made: usize,
+}
+
+/// What the guest's own threads were denied by others in it, since a reading before.
+struct GuestMeter {
+    readings: Readings,
+    before: Option<(Totals, Duration)>,
+}
+
+impl GuestMeter {
+    fn begin(&mut self, guest: &mut Guest) {
+        self.before = guest.read_contention(&mut self.readings).ok().map(|at| (self.readings.totals(), at));
+    }
+
+    /// Nothing where the guest does not answer.
+    fn end(&mut self, guest: &mut Guest) -> Denial {
+        let Some((before, from)) = self.before.take() else { return Denial::default() };
+        let Ok(to) = guest.read_contention(&mut self.readings) else { return Denial::default() };
+        Denial { denied: self.readings.totals().denied_since(&before), span: to.saturating_sub(from) }
+    }
+}
+
+/// Makes the checks in their order; after one that did not pass the others are not made. A check that fails for want of time is
+/// not judged where other work on this computer held the processors of the emulators, or others in the guest those of the
+/// service.
+fn run(robot: &mut Robot, checks: &[Check], meter: &Meter) -> Counts {
+    let mut counts = Counts::default();
+    let mut inside = GuestMeter { readings: Readings::default(), before: None };
+    for (n, (name, check)) in checks.iter().enumerate() {
+        if counts.failed + counts.not_judged > 0 {
             outln!("not made  {name}");
-            failed += 1;
+            counts.not_made += 1;
             continue;
+        }
+        // The first check is that it boots: before that nobody answers.
+        if n > 0 {
+            inside.begin(&mut robot.guest);
         }
         let since = Instant::now();
         let (word, found) = match check(robot) {
             Ok(found) => ("ok", found),
             Err(failure) => {
-                failed += 1;
-                ("FAILED", failure.to_string())
+                let (until, what) = (Instant::now(), failure.to_string());
+                let failure =
+                    if failure.is_late() { Failure::within(since, until, what) } else { Failure::always(what) };
+                let own = inside.end(&mut robot.guest);
+                let denied = |from, to| Some(meter.between(from, to)).filter(Denial::is_busy).unwrap_or(own);
+                match judge_by(&[failure], denied) {
+                    Verdict::NotJudged(why) => {
+                        counts.not_judged += 1;
+                        ("NOT JUDGED", format!("the machine was busy: {}", why.join("; ")))
+                    }
+                    Verdict::Failed(why) => {
+                        counts.failed += 1;
+                        ("FAILED", why.join("; "))
+                    }
+                    Verdict::Passed => ("ok", String::new()),
+                }
             }
         };
         outln!("{word:<8}  {name}\n          {found}  [{:.0} s]", since.elapsed().as_secs_f64());
     }
-    failed
+    counts
 }
 
 fn main() -> ExitCode {
@@ -145,11 +203,18 @@ fn scenarios() -> Result<ExitCode, Box<dyn Error>> {
     let controller = Controller::start(&arguments)?;
     outln!("controller: {}", controller.describe());
     let guest = Guest::start(&arguments.guest, &arguments.layer, &arguments.logs)?;
+    let processes = [Some(std::process::id()), Some(guest.id()), controller.id()];
+    let meter = Meter::start(Processes::Only(processes.into_iter().flatten().collect()));
     let cable = Cable::lay(&guest.line(), controller.line())?;
     let mut robot = Robot { cable, guest };
     let checks: Vec<Check> = if arguments.quick { QUICK.to_vec() } else { [&QUICK[..], &WHOLE[..]].concat() };
-    let failed = run(&mut robot, &checks);
+    let Counts { failed, not_judged, not_made } = run(&mut robot, &checks, &meter);
     robot.cable.notes(|notes| notes.write(&arguments.logs.join("controller.csv")))?;
-    outln!("\n{} passed, {failed} failed", checks.len() - failed);
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let passed = checks.len() - failed - not_judged - not_made;
+    outln!("\n{passed} passed, {failed} failed, {not_judged} not judged, {not_made} not made");
+    Ok(match (failed, not_judged) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(NOT_JUDGED),
+        _ => ExitCode::FAILURE,
+    })
 }

@@ -10,12 +10,13 @@ use fathom::config::RobotConfig;
 use fathom::control::Sight;
 use fathom::fault::Spec;
 use fathom::telemetry::Memory;
+use fathom_contention::{Failure, Meter, Processes, Verdict};
 use fathom_models::outln;
 use fathom_models::random;
 use firmware_bridge::message::Mode;
 use firmware_bridge::sim::Tick;
 
-use crate::rig::{Keep, watch};
+use crate::rig::{Keep, report, watch};
 
 /// Share of bytes with a bit turned, both ways.
 const DAMAGED: &str = "serial-flip=0.01";
@@ -28,6 +29,9 @@ const BRAKING_S: f32 = 1.0 / 16.0;
 const TICK_S: f32 = 2e-3;
 /// After a fault the loop may take this long until a chunk is followed again.
 const AFTER: f64 = 3.0;
+/// A tick without a step to follow is judged by what the loop was denied since its last chunk was sent, and for this long at
+/// least: a chunk lasts 1.5 s, and the inference for the next begins with a step's end.
+const REACH: Duration = Duration::from_secs(2);
 /// How much of the memory after the warm-up may be added, in percent.
 const GROWTH: f64 = 2.0;
 
@@ -59,8 +63,7 @@ struct Counts {
     commanded: Vec<(f32, f32)>,
     last: Option<Instant>,
     taken_over: u64,
-    wrong: Vec<String>,
-    wrong_moves: u64,
+    wrong: Vec<Failure>,
     starved: Option<u32>,
     starved_runs: Vec<Starved>,
     /// Times between ticks, a second of them.
@@ -70,6 +73,7 @@ struct Counts {
 /// Ticks without a step to follow, one after the other.
 struct Starved {
     since_s: f64,
+    first: Instant,
     last: Instant,
     /// Ticks outside of fault windows.
     outside: u64,
@@ -124,7 +128,7 @@ impl Counts {
                 let from = both.map(|((at, speed), (_, now))| (*at, way(speed.max(*now)))).collect();
                 self.followed = Some((progress.chunk, from));
             }
-            self.check(progress.chunk);
+            self.check(progress.chunk, tick.at);
         } else {
             self.followed = None;
         }
@@ -146,18 +150,25 @@ impl Counts {
             }
             None => {
                 let sent = self.chunks.values().rev().find_map(|(sent, _)| at.checked_duration_since(*sent));
-                self.starved_runs.push(Starved { since_s, last: at, outside, chunk: sent, gap_s });
+                self.starved_runs.push(Starved { since_s, first: at, last: at, outside, chunk: sent, gap_s });
             }
         }
     }
 
+    /// What is wrong of moves and starved ticks.
+    fn failures(&self) -> Vec<Failure> {
+        let starved = self.starved_runs.iter().filter_map(Starved::failure);
+        self.wrong.iter().take(5).cloned().chain(starved).collect()
+    }
+
     /// Every command is between where the joint was when the chunk took over, with the way that it needed to brake, and what
     /// the chunk has.
-    fn check(&mut self, id: u32) {
+    fn check(&mut self, id: u32, at: Instant) {
         let Some((_, from)) = &self.followed else { return };
         let Some((_, ranges)) = self.chunks.get(&id) else {
-            self.wrong_moves += 1;
-            self.wrong.push(format!("chunk {id} was followed, and never sent"));
+            // Or whoever notes what is sent did not run since.
+            let what = format!("wrong move: chunk {id} was followed, and never sent");
+            self.wrong.push(Failure::within(at, Instant::now(), what));
             return;
         };
         for (joint, ((low, high), ((from, way), (at, _)))) in
@@ -165,15 +176,25 @@ impl Counts {
         {
             let (low, high) = (low.min(*from) - way, high.max(*from) + way);
             if *at < low || *at > high {
-                self.wrong_moves += 1;
-                self.wrong.push(format!("joint {joint} at {at}, chunk {id} has {low} to {high}"));
+                let what = format!("wrong move: joint {joint} at {at}, chunk {id} has {low} to {high}");
+                self.wrong.push(Failure::always(what));
             }
         }
     }
 }
 
-/// Runs it, and prints what was found. Whether all was well.
-pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool, Box<dyn Error>> {
+impl Starved {
+    /// As a failure of the check, where some of it lies outside of fault windows.
+    fn failure(&self) -> Option<Failure> {
+        let reach = self.chunk.unwrap_or(REACH).max(REACH);
+        let from = self.first.checked_sub(reach).unwrap_or(self.first);
+        let what = format!("{} starved ticks outside of fault windows, from {:.2} s on", self.outside, self.since_s);
+        (self.outside > 0).then(|| Failure::within(from, self.last, what))
+    }
+}
+
+/// Runs it, and prints what was found. Nothing is excused for `more` faults.
+pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) -> Result<Verdict, Box<dyn Error>> {
     let mut config = config.clone();
     // A frame of 6 steps is whole once in seven times on such a line: it is sent until it is, and lasts 1.5 s.
     config.control.action_rate_hz = 4.0;
@@ -186,6 +207,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         faults.iter().map(|spec| (spec.at_s - 0.1, spec.at_s + spec.for_s.unwrap_or(0.0) + AFTER)).collect();
     let mut all = vec![DAMAGED.parse::<Spec>()?];
     all.extend(faults);
+    all.extend_from_slice(more);
+    let meter = Meter::start(Processes::this());
     let counts = Arc::new(Mutex::new(Counts::default()));
     let (sights, ticks) = (Arc::clone(&counts), Arc::clone(&counts));
     let memory = thread::spawn(move || {
@@ -211,15 +234,22 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
             ticks.lock().unwrap_or_else(PoisonError::into_inner).tick(tick, &windows);
         },
     )?;
+    let outcome = match (&seen.outcome, seen.error()) {
+        (Ok(outcome), _) => outcome,
+        (Err(_), error) => {
+            let verdict = meter.judge(&error.into_iter().collect::<Vec<_>>());
+            report(&verdict);
+            return Ok(verdict);
+        }
+    };
     let (warm, last) = memory.join().map_err(|_| "the thread that looks at the memory ended")?;
     let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-    let outcome = seen.outcome?;
     let growth = (last as f64 / warm as f64 - 1.0) * 100.0;
     outln!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
     outln!("damaged frames seen by the controller: {}, reports that came through: {}", counts.damaged, counts.reports);
     outln!("take-overs: {}", counts.taken_over);
-    outln!("wrong moves: {}", counts.wrong_moves);
-    counts.wrong.iter().take(5).for_each(|wrong| outln!("  {wrong}"));
+    outln!("wrong moves: {}", counts.wrong.len());
+    counts.wrong.iter().take(5).for_each(|wrong| outln!("  {}", wrong.what));
     let starved: u64 = counts.starved_runs.iter().map(|run| run.outside).sum();
     outln!("starved ticks outside of fault windows: {starved}");
     for Starved { since_s, outside, chunk, gap_s, .. } in counts.starved_runs.iter().filter(|r| r.outside > 0).take(20)
@@ -228,19 +258,72 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64) -> Result<bool,
         outln!("  {outside}, from {since_s:.2} s on: chunk sent {chunk}, {:.0} ms without a tick", gap_s * 1e3);
     }
     outln!("memory: {:.1} MiB after the warm-up, {:.1} at the end, {growth:+.2} %", mib(warm), mib(last));
-    let well = [
-        (outcome.chunks > 0, "no chunk was obeyed"),
-        (counts.damaged > 0, "nothing was damaged"),
-        (counts.wrong_moves == 0, "wrong moves"),
-        (starved == 0, "starved ticks outside of fault windows"),
-        (growth <= GROWTH, "the memory grew"),
-    ];
-    for (_, problem) in well.iter().filter(|(well, _)| !well) {
-        outln!("FAILED: {problem}");
-    }
-    Ok(well.iter().all(|(well, _)| *well))
+    outln!("whole run: {}", meter.between(seen.began, seen.ended));
+    let mut failures = counts.failures();
+    let whole = |what| Failure::within(seen.began, seen.ended, what);
+    failures.extend((outcome.chunks == 0).then(|| whole("no chunk was obeyed")));
+    failures.extend((counts.damaged == 0).then(|| whole("nothing was damaged")));
+    failures.extend((growth > GROWTH).then(|| Failure::always("the memory grew")));
+    let verdict = meter.judge(&failures);
+    report(&verdict);
+    Ok(verdict)
 }
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use fathom_contention::{History, Totals, judge};
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A run in which ticks starved at these times, in milliseconds since its start, and others held a processor in the seconds
+    /// of `busy`.
+    fn verdict(starving: &[u32], outside: u64, busy: &[u32]) -> Verdict {
+        let start = Instant::now() + Duration::from_secs(10);
+        let mut counts = Counts::default();
+        for ms in starving {
+            counts.starve(f64::from(*ms) * 1e-3, start + MS * *ms, outside);
+        }
+        let (mut history, mut totals) = (History::default(), Totals::default());
+        for tenth in 0..300_u32 {
+            history.push(start + MS * 100 * tenth, totals);
+            let denied = if busy.contains(&(tenth / 10)) { MS * 60 } else { Duration::ZERO };
+            totals.waited += denied + MS;
+            totals.own += MS * 80;
+            totals.busy += MS * 82 + denied;
+        }
+        judge(&counts.failures(), &history)
+    }
+
+    #[test]
+    fn starved_ticks_are_judged_by_the_second_in_which_they_were() {
+        let not_judged = |verdict: Verdict| matches!(verdict, Verdict::NotJudged(_));
+        let failed = |verdict: Verdict| matches!(verdict, Verdict::Failed(_));
+        let all: Vec<u32> = (0..30).collect();
+        assert!(failed(verdict(&[12_000, 12_002, 12_004], 1, &[])), "denied nothing");
+        assert!(not_judged(verdict(&[12_000, 12_002, 12_004], 1, &[11])), "denied much");
+        assert_eq!(verdict(&[], 1, &all), Verdict::Passed, "denied much, and all was well");
+        assert_eq!(verdict(&[12_000], 0, &[]), Verdict::Passed, "in a fault window");
+        assert!(failed(verdict(&[12_000], 1, &[4, 14])), "denied at another time");
+        assert!(failed(verdict(&[12_000, 20_000], 1, &[11])), "one busy second leaves the rest to be judged");
+        assert!(not_judged(verdict(&[12_000, 20_000], 1, &[11, 19])));
+    }
+
+    #[test]
+    fn a_wrong_move_is_wrong_on_a_busy_machine_too() {
+        let mut counts = Counts { commanded: vec![(1.5, 0.0)], ..Counts::default() };
+        counts.followed = Some((7, vec![(0.0, 0.1)]));
+        counts.chunks.insert(7, (Instant::now(), vec![(0.0, 1.0)]));
+        counts.check(7, Instant::now());
+        let failures = counts.failures();
+        assert!(
+            matches!(&failures[..], [Failure { window: None, what }] if what.contains("joint 0 at 1.5")),
+            "{failures:?}"
+        );
+    }
 }

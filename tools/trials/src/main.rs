@@ -1,4 +1,5 @@
-//! `fathom-trials`: the demo's loop under faults and load, and how smoothly chunks join.
+//! `fathom-trials`: the demo's loop under faults and load, and how smoothly chunks join. Ends with 0 when all was well, with 1
+//! when the product failed, and with 98 when it was not judged because other work held the processors.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -7,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use fathom::bounds;
 use fathom::config::RobotConfig;
+use fathom::fault::Spec;
 use fathom::within;
+use fathom_contention::Verdict;
 use fathom_models::{console, errln};
 
 mod faults;
@@ -79,6 +82,9 @@ enum Command {
         /// Of the stalls and replugs.
         #[arg(long, default_value_t = 1, value_parser = within!(bounds::SEED))]
         seed: u64,
+        /// A fault besides, as `fathom run --fault` takes it, for which nothing is excused: shows that the check fails.
+        #[arg(long, value_name = "SPEC")]
+        fault: Vec<Spec>,
     },
     /// The largest jump and jerk where chunks join, for each policy under injected delay: in the clock of a simulation, so
     /// that it is the same on every computer.
@@ -104,14 +110,16 @@ fn main() -> ExitCode {
         Command::Faults { subject, quick, only, verbose } => {
             subject.load().and_then(|config| faults::run(&config, quick, only.as_deref(), verbose))
         }
-        Command::Load { subject, seconds, seed } => subject.load().and_then(|config| load::run(&config, seconds, seed)),
-        Command::Smoothness { subject, seconds, delays, replan_steps } => {
-            subject.load().and_then(|config| smoothness::run(config, seconds, &delays, replan_steps))
+        Command::Load { subject, seconds, seed, fault } => {
+            subject.load().and_then(|config| load::run(&config, seconds, seed, &fault))
         }
+        Command::Smoothness { subject, seconds, delays, replan_steps } => subject
+            .load()
+            .and_then(|config| smoothness::run(config, seconds, &delays, replan_steps))
+            .map(|well| if well { Verdict::Passed } else { Verdict::Failed(Vec::new()) }),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(verdict) => ExitCode::from(verdict.status()),
         Err(error) => {
             errln!("error: {error}");
             ExitCode::FAILURE

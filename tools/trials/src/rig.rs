@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use fathom::config::RobotConfig;
 use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions, Sight};
 use fathom::fault::{Faults, Spec};
-use fathom_models::errln;
+use fathom::gpu::GpuError;
+use fathom::link::LinkError;
+use fathom_contention::{Failure, Verdict};
+use fathom_models::{errln, outln};
 use firmware_bridge::sim::Tick;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -74,6 +77,10 @@ fn log() -> &'static Log {
 /// What was seen of a run.
 pub(crate) struct Watched {
     pub(crate) outcome: Result<Outcome, RunError>,
+    /// Before the robot was opened.
+    pub(crate) began: Instant,
+    /// After the loop ended.
+    pub(crate) ended: Instant,
     pub(crate) log: Vec<(Instant, String)>,
     pub(crate) sights: Vec<(Instant, Sight)>,
     /// Where the joints really were.
@@ -81,6 +88,22 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
+    /// The error that ended the loop, as a failure of the check.
+    pub(crate) fn error(&self) -> Option<Failure> {
+        let error = self.outcome.as_ref().err()?;
+        let what = format!("the loop ended: {error}");
+        // Whatever somebody waited for in vain. The others say the same on any machine.
+        let in_vain = matches!(
+            error,
+            RunError::NoImage { .. }
+                | RunError::Idle { .. }
+                | RunError::Fault { .. }
+                | RunError::Gpu(GpuError::Timeout { .. })
+                | RunError::Link(LinkError::NoReply { .. } | LinkError::Lost { .. } | LinkError::Latched { .. })
+        );
+        Some(if in_vain { Failure::within(self.began, self.ended, what) } else { Failure::always(what) })
+    }
+
     /// When a line with all of these was written first, not before `from`.
     pub(crate) fn said(&self, from: Option<Instant>, words: &[&str]) -> Option<Instant> {
         let after = |at: &Instant| from.is_none_or(|from| *at >= from);
@@ -118,8 +141,15 @@ pub(crate) fn watch(
     log.loud.store(loud, Ordering::Relaxed);
     log.kept.store(all, Ordering::Relaxed);
     log.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let began = Instant::now();
     let opening = OpenOptions { faults: Faults::new(faults), ..OpenOptions::default() };
-    let robot = Robot::open_with(config.clone(), opening)?;
+    let robot = match Robot::open_with(config.clone(), opening) {
+        Ok(robot) => robot,
+        Err(error) => {
+            let (outcome, ended) = (Err(error), Instant::now());
+            return Ok(Watched { outcome, began, ended, log: Vec::new(), sights: Vec::new(), joints: Vec::new() });
+        }
+    };
     let joints = robot.joints().ok_or("expected the simulated controller")?;
     let ticks = joints.listen();
     let ticker = thread::spawn(move || {
@@ -154,11 +184,21 @@ pub(crate) fn watch(
     });
     let options = RunOptions { seconds: Some(seconds), sights: Some(sender), ..RunOptions::default() };
     let outcome = robot.run(&options);
+    let ended = Instant::now();
     drop(options);
     ticker.join().map_err(|_| "the thread that sees the controller's ticks ended")?;
     over.store(true, Ordering::Relaxed);
     let joints = looker.join().map_err(|_| "the thread that looks at the joints ended")?;
     let sights = listener.join().map_err(|_| "the thread that listens ended")?;
     let log = std::mem::take(&mut *log.lines.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Watched { outcome, log, sights, joints })
+    Ok(Watched { outcome, began, ended, log, sights, joints })
+}
+
+/// Prints what became of a check, unless it passed.
+pub(crate) fn report(verdict: &Verdict) {
+    match verdict {
+        Verdict::Passed => {}
+        Verdict::Failed(all) => all.iter().for_each(|what| outln!("FAILED: {what}")),
+        Verdict::NotJudged(all) => all.iter().for_each(|what| outln!("NOT JUDGED, the machine was busy: {what}")),
+    }
 }

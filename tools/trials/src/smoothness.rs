@@ -1,4 +1,5 @@
-//! Where chunks join, in simulated time: the bench scene's images, the model on the GPU, and the controller's own code.
+//! Where chunks join, in simulated time: the bench scene's images, the model on the GPU, and the controller's own code. A busy
+//! machine takes longer for it, and finds the same numbers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
