@@ -165,6 +165,10 @@ fn a_picture_is_refused_wherever_it_is_cut() {
             padded.resize(jpeg.len() + 8192, 0);
             reader.refusal(&padded, &format!("{name}, {kept} of {last} bytes and zeros"));
         }
+        // A long run of fill bytes is gone over once.
+        let mut filled = jpeg[..last - 5].to_vec();
+        filled.resize(1 << 20, 0xff);
+        reader.refusal(&filled, &format!("{name}, with fill bytes after a cut"));
     }
     assert!(cuts > 10_000, "{cuts}");
 }

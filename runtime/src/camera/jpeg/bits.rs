@@ -46,6 +46,8 @@ impl<'a> Bits<'a> {
     fn fill_slowly(&mut self) {
         while self.count <= 56 {
             let byte = match self.data.get(self.at) {
+                // The end was found before.
+                _ if self.beyond > 0 => None,
                 Some(0xff) => {
                     let next = after_fill_bytes(self.data, self.at);
                     (self.data.get(next) == Some(&0)).then(|| {

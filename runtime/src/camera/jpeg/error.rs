@@ -33,6 +33,8 @@ pub(super) enum JpegError {
     NoMarker { scan: usize, bytes: usize },
     #[error("scan {scan}: its coefficients do not continue those of the scans before")]
     Progression { scan: usize },
+    #[error("more than {most} scans")]
+    Scans { most: usize },
     #[error("expected {expected} blocks, found {bytes} bytes")]
     TooShort { expected: u64, bytes: usize },
     #[error("component {component} is missing: the picture ends after {scans} scans")]

@@ -11,6 +11,8 @@ use crate::camera::orientation::Metadata;
 const START_WITH_DEFAULT_TABLES: [u8; 20] =
     [0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, b'A', b'V', b'I', b'1', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const END: [u8; 2] = [0xff, 0xd9];
+/// Scans that a picture may have; libjpeg's progressive ones have 10.
+const MOST_SCANS: usize = 100;
 
 /// How the components are meant, as libjpeg decides it.
 #[derive(Default)]
@@ -64,6 +66,9 @@ pub(super) fn read_segments(
             0xda => {
                 let frame = frame.as_mut().ok_or(JpegError::Header { before: "a frame header" })?;
                 scans += 1;
+                if scans > MOST_SCANS {
+                    return Err(JpegError::Scans { most: MOST_SCANS });
+                }
                 let header = frame.scan(body, scans)?;
                 frame.bring(&header)?;
                 tables.complete(frame, &header);

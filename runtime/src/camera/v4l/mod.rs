@@ -173,7 +173,12 @@ impl Camera for V4lCamera {
             let wait = match taken {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
-                    self.refused.note(&error, monotonic_ns());
+                    let now_ns = monotonic_ns();
+                    self.refused.note(&error, now_ns);
+                    // A driver that has always another one at hand does not hold the caller.
+                    if now_ns >= deadline_ns {
+                        return Err(error);
+                    }
                     unusable = Some(error);
                     continue;
                 }
