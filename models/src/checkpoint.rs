@@ -1,17 +1,19 @@
 //! Safetensors files by memory map: nothing is copied until it goes to the GPU.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use fathom_shaders::format::WeightFormat;
 use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use crate::content::{self, Content, NotSafetensors, is_there};
 use crate::error::{ModelError, ShardProblem};
-use crate::families::read_json;
+use crate::json::read_json;
 use crate::manifest;
 use crate::weights::scales_of;
 
@@ -46,7 +48,24 @@ pub struct Checkpoint {
     path: PathBuf,
     maps: Vec<Mmap>,
     entries: BTreeMap<String, Entry>,
+    /// Names in the file by what they are without the levels of [`WRAPPERS`], where that is another name.
+    wrapped: BTreeMap<String, String>,
+    /// The names level by level from the last on, once an error needs them.
+    backwards: OnceLock<BTreeSet<String>>,
     metadata: BTreeMap<String, String>,
+}
+
+/// Levels that PyTorch itself puts into names when it wraps a module to compile it, or to train it in parts. The names are
+/// reserved for that, and the weights below them are the module's own: a name means the same without them.
+const WRAPPERS: [&str; 3] = ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"];
+
+/// A name without the levels of [`WRAPPERS`].
+pub(crate) fn unwrapped(name: &str) -> Cow<'_, str> {
+    if !WRAPPERS.iter().any(|wrapper| name.contains(wrapper)) {
+        return Cow::Borrowed(name);
+    }
+    let kept: Vec<&str> = name.split('.').filter(|level| !WRAPPERS.contains(level)).collect();
+    Cow::Owned(kept.join("."))
 }
 
 /// `model.safetensors.index.json`
@@ -62,17 +81,24 @@ impl Checkpoint {
     /// [`ModelError::Io`], or [`ModelError::Safetensors`] for a file that is truncated or no safetensors file.
     pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
         let mut checkpoint = Checkpoint::map(path)?;
-        checkpoint.unpack_shapes();
+        checkpoint.complete();
         Ok(checkpoint)
     }
 
     fn map(path: &Path) -> Result<Checkpoint, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
+        let file = content::open(path)?;
+        if file.metadata().map_err(io)?.len() == 0 {
+            let source = NotSafetensors::Content(Content::Empty);
+            return Err(ModelError::Safetensors { path: path.to_owned(), source });
+        }
         // SAFETY: the map is read-only; a file that another process changes meanwhile gives other weights, but the bytes
         // are plain numbers, for which every value is valid.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
+        let invalid = |reason| {
+            let source = NotSafetensors::of(&map, &reason);
+            ModelError::Safetensors { path: path.to_owned(), source }
+        };
         let (_, header) = SafeTensors::read_metadata(&map).map_err(invalid)?;
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let tensors = SafeTensors::deserialize(&map).map_err(invalid)?;
@@ -85,7 +111,18 @@ impl Checkpoint {
                 (name.to_owned(), Entry { dtype: view.dtype(), shape: view.shape().to_vec(), place })
             })
             .collect();
-        Ok(Checkpoint { path: path.to_owned(), maps: vec![map], entries, metadata })
+        Ok(Checkpoint { path: path.to_owned(), maps: vec![map], entries, metadata, ..Checkpoint::default() })
+    }
+
+    /// What follows from all of the names together.
+    fn complete(&mut self) {
+        self.unpack_shapes();
+        for name in self.entries.keys() {
+            if let Cow::Owned(plain) = unwrapped(name) {
+                // Of two names that would be one the first has it; the other is a tensor that no model knows.
+                self.wrapped.entry(plain).or_insert_with(|| name.clone());
+            }
+        }
     }
 
     /// Two nibbles are a byte: the last dimension of packed weights becomes that of the numbers.
@@ -111,7 +148,7 @@ impl Checkpoint {
         manifest::verify(dir)?;
         let whole = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        match (whole.exists(), index.exists()) {
+        match (is_there(&whole), is_there(&index)) {
             (false, true) => Checkpoint::open_shards(dir, index),
             (false, false) => match other_format(dir) {
                 Some(found) => Err(ModelError::Format { path: dir.to_owned(), found }),
@@ -124,17 +161,24 @@ impl Checkpoint {
     fn open_shards(dir: &Path, path: PathBuf) -> Result<Checkpoint, ModelError> {
         let Index { weight_map } = read_json(&path)?;
         let files: BTreeSet<&String> = weight_map.values().collect();
-        let mut all = Checkpoint { path, maps: Vec::new(), entries: BTreeMap::new(), metadata: BTreeMap::new() };
+        let mut all = Checkpoint { path, ..Checkpoint::default() };
         let mut problems = Vec::new();
         let mut holders: BTreeMap<String, &String> = BTreeMap::new();
         for file in files {
             // A plain name: an index never reaches out of its directory.
             let plain = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
-            if !plain || !dir.join(file).exists() {
+            if !plain || !is_there(&dir.join(file)) {
                 problems.push(ShardProblem::NoFile { file: file.clone() });
                 continue;
             }
-            let shard = Checkpoint::map(&dir.join(file))?;
+            let shard = match Checkpoint::map(&dir.join(file)) {
+                Ok(shard) => shard,
+                Err(ModelError::Safetensors { source, .. }) => {
+                    problems.push(ShardProblem::Unreadable { file: file.clone(), reason: source.to_string() });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for (name, mut entry) in shard.entries {
                 entry.place.file = all.maps.len();
                 if let Some(first) = holders.insert(name.clone(), file) {
@@ -145,12 +189,17 @@ impl Checkpoint {
             all.maps.extend(shard.maps);
             all.metadata.extend(shard.metadata);
         }
-        let lost = |file: &String| problems.contains(&ShardProblem::NoFile { file: file.clone() });
+        let lost = |file: &String| {
+            problems.iter().any(|p| match p {
+                ShardProblem::NoFile { file: lost } | ShardProblem::Unreadable { file: lost, .. } => lost == file,
+                ShardProblem::Absent { .. } | ShardProblem::Twice { .. } => false,
+            })
+        };
         let absent = weight_map.iter().filter(|(name, file)| !lost(file) && holders.get(*name) != Some(file));
         let absent: Vec<_> =
             absent.map(|(name, file)| ShardProblem::Absent { name: name.clone(), file: file.clone() }).collect();
         problems.extend(absent);
-        all.unpack_shapes();
+        all.complete();
         if problems.is_empty() { Ok(all) } else { Err(ModelError::Shards { path: all.path, problems }) }
     }
 
@@ -160,7 +209,7 @@ impl Checkpoint {
     /// [`ModelError::Io`] and [`ModelError::Json`] of the index.
     pub fn files(dir: &Path) -> Result<BTreeSet<PathBuf>, ModelError> {
         let (whole, index) = (dir.join("model.safetensors"), dir.join("model.safetensors.index.json"));
-        if whole.exists() || !index.exists() {
+        if is_there(&whole) || !is_there(&index) {
             return Ok(std::iter::once(whole).collect());
         }
         let Index { weight_map } = read_json(&index)?;
@@ -177,37 +226,59 @@ impl Checkpoint {
         self.metadata.get(key).map(String::as_str)
     }
 
-    /// Names of the tensors.
+    /// Names of the tensors, as the file has them.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Of some names for a tensor that is not there the one that begins most as another tensor's name does.
+    /// The name that a tensor has in the file, and the tensor. Levels that PyTorch's wrappers add to names may be missing
+    /// from `name`.
+    pub(crate) fn find(&self, name: &str) -> Option<(&String, &Entry)> {
+        let stored = || self.entries.get_key_value(self.wrapped.get(name)?);
+        self.entries.get_key_value(name).or_else(stored)
+    }
+
+    /// Of some names for a tensor that is not there the one that has most levels in common with another tensor's name, from
+    /// the outside and from the inside.
     pub(crate) fn likeliest(&self, candidates: &[String]) -> Option<String> {
-        let common = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-        let longest = |candidate: &&String| {
+        let common = |a: &str, b: &str| a.split('.').zip(b.split('.')).take_while(|(a, b)| a == b).count();
+        // Where every name is in the same wrapper, so is the one that is missing.
+        let outermost = WRAPPERS.iter().map(|wrapper| format!("{wrapper}."));
+        let outermost = outermost.into_iter().find(|w| self.entries.keys().all(|name| name.starts_with(w)));
+        let outermost = outermost.filter(|_| !self.entries.is_empty()).unwrap_or_default();
+        let candidates: Vec<String> = candidates.iter().map(|name| format!("{outermost}{name}")).collect();
+        let backwards = self.backwards.get_or_init(|| self.entries.keys().map(|name| backwards_levels(name)).collect());
+        let alike = |candidate: &&String| {
             let before = self.entries.range::<String, _>(..*candidate).next_back();
             let after = self.entries.range::<String, _>(*candidate..).next();
-            before.into_iter().chain(after).map(|(name, _)| common(name, candidate)).max()
+            let outside = before.into_iter().chain(after).map(|(name, _)| common(name, candidate)).max();
+            let turned = backwards_levels(candidate);
+            let before = backwards.range::<String, _>(..&turned).next_back();
+            let after = backwards.range::<String, _>(&turned..).next();
+            let inside = before.into_iter().chain(after).map(|name| common(name, &turned)).max();
+            outside.unwrap_or_default() + inside.unwrap_or_default()
         };
         // Of equals the first.
-        candidates.iter().rev().max_by_key(longest).cloned()
+        candidates.iter().rev().max_by_key(alike).cloned()
     }
 
     /// Shape of a tensor; of a packed one that of its numbers.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.entries.get(name).map(|e| e.shape.as_slice())
+        self.find(name).map(|(_, entry)| entry.shape.as_slice())
     }
 
     /// Dtype and bytes of a tensor.
     pub fn tensor(&self, name: &str) -> Option<(Dtype, &[u8])> {
-        let entry = self.entries.get(name)?;
+        let (_, entry) = self.find(name)?;
         Some((entry.dtype, self.at(&entry.place)?))
     }
 
-    /// A tensor's values, where its dtype is a float of 16 or 32 bits.
+    /// A tensor's values, where its dtype is a float of 16, 32 or 64 bits.
     pub fn f32(&self, name: &str) -> Option<Vec<f32>> {
         let (dtype, bytes) = self.tensor(name)?;
+        if dtype == Dtype::F64 {
+            return Some(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect());
+        }
         Some(float_format(dtype)?.decode(bytes, &[]))
     }
 
@@ -241,8 +312,16 @@ impl Checkpoint {
     }
 }
 
+/// A name with its levels in the other order.
+fn backwards_levels(name: &str) -> String {
+    name.rsplit('.').collect::<Vec<_>>().join(".")
+}
+
 /// What a directory without safetensors holds instead.
 fn other_format(dir: &Path) -> Option<String> {
+    if dir.is_file() {
+        return Some("a file where the model's folder should be".to_owned());
+    }
     if ["_METADATA", "params/_METADATA"].iter().any(|file| dir.join(file).exists()) {
         return Some(
             "openpi's JAX checkpoint: its examples/convert_jax_model_to_pytorch.py writes safetensors".to_owned(),
@@ -256,10 +335,17 @@ fn other_format(dir: &Path) -> Option<String> {
         ("adapter_model", "safetensors") => {
             Some("an adapter without its base: merge the two (PEFT's merge_and_unload)")
         }
+        (name, "safetensors") if name.contains("-of-") => {
+            Some("a part of the weights without model.safetensors.index.json: download that, too")
+        }
         (_, "pt" | "pth" | "bin" | "ckpt") => {
             Some("PyTorch's own format, which can hold programs: save its state dictionary as safetensors")
         }
-        (_, "gguf" | "onnx" | "engine" | "msgpack" | "npz") => Some("which Fathom does not read"),
+        (_, "gguf" | "onnx" | "engine" | "msgpack" | "npz" | "h5") => Some("which Fathom does not read"),
+        (_, "incomplete" | "part" | "partial" | "crdownload" | "download" | "aria2" | "tmp") => {
+            Some("a download that did not end: download it again")
+        }
+        (_, "zip" | "gz" | "xz" | "zst" | "bz2" | "tar" | "tgz" | "7z") => Some("an archive: unpack it"),
         _ => None,
     };
     files.iter().find_map(|file| Some(format!("{file}: {}", advice(file)?)))

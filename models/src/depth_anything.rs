@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::builder::{Activation, Fused, GraphBuilder};
 use crate::error::ModelError;
+use crate::families::{self, Family};
 use crate::graph::{Graph, Tensor};
 use crate::image::{self, ImageSpec};
 use crate::maps::{Conv, Map};
@@ -71,7 +72,8 @@ pub struct DepthOptions {
 pub fn load(dir: &Path) -> Result<(DepthAnything, Weights), ModelError> {
     let model = DepthAnything::new(read(dir)?);
     let checkpoint = Checkpoint::open_model(dir)?;
-    let weights = Weights::resolve(checkpoint, &model.params, |p| vec![p.name.clone()], |_| false)?;
+    let weights =
+        families::find(Family::DepthAnything, checkpoint, &model.params, |p| vec![p.name.clone()], |_| false)?;
     Ok((model, weights))
 }
 

@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use crate::content::NotSafetensors;
+use crate::json::JsonError;
 
 /// What can be wrong with a model, a checkpoint or an observation.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +20,8 @@ pub enum ModelError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: safetensors::SafeTensorError,
+        /// Its kind, where it is another, or how it is damaged.
+        source: NotSafetensors,
     },
     /// A directory with a checkpoint of another format.
     #[error("{}: expected model.safetensors or model.safetensors.index.json, found {found}", path.display())]
@@ -32,24 +36,24 @@ pub enum ModelError {
     Json {
         /// The file.
         path: PathBuf,
-        /// Why, with line and column.
-        source: serde_json::Error,
+        /// Why, with the path of the key, or line and column.
+        source: JsonError,
     },
     /// A configuration that no model can have.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
     /// The checkpoint's tensors are not the model's; all that is wrong, in one list.
-    #[error("{}: {} tensor(s) do not fit the model:\n{}", path.display(), problems.len(), list(problems))]
+    #[error("{}: {} tensor(s) do not fit the model:\n{}", path.display(), count(problems), tensors(problems))]
     Tensors {
         /// The checkpoint.
         path: PathBuf,
         /// One entry a tensor.
         problems: Vec<TensorProblem>,
     },
-    /// As `problem`, and the names of the tensors are rather those of another family.
+    /// As `problem`, and the family that the tensors' names fit best: another one, or the same with changes to the names.
     #[error("{problem}\nnearest known family: {nearest}")]
     OtherFamily {
-        /// What is wrong with the family that it was taken for.
+        /// What is wrong with it as the family that it was taken for.
         problem: Box<ModelError>,
         /// That family, and how many of the tensors have its names.
         nearest: String,
@@ -163,6 +167,28 @@ pub enum TensorProblem {
         /// Found dtype.
         found: String,
     },
+    /// Another program than `fathom-pack` quantised it.
+    #[error("quantised   {name}: expected F32, F16 or BF16, found {found} by {by}")]
+    Quantised {
+        /// Name in the checkpoint.
+        name: String,
+        /// Dtype and shape.
+        found: String,
+        /// The program or format.
+        by: &'static str,
+    },
+    /// Names have levels that they should not have.
+    #[error("prefix      {extra:?} in the names of {count} tensors: expected {expected}, found {found}")]
+    Prefix {
+        /// The levels, with a dot behind them.
+        extra: String,
+        /// How many tensors have them.
+        count: usize,
+        /// A name as the model has it.
+        expected: String,
+        /// The same name as the checkpoint has it.
+        found: String,
+    },
     /// It is a copy, and differs from its original.
     #[error("not a copy  {name}: expected the tensor of {with} of the same name")]
     Untied {
@@ -191,6 +217,14 @@ pub enum ShardProblem {
     NoFile {
         /// As the index names it.
         file: String,
+    },
+    /// A file that is no safetensors file.
+    #[error("unreadable  {file}: {reason}")]
+    Unreadable {
+        /// As the index names it.
+        file: String,
+        /// Its kind, or how it is damaged.
+        reason: String,
     },
     /// A tensor that is not in the file that the index names.
     #[error("not in file {name}: expected in {file}")]
@@ -251,4 +285,81 @@ pub enum FileProblem {
 
 fn list<T: std::fmt::Display>(problems: &[T]) -> String {
     problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The number of tensors that problems are about.
+fn count(problems: &[TensorProblem]) -> usize {
+    problems.iter().map(|p| if let TensorProblem::Prefix { count, .. } = p { *count } else { 1 }).sum()
+}
+
+/// As [`list`], with one line for problems that differ in the numbers of layers alone, and what can be done.
+fn tensors(problems: &[TensorProblem]) -> String {
+    let mut groups: Vec<(Vec<&str>, Vec<Vec<&str>>)> = Vec::new();
+    let texts: Vec<String> = problems.iter().map(TensorProblem::to_string).collect();
+    let mut at = std::collections::HashMap::new();
+    for text in &texts {
+        let (form, numbers) = split(text);
+        let i = *at.entry(form.clone()).or_insert(groups.len());
+        match groups.get_mut(i) {
+            Some((_, members)) => members.push(numbers),
+            None => groups.push((form, vec![numbers])),
+        }
+    }
+    let mut lines: Vec<String> = groups.iter().map(|(form, members)| format!("  {}", joined(form, members))).collect();
+    let programs: BTreeSet<&str> = problems
+        .iter()
+        .filter_map(|p| if let TensorProblem::Quantised { by, .. } = p { Some(*by) } else { None })
+        .collect();
+    if !programs.is_empty() {
+        lines.push(format!(
+            "quantised by {}, which Fathom does not read: take the weights before that, and quantise them with fathom-pack",
+            programs.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    if let Some(TensorProblem::Prefix { extra, .. }) =
+        problems.iter().find(|p| matches!(p, TensorProblem::Prefix { .. }))
+    {
+        lines.push(format!("save the weights again without {extra:?} in their names"));
+    }
+    lines.join("\n")
+}
+
+/// A text without the numbers that stand between the dots of a name, and those numbers.
+fn split(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut form, mut numbers, mut begun) = (Vec::new(), Vec::new(), 0);
+    for (dot, _) in text.match_indices('.') {
+        let rest = text.get(dot + 1..).unwrap_or_default();
+        let length = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if length > 0 && rest.as_bytes().get(length) == Some(&b'.') {
+            form.push(text.get(begun..=dot).unwrap_or_default());
+            numbers.push(rest.get(..length).unwrap_or_default());
+            begun = dot + 1 + length;
+        }
+    }
+    form.push(text.get(begun..).unwrap_or_default());
+    (form, numbers)
+}
+
+/// The text of `form` with the numbers of all `members`, as ranges where there are several.
+fn joined(form: &[&str], members: &[Vec<&str>]) -> String {
+    let mut text = String::new();
+    for (i, part) in form.iter().enumerate() {
+        text += part;
+        let numbers: BTreeSet<u64> =
+            members.iter().filter_map(|numbers| numbers.get(i)).filter_map(|n| n.parse().ok()).collect();
+        match (numbers.first(), numbers.last()) {
+            (Some(first), Some(last)) if last - first + 1 == numbers.len() as u64 && first < last => {
+                text += &format!("{{{first}..{last}}}");
+            }
+            (Some(first), Some(last)) if first == last => text += &first.to_string(),
+            (Some(_), Some(_)) => {
+                text += &format!("{{{}}}", numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(","));
+            }
+            _ => {}
+        }
+    }
+    if members.len() > 1 {
+        text += &format!(" ({} tensors)", members.len());
+    }
+    text
 }

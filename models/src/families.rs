@@ -1,18 +1,20 @@
 //! Where a checkpoint comes from: the names of its tensors, and how its configuration is read.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use crate::checkpoint::unwrapped;
 use crate::config::{ModelConfig, PromptFormat, Resize};
+use crate::content::is_there;
 use crate::depthvla::Model;
-use crate::error::{ConfigError, ModelError};
+use crate::error::{ConfigError, ModelError, TensorProblem};
+use crate::foreign;
+use crate::json::{self, At, Json, JsonError, read_json, read_tree};
 use crate::normalize::Normalization;
-use crate::params::{Param, Role};
+use crate::params::{Param, ParamTable, Role};
 use crate::weights::{Checkpoint, Weights};
 
 mod galaxea_stats;
@@ -24,6 +26,7 @@ mod openpi;
 mod origin;
 mod paligemma;
 mod pi0;
+mod survey;
 
 pub use origin::Origin;
 
@@ -110,10 +113,10 @@ impl Family {
     }
 
     /// What `config.json` says, where it says it.
-    fn of(config: &serde_json::Value) -> Option<Family> {
+    fn of(config: &Json<'_>) -> Result<Option<Family>, JsonError> {
         // lerobot has a type, Hugging Face and Fathom a model_type: transformers' own PI0 is not lerobot's.
-        let [policy, model] = ["type", "model_type"].map(|key| config.get(key).and_then(serde_json::Value::as_str));
-        match (policy, model) {
+        let [policy, model] = kinds(config)?;
+        Ok(match (policy.as_deref(), model.as_deref()) {
             (Some("pi0"), _) => Some(Family::LerobotPi0),
             (Some("pi05"), _) => Some(Family::LerobotPi05),
             (Some(_), _) => None,
@@ -123,8 +126,14 @@ impl Family {
             (None, Some("depth_anything")) => Some(Family::DepthAnything),
             (None, Some(_)) => None,
             (None, None) => config.get("action_horizon").and(config.get("paligemma_variant")).map(|_| Family::Openpi),
-        }
+        })
     }
+}
+
+/// `type` and `model_type` of a configuration.
+fn kinds(config: &Json<'_>) -> Result<[Option<String>; 2], JsonError> {
+    let kind = |key: &str| At::root(config).some(key).map(|kind| kind.read::<String>()).transpose();
+    Ok([kind("type")?, kind("model_type")?])
 }
 
 impl std::fmt::Display for Family {
@@ -204,7 +213,7 @@ impl Loaded {
 
 /// Whether a tensor of a checkpoint holds statistics: lerobot 0.3 keeps them beside the weights.
 pub(crate) fn is_statistics(name: &str) -> bool {
-    pi0::is_statistics(name)
+    pi0::is_statistics(&unwrapped(name))
 }
 
 /// What a family's own files say.
@@ -229,7 +238,7 @@ fn check_lengths(dir: &Path, lengths: [(&str, usize, usize); 2]) -> Result<(), M
 
 /// The family that `config.json` in `dir` names, where it is there and does.
 pub fn told(dir: &Path) -> Option<Family> {
-    Family::of(&read_json(&dir.join("config.json")).ok()?)
+    Family::of(&read_tree(&dir.join("config.json")).ok()?).ok()?
 }
 
 /// Loads the model in the directory `dir`, whose files say which family it is of.
@@ -258,17 +267,46 @@ pub fn load_as(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError>
 /// As [`load`].
 pub fn load_base(dir: &Path, family: Option<Family>) -> Result<Loaded, ModelError> {
     let checkpoint = Checkpoint::open_model(dir)?;
-    let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
-    let (family, config) = identify(dir, family, &checkpoint, &names)?;
-    resolve(dir, family, config, checkpoint).map_err(|problem| {
-        let nearest = nearest::nearest(&names).filter(|n| n.family != Some(family));
-        match (problem, nearest) {
-            (problem @ ModelError::Tensors { .. }, Some(nearest)) => {
-                ModelError::OtherFamily { problem: Box::new(problem), nearest: nearest.text(names.len()) }
-            }
-            (problem, _) => problem,
+    let (family, config) = identify(dir, family, &checkpoint)?;
+    resolve(dir, family, config, checkpoint)
+}
+
+/// The parameters of a family's model in its checkpoint, as [`Weights::resolve`].
+///
+/// # Errors
+/// [`ModelError::Tensors`], or [`ModelError::OtherFamily`] with the family that the names fit best.
+pub(crate) fn find(
+    family: Family,
+    checkpoint: Checkpoint,
+    params: &ParamTable,
+    names: impl Fn(&Param) -> Vec<String>,
+    ignored: impl Fn(&str) -> bool,
+) -> Result<Weights, ModelError> {
+    let known = foreign::plain_names(&checkpoint);
+    Weights::resolve(checkpoint, params, names, ignored).map_err(|problem| with_nearest(family, problem, known))
+}
+
+/// Adds the family that the names of a checkpoint's tensors fit best, to an error of tensors that were taken for `family`'s.
+fn with_nearest(family: Family, problem: ModelError, mut names: Vec<String>) -> ModelError {
+    let ModelError::Tensors { problems, .. } = &problem else { return problem };
+    let extra =
+        problems.iter().find_map(|p| if let TensorProblem::Prefix { extra, .. } = p { Some(extra) } else { None });
+    let mut changed = Vec::new();
+    if let Some(extra) = extra {
+        names.iter_mut().for_each(|name| *name = name.replacen(extra.as_str(), "", 1));
+        changed.push(format!("without {extra:?}"));
+    }
+    if problems.iter().any(|p| matches!(p, TensorProblem::Quantised { .. })) {
+        changed.push("before they were quantised".to_owned());
+    }
+    match nearest::nearest(&names).filter(|n| n.family != Some(family) || !changed.is_empty()) {
+        Some(nearest) => {
+            let changed = if changed.is_empty() { String::new() } else { format!(" ({})", changed.join(", ")) };
+            let nearest = nearest.text(names.len()) + &changed;
+            ModelError::OtherFamily { problem: Box::new(problem), nearest }
         }
-    })
+        None => problem,
+    }
 }
 
 /// The family, where it is not given, and what `config.json` says, where the family has one.
@@ -276,25 +314,27 @@ fn identify(
     dir: &Path,
     family: Option<Family>,
     checkpoint: &Checkpoint,
-    names: &[String],
-) -> Result<(Family, serde_json::Value), ModelError> {
+) -> Result<(Family, Json<'static>), ModelError> {
     let path = dir.join("config.json");
     let packed = || checkpoint.metadata(FAMILY)?.parse().ok();
     let family = family.or_else(packed);
     // open-pi-zero writes none.
-    let by_tensors = family.is_none() && !path.exists() && open_pi_zero::recognises(checkpoint);
+    let by_tensors = family.is_none() && !is_there(&path) && open_pi_zero::recognises(checkpoint);
     let family = if by_tensors { Some(Family::OpenPiZero) } else { family };
-    let config: serde_json::Value = match family {
-        Some(Family::OpenPiZero | Family::Galaxea) => serde_json::Value::Null,
-        _ => read_json(&path)?,
+    let config = match family {
+        Some(Family::OpenPiZero | Family::Galaxea) => Json::Null,
+        _ => read_tree(&path)?,
     };
-    let Some(family) = family.or_else(|| Family::of(&config)) else {
-        let kind = config.get("type").or_else(|| config.get("model_type")).and_then(serde_json::Value::as_str);
-        let mut found = kind.map_or("neither".to_owned(), |k| format!("{k:?}"));
-        if let Some(known) = kind.and_then(nearest::known) {
+    let json = |source| ModelError::Json { path: path.clone(), source };
+    let told = if family.is_none() { Family::of(&config).map_err(json)? } else { None };
+    let Some(family) = family.or(told) else {
+        let kind = kinds(&config).map_err(json)?.into_iter().flatten().next();
+        let mut found = kind.as_ref().map_or("neither".to_owned(), |k| format!("{k:?}"));
+        if let Some(known) = kind.as_deref().and_then(nearest::known) {
             found += &format!(" ({known})");
         }
-        if let Some(nearest) = nearest::nearest(names) {
+        let names = foreign::plain_names(checkpoint);
+        if let Some(nearest) = nearest::nearest(&names) {
             found += &format!("\nnearest known family: {}", nearest.text(names.len()));
         }
         let families = Family::ALL.map(Family::name).join(", ");
@@ -308,24 +348,52 @@ fn identify(
 }
 
 /// The model that a family's files describe, with its tensors.
-fn resolve(
+fn resolve(dir: &Path, family: Family, config: Json<'static>, checkpoint: Checkpoint) -> Result<Loaded, ModelError> {
+    let early = if survey::is_due(family, &checkpoint) { survey::survey(family, &checkpoint)? } else { Vec::new() };
+    let path = checkpoint.path();
+    let described = match early.is_empty() {
+        false => Err(ModelError::Tensors { path: path.to_owned(), problems: early }),
+        true => describe(dir, family, config, &checkpoint).map_err(|problem| match problem {
+            // A tensor that tells a size is one of all that do not fit.
+            ModelError::Tensors { path, problems } => match survey::survey(family, &checkpoint) {
+                Ok(mut all) => {
+                    let known = |p: &TensorProblem| matches!(p, TensorProblem::Missing { .. }) || all.contains(p);
+                    let more: Vec<_> = problems.iter().filter(|p| all.is_empty() || !known(p)).cloned().collect();
+                    all.extend(more);
+                    ModelError::Tensors { path, problems: all }
+                }
+                Err(problem) => problem,
+            },
+            problem => problem,
+        }),
+    };
+    let described = described.map_err(|problem| with_nearest(family, problem, foreign::plain_names(&checkpoint)))?;
+    complete(dir, described, checkpoint)
+}
+
+/// What a family's own files say.
+fn describe(
     dir: &Path,
     family: Family,
-    config: serde_json::Value,
-    checkpoint: Checkpoint,
-) -> Result<Loaded, ModelError> {
+    config: Json<'static>,
+    checkpoint: &Checkpoint,
+) -> Result<Described, ModelError> {
     let path = dir.join("config.json");
-    let described = match family {
-        Family::DepthVla => describe_depthvla(dir, &path, config)?,
-        Family::LerobotPi0 | Family::LerobotPi05 => lerobot::describe(family, dir, &path, config, &checkpoint)?,
-        Family::Openpi => openpi::describe(dir, &path, config, &checkpoint)?,
-        Family::OpenPiZero | Family::Galaxea => open_pi_zero::describe(family, dir, &checkpoint)?,
-        Family::PaliGemma => paligemma::describe(dir, &path, config, &checkpoint)?,
+    match family {
+        Family::DepthVla => describe_depthvla(dir, &path, config),
+        Family::LerobotPi0 | Family::LerobotPi05 => lerobot::describe(family, dir, &path, &config, checkpoint),
+        Family::Openpi => openpi::describe(dir, &path, &config, checkpoint),
+        Family::OpenPiZero | Family::Galaxea => open_pi_zero::describe(family, dir, checkpoint),
+        Family::PaliGemma => paligemma::describe(dir, &path, &config, checkpoint),
         Family::Dinov2 | Family::DepthAnything => {
             let purpose = family.purpose().unwrap_or_default();
-            return Err(ModelError::NoActions { path: dir.to_owned(), family, purpose });
+            Err(ModelError::NoActions { path: dir.to_owned(), family, purpose })
         }
-    };
+    }
+}
+
+/// A model as described, with its tensors.
+fn complete(dir: &Path, described: Described, checkpoint: Checkpoint) -> Result<Loaded, ModelError> {
     let Described { family, mut config, normalization, state_dims, action_dim } = described;
     let hints = Hints::read(dir)?;
     config.resize = hints.resize.unwrap_or(config.resize);
@@ -341,7 +409,7 @@ fn resolve(
     for param in params.params.iter_mut().filter(|p| family == Family::PaliGemma && !paligemma::has(&p.name)) {
         param.role = Role::Unused;
     }
-    let weights = Weights::resolve(checkpoint, &params, |p: &Param| names(&p.name), ignored)?;
+    let weights = find(family, checkpoint, &params, |p| names(&p.name), ignored)?;
     let skipped_views = Vec::new();
     let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views, cameras };
     if let Some(views) = &hints.views {
@@ -372,12 +440,10 @@ fn rename_views(config: &mut ModelConfig, cameras: &BTreeMap<String, String>) ->
     Ok(())
 }
 
-fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> Result<Described, ModelError> {
-    if let Some(object) = config.as_object_mut() {
-        object.remove("model_type");
-    }
+fn describe_depthvla(dir: &Path, path: &Path, mut config: Json<'static>) -> Result<Described, ModelError> {
+    config.remove("model_type");
     let config: ModelConfig =
-        serde_json::from_value(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+        json::from_tree(&config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
     let normalization = Normalization {
         relative: config.relative_actions.clone(),
         ..Normalization::openpi(dir, config.normalization, Hints::read(dir)?.allow_constant)?
@@ -387,11 +453,6 @@ fn describe_depthvla(dir: &Path, path: &Path, mut config: serde_json::Value) -> 
     let lengths = [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)];
     check_lengths(dir, lengths)?;
     Ok(Described { family: Family::DepthVla, config, normalization, state_dims, action_dim })
-}
-
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
-    let text = fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-    serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.to_owned(), source })
 }
 
 /// `fathom.json`: what neither tensor shapes nor the origin's configuration tell.
@@ -440,7 +501,7 @@ struct Hints {
 impl Hints {
     fn read(dir: &Path) -> Result<Hints, ModelError> {
         let path = dir.join("fathom.json");
-        if path.exists() { read_json(&path) } else { Ok(Hints::default()) }
+        if is_there(&path) { read_json(&path) } else { Ok(Hints::default()) }
     }
 
     /// The mask, element by element.

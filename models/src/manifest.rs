@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::is_there;
 use crate::error::{FileProblem, ModelError};
-use crate::families::read_json;
+use crate::json;
 use crate::scheme::Scheme;
 use crate::sha256::Sha256;
 
@@ -60,15 +61,15 @@ impl Manifest {
     /// [`ModelError::Io`] and [`ModelError::Json`].
     pub fn read(dir: &Path) -> Result<Option<Manifest>, ModelError> {
         let path = dir.join(FILE);
-        if !path.exists() {
+        if !is_there(&path) {
             return Ok(None);
         }
         // A file of that name that somebody else wrote is none of ours.
-        let value: serde_json::Value = read_json(&path)?;
-        if value.get("fathom_pack").is_none() {
+        let tree = json::read_tree(&path)?;
+        if tree.get("fathom_pack").is_none() {
             return Ok(None);
         }
-        serde_json::from_value(value).map(Some).map_err(|source| ModelError::Json { path, source })
+        json::from_tree(&tree).map(Some).map_err(|source| ModelError::Json { path, source })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Statistics of the robot's state and actions: into the model's range and back.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::is_there;
 use crate::error::ModelError;
+use crate::json::{At, read_tree};
 
 /// How state and actions are brought into the model's range and back (openpi `transforms.Normalize`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,21 +151,6 @@ pub struct Normalization {
     pub relative: Vec<bool>,
 }
 
-#[derive(Deserialize)]
-struct Openpi {
-    norm_stats: BTreeMap<String, OpenpiStats>,
-}
-
-#[derive(Deserialize)]
-struct OpenpiStats {
-    mean: Option<Vec<f32>>,
-    std: Option<Vec<f32>>,
-    q01: Option<Vec<f32>>,
-    q99: Option<Vec<f32>>,
-    min: Option<Vec<f32>>,
-    max: Option<Vec<f32>>,
-}
-
 impl Normalization {
     /// Length of the robot's state, where the statistics tell.
     pub fn state_len(&self) -> Option<usize> {
@@ -189,7 +175,7 @@ impl Normalization {
     /// another length, or that holds what no element can have.
     pub fn openpi(dir: &Path, mode: NormalizationMode, allow_constant: bool) -> Result<Normalization, ModelError> {
         let path = dir.join("norm_stats.json");
-        if path.exists() {
+        if is_there(&path) {
             Normalization::openpi_file(path, mode, allow_constant)
         } else {
             Ok(Normalization::default())
@@ -205,15 +191,23 @@ impl Normalization {
         mode: NormalizationMode,
         allow_constant: bool,
     ) -> Result<Normalization, ModelError> {
-        let stats: Openpi = crate::families::read_json(&path)?;
+        let tree = read_tree(&path)?;
+        let json = |source| ModelError::Json { path: path.clone(), source };
+        let root = At::root(&tree);
+        let stats = root.get("norm_stats").ok_or_else(|| json(root.wrong("an object with the key norm_stats")))?;
+        stats.entries().map_err(json)?;
         let affine = |name: &str| {
-            let Some(s) = stats.norm_stats.get(name) else { return Ok(Affine::default()) };
-            let (names, lists) = match mode {
-                NormalizationMode::Zscore { .. } => (["mean", "std"], [&s.mean, &s.std]),
-                NormalizationMode::Quantile { .. } => (["q01", "q99"], [&s.q01, &s.q99]),
-                NormalizationMode::Minmax { .. } => (["min", "max"], [&s.min, &s.max]),
+            let Some(lists) = stats.get(name) else { return Ok(Affine::default()) };
+            lists.entries().map_err(json)?;
+            let names = match mode {
+                NormalizationMode::Zscore { .. } => ["mean", "std"],
+                NormalizationMode::Quantile { .. } => ["q01", "q99"],
+                NormalizationMode::Minmax { .. } => ["min", "max"],
             };
-            let [Some(first), Some(second)] = lists.map(Option::as_deref) else {
+            // Only the lists of the mode are read: the others may hold anything.
+            let list = |name| lists.some(name).map(|list| list.read::<Vec<f32>>().map_err(json)).transpose();
+            let [first, second] = names.map(list);
+            let (Some(first), Some(second)) = (first?, second?) else {
                 let detail = format!("{name}: expected the lists {names:?}, found not both");
                 return Err(ModelError::Statistics { path: path.clone(), detail });
             };
@@ -224,9 +218,9 @@ impl Normalization {
             }
             let source = Source { path: &path, what: name, allow_constant };
             match mode {
-                NormalizationMode::Zscore { eps } => Affine::mean_std(source, first, second, eps),
+                NormalizationMode::Zscore { eps } => Affine::mean_std(source, &first, &second, eps),
                 NormalizationMode::Quantile { eps } | NormalizationMode::Minmax { eps } => {
-                    Affine::range(source, first, second, |low, high| high - low + eps)
+                    Affine::range(source, &first, &second, |low, high| high - low + eps)
                 }
             }
         };

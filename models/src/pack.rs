@@ -282,8 +282,8 @@ pub fn pack(dir: &Path, source: &Source, output: &Path, options: &Options<'_>) -
         files: hashes(&part.0, names.iter().map(PathBuf::as_path))?,
     };
     let path = part.0.join(manifest::FILE);
-    let text =
-        serde_json::to_string_pretty(&manifest).map_err(|source| ModelError::Json { path: path.clone(), source })?;
+    let text = serde_json::to_string_pretty(&manifest)
+        .map_err(|e| ModelError::Json { path: path.clone(), source: e.into() })?;
     fs::write(&path, text + "\n").map_err(|source| PackError::Io { path, source })?;
     if options.cancel.load(Ordering::Relaxed) {
         return Err(PackError::Interrupted);
@@ -335,8 +335,8 @@ fn write(
             shard.len() - 1
         });
     }
-    let scheme =
-        serde_json::to_string(options.scheme).map_err(|source| ModelError::Json { path: dir.to_owned(), source })?;
+    let scheme = serde_json::to_string(options.scheme)
+        .map_err(|e| ModelError::Json { path: dir.to_owned(), source: e.into() })?;
     let metadata = [(FAMILY, family.name()), (SCHEME, &scheme), ("format", "pt")];
     let metadata: BTreeMap<String, String> = metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let names: Vec<String> = match shards.len() {

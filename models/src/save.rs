@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, View};
 
 use crate::config::ModelConfig;
+use crate::content::NotSafetensors;
 use crate::error::ModelError;
 use crate::params::Param;
 use crate::random;
@@ -77,7 +78,7 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
     fs::create_dir_all(dir).map_err(io(dir))?;
     write_tensors(&dir.join("model.safetensors"), tensors)?;
     let path = dir.join("config.json");
-    let json = |source| ModelError::Json { path: path.clone(), source };
+    let json = |source: serde_json::Error| ModelError::Json { path: path.clone(), source: source.into() };
     let mut config = serde_json::to_value(config).map_err(json)?;
     if let Some(object) = config.as_object_mut() {
         object.insert("model_type".to_owned(), "depthvla".into());
@@ -93,8 +94,10 @@ pub fn write_model(dir: &Path, config: &ModelConfig, tensors: &[Saved<'_>]) -> R
 pub fn write_tensors(path: &Path, tensors: &[Saved<'_>]) -> Result<(), ModelError> {
     let part = path.with_extension("safetensors.part");
     let views = tensors.iter().map(|t| (t.name, t));
-    safetensors::serialize_to_file(views, None, &part)
-        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })?;
+    safetensors::serialize_to_file(views, None, &part).map_err(|e| ModelError::Safetensors {
+        path: path.to_owned(),
+        source: NotSafetensors::Header(e.to_string()),
+    })?;
     fs::rename(&part, path).map_err(io(path))
 }
 
@@ -141,7 +144,7 @@ impl Blank {
             let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [*start, end] });
             header.insert(name.clone(), entry);
         }
-        let json = |source| ModelError::Json { path: path.to_owned(), source };
+        let json = |source: serde_json::Error| ModelError::Json { path: path.to_owned(), source: source.into() };
         let mut text = serde_json::to_vec(&header).map_err(json)?;
         text.resize(text.len().next_multiple_of(8), b' ');
         let first = 8 + text.len() as u64;

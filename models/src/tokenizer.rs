@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::config::PromptFormat;
 use crate::error::ModelError;
-use crate::families::read_json;
+use crate::json::read_json;
 use crate::prompt;
 
 /// Begin of sequence, which comes first in every prompt.
@@ -52,7 +52,7 @@ struct Bpe {
 
 /// `["a", "b"]`, or `"a b"` in older files.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a pair of tokens")]
 enum Merge {
     Pair(String, String),
     Joined(String),

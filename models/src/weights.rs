@@ -9,8 +9,9 @@ use fathom_shaders::format::SLICE;
 pub use fathom_shaders::format::WeightFormat;
 
 pub use crate::checkpoint::Checkpoint;
-use crate::checkpoint::{Entry, Place, float_format, not_finite};
+use crate::checkpoint::{Entry, Place, float_format, not_finite, unwrapped};
 use crate::error::{ModelError, TensorProblem};
+use crate::foreign;
 use crate::params::{Param, ParamId, ParamTable, Role, Stack, StackId};
 use crate::stack::{self, Rows};
 
@@ -39,7 +40,8 @@ impl Weights {
     /// `ignored` says of a name that no parameter has whether it may be there.
     ///
     /// # Errors
-    /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen, of a wrong dtype or not finite.
+    /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen, of a wrong dtype or not finite, and what
+    /// [`foreign`] makes of them.
     pub fn resolve(
         checkpoint: Checkpoint,
         table: &ParamTable,
@@ -52,10 +54,10 @@ impl Weights {
         let mut skipped: BTreeSet<String> = checkpoint.entries().keys().cloned().collect();
         for param in &table.params {
             let candidates = names(param);
-            let found = candidates.iter().find(|n| checkpoint.entries().contains_key(*n));
             known.extend(candidates.iter().cloned());
-            match found.and_then(|name| Some((name, checkpoint.entries().get(name)?))) {
+            match candidates.iter().find_map(|name| checkpoint.find(name)) {
                 Some((name, entry)) => {
+                    known.insert(name.clone());
                     if param.role != Role::Unused {
                         skipped.remove(name);
                         skipped.remove(&scales_of(name));
@@ -73,11 +75,13 @@ impl Weights {
             }
         }
         for (name, entry) in checkpoint.entries() {
-            if !known.contains(name) && !ignored(name) {
+            if !known.contains(name) && !ignored(&unwrapped(name)) {
                 problems.push(TensorProblem::Unexpected { name: name.clone(), shape: entry.shape.clone() });
             }
         }
         if !problems.is_empty() {
+            let known = |name: &str| known.contains(name) || ignored(&unwrapped(name));
+            let problems = foreign::explained(&checkpoint, problems, known);
             return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
         let (params, stacks) = (table.params.clone(), table.stacks.clone());

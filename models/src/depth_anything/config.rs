@@ -6,9 +6,10 @@ use serde::Deserialize;
 
 use super::dinov2::RawBackbone;
 use crate::config::{Vit, expect};
+use crate::content::is_there;
 use crate::error::ModelError;
-use crate::families::read_json;
 use crate::image::{Filter, IMAGENET, Normalization};
+use crate::json::read_json;
 
 /// Most pixels along a side that the network is given.
 const MAX_SIDE: usize = 1 << 13;
@@ -117,7 +118,7 @@ impl Processor {
 pub fn read(dir: &Path) -> Result<DepthAnythingConfig, ModelError> {
     let raw: RawConfig = read_json(&dir.join("config.json"))?;
     let processor = dir.join("preprocessor_config.json");
-    let processor: RawProcessor = if processor.exists() { read_json(&processor)? } else { RawProcessor::published() };
+    let processor: RawProcessor = if is_there(&processor) { read_json(&processor)? } else { RawProcessor::published() };
     raw.check(processor.check()?)
 }
 

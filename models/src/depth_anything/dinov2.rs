@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::config::{Vit, expect};
 use crate::error::{ConfigError, ModelError};
-use crate::families::{Family, read_json, told};
+use crate::families::{self, Family, told};
+use crate::json::read_json;
 use crate::params::{ParamId, ParamTable};
 use crate::vit::VitParams;
 use crate::weights::{Checkpoint, Weights};
@@ -44,7 +45,8 @@ impl Encoder {
         let mut params = ParamTable::default();
         VitParams::dinov2(&mut params, ROOT, &tower, tower.grid());
         let own = |name: &str| name.trim_start_matches(ROOT).trim_start_matches('.').to_owned();
-        let weights = Weights::resolve(Checkpoint::open_model(dir)?, &params, |p| vec![own(&p.name)], |_| false)?;
+        let checkpoint = Checkpoint::open_model(dir)?;
+        let weights = families::find(Family::Dinov2, checkpoint, &params, |p| vec![own(&p.name)], |_| false)?;
         Ok(Encoder { family: Family::Dinov2, tower, params, weights })
     }
 

@@ -3,62 +3,15 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
-use super::{Hints, read_json};
+use super::Hints;
 use crate::error::{ConfigError, ModelError};
+use crate::json::{At, JsonError, read_tree};
 use crate::normalize::{Affine, Element, Normalization, Source};
 
 /// `SingleFieldLinearNormalizer.std_reg`
 const STD_EPS: f32 = 1e-8;
 /// `range_tol`: what spans less is only centred.
 const LEAST_SPAN: f32 = 1e-4;
-
-#[derive(Deserialize)]
-struct File {
-    action: Ordered<Lists>,
-    state: Ordered<Lists>,
-}
-
-/// A JSON object in the order of the file.
-struct Ordered<T>(Vec<(String, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ordered<T>, D::Error> {
-        struct Visitor<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
-            type Value = Ordered<T>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("statistics by key")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Ordered(entries))
-            }
-        }
-        deserializer.deserialize_map(Visitor(std::marker::PhantomData))
-    }
-}
-
-/// Of one key: lists by element, and lists by step and element.
-#[derive(Deserialize)]
-struct Lists {
-    global_mean: Vec<f32>,
-    global_std: Vec<f32>,
-    global_min: Vec<f32>,
-    global_max: Vec<f32>,
-    global_q01: Vec<f32>,
-    global_q99: Vec<f32>,
-    stepwise_mean: Vec<Vec<f32>>,
-    stepwise_std: Vec<Vec<f32>>,
-    stepwise_min: Vec<Vec<f32>>,
-    stepwise_max: Vec<Vec<f32>>,
-    stepwise_q01: Vec<Vec<f32>>,
-    stepwise_q99: Vec<Vec<f32>>,
-}
 
 /// `NormMode`
 #[derive(Clone, Copy, PartialEq)]
@@ -88,23 +41,30 @@ impl Mode {
         })
     }
 
-    fn elements(
-        self,
-        source: Source<'_>,
-        [mean, std, min, max, q01, q99]: [&[f32]; 6],
-    ) -> Result<Vec<Element>, ModelError> {
-        let n = mean.len();
-        if [std, min, max, q01, q99].iter().any(|list| list.len() != n) {
+    /// The lists that it reads.
+    fn lists(self) -> [&'static str; 2] {
+        match self {
+            Mode::Zscore => ["mean", "std"],
+            Mode::MinMax => ["min", "max"],
+            // For their number alone.
+            Mode::Constant(..) => ["mean"; 2],
+            Mode::Quantile => ["q01", "q99"],
+        }
+    }
+
+    fn elements(self, source: Source<'_>, [first, second]: [&[f32]; 2]) -> Result<Vec<Element>, ModelError> {
+        let n = first.len();
+        if second.len() != n {
             let detail = format!("{}: expected lists of one length", source.what);
             return Err(ModelError::Statistics { path: source.path.to_owned(), detail });
         }
         let range = |low: &[f32], high: &[f32]| low.iter().zip(high).map(|(l, h)| span(*l, *h)).collect();
         Ok(match self {
             Mode::Zscore => {
-                mean.iter().zip(std).map(|(m, s)| Element { offset: *m, scale: s + STD_EPS, spread: *s }).collect()
+                let element = |(m, s): (&f32, &f32)| Element { offset: *m, scale: s + STD_EPS, spread: *s };
+                first.iter().zip(second).map(element).collect()
             }
-            Mode::MinMax => range(min, max),
-            Mode::Quantile => range(q01, q99),
+            Mode::MinMax | Mode::Quantile => range(first, second),
             Mode::Constant(low, high) => range(&vec![low; n], &vec![high; n]),
         })
     }
@@ -120,46 +80,69 @@ fn span(low: f32, high: f32) -> Element {
 
 /// The statistics in `path`, used as the hints `norm_default_mode`, `norm_exception_mode` and `use_stepwise_action_norm` say.
 pub(super) fn read(path: &Path, hints: &Hints) -> Result<Normalization, ModelError> {
-    let file: File = read_json(path)?;
+    let tree = read_tree(path)?;
+    let json = |source| ModelError::Json { path: path.to_owned(), source };
+    let part = |part: &str| {
+        let root = At::root(&tree);
+        let stats = root.get(part).ok_or_else(|| root.wrong(format!("an object with the key {part}")));
+        stats.and_then(|stats| stats.entries()).map_err(json)
+    };
     let default = Mode::parse("norm_default_mode", hints.norm_default_mode.as_deref().unwrap_or("z-score"))?;
-    let modes = |part: &str, stats: &Ordered<Lists>| -> Result<Vec<Mode>, ModelError> {
+    let modes = |part: &str, stats: &[(&str, At<'_>)]| -> Result<Vec<Mode>, ModelError> {
         let exceptions = hints.norm_exception_mode.get(part);
-        if let Some(key) = exceptions.iter().flat_map(|e| e.keys()).find(|k| stats.0.iter().all(|(key, _)| key != *k)) {
-            let known: Vec<&String> = stats.0.iter().map(|(key, _)| key).collect();
+        if let Some(key) = exceptions.iter().flat_map(|e| e.keys()).find(|k| stats.iter().all(|(key, _)| key != *k)) {
+            let known: Vec<&str> = stats.iter().map(|(key, _)| *key).collect();
             let field = format!("fathom.json: norm_exception_mode.{part}");
             return Err(ConfigError { field, expected: format!("some of {known:?}"), found: key.clone() }.into());
         }
-        let of = |key: &String| match exceptions.and_then(|e| e.get(key)) {
+        let of = |key: &str| match exceptions.and_then(|e| e.get(key)) {
             Some(mode) => Mode::parse("norm_exception_mode", mode),
             None => Ok(default),
         };
-        stats.0.iter().map(|(key, _)| of(key)).collect()
+        stats.iter().map(|(key, _)| of(key)).collect()
     };
     let source = |what| Source { path, what, allow_constant: hints.allow_constant };
     // With a step, its own lists.
-    let affine = |what: &'static str, stats: &Ordered<Lists>, modes: &[Mode], step: Option<usize>| {
+    let affine = |what: &'static str, stats: &[(&str, At<'_>)], modes: &[Mode], step: Option<usize>| {
         let mut elements = Vec::new();
-        for ((_, l), mode) in stats.0.iter().zip(modes) {
-            let stepwise =
-                [&l.stepwise_mean, &l.stepwise_std, &l.stepwise_min, &l.stepwise_max, &l.stepwise_q01, &l.stepwise_q99];
-            let global = [&l.global_mean, &l.global_std, &l.global_min, &l.global_max, &l.global_q01, &l.global_q99];
-            let lists = match step {
-                Some(step) => stepwise.map(|lists| lists.get(step).map_or(&[][..], Vec::as_slice)),
-                None => global.map(Vec::as_slice),
-            };
-            elements.extend(mode.elements(source(what), lists)?);
+        for ((_, lists), mode) in stats.iter().zip(modes) {
+            let [first, second] = mode.lists().map(|name| {
+                let list = list_of(lists, name, step)?;
+                if let Mode::Constant(..) = mode { Ok(vec![0.0; list.items()?.len()]) } else { list.read::<Vec<f32>>() }
+            });
+            let (first, second) = (first.map_err(json)?, second.map_err(json)?);
+            elements.extend(mode.elements(source(what), [&first, &second])?);
         }
         Affine::of(source(what), &elements)
     };
-    let state = affine("state", &file.state, &modes("state", &file.state)?, None)?;
-    let modes = modes("action", &file.action)?;
+    let (state, action) = (part("state")?, part("action")?);
+    let state = affine("state", &state, &modes("state", &state)?, None)?;
+    let modes = modes("action", &action)?;
     let stepwise = hints.use_stepwise_action_norm.unwrap_or(false);
-    let count = file.action.0.iter().map(|(_, l)| l.stepwise_mean.len()).min().filter(|_| stepwise).unwrap_or(0);
-    let steps = (0..count).map(|step| affine("action", &file.action, &modes, Some(step)));
+    let mut count = None;
+    for ((_, lists), mode) in action.iter().zip(&modes).filter(|_| stepwise) {
+        let [first, _] = mode.lists();
+        let steps = list(lists, &format!("stepwise_{first}")).and_then(|steps| steps.items()).map_err(json)?;
+        count = Some(count.map_or(steps.len(), |count: usize| count.min(steps.len())));
+    }
+    let steps = (0..count.unwrap_or(0)).map(|step| affine("action", &action, &modes, Some(step)));
     let steps = steps.collect::<Result<Vec<_>, _>>()?;
     let action = match steps.first() {
         Some(first) => first.clone(),
-        None => affine("action", &file.action, &modes, None)?,
+        None => affine("action", &action, &modes, None)?,
     };
     Ok(Normalization { source: Some(path.to_owned()), state, action, steps, relative: Vec::new() })
+}
+
+/// A list of a key's statistics.
+fn list<'t>(lists: &At<'t>, name: &str) -> Result<At<'t>, JsonError> {
+    lists.get(name).ok_or_else(|| lists.wrong(format!("an object with the key {name}")))
+}
+
+/// A list of values, of one step where it is given.
+fn list_of<'t>(lists: &At<'t>, name: &str, step: Option<usize>) -> Result<At<'t>, JsonError> {
+    let Some(step) = step else { return list(lists, &format!("global_{name}")) };
+    let steps = list(lists, &format!("stepwise_{name}"))?;
+    let of_step = steps.items()?.into_iter().nth(step);
+    of_step.ok_or_else(|| steps.wrong(format!("a list of more than {step} steps")))
 }

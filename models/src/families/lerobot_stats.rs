@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::read_json;
+use super::lerobot::{ACTION, STATE, view};
+use crate::checkpoint::unwrapped;
+use crate::content::is_there;
 use crate::error::ModelError;
+use crate::json::{At, Json, JsonError, read_tree};
 use crate::normalize::{Affine, Normalization, Source};
 use crate::weights::Checkpoint;
 
@@ -17,30 +17,85 @@ use crate::weights::Checkpoint;
 /// # Errors
 /// As [`read`].
 pub(super) fn cameras(dir: &Path, views: &[String]) -> Result<BTreeMap<String, String>, ModelError> {
-    let (_, steps) = open(dir.join("policy_preprocessor.json"))?;
-    let maps = steps.iter().filter_map(|s| s.config.get("rename_map").and_then(Value::as_object)).flatten();
-    let bare = |name: &str| name.trim_start_matches("observation.images.").to_owned();
-    let renamed: Vec<_> = maps.filter_map(|(from, to)| Some((bare(from), bare(to.as_str()?)))).collect();
+    let input = File::open(dir.join("policy_preprocessor.json"))?;
+    let mut renamed: Vec<(String, String)> = Vec::new();
+    for step in input.steps()? {
+        let Some(map) = step.config.as_ref().and_then(|config| config.get("rename_map")) else { continue };
+        for (from, to) in map.entries().map_err(input.json())? {
+            let to: String = to.read().map_err(input.json())?;
+            renamed.push((view(from).to_owned(), view(&to).to_owned()));
+        }
+    }
     let alone = |view: &String| renamed.iter().filter(|(_, to)| to == view).count() == 1;
     Ok(renamed.iter().filter(|(from, to)| from != to && views.contains(to) && alone(to)).cloned().collect())
 }
 
-#[derive(Deserialize)]
-struct Processor {
-    steps: Vec<Step>,
+/// A processor's file.
+struct File {
+    path: PathBuf,
+    /// None where there is no such file.
+    tree: Option<Json<'static>>,
 }
 
-#[derive(Deserialize)]
-struct Step {
+/// One of its steps.
+struct Step<'t> {
+    at: At<'t>,
     registry_name: String,
-    #[serde(default)]
-    config: Value,
-    state_file: Option<String>,
+    config: Option<At<'t>>,
 }
 
-impl Step {
-    fn enabled(&self) -> bool {
-        self.config.get("enabled").and_then(Value::as_bool) == Some(true)
+impl File {
+    /// A file that is not there has no steps.
+    fn open(path: PathBuf) -> Result<File, ModelError> {
+        let tree = if is_there(&path) { Some(read_tree(&path)?) } else { None };
+        Ok(File { path, tree })
+    }
+
+    /// What an error of JSON is as one of this file.
+    fn json(&self) -> impl Fn(JsonError) -> ModelError {
+        let path = self.path.clone();
+        move |source| ModelError::Json { path: path.clone(), source }
+    }
+
+    /// The steps in their order.
+    ///
+    /// # Errors
+    /// [`ModelError::Json`], and [`ModelError::Statistics`] for one that nobody knows.
+    fn steps(&self) -> Result<Vec<Step<'_>>, ModelError> {
+        let Some(tree) = &self.tree else { return Ok(Vec::new()) };
+        let root = At::root(tree);
+        let steps = root.get("steps").ok_or_else(|| root.wrong("an object with the key steps"));
+        let mut all = Vec::new();
+        for at in steps.and_then(|steps| steps.items()).map_err(self.json())? {
+            let name = at.get("registry_name").ok_or_else(|| at.wrong("an object with the key registry_name"));
+            let registry_name: String = name.and_then(|name| name.read()).map_err(self.json())?;
+            if !STEPS.contains(&registry_name.as_str()) {
+                let detail = format!("expected steps of {}, found {registry_name:?}", STEPS.join(", "));
+                return Err(ModelError::Statistics { path: self.path.clone(), detail });
+            }
+            all.push(Step { config: at.some("config"), at, registry_name });
+        }
+        Ok(all)
+    }
+
+    /// The first step of a name.
+    fn step(&self, registry_name: &str) -> Result<Option<Step<'_>>, ModelError> {
+        Ok(self.steps()?.into_iter().find(|step| step.registry_name == registry_name))
+    }
+}
+
+impl<'t> Step<'t> {
+    fn get(&self, key: &str) -> Option<At<'t>> {
+        self.config.as_ref()?.get(key)
+    }
+
+    fn enabled(&self) -> Result<bool, JsonError> {
+        self.get("enabled").map_or(Ok(false), |enabled| enabled.read())
+    }
+
+    /// A list of texts; none where it is null or not there.
+    fn texts(&self, key: &str) -> Result<Option<Vec<String>>, JsonError> {
+        self.get(key).map_or(Ok(None), |list| list.read())
     }
 }
 
@@ -63,26 +118,27 @@ impl Part {
     }
 }
 
-/// The processor files in `dir`; without any the buffers in `checkpoint`, used as `mapping` (of `config.json`) says; or
-/// identity.
+/// The processor files in `dir`; without any the buffers in `checkpoint`, used as `mapping` (of the configuration at `path`)
+/// says; or identity.
 ///
 /// # Errors
 /// [`ModelError::Json`], [`ModelError::Safetensors`], or [`ModelError::Statistics`] for a mode or a tensor that is not
 /// there.
 pub(super) fn read(
     dir: &Path,
+    path: &Path,
     checkpoint: &Checkpoint,
-    mapping: &BTreeMap<String, String>,
+    mapping: Option<&At<'_>>,
     action_dim: usize,
     allow_constant: bool,
 ) -> Result<Normalization, ModelError> {
     let [input, output] = ["policy_preprocessor.json", "policy_postprocessor.json"].map(|f| dir.join(f));
-    if !input.exists() && !output.exists() {
-        return buffers(checkpoint, mapping, allow_constant);
+    if !is_there(&input) && !is_there(&output) {
+        return buffers(path, checkpoint, mapping, allow_constant);
     }
-    let (input, output) = (open(input)?, open(output)?);
-    let state = step(dir, &input, "normalizer_processor", (Part::State, "observation.state"), allow_constant)?;
-    let action = step(dir, &output, "unnormalizer_processor", (Part::Action, "action"), allow_constant)?;
+    let (input, output) = (File::open(input)?, File::open(output)?);
+    let state = step(dir, &input, "normalizer_processor", (Part::State, STATE), allow_constant)?;
+    let action = step(dir, &output, "unnormalizer_processor", (Part::Action, ACTION), allow_constant)?;
     let source = state.as_ref().or(action.as_ref()).map(|(path, _)| path.clone());
     let [state, action] = [state, action].map(|found| found.map(|(_, affine)| affine).unwrap_or_default());
     let relative = relative(&input, &output, action_dim)?;
@@ -106,55 +162,65 @@ const STEPS: [&str; 13] = [
     "unnormalizer_processor",
 ];
 
-fn open(path: PathBuf) -> Result<(PathBuf, Vec<Step>), ModelError> {
-    let steps = if path.exists() { read_json::<Processor>(&path)?.steps } else { Vec::new() };
-    match steps.iter().find(|s| !STEPS.contains(&s.registry_name.as_str())) {
-        None => Ok((path, steps)),
-        Some(other) => {
-            let detail = format!("expected steps of {}, found {:?}", STEPS.join(", "), other.registry_name);
-            Err(ModelError::Statistics { path, detail })
-        }
-    }
-}
-
 /// Which elements the postprocessor makes absolute: all, but for the joints that the preprocessor's step excludes.
-fn relative(
-    input: &(PathBuf, Vec<Step>),
-    output: &(PathBuf, Vec<Step>),
-    action_dim: usize,
-) -> Result<Vec<bool>, ModelError> {
-    let find = |steps: &[Step], name: &str| steps.iter().position(|s| s.registry_name == name && s.enabled());
-    let (to, from) = (find(&input.1, "relative_actions_processor"), find(&output.1, "absolute_actions_processor"));
-    let detail = |enabled: bool| format!("expected relative_actions_processor to be {enabled} as its counterpart is");
-    let step = match (to, from) {
-        (None, None) => return Ok(Vec::new()),
-        (Some(step), Some(_)) => input.1.get(step),
-        (to, _) => return Err(ModelError::Statistics { path: input.0.clone(), detail: detail(to.is_none()) }),
+fn relative(input: &File, output: &File, action_dim: usize) -> Result<Vec<bool>, ModelError> {
+    let enabled = |file: &File, name: &str| -> Result<bool, ModelError> {
+        let step = file.step(name)?;
+        step.map_or(Ok(false), |step| step.enabled()).map_err(file.json())
     };
-    let strings = |field: &str| -> Option<Vec<String>> {
-        let list = step?.config.get(field)?.as_array()?;
-        Some(list.iter().filter_map(Value::as_str).filter(|s| !s.is_empty()).map(str::to_lowercase).collect())
+    let to = enabled(input, "relative_actions_processor")?;
+    let from = enabled(output, "absolute_actions_processor")?;
+    if to != from {
+        let detail = format!("expected relative_actions_processor to be {from} as its counterpart is");
+        return Err(ModelError::Statistics { path: input.path.clone(), detail });
+    }
+    let Some(step) = input.step("relative_actions_processor")?.filter(|_| to) else { return Ok(Vec::new()) };
+    let texts = |key: &str| -> Result<Vec<String>, ModelError> {
+        let list = step.texts(key).map_err(input.json())?.unwrap_or_default();
+        Ok(list.iter().filter(|text| !text.is_empty()).map(|text| text.to_lowercase()).collect())
     };
-    let excluded = strings("exclude_joints").unwrap_or_default();
-    let names = strings("action_names").unwrap_or_default();
+    let (excluded, names) = (texts("exclude_joints")?, texts("action_names")?);
     let mut mask: Vec<bool> = names.iter().map(|n| !excluded.iter().any(|e| n.contains(e.as_str()))).collect();
     mask.resize(action_dim, true);
     Ok(mask)
 }
 
+/// The type with which a normaliser's step takes a feature; `None` where it leaves the feature as it is.
+fn taken(step: &Step<'_>, (part, key): (Part, &str)) -> Result<Option<String>, JsonError> {
+    // An action is always one.
+    if part == Part::Action {
+        return Ok(Some(part.kind().to_owned()));
+    }
+    let only = step.texts("normalize_observation_keys")?;
+    if only.is_some_and(|only| !only.iter().any(|name| name == key)) {
+        return Ok(None);
+    }
+    let Some(features) = step.get("features") else { return Ok(Some(part.kind().to_owned())) };
+    features.entries()?;
+    let Some(feature) = features.get(key) else { return Ok(None) };
+    let kind = feature.get("type").ok_or_else(|| feature.wrong("a feature with a type"))?;
+    kind.read().map(Some)
+}
+
 /// The affine map that step `registry_name` applies to `key`.
 fn step(
     dir: &Path,
-    (path, steps): &(PathBuf, Vec<Step>),
+    file: &File,
     registry_name: &str,
     (part, key): (Part, &str),
     allow_constant: bool,
 ) -> Result<Option<(PathBuf, Affine)>, ModelError> {
-    let Some(step) = steps.iter().find(|s| s.registry_name == registry_name) else { return Ok(None) };
-    let mode = step.config.get("norm_map").and_then(|m| m.get(part.kind())).and_then(Value::as_str);
-    let mode = Mode::of(path, part, mode.unwrap_or("IDENTITY"))?;
-    let eps = step.config.get("eps").and_then(Value::as_f64).unwrap_or(1e-8) as f32;
-    let Some(state_file) = &step.state_file else { return Ok(None) };
+    let Some(step) = file.step(registry_name)? else { return Ok(None) };
+    let Some(kind) = taken(&step, (part, key)).map_err(file.json())? else { return Ok(None) };
+    let map = step.get("norm_map");
+    let mode = map.as_ref().map(|map| map.entries().map(|_| map.get(&kind))).transpose().map_err(file.json())?;
+    let mode: Option<String> = mode.flatten().map(|mode| mode.read()).transpose().map_err(file.json())?;
+    let mode = Mode::of(&file.path, part, mode.as_deref().unwrap_or("IDENTITY"))?;
+    let eps: Option<f32> = step.get("eps").map(|eps| eps.read()).transpose().map_err(file.json())?;
+    let eps = eps.unwrap_or(1e-8);
+    let state_file: Option<String> =
+        step.at.some("state_file").map(|name| name.read()).transpose().map_err(file.json())?;
+    let Some(state_file) = state_file else { return Ok(None) };
     let statistics = Checkpoint::open(&dir.join(state_file))?;
     // A span of zero becomes eps.
     let span = |l: f32, h: f32| if h == l { eps } else { h - l };
@@ -165,16 +231,19 @@ fn step(
 
 /// The buffers of lerobot 0.3's `Normalize` and `Unnormalize`.
 fn buffers(
+    path: &Path,
     checkpoint: &Checkpoint,
-    mapping: &BTreeMap<String, String>,
+    mapping: Option<&At<'_>>,
     allow_constant: bool,
 ) -> Result<Normalization, ModelError> {
     let part = |module: &str, key: &str, part: Part| {
         let prefix = format!("{module}.buffer_{key}.");
-        if !checkpoint.names().any(|name| name.starts_with(&prefix)) {
+        if !checkpoint.names().any(|name| unwrapped(name).starts_with(&prefix)) {
             return Ok(Affine::default());
         }
-        let mode = Mode::of(checkpoint.path(), part, mapping.get(part.kind()).map_or("MEAN_STD", String::as_str))?;
+        let mode = mapping.and_then(|mapping| mapping.get(part.kind())).map(|mode| mode.read::<String>()).transpose();
+        let mode = mode.map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+        let mode = Mode::of(checkpoint.path(), part, mode.as_deref().unwrap_or("MEAN_STD"))?;
         // On the way in a span gets eps added, on the way out none.
         let eps = part.eps(BUFFERS_EPS);
         let source = Source { path: checkpoint.path(), what: part.kind(), allow_constant };
@@ -230,8 +299,11 @@ impl Mode {
 }
 
 fn named(statistics: &Checkpoint, name: String, mode: Mode) -> Result<Vec<f32>, ModelError> {
-    statistics.f32(&name).ok_or_else(|| ModelError::Statistics {
-        path: statistics.path().to_owned(),
-        detail: format!("no tensor {name}, which mode {} needs", mode.name),
+    statistics.f32(&name).ok_or_else(|| {
+        let detail = match statistics.tensor(&name) {
+            Some((dtype, _)) => format!("{name}: expected F16, BF16, F32 or F64, found {dtype:?}"),
+            None => format!("no tensor {name}, which mode {} needs", mode.name),
+        };
+        ModelError::Statistics { path: statistics.path().to_owned(), detail }
     })
 }

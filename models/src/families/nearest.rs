@@ -8,8 +8,9 @@ use crate::config::{ModelConfig, TimeConditioning};
 use crate::depthvla::Model;
 use crate::presets;
 
-/// A kind that is known and is no [`Family`].
+/// A kind that is known by how its tensors' names begin, most of them no [`Family`].
 struct Other {
+    family: Option<Family>,
     what: &'static str,
     /// What `config.json` calls it.
     kinds: &'static [&'static str],
@@ -22,7 +23,7 @@ struct Other {
 const NOT_SUPPORTED: &str = "not supported";
 
 const fn other(what: &'static str, kinds: &'static [&'static str], names: &'static [&'static str]) -> Other {
-    Other { what, kinds, names, advice: NOT_SUPPORTED }
+    Other { family: None, what, kinds, names, advice: NOT_SUPPORTED }
 }
 
 const OTHERS: [Other; 19] = [
@@ -44,12 +45,14 @@ const OTHERS: [Other; 19] = [
     other("LingBot-VA", &["lingbot_va"], &[]),
     other("VLA-JEPA", &["vla_jepa"], &[]),
     Other {
+        family: Some(Family::DepthAnything),
         what: "Depth Anything V2",
         kinds: &[],
         names: &["backbone.", "neck.", "head.conv"],
         advice: "run by `fathom depth`",
     },
     Other {
+        family: Some(Family::Dinov2),
         what: "DINOv2",
         kinds: &[],
         names: &["embeddings.", "encoder.layer."],
@@ -77,7 +80,7 @@ pub(super) fn nearest(names: &[String]) -> Option<Nearest> {
     let others = OTHERS.iter().filter_map(|o| {
         let fitting = names.iter().filter(|name| begins(o, name)).count();
         let advice = format!(" ({})", o.advice);
-        (fitting > 0).then_some(Nearest { family: None, what: o.what, advice, fitting, lacking: usize::MAX })
+        (fitting > 0).then_some(Nearest { family: o.family, what: o.what, advice, fitting, lacking: usize::MAX })
     });
     families.chain(others).min_by_key(|n| (std::cmp::Reverse(n.fitting), n.lacking))
 }

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::pi0::{self, Settings, Shapes};
-use super::{Described, Family, Hints, check_lengths, galaxea_stats, read_json};
+use super::{Described, Family, Hints, check_lengths, galaxea_stats};
+use crate::checkpoint::unwrapped;
 use crate::config::{
     EmbedScale, Flow, FlowDirection, NormalizationMode, Positions, PromptFormat, Resize, TimeConditioning,
     TimeEmbedding,
 };
+use crate::content::is_there;
 use crate::error::{ModelError, TensorProblem};
+use crate::json::read_json;
 use crate::normalize::{Affine, Normalization, Source};
 use crate::weights::Checkpoint;
 
-/// `torch.compile` puts this before every name.
-const COMPILED: &str = "_orig_mod.";
 /// The state's mixture is the actions' (`tie_action_proprio_weights`).
 const PROPRIO: &str = "joint_model.mixtures.proprio.";
 const ACTION: &str = "joint_model.mixtures.action.";
@@ -25,18 +26,17 @@ const EPS: f32 = 1e-8;
 
 /// Names that a parameter of Fathom's naming may have: the same.
 pub(super) fn names(own: &str) -> Vec<String> {
-    vec![own.to_owned(), format!("{COMPILED}{own}")]
+    vec![own.to_owned()]
 }
 
 /// Tensors that inference does not read: the copies of the action mixture ([`describe`] compares them) and the head.
 pub(super) fn ignored(name: &str) -> bool {
-    let name = name.strip_prefix(COMPILED).unwrap_or(name);
     name.starts_with(PROPRIO) || name == "lm_head.weight"
 }
 
 /// Whether the tensors' names are those of this family.
 pub(super) fn recognises(checkpoint: &Checkpoint) -> bool {
-    let has = |own: &str| names(own).iter().any(|name| checkpoint.shape(name).is_some());
+    let has = |own: &str| checkpoint.shape(own).is_some();
     has("joint_model.mixtures.action.layers.0.self_attn.q_proj.weight")
         && !has("joint_model.mixtures.depth.layers.0.self_attn.q_proj.weight")
 }
@@ -78,7 +78,7 @@ pub(super) fn describe(family: Family, dir: &Path, checkpoint: &Checkpoint) -> R
     config.action_head_layers = if two_layers { 2 } else { 1 };
 
     let galaxeas = dir.join("dataset_stats.json");
-    let normalization = if galaxea && galaxeas.exists() {
+    let normalization = if galaxea && is_there(&galaxeas) {
         galaxea_stats::read(&galaxeas, &hints)?
     } else {
         statistics(dir, hints.allow_constant)?
@@ -93,11 +93,10 @@ pub(super) fn describe(family: Family, dir: &Path, checkpoint: &Checkpoint) -> R
 /// Every tensor of the state's mixture is that of the actions' mixture.
 fn check_copies(checkpoint: &Checkpoint) -> Result<(), ModelError> {
     let differs = |name: &&str| {
-        let bare = name.strip_prefix(COMPILED).unwrap_or(name);
-        let Some(rest) = bare.strip_prefix(PROPRIO) else { return false };
-        let tied = names(&format!("{ACTION}{rest}"));
-        let found = tied.iter().find_map(|n| Some((checkpoint.shape(n)?, checkpoint.tensor(n)?)));
-        found != checkpoint.shape(name).zip(checkpoint.tensor(name))
+        let plain = unwrapped(name);
+        let Some(rest) = plain.strip_prefix(PROPRIO) else { return false };
+        let tied = format!("{ACTION}{rest}");
+        checkpoint.shape(&tied).zip(checkpoint.tensor(&tied)) != checkpoint.shape(name).zip(checkpoint.tensor(name))
     };
     let problems: Vec<_> = checkpoint
         .names()

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use super::pi0::{Settings, Shapes};
 use super::{Described, Family, Hints, check_lengths, pi0};
 use crate::config::{NormalizationMode, PromptFormat, Resize};
+use crate::content::is_there;
 use crate::error::{ConfigError, ModelError};
+use crate::json::{self, Json};
 use crate::normalize::Normalization;
 use crate::weights::Checkpoint;
 
@@ -33,11 +35,10 @@ struct Converted {
 pub(super) fn describe(
     dir: &Path,
     path: &Path,
-    config: serde_json::Value,
+    config: &Json<'_>,
     checkpoint: &Checkpoint,
 ) -> Result<Described, ModelError> {
-    let c: Converted =
-        serde_json::from_value(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+    let c: Converted = json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
     let hints = Hints::read(dir)?;
     let refuse =
         |field: String, expected: String, found: String| Err(ModelError::from(ConfigError { field, expected, found }));
@@ -81,7 +82,7 @@ pub(super) fn describe(
 fn statistics(dir: &Path, asset_id: Option<&str>) -> Result<Option<PathBuf>, ModelError> {
     let assets = dir.join("assets");
     let mut found = Vec::new();
-    if assets.exists() {
+    if is_there(&assets) {
         collect(&assets, 0, &mut found)?;
     }
     found.sort();

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::{Family, Loaded, openpi, read_json};
+use super::{Family, Loaded, lerobot, openpi};
+use crate::content::is_there;
 use crate::error::ModelError;
+use crate::json::{At, Json, read_tree};
 use crate::normalize::NormalizationMode;
 
 /// Names, modes, and views that are left out.
@@ -35,26 +36,21 @@ impl Origin {
     pub fn read(dir: &Path, loaded: &Loaded) -> Result<Origin, ModelError> {
         let json = |file: &str| {
             let path = dir.join(file);
-            if path.exists() { read_json(&path) } else { Ok(Value::Null) }
+            if is_there(&path) { read_tree(&path) } else { Ok(Json::Null) }
         };
         let [config, info, input, output] =
             ["config.json", "meta/info.json", "policy_preprocessor.json", "policy_postprocessor.json"].map(json);
         let (config, info, input, output) = (config?, info?, input?, output?);
-        let step = |steps: &Value, name: &str, key: &str| {
-            let steps = steps.get("steps")?.as_array()?;
-            let found = steps.iter().find(|s| s.get("registry_name").and_then(Value::as_str) == Some(name))?;
-            found.get("config")?.get(key).cloned()
-        };
         let feature = |key: &str| names(info.get("features")?.get(key)?.get("names")?);
         let relative = step(&input, "relative_actions_processor", "action_names");
 
         let lerobot = matches!(loaded.family, Family::LerobotPi0 | Family::LerobotPi05);
-        let mode = |steps: &Value, name: &str, kind: &str| -> String {
+        let mode = |steps: &Json<'_>, name: &str, kind: &str| -> String {
             if loaded.normalization.source.is_none() {
                 return "identity".to_owned();
             }
-            let map = step(steps, name, "norm_map").or_else(|| config.get("normalization_mapping").cloned());
-            match map.as_ref().and_then(|m| m.get(kind)).and_then(Value::as_str) {
+            let map = step(steps, name, "norm_map").or_else(|| config.get("normalization_mapping"));
+            match map.and_then(|m| m.get(kind)).and_then(Json::as_str) {
                 Some(mode) if lerobot => mode.to_lowercase(),
                 _ if lerobot => "mean_std".to_owned(),
                 _ if loaded.family == Family::Galaxea => "galaxea".to_owned(),
@@ -63,9 +59,8 @@ impl Origin {
         };
         let known: Vec<String> = match loaded.family {
             Family::LerobotPi0 | Family::LerobotPi05 => {
-                let features = config.get("input_features").and_then(Value::as_object).into_iter().flatten();
-                let visual = features.filter(|(_, f)| f.get("type").and_then(Value::as_str) == Some("VISUAL"));
-                visual.map(|(name, _)| name.trim_start_matches("observation.images.").to_owned()).collect()
+                let features = At::root(&config).some("input_features");
+                lerobot::views(features.as_ref()).unwrap_or_default()
             }
             Family::Openpi => openpi::VIEWS.map(str::to_owned).to_vec(),
             _ => loaded.skipped_views.clone(),
@@ -77,7 +72,7 @@ impl Origin {
             action_names: config
                 .get("action_feature_names")
                 .and_then(names)
-                .or_else(|| relative.as_ref().and_then(names))
+                .or_else(|| relative.and_then(names))
                 .or_else(|| feature("action")),
             state_normalization: mode(&input, "normalizer_processor", "STATE"),
             action_normalization: mode(&output, "unnormalizer_processor", "ACTION"),
@@ -95,11 +90,18 @@ fn own_mode(mode: NormalizationMode) -> &'static str {
     }
 }
 
+/// A key of the configuration of a processor's step.
+fn step<'t>(file: &'t Json<'_>, name: &str, key: &str) -> Option<&'t Json<'t>> {
+    let Json::Array(steps) = file.get("steps")? else { return None };
+    let found = steps.iter().find(|s| s.get("registry_name").and_then(Json::as_str) == Some(name))?;
+    found.get("config")?.get(key)
+}
+
 /// A list of names; older datasets have it below a key such as `motors`.
-fn names(value: &Value) -> Option<Vec<String>> {
+fn names(value: &Json<'_>) -> Option<Vec<String>> {
     match value {
-        Value::Array(list) => list.iter().map(|name| Some(name.as_str()?.to_owned())).collect(),
-        Value::Object(groups) => groups.values().find_map(names),
+        Json::Array(list) => list.iter().map(|name| Some(name.as_str()?.to_owned())).collect(),
+        Json::Object(groups) => groups.iter().find_map(|(_, group)| names(group)),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use super::pi0::{self, Settings, Shapes};
 use super::{Described, Family, Hints};
 use crate::config::{Expert, NormalizationMode, PromptFormat, Resize, TimeConditioning};
 use crate::error::{ConfigError, ModelError};
+use crate::json::{self, Json};
 use crate::normalize::Normalization;
 use crate::weights::Checkpoint;
 
@@ -63,11 +64,10 @@ pub(super) fn has(own: &str) -> bool {
 pub(super) fn describe(
     dir: &Path,
     path: &Path,
-    config: serde_json::Value,
+    config: &Json<'_>,
     checkpoint: &Checkpoint,
 ) -> Result<Described, ModelError> {
-    let c: Config =
-        serde_json::from_value(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+    let c: Config = json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
     if let Some(kind) = c.text_config.model_type.filter(|kind| kind != "gemma") {
         let field = format!("{}: text_config.model_type", path.display());
         return Err(ConfigError { field, expected: "gemma".to_owned(), found: kind }.into());
