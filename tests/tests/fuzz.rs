@@ -11,17 +11,21 @@ use firmware_bridge::message::{Chunk, Interpolation, Message, Positions, START_N
 #[path = "../fuzz/src/host.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod host;
+#[path = "../fuzz/src/models.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
+mod models;
 #[path = "../fuzz/src/wire.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod wire;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("frame", wire::frame),
     ("message", wire::message),
-    ("safetensors", host::safetensors),
+    ("safetensors", models::safetensors),
     ("config", host::config),
+    ("lerobot_config", models::lerobot_config),
     ("picture", host::picture),
 ];
 

@@ -1,33 +1,6 @@
 //! The files that the host reads.
 
-use std::path::{Path, PathBuf};
-
-/// A folder for the files of a target's input, kept for the process.
-fn folder() -> &'static Path {
-    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
-    FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder")).path()
-}
-
-fn golden(name: &str) -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let places = [here.join("golden"), here.join("../golden")];
-    places.iter().find(|place| place.exists()).expect("the goldens").join(name)
-}
-
-/// The bytes of a `model.safetensors`: every tensor that the loader lists can be read.
-pub fn safetensors(data: &[u8]) {
-    let path = folder().join(format!("{:?}.safetensors", std::thread::current().id()));
-    std::fs::write(&path, data).expect("written");
-    let Ok(checkpoint) = fathom_models::checkpoint::Checkpoint::open(&path) else { return };
-    for name in checkpoint.names() {
-        let shape = checkpoint.shape(name).expect("listed");
-        let (_, bytes) = checkpoint.tensor(name).expect("listed");
-        assert!(bytes.len() <= data.len());
-        if shape.iter().copied().fold(1_usize, usize::saturating_mul) < 1 << 16 {
-            let _ = checkpoint.f32(name);
-        }
-    }
-}
+use crate::models::{folder, golden};
 
 /// One configuration file of a model directory that is whole besides, or a `robot.toml`: the first byte says which.
 pub fn config(data: &[u8]) {

@@ -3,4 +3,6 @@
 
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "models")]
+pub mod models;
 pub mod wire;
