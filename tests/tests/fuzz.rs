@@ -11,6 +11,9 @@ use firmware_bridge::message::{Chunk, Interpolation, Message, Positions, START_N
 #[path = "../fuzz/src/host.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod host;
+#[path = "../fuzz/src/models.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
+mod models;
 #[path = "../fuzz/src/recording.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod recording;
@@ -23,9 +26,9 @@ type Target = fn(&[u8]);
 const TARGETS: &[(&str, Target)] = &[
     ("frame", wire::frame),
     ("message", wire::message),
-    ("safetensors", host::safetensors),
+    ("safetensors", models::safetensors),
     ("config", host::config),
-    ("lerobot_config", host::lerobot_config),
+    ("lerobot_config", models::lerobot_config),
     ("picture", host::picture),
     ("jpeg", host::jpeg),
     ("exif", host::exif),

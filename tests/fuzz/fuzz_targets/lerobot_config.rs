@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fathom_fuzz::host::lerobot_config(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fathom_fuzz::models::lerobot_config(data));

@@ -1,54 +1,6 @@
 //! The files that the host reads.
 
-use std::path::{Path, PathBuf};
-
-/// A folder for the files of a target's input, kept for the process.
-fn folder() -> &'static Path {
-    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
-    FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder")).path()
-}
-
-fn golden(name: &str) -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let places = [here.join("golden"), here.join("../golden")];
-    places.iter().find(|place| place.exists()).expect("the goldens").join(name)
-}
-
-/// A folder of the process' own for `target`, with links to the golden lerobot's files but those of `without`.
-fn linked(target: &str, without: &[&str]) -> PathBuf {
-    let dir = folder().join(format!("{target}-{:?}", std::thread::current().id()));
-    if !dir.exists() {
-        std::fs::create_dir_all(&dir).expect("a folder");
-        for entry in std::fs::read_dir(golden("pi0_lerobot")).expect("a golden") {
-            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
-            if !without.contains(&&*name.to_string_lossy()) {
-                std::os::unix::fs::symlink(path.canonicalize().expect("there"), dir.join(name)).expect("a link");
-            }
-        }
-    }
-    dir
-}
-
-/// The bytes of a `model.safetensors`: every tensor that the loader lists can be read, and what is wrong with them as a pi0 is
-/// told.
-pub fn safetensors(data: &[u8]) {
-    let dir = linked("weights", &["model.safetensors"]);
-    let path = dir.join("model.safetensors");
-    std::fs::write(&path, data).expect("written");
-    match fathom_models::families::load_base(&dir, None) {
-        Ok(loaded) => assert!(!loaded.model.params.params.is_empty()),
-        Err(error) => assert!(error.to_string().contains("model.safetensors") || error.to_string().contains(": ")),
-    }
-    let Ok(checkpoint) = fathom_models::checkpoint::Checkpoint::open(&path) else { return };
-    for name in checkpoint.names() {
-        let shape = checkpoint.shape(name).expect("listed");
-        let (_, bytes) = checkpoint.tensor(name).expect("listed");
-        assert!(bytes.len() <= data.len());
-        if shape.iter().copied().fold(1_usize, usize::saturating_mul) < 1 << 16 {
-            let _ = checkpoint.f32(name);
-        }
-    }
-}
+use crate::models::{folder, golden};
 
 /// One configuration file of a model directory that is whole besides, or a `robot.toml`: the first byte says which.
 pub fn config(data: &[u8]) {

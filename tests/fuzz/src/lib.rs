@@ -5,4 +5,6 @@
 pub mod host;
 #[cfg(feature = "host")]
 pub mod recording;
+#[cfg(feature = "models")]
+pub mod models;
 pub mod wire;
