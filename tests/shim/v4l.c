@@ -16,13 +16,18 @@
  *   FATHOM_SHIM_SIZE          the one size that it has, as 320x240; default: any
  *   FATHOM_SHIM_PAD           bytes after each row; default 0
  *   FATHOM_SHIM_RATE          images per second; default 100
- *   FATHOM_SHIM_STAMP         soe, eof (default) or unknown: flags of the time stamp
+ *   FATHOM_SHIM_STAMP         soe, eof (default) or unknown: flags of the time stamp; none: no time stamp
  *   FATHOM_SHIM_JPEG          the picture that MJPG images are
  *   FATHOM_SHIM_STALL_AFTER   images of a device before it falls silent, until it is restarted
  *   FATHOM_SHIM_UNPLUG_AFTER  images of a device before it is gone
  *   FATHOM_SHIM_REPLUG_MS     milliseconds until it is back; default: never
  *   FATHOM_SHIM_SHORT_AFTER   images before all come with half of their bytes
  *   FATHOM_SHIM_ERROR_EVERY   every n-th image is flagged as damaged
+ *   FATHOM_SHIM_EMPTY_AFTER   images before all come without bytes; their buffers are left as they were
+ *   FATHOM_SHIM_EMPTY_EVERY   every n-th image comes without bytes
+ *   FATHOM_SHIM_FREEZE_AFTER  images before all come with one time stamp
+ *   FATHOM_SHIM_COUNT         0: all images have the number 0
+ *   FATHOM_SHIM_TAIL          bytes of zeros after each image; default 0
  *   FATHOM_SHIM_BUSY          open, format or buffers: where another program gets in the way
  *   FATHOM_SHIM_STOP_FAILS    1: stopping the stream fails with EIO
  *   FATHOM_SHIM_METADATA      1: it is not a capture device
@@ -69,6 +74,7 @@ static struct {
     uint32_t length; /* of a buffer, whole pages */
     uint64_t orders;
     uint64_t next_us;
+    uint64_t stamp_us; /* of the latest image */
     uint32_t sequence; /* of the next image of this stream */
     uint32_t images;   /* of the device, over all streams */
 } cam;
@@ -242,19 +248,28 @@ static void advance(void)
         struct buffer *b = oldest(QUEUED);
         if (b) {
             const char *stamp = text("FATHOM_SHIM_STAMP", "eof");
-            b->used = draw(b->data, cam.sequence);
+            long empty = number("FATHOM_SHIM_EMPTY_EVERY", 0);
+            if (reached("FATHOM_SHIM_EMPTY_AFTER") || (empty && (cam.sequence + 1) % empty == 0))
+                b->used = 0;
+            else
+                b->used = draw(b->data, cam.sequence);
+            uint32_t tail = (uint32_t)number("FATHOM_SHIM_TAIL", 0);
+            memset(b->data + b->used, 0, tail);
+            b->used += tail;
             if (reached("FATHOM_SHIM_SHORT_AFTER"))
                 b->used /= 2;
             b->flags = V4L2_BUF_FLAG_MAPPED;
-            if (strcmp(stamp, "unknown"))
+            if (strcmp(stamp, "unknown") && strcmp(stamp, "none"))
                 b->flags |= V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
             if (!strcmp(stamp, "soe"))
                 b->flags |= V4L2_BUF_FLAG_TSTAMP_SRC_SOE;
             long damaged = number("FATHOM_SHIM_ERROR_EVERY", 0);
             if (damaged && (cam.sequence + 1) % damaged == 0)
                 b->flags |= V4L2_BUF_FLAG_ERROR;
-            b->sequence = cam.sequence;
-            b->stamp_us = cam.next_us;
+            b->sequence = number("FATHOM_SHIM_COUNT", 1) ? cam.sequence : 0;
+            if (!reached("FATHOM_SHIM_FREEZE_AFTER"))
+                cam.stamp_us = cam.next_us;
+            b->stamp_us = strcmp(stamp, "none") ? cam.stamp_us : 0;
             b->state = DONE;
             b->order = ++cam.orders;
         }

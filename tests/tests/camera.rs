@@ -254,6 +254,98 @@ fn damaged_and_short_images_are_skipped() {
     assert_eq!(message, "/dev/video0: incomplete image: 3072 bytes of 6144");
 }
 
+/// Lines of images, then of errors of one kind alone; returns how many images there were, and the first message.
+fn images_then(lines: &[Value], kind: &str) -> (usize, String) {
+    let kinds = kinds(lines);
+    let images = kinds.iter().take_while(|kind| kind.is_empty()).count();
+    assert!(images < kinds.len() && kinds[images..].iter().all(|found| *found == kind), "{kinds:?}");
+    (images, lines[images]["message"].as_str().unwrap().to_owned())
+}
+
+/// The device of a format: with the picture that Motion-JPEG is.
+fn device_of<'a>(format: &'a str, picture: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![("FORMATS", format), ("JPEG", picture), ("RATE", "30")]
+}
+
+#[test]
+fn a_buffer_without_bytes_is_no_image_whatever_the_format() {
+    let picture = shim_folder().join("picture.jpg");
+    for format in ["YUYV", "NV12", "RGB3", "MJPG"] {
+        let mut device = device_of(format, picture.to_str().unwrap());
+        device.push(("EMPTY_AFTER", "3"));
+        let lines = capture(&device, &["count=7", "width=48", "height=32"]);
+        let (images, message) = images_then(&lines[1..], "NoBytes");
+        assert!((1..=3).contains(&images), "{images} images of {format}");
+        assert!(message.starts_with("/dev/video0: the driver gave a buffer without bytes"), "{message}");
+        // From the first image on: nothing is made of zeros.
+        let mut device = device_of(format, picture.to_str().unwrap());
+        device.push(("EMPTY_AFTER", "0"));
+        let lines = capture(&device, &["count=2", "width=48", "height=32"]);
+        assert_eq!(images_then(&lines[1..], "NoBytes").0, 0, "{format}");
+        // Every other one: the next is waited for.
+        let mut device = device_of(format, picture.to_str().unwrap());
+        device.push(("EMPTY_EVERY", "2"));
+        let lines = capture(&device, &["count=4", "width=48", "height=32", "timeout_ms=2000"]);
+        assert_eq!(kinds(&lines), [""; 5], "{format}");
+        assert!(lines[1..].iter().all(|line| number(line, "sequence").is_multiple_of(2)), "{lines:?}");
+    }
+}
+
+#[test]
+fn an_image_that_comes_again_is_no_new_one() {
+    let (images, message) = images_then(&capture(&[("FREEZE_AFTER", "3")], &["count=7"])[1..], "Repeated");
+    assert!((1..=3).contains(&images), "{images}");
+    assert!(message.starts_with("/dev/video0: the driver gave the same image again, number"), "{message}");
+    // Without a stamp the number tells, without a number the stamp does, and without both nothing tells of a new image.
+    assert_eq!(kinds(&capture(&[("STAMP", "none")], &["count=4"])), [""; 5]);
+    assert_eq!(kinds(&capture(&[("COUNT", "0")], &["count=4"])), [""; 5]);
+    let lines = capture(&[("STAMP", "none"), ("COUNT", "0")], &["count=3"]);
+    assert_eq!(images_then(&lines[1..], "Repeated").0, 1, "{lines:?}");
+}
+
+#[test]
+fn an_image_that_the_driver_flags_is_named() {
+    let message = only_error(&capture(&[("ERROR_EVERY", "1")], &["count=1"])[1..], "Damaged");
+    assert_eq!(message, "/dev/video0: the driver flags the image as damaged");
+}
+
+#[test]
+fn motion_jpeg_with_data_missing_is_no_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cut.jpg");
+    let whole = std::fs::read(shim_folder().join("picture.jpg")).unwrap();
+    let name = file.to_str().unwrap().to_owned();
+    let device = [("FORMATS", "MJPG"), ("JPEG", name.as_str())];
+    // Half of the scan is missing, and its end is marked.
+    let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap() + 14;
+    let half = scan + (whole.len() - scan) / 2;
+    std::fs::write(&file, [&whole[..half], &[0xff, 0xd9]].concat()).unwrap();
+    let lines = capture(&device, &["count=2", "width=48", "height=32"]);
+    let (images, message) = images_then(&lines[1..], "Decode");
+    assert!(images == 0 && message.contains("the data end after"), "{message}");
+    // Zeros that fill the buffer after the end are no data; in place of the rest of the picture they are none either.
+    let tail = [device.as_slice(), &[("TAIL", "4000")]].concat();
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(kinds(&capture(&tail, &["count=2", "width=48", "height=32"])), [""; 3]);
+    std::fs::write(&file, &whole[..half]).unwrap();
+    let lines = capture(&tail, &["count=2", "width=48", "height=32"]);
+    assert_eq!(images_then(&lines[1..], "Decode").0, 0);
+}
+
+#[test]
+fn a_cameras_motion_jpeg_stays_as_the_sensor_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("turned.jpg");
+    let whole = std::fs::read(shim_folder().join("picture.jpg")).unwrap();
+    let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    std::fs::write(&file, [&whole[..2], exif, &whole[2..]].concat()).unwrap();
+    let turned = fathom::camera::read_picture(&file).unwrap();
+    assert_eq!((turned.width, turned.height), (32, 48), "as a file it is turned upright");
+    let device = [("FORMATS", "MJPG"), ("JPEG", file.to_str().unwrap())];
+    let lines = capture(&device, &["count=1", "width=48", "height=32"]);
+    assert_eq!((number(&lines[1], "width"), number(&lines[1], "height")), (48, 32));
+}
+
 #[test]
 fn a_stream_that_does_not_stop_neither_panics_nor_stays() {
     let device = [("STALL_AFTER", "1"), ("STOP_FAILS", "1")];

@@ -79,6 +79,26 @@ pub enum CameraError {
         /// Bytes that came.
         received: usize,
     },
+    /// The driver gave a buffer back that holds nothing.
+    #[error("{device}: the driver gave a buffer without bytes; is the USB bus overloaded, or the cable loose?")]
+    NoBytes {
+        /// Name of the source.
+        device: String,
+    },
+    /// The driver flagged the image as damaged.
+    #[error("{device}: the driver flags the image as damaged")]
+    Damaged {
+        /// Name of the source.
+        device: String,
+    },
+    /// The driver gave the image before once more.
+    #[error("{device}: the driver gave the same image again, number {number}")]
+    Repeated {
+        /// Name of the source.
+        device: String,
+        /// The driver's number of the image.
+        number: u32,
+    },
     /// The image has no pixels.
     #[error("{device}: empty image of {width}×{height} pixels")]
     EmptyImage {
@@ -121,4 +141,27 @@ pub enum CameraError {
         /// The operating system's words.
         source: io::Error,
     },
+}
+
+impl CameraError {
+    /// Whether the source is there and this was about one image, or about the images of some time: the age of the
+    /// newest one that is good says what to do.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Silent { .. }) || self.is_of_an_image()
+    }
+
+    /// Whether an image came, and could not be used.
+    #[must_use]
+    pub fn is_of_an_image(&self) -> bool {
+        matches!(
+            self,
+            Self::Incomplete { .. }
+                | Self::Decode { .. }
+                | Self::EmptyImage { .. }
+                | Self::NoBytes { .. }
+                | Self::Damaged { .. }
+                | Self::Repeated { .. }
+        )
+    }
 }

@@ -14,12 +14,16 @@ use serde::Deserialize;
 mod error;
 mod folder;
 mod jpeg;
+mod orientation;
 mod picture;
+mod refused;
 mod v4l;
 
 pub use error::CameraError;
 pub use folder::{FolderCamera, FolderConfig};
+pub(crate) use jpeg::JpegReader;
 pub use picture::read_picture;
+pub(crate) use refused::Refused;
 pub use v4l::{V4lCamera, V4lConfig};
 
 /// How the pixels of an image lie in memory.
@@ -228,6 +232,11 @@ pub trait Camera: Send {
     /// makes sense (a silent camera is restarted, an unplugged one is opened anew). `into` then
     /// holds no meaningful image.
     fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError>;
+
+    /// Images that came since the source was opened and could not be used: without bytes, cut, damaged, repeated.
+    fn refused(&self) -> u64 {
+        0
+    }
 
     /// True depth of the latest image in metres along the optical axis, row-major
     /// `(height, width)`, infinite where nothing is seen; `None` for sources that do not know it.

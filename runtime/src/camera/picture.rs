@@ -4,13 +4,18 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use super::jpeg::decode_jpeg;
+use super::jpeg::JpegReader;
+use super::orientation::{Metadata, turn_upright};
 use super::{CameraError, Image, PixelFormat};
 
 /// How many times its size a deflate stream can unpack to.
 const MOST_GROWTH: usize = 1032;
 
-/// The PNG or JPEG file at `path` as [`PixelFormat::Rgb24`]; transparency is dropped, grey becomes RGB, 16 bits become 8.
+/// The longest text of a PNG that is unpacked to find its orientation, in bytes.
+const MOST_TEXT: usize = 1 << 20;
+
+/// The PNG or JPEG file at `path` as [`PixelFormat::Rgb24`], upright: turned as its EXIF or XMP says. Transparency is
+/// dropped, grey becomes RGB, 16 bits become 8.
 ///
 /// # Errors
 /// A [`CameraError`] that names the file.
@@ -25,8 +30,10 @@ pub fn read_picture(path: &Path) -> Result<Image, CameraError> {
 pub(super) struct PictureReader {
     /// The file's bytes.
     file: Vec<u8>,
-    /// Decoded pixels of a PNG that is not plain RGB.
+    /// Decoded pixels of a PNG that is not plain RGB, or of a picture that is turned.
     pixels: Vec<u8>,
+    metadata: Metadata,
+    jpeg: JpegReader,
 }
 
 impl PictureReader {
@@ -39,8 +46,8 @@ impl PictureReader {
 
     /// Reads the file at `path` into the pixels of `into` as [`PixelFormat::Rgb24`].
     ///
-    /// What the file is, is told by its first bytes, not by its name. Transparency is dropped,
-    /// grey becomes RGB, 16 bits become 8.
+    /// The file's first bytes decide what it is, not its name. The picture is turned upright, as its EXIF or XMP says.
+    /// Transparency is dropped, grey becomes RGB, 16 bits become 8.
     ///
     /// # Errors
     /// A [`CameraError`] that names the file.
@@ -55,15 +62,20 @@ impl PictureReader {
             .map_err(io("opening the picture"))?
             .read_to_end(&mut self.file)
             .map_err(io("reading the picture"))?;
+        self.metadata.clear();
         match self.file.as_slice() {
-            [0x89, b'P', b'N', b'G', ..] => self.decode_png(&device, into),
-            [0xff, 0xd8, ..] => decode_jpeg(&self.file, &device, into),
-            _ => Err(CameraError::Decode {
-                device,
-                kind: "PNG or JPEG",
-                problem: "the file begins like neither".to_owned(),
-            }),
+            [0x89, b'P', b'N', b'G', ..] => self.decode_png(&device, into)?,
+            [0xff, 0xd8, ..] => self.jpeg.read(&self.file, &device, Some(&mut self.metadata), into)?,
+            _ => {
+                return Err(CameraError::Decode {
+                    device,
+                    kind: "PNG or JPEG",
+                    problem: "the file begins like neither".to_owned(),
+                });
+            }
         }
+        turn_upright(into, self.metadata.orientation(), &mut self.pixels);
+        Ok(())
     }
 
     fn decode_png(&mut self, device: &str, into: &mut Image) -> Result<(), CameraError> {
@@ -89,6 +101,27 @@ impl PictureReader {
         };
         self.pixels.resize(bytes, 0);
         let info = reader.next_frame(&mut self.pixels).map_err(|error| failed(error.to_string()))?;
+        // EXIF may come after the pixels; a file that ends before that is whole as a picture.
+        let _ = reader.finish();
+        let about = reader.info();
+        if let Some(exif) = &about.exif_metadata {
+            self.metadata.add_exif(exif);
+        }
+        for text in &about.uncompressed_latin1_text {
+            self.metadata.add_text(&text.keyword, &text.text);
+        }
+        for text in &about.compressed_latin1_text {
+            let mut text = text.clone();
+            if text.decompress_text_with_limit(MOST_TEXT).is_ok() {
+                self.metadata.add_text(&text.keyword, &text.get_text().unwrap_or_default());
+            }
+        }
+        for text in &about.utf8_text {
+            let mut text = text.clone();
+            if text.decompress_text_with_limit(MOST_TEXT).is_ok() {
+                self.metadata.add_text(&text.keyword, &text.get_text().unwrap_or_default());
+            }
+        }
         into.reshape(PixelFormat::Rgb24, info.width, info.height);
         let samples = info.color_type.samples();
         let (pixels, _) = into.data.as_chunks_mut::<3>();

@@ -59,7 +59,10 @@ impl Feed {
         let thread = thread::Builder::new().name(format!("camera {view}")).spawn(move || {
             let mut image = Image::default();
             let mut failing = false;
+            // Images that could not be used, and that the source did not count itself.
+            let mut uncounted = 0;
             while !stop.load(Ordering::Relaxed) {
+                let counted = camera.refused();
                 match capture(&mut *camera, &view, &mut image) {
                     Ok(()) => {
                         let mut latest = lock(&theirs.0);
@@ -83,8 +86,11 @@ impl Feed {
                             tracing::warn!(view, %error, "no image");
                         }
                         failing = true;
+                        if error.is_of_an_image() && camera.refused() == counted {
+                            uncounted += 1;
+                        }
                         // What is there again is tried at once: only of what stays away is a pause.
-                        let pause = !matches!(error, CameraError::Incomplete { .. } | CameraError::Decode { .. });
+                        let pause = !error.is_of_an_image();
                         lock(&theirs.0).error = Some(error);
                         theirs.1.notify_all();
                         waker.wake();
@@ -94,6 +100,8 @@ impl Feed {
                     }
                 }
             }
+            let images = lock(&theirs.0).count;
+            tracing::info!(view, images, not_used = camera.refused() + uncounted, "camera closed");
         })?;
         Ok(Feed { shared, exit, thread: Some(thread) })
     }
@@ -125,10 +133,8 @@ impl Feed {
     pub(super) fn glance(&self) -> Glance {
         let latest = lock(&self.shared.0);
         // A time-out or a broken image is no news: the age of the last good one tells.
-        let passing = |e: &CameraError| {
-            matches!(e, CameraError::Silent { .. } | CameraError::Incomplete { .. } | CameraError::Decode { .. })
-        };
-        Glance { stamp_ns: latest.image.stamp_ns, gone: latest.error.as_ref().is_some_and(|e| !passing(e)) }
+        let gone = latest.error.as_ref().is_some_and(|error| !error.is_passing());
+        Glance { stamp_ns: latest.image.stamp_ns, gone }
     }
 
     /// True depth of the newest image in metres, where the source knows it.

@@ -11,7 +11,8 @@ use ::v4l::buffer::{Flags, Metadata};
 use serde::Deserialize;
 
 use self::device::{Device, Geometry, Wait};
-use super::jpeg::decode_jpeg;
+use super::jpeg::JpegReader;
+use super::refused::Refused;
 use super::{Camera, CameraError, Image, PixelFormat, StampSource};
 use crate::clock::{NS_PER_S, duration_ns, monotonic_ns};
 
@@ -38,6 +39,10 @@ pub struct V4lConfig {
 
 /// A V4L2 camera.
 ///
+/// * A buffer without bytes or with fewer than the format needs, one that the driver flags as damaged, one that repeats
+///   the image before, and a JPEG picture that is not whole are no images: they are counted and named in the log, and
+///   the next image is waited for.
+/// * EXIF in a camera's Motion-JPEG is ignored: the pixels stay as the sensor has them, whatever way up it is mounted.
 /// * Images that piled up while nobody asked are skipped. When they filled all of the driver's
 ///   buffers, so that it had to drop later ones, even the newest is old, and the next image is
 ///   waited for.
@@ -53,6 +58,10 @@ pub struct V4lCamera {
     /// What the latest opening of the device settled on.
     geometry: Geometry,
     sequence: SequenceCounter,
+    /// Number and stamp that the driver gave the latest image. A stream that is started again may begin with that image.
+    latest: Option<Identity>,
+    jpeg: JpegReader,
+    refused: Refused,
 }
 
 impl V4lCamera {
@@ -65,24 +74,39 @@ impl V4lCamera {
         let name = config.device.display().to_string();
         let device = Device::open(&config, &name)?;
         let geometry = device.geometry().clone();
-        Ok(Self { config, name, device: Some(device), geometry, sequence: SequenceCounter::default() })
+        let refused = Refused::new(name.clone());
+        Ok(Self {
+            config,
+            name,
+            device: Some(device),
+            geometry,
+            sequence: SequenceCounter::default(),
+            latest: None,
+            jpeg: JpegReader::default(),
+            refused,
+        })
     }
 
     /// Moves one buffer's content into the pixels of `into`.
     fn take(
         name: &str,
         geometry: &Geometry,
+        jpeg: &mut JpegReader,
         buffer: &[u8],
         meta: &Metadata,
         into: &mut Image,
     ) -> Result<(), CameraError> {
-        // Drivers which do not fill `bytesused` in leave it at 0.
-        let used = match usize::try_from(meta.bytesused).unwrap_or(usize::MAX) {
-            0 => buffer,
-            used => buffer.get(..used).unwrap_or(buffer),
-        };
+        if meta.flags.contains(Flags::ERROR) {
+            return Err(CameraError::Damaged { device: name.to_owned() });
+        }
+        // What else lies in the buffer is of images before, or zeros.
+        let used = usize::try_from(meta.bytesused).unwrap_or(usize::MAX);
+        let used = buffer.get(..used).unwrap_or(buffer);
+        if used.is_empty() {
+            return Err(CameraError::NoBytes { device: name.to_owned() });
+        }
         if geometry.format == PixelFormat::Mjpeg {
-            return decode_jpeg(used, name, into);
+            return jpeg.read(used, name, None, into);
         }
         let expected = geometry.format.image_bytes(geometry.stride, geometry.height);
         // The padding after the last row need not be there.
@@ -131,31 +155,44 @@ impl Camera for V4lCamera {
         // The failure of the latest image that came but could not be used.
         let mut unusable = None;
         loop {
-            let (name, geometry, sequence) = (&self.name, &self.geometry, &mut self.sequence);
+            let (name, geometry, jpeg) = (&self.name, &self.geometry, &mut self.jpeg);
+            let (sequence, latest) = (&mut self.sequence, &mut self.latest);
             let taken = device.newest(deadline_ns, |buffer, meta| {
                 let dequeued_ns = monotonic_ns();
-                if meta.flags.contains(Flags::ERROR) {
-                    let expected = geometry.format.image_bytes(geometry.stride, geometry.height);
-                    let device = name.clone();
-                    return Err(CameraError::Incomplete { device, expected, received: 0 });
+                let identity = Identity::of(meta);
+                if latest.is_some_and(|latest| identity.repeats(latest)) {
+                    return Err(CameraError::Repeated { device: name.clone(), number: meta.sequence });
                 }
-                Self::take(name, geometry, buffer, meta, into)?;
+                Self::take(name, geometry, jpeg, buffer, meta, into)?;
+                *latest = Some(identity);
                 into.dequeued_ns = dequeued_ns;
                 (into.stamp_ns, into.stamp) = stamp(meta, dequeued_ns);
                 into.sequence = sequence.next(meta.sequence);
                 Ok(())
             });
-            match taken {
+            let wait = match taken {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => unusable = Some(error),
-                Err(Wait::Restarted) if monotonic_ns() < deadline_ns => self.sequence.restart(),
-                Err(Wait::Restarted | Wait::TimedOut) => {
-                    self.sequence.restart();
+                Ok(Err(error)) => {
+                    let now_ns = monotonic_ns();
+                    self.refused.note(&error, now_ns);
+                    // A driver that has always another one at hand does not hold the caller.
+                    if now_ns >= deadline_ns {
+                        return Err(error);
+                    }
+                    unusable = Some(error);
+                    continue;
+                }
+                Err(wait) => wait,
+            };
+            // The stream is stopped: the next begins to count anew.
+            self.sequence.restart();
+            match wait {
+                Wait::Restarted if monotonic_ns() < deadline_ns => {}
+                Wait::Restarted | Wait::TimedOut => {
                     let silent = CameraError::Silent { device: self.name.clone(), timeout };
                     return Err(unusable.unwrap_or(silent));
                 }
-                Err(Wait::Failed { doing, source }) => {
-                    self.sequence.restart();
+                Wait::Failed { doing, source } => {
                     // Whatever it was, a fresh start is the best that can be done.
                     self.device = None;
                     return Err(match failure(&self.name, doing, source) {
@@ -165,6 +202,10 @@ impl Camera for V4lCamera {
                 }
             }
         }
+    }
+
+    fn refused(&self) -> u64 {
+        self.refused.count()
     }
 }
 
@@ -193,6 +234,26 @@ fn stamp(meta: &Metadata, dequeued_ns: u64) -> (u64, StampSource) {
         (stamp_ns, StampSource::DriverStartOfExposure)
     } else {
         (stamp_ns, StampSource::DriverEndOfImage)
+    }
+}
+
+/// By what a driver tells one image from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    number: u32,
+    /// Seconds and microseconds of the driver's clock, whichever that is.
+    stamp: (i64, i64),
+}
+
+impl Identity {
+    fn of(meta: &Metadata) -> Identity {
+        Identity { number: meta.sequence, stamp: (meta.timestamp.sec, meta.timestamp.usec) }
+    }
+
+    /// Whether this is the image `before` once more: no two are taken in one microsecond. A driver that gives no stamp
+    /// gives a number.
+    fn repeats(self, before: Identity) -> bool {
+        self.stamp == before.stamp && (self.stamp != (0, 0) || self.number == before.number)
     }
 }
 
@@ -233,6 +294,19 @@ mod tests {
         assert_eq!(sequence.next(1), u64::from(u32::MAX) + 2);
         sequence.restart();
         assert_eq!(sequence.next(0), u64::from(u32::MAX) + 3);
+    }
+
+    #[test]
+    fn an_image_is_the_one_before_by_its_stamp_or_without_one_by_its_number() {
+        let repeats = |before: (u32, i64), now: (u32, i64)| {
+            let identity = |(number, sec)| Identity { number, stamp: (sec, 0) };
+            identity(now).repeats(identity(before))
+        };
+        assert!(repeats((7, 5), (7, 5)));
+        assert!(repeats((7, 5), (8, 5)), "a number alone makes no image new");
+        assert!(!repeats((7, 5), (7, 6)), "a driver that does not count");
+        assert!(!repeats((7, 0), (8, 0)), "a driver without stamps");
+        assert!(repeats((7, 0), (7, 0)));
     }
 
     #[test]

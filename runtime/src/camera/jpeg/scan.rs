@@ -1,0 +1,374 @@
+//! Walks over the entropy-coded data of a scan: whether every block of it is there.
+//!
+//! A decoder makes up what is missing. Here each Huffman code is read and no coefficient is computed.
+
+use super::JpegError;
+use super::bits::{Bits, after_fill_bytes};
+use super::error::Found;
+use super::frame::{Component, Frame, Tables};
+use super::huffman::{END_OF_BLOCK, Table};
+
+/// Bytes after the last block of a scan or of a restart interval that are left out. Some cameras (Logitech's C270 and
+/// C310) send a few too many; more come of a picture that is not the one in its header.
+const SURPLUS: usize = 1024;
+
+/// What a scan's header says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ScanHeader {
+    /// Which scan of the picture this is, from 1.
+    pub(super) number: usize,
+    /// Indices of its components.
+    pub(super) components: [usize; 4],
+    /// How many of them there are, 1 to 4.
+    pub(super) count: usize,
+    /// First and last coefficient, in zigzag order.
+    pub(super) band: (u32, u32),
+    /// The bit that the scan before brought, 0 for the first; and the one that this brings.
+    pub(super) bits: (u8, u8),
+}
+
+impl ScanHeader {
+    pub(super) fn components(&self) -> &[usize] {
+        self.components.get(..self.count).unwrap_or_default()
+    }
+}
+
+/// What a unit of a scan turned out to be.
+enum Unit {
+    Whole,
+    NoCode,
+    Overfull,
+}
+
+/// Walks over a scan whose data begin at byte `at`, and appends it to `clean`, without what is no part of it: surplus
+/// bytes and fill bytes. Returns where the marker after it begins, or the end of the data.
+///
+/// # Errors
+/// A [`JpegError`] where not all blocks are there, or restart markers are missing or not in order.
+pub(super) fn walk(
+    data: &[u8],
+    at: usize,
+    frame: &mut Frame,
+    tables: &Tables,
+    header: &ScanHeader,
+    clean: &mut Vec<u8>,
+) -> Result<usize, JpegError> {
+    let mut intervals = Intervals::new(data, at, frame, header, clean);
+    if frame.progressive {
+        match (header.band.0, header.bits.0) {
+            (0, 0) => dc_first(&mut intervals, frame, tables, header)?,
+            (0, _) => dc_refinement(&mut intervals)?,
+            (_, 0) => ac_first(&mut intervals, frame, tables, header)?,
+            (_, _) => ac_refinement(&mut intervals, frame, tables, header)?,
+        }
+    } else {
+        sequential(&mut intervals, frame, tables, header)?;
+    }
+    intervals.end()
+}
+
+/// The restart intervals of a scan, or the one that it is.
+struct Intervals<'a> {
+    data: &'a [u8],
+    clean: &'a mut Vec<u8>,
+    scan: usize,
+    bits: Bits<'a>,
+    /// Where the data of the present interval begin.
+    start: usize,
+    /// Units of a restart interval; 0 where there are none.
+    interval: u64,
+    /// Units of the scan, and how many of them there were.
+    units: u64,
+    done: u64,
+    /// When the present interval ends.
+    until: u64,
+    /// Blocks of a unit.
+    blocks: u64,
+    /// Number of the next restart marker.
+    restart: u8,
+}
+
+impl<'a> Intervals<'a> {
+    fn new(data: &'a [u8], at: usize, frame: &Frame, header: &ScanHeader, clean: &'a mut Vec<u8>) -> Intervals<'a> {
+        let interval = u64::from(frame.restart_interval);
+        let (units, blocks) = frame.units(header.components());
+        let until = if interval == 0 { units } else { units.min(interval) };
+        let bits = Bits::new(data, at);
+        Intervals {
+            data,
+            clean,
+            scan: header.number,
+            bits,
+            start: at,
+            interval,
+            units,
+            done: 0,
+            until,
+            blocks,
+            restart: 0,
+        }
+    }
+
+    /// Walks over all units of the scan. `unit` walks over one, and is told its number and whether it is the first of
+    /// an interval.
+    #[inline(always)]
+    fn each(&mut self, mut unit: impl FnMut(&mut Bits<'a>, u64, bool) -> Unit) -> Result<(), JpegError> {
+        loop {
+            let mut bits = self.bits;
+            let mut first = true;
+            while self.done < self.until {
+                let walked = unit(&mut bits, self.done, first);
+                first = false;
+                let (scan, found, expected) = (self.scan, self.done * self.blocks, self.units * self.blocks);
+                if bits.overrun() {
+                    return Err(JpegError::Cut { scan, found, expected });
+                }
+                match walked {
+                    Unit::Whole => self.done += 1,
+                    Unit::NoCode => return Err(JpegError::Code { scan, found, expected }),
+                    Unit::Overfull => return Err(JpegError::Overfull { scan, found, expected }),
+                }
+            }
+            self.bits = bits;
+            if self.done == self.units {
+                return Ok(());
+            }
+            self.next_interval()?;
+        }
+    }
+
+    /// Goes over the restart marker that has to come here.
+    fn next_interval(&mut self) -> Result<(), JpegError> {
+        let at = self.end()?;
+        let code = after_fill_bytes(self.data, at);
+        let found = self.data.get(code).map_or(Found::End, |marker| Found::Marker(*marker));
+        let marker = 0xd0 + self.restart;
+        if found != Found::Marker(marker) {
+            let blocks = self.done * self.blocks;
+            return Err(JpegError::Restart { scan: self.scan, expected: self.restart, found, blocks });
+        }
+        self.clean.extend([0xff, marker]);
+        self.restart = (self.restart + 1) % 8;
+        self.start = code + 1;
+        self.bits = Bits::new(self.data, self.start);
+        self.until = self.units.min(self.done + self.interval);
+        Ok(())
+    }
+
+    /// Appends the present interval's data to the clean picture; returns where the marker after it begins.
+    fn end(&mut self) -> Result<usize, JpegError> {
+        let end = self.bits.end();
+        self.clean.extend(self.data.get(self.start..end).unwrap_or_default());
+        let (mut at, mut surplus) = (end, 0);
+        loop {
+            match self.data.get(at) {
+                Some(0xff) => match self.data.get(after_fill_bytes(self.data, at)) {
+                    Some(0) => (at, surplus) = (after_fill_bytes(self.data, at) + 1, surplus + 1),
+                    _ => break,
+                },
+                Some(0) => at += 1,
+                Some(_) => (at, surplus) = (at + 1, surplus + 1),
+                None => break,
+            }
+        }
+        // Without a marker nothing tells what belongs to a scan from what lies in a buffer after a cut.
+        if at > end && self.data.get(after_fill_bytes(self.data, at)).is_none() {
+            return Err(JpegError::NoMarker { scan: self.scan, bytes: self.data.len() - end });
+        }
+        if surplus > SURPLUS {
+            return Err(JpegError::Surplus { scan: self.scan, bytes: surplus, blocks: self.done * self.blocks });
+        }
+        Ok(at)
+    }
+}
+
+/// Walks over a block of a sequential scan.
+#[inline(always)]
+fn block(bits: &mut Bits<'_>, dc: &Table, ac: &Table) -> Unit {
+    bits.fill();
+    let Some(code) = dc.code(bits) else { return Unit::NoCode };
+    bits.skip(code.total());
+    let mut at = 1;
+    while at < 64 {
+        bits.fill();
+        let Some(codes) = ac.ac_codes(bits) else { return Unit::NoCode };
+        // The second of a pair may be of the next block.
+        let (advance, count) = if at + codes.first().0 < 64 { codes.both() } else { codes.first() };
+        bits.skip(count);
+        at += advance;
+    }
+    if at > 64 && at < END_OF_BLOCK { Unit::Overfull } else { Unit::Whole }
+}
+
+fn sequential(
+    intervals: &mut Intervals<'_>,
+    frame: &Frame,
+    tables: &Tables,
+    header: &ScanHeader,
+) -> Result<(), JpegError> {
+    let mut of_unit: Vec<(&Table, &Table)> = Vec::with_capacity(10);
+    for component in frame.of(header) {
+        let pair = (tables.dc(header.number, component.dc)?, tables.ac(header.number, component.ac)?);
+        let blocks = if header.count == 1 { 1 } else { component.across * component.down };
+        of_unit.extend(std::iter::repeat_n(pair, blocks as usize));
+    }
+    intervals.each(|bits, _, _| {
+        for (dc, ac) in &of_unit {
+            match block(bits, dc, ac) {
+                Unit::Whole => {}
+                broken => return broken,
+            }
+        }
+        Unit::Whole
+    })
+}
+
+fn dc_first(
+    intervals: &mut Intervals<'_>,
+    frame: &Frame,
+    tables: &Tables,
+    header: &ScanHeader,
+) -> Result<(), JpegError> {
+    let mut of_unit = Vec::with_capacity(10);
+    for component in frame.of(header) {
+        let blocks = if header.count == 1 { 1 } else { component.across * component.down };
+        of_unit.extend(std::iter::repeat_n(tables.dc(header.number, component.dc)?, blocks as usize));
+    }
+    intervals.each(|bits, _, _| {
+        for dc in &of_unit {
+            bits.fill();
+            let Some(code) = dc.code(bits) else { return Unit::NoCode };
+            bits.skip(code.total());
+        }
+        Unit::Whole
+    })
+}
+
+fn dc_refinement(intervals: &mut Intervals<'_>) -> Result<(), JpegError> {
+    let blocks = intervals.blocks;
+    intervals.each(|bits, _, _| {
+        for _ in 0..blocks {
+            bits.fill();
+            bits.skip(1);
+        }
+        Unit::Whole
+    })
+}
+
+/// The component of a scan of AC coefficients, and its table.
+fn of_ac<'a>(
+    frame: &'a mut Frame,
+    tables: &'a Tables,
+    header: &ScanHeader,
+) -> Result<(&'a mut Component, &'a Table), JpegError> {
+    let component = header.components().first().and_then(|index| frame.components.get_mut(*index));
+    let component = component.ok_or(JpegError::Progression { scan: header.number })?;
+    let table = tables.ac(header.number, component.ac)?;
+    Ok((component, table))
+}
+
+fn ac_first(
+    intervals: &mut Intervals<'_>,
+    frame: &mut Frame,
+    tables: &Tables,
+    header: &ScanHeader,
+) -> Result<(), JpegError> {
+    let (component, table) = of_ac(frame, tables, header)?;
+    let (first, last) = header.band;
+    // Blocks that are known to hold nothing more.
+    let mut run = 0_u32;
+    intervals.each(|bits, number, begins| {
+        if begins {
+            run = 0;
+        }
+        if run > 0 {
+            run -= 1;
+            return Unit::Whole;
+        }
+        let mut nonzero = 0_u64;
+        let mut at = first;
+        while at <= last {
+            bits.fill();
+            let Some(code) = table.code(bits) else { return Unit::NoCode };
+            bits.skip(code.length());
+            match (code.symbol() >> 4, code.symbol() & 15) {
+                (15, 0) => at += 16,
+                (zeros, 0) => {
+                    run = (1 << zeros) + bits.take(zeros) - 1;
+                    break;
+                }
+                (zeros, size) => {
+                    at += zeros;
+                    if at > last {
+                        return Unit::Overfull;
+                    }
+                    bits.fill();
+                    bits.skip(size);
+                    nonzero |= 1 << at;
+                    at += 1;
+                }
+            }
+        }
+        component.mark(number, nonzero);
+        Unit::Whole
+    })
+}
+
+fn ac_refinement(
+    intervals: &mut Intervals<'_>,
+    frame: &mut Frame,
+    tables: &Tables,
+    header: &ScanHeader,
+) -> Result<(), JpegError> {
+    let (component, table) = of_ac(frame, tables, header)?;
+    let (first, last) = header.band;
+    let mut run = 0_u32;
+    intervals.each(|bits, number, begins| {
+        if begins {
+            run = 0;
+        }
+        let before = component.nonzero(number);
+        let mut nonzero = before;
+        let mut at = first;
+        while run == 0 && at <= last {
+            bits.fill();
+            let Some(code) = table.code(bits) else { return Unit::NoCode };
+            bits.skip(code.length());
+            let (mut zeros, value) = (code.symbol() >> 4, code.symbol() & 15 != 0);
+            if value {
+                // Its sign.
+                bits.take(1);
+            } else if zeros < 15 {
+                run = (1 << zeros) + bits.take(zeros);
+                break;
+            }
+            // A correction bit for each value that is there, up to the place after `zeros` that are not.
+            while at <= last {
+                if before >> at & 1 == 1 {
+                    bits.take(1);
+                } else if zeros == 0 {
+                    break;
+                } else {
+                    zeros -= 1;
+                }
+                at += 1;
+            }
+            if value {
+                if at > last {
+                    return Unit::Overfull;
+                }
+                nonzero |= 1 << at;
+            }
+            at += 1;
+        }
+        if run > 0 {
+            while at <= last {
+                bits.take((before >> at & 1) as u32);
+                at += 1;
+            }
+            run -= 1;
+        }
+        component.mark(number, nonzero);
+        Unit::Whole
+    })
+}
