@@ -17,12 +17,14 @@ mod wire;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 7] = [
     ("frame", wire::frame),
     ("message", wire::message),
     ("safetensors", host::safetensors),
     ("config", host::config),
     ("picture", host::picture),
+    ("jpeg", host::jpeg),
+    ("exif", host::exif),
 ];
 
 /// xorshift64: the same numbers in each run.

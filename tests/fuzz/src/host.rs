@@ -62,6 +62,36 @@ pub fn config(data: &[u8]) {
     let _ = fathom_models::families::load(&dir);
 }
 
+/// Where a JPEG picture is cut, two bytes, and the picture: a cut picture that is taken in spite of that shows what the whole
+/// one shows.
+pub fn jpeg(data: &[u8]) {
+    let Some((cut, data)) = data.split_first_chunk::<2>() else { return };
+    let path = folder().join(format!("{:?}.jpg", std::thread::current().id()));
+    let read = |data: &[u8]| {
+        std::fs::write(&path, data).expect("written");
+        fathom::camera::read_picture(&path)
+    };
+    let Ok(image) = read(data) else { return };
+    image.check("a picture").expect("what was decoded is a whole image");
+    let kept = usize::from(u16::from_le_bytes(*cut)).min(data.len());
+    if let Ok(cut) = read(&[&data[..kept], &[0xff, 0xd9]].concat()) {
+        assert!(cut.data == image.data, "{kept} bytes of {} show another picture", data.len());
+    }
+}
+
+/// EXIF of a picture: whatever it says, the pixels are those of the picture, turned.
+pub fn exif(data: &[u8]) {
+    const PICTURE: &[u8] = include_bytes!("../../jpeg/grey.jpg");
+    let exif = &data[..data.len().min(60_000)];
+    let length = (exif.len() as u16 + 8).to_be_bytes();
+    let parts = [&PICTURE[..2], &[0xff, 0xe1], &length, b"Exif\0\0", exif, &PICTURE[2..]];
+    let path = folder().join(format!("{:?}.exif", std::thread::current().id()));
+    std::fs::write(&path, parts.concat()).expect("written");
+    let image = fathom::camera::read_picture(&path).expect("a picture");
+    image.check("a picture").expect("what was decoded is a whole image");
+    assert!(matches!((image.width, image.height), (45, 35) | (35, 45)), "{}×{}", image.width, image.height);
+}
+
 /// A picture's file: a JPEG as a camera sends it, or a PNG.
 pub fn picture(data: &[u8]) {
     let path = folder().join(format!("{:?}.picture", std::thread::current().id()));
