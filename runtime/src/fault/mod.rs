@@ -54,7 +54,7 @@ impl Faults {
 
     /// Whether one is of a camera.
     pub(crate) fn any_of_camera(&self) -> bool {
-        self.any(|k| matches!(k, Kind::CameraStall | Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraUnplug))
+        self.any(Kind::is_camera)
     }
 
     /// Whether one is of the line.

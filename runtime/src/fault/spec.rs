@@ -14,6 +14,10 @@ pub enum Kind {
     CameraCorrupt,
     /// A camera is unplugged.
     CameraUnplug,
+    /// A camera's driver gives buffers without bytes; the value is their share.
+    CameraEmpty,
+    /// A camera's JPEG pictures are cut, with an end marker after the cut; the value is their share.
+    CameraCut,
     /// Bytes of the line have one bit turned, both ways; the value is their share.
     SerialFlip,
     /// Bytes of the line are lost, both ways; the value is their share.
@@ -44,11 +48,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, with their names and, where they have a value, the one that serves without.
-    pub const ALL: [(Kind, &'static str, Option<f64>); 17] = [
+    pub const ALL: [(Kind, &'static str, Option<f64>); 19] = [
         (Kind::CameraStall, "camera-stall", None),
         (Kind::CameraDrop, "camera-drop", Some(0.5)),
         (Kind::CameraCorrupt, "camera-corrupt", Some(1.0)),
         (Kind::CameraUnplug, "camera-unplug", None),
+        (Kind::CameraEmpty, "camera-empty", Some(1.0)),
+        (Kind::CameraCut, "camera-cut", Some(1.0)),
         (Kind::SerialFlip, "serial-flip", Some(0.01)),
         (Kind::SerialLoss, "serial-loss", Some(0.01)),
         (Kind::SerialDelay, "serial-delay", Some(0.1)),
@@ -83,11 +89,13 @@ impl Kind {
     }
 
     fn is_share(self) -> bool {
-        matches!(self, Kind::CameraDrop | Kind::CameraCorrupt | Kind::SerialFlip | Kind::SerialLoss)
+        let camera = matches!(self, Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraEmpty | Kind::CameraCut);
+        camera || matches!(self, Kind::SerialFlip | Kind::SerialLoss)
     }
 
-    fn is_camera(self) -> bool {
-        matches!(self, Kind::CameraStall | Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraUnplug)
+    pub(crate) fn is_camera(self) -> bool {
+        let images = matches!(self, Kind::CameraDrop | Kind::CameraCorrupt | Kind::CameraEmpty | Kind::CameraCut);
+        images || matches!(self, Kind::CameraStall | Kind::CameraUnplug)
     }
 }
 

@@ -53,6 +53,8 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
         trial("camera-unplug", "", lasts, Some(Duration::from_millis(200) + settle), &["gives no image"]),
         trial("camera-stall", "", lasts + 1.0, Some(age), &["the newest image is"]),
         trial("camera-corrupt", "=1", lasts + 1.0, Some(age), &["the newest image is"]),
+        trial("camera-empty", "=1", lasts + 1.0, Some(age), &["without bytes", "the newest image is"]),
+        trial("camera-cut", "=1", lasts + 1.0, Some(age), &["cannot decode the JPEG picture", "the newest image is"]),
         trial("camera-drop", "=0.5", lasts, None, &["fault begins"]),
         trial("serial-unplug", "", lasts, Some(deadman), &["LinkLost"]),
         trial("serial-delay", "=1.5", lasts + 1.0, Some(deadman), &["nothing from the controller for"]),
