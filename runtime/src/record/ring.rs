@@ -69,7 +69,7 @@ struct Closed {
     path: PathBuf,
     size: u64,
     /// Holds the lock, which tells other programs that the run goes on.
-    _file: File,
+    held: File,
 }
 
 impl Ring {
@@ -196,7 +196,7 @@ impl Ring {
         let (held, synced) = (file.writer.out().get_ref().try_clone()?, file.writer.out().get_ref().try_clone()?);
         let size = file.writer.finish()?;
         self.syncer.sync(synced);
-        self.closed.push_back(Closed { path: file.path, size, _file: held });
+        self.closed.push_back(Closed { path: file.path, size, held });
         Ok(())
     }
 
@@ -206,7 +206,7 @@ impl Ring {
     /// When it cannot be written.
     pub(super) fn end(mut self) -> io::Result<()> {
         self.close()?;
-        self.closed.back().map_or(Ok(()), |last| last._file.sync_all())
+        self.closed.back().map_or(Ok(()), |last| last.held.sync_all())
     }
 
     /// Writes what is held back, and looks after the file and the clock.
@@ -217,7 +217,9 @@ impl Ring {
         self.flush().map_err(|e| self.failed(e))?;
         let lost = self.file.as_ref().filter(|f| folder::is_deleted(f.writer.out().get_ref(), &f.path));
         if let Some(lost) = lost {
-            tracing::warn!(path = %lost.path.display(), "the file was deleted while it was written: recording into the next one");
+            let path = lost.path.display();
+            tracing::warn!(%path, "the file was deleted while it was written: recording into the next one");
+            self.file = None;
             self.next()?;
         }
         self.look_at_clock().map_err(|e| self.failed(e))
