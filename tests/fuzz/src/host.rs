@@ -65,33 +65,6 @@ pub fn exif(data: &[u8]) {
     assert!(matches!((image.width, image.height), (45, 35) | (35, 45)), "{}×{}", image.width, image.height);
 }
 
-/// `config.json`, `policy_preprocessor.json` and `policy_postprocessor.json` of a lerobot directory that is whole besides,
-/// with a zero byte between them; one that is not there has no file. What loads has lengths that fit each other, views of
-/// different names, and statistics that are finite.
-pub fn lerobot_config(data: &[u8]) {
-    const FILES: [&str; 3] = ["config.json", "policy_preprocessor.json", "policy_postprocessor.json"];
-    let dir = linked("lerobot", &FILES);
-    let mut texts = data.splitn(FILES.len(), |byte| *byte == 0);
-    for file in FILES {
-        match texts.next() {
-            Some(text) => std::fs::write(dir.join(file), text).expect("written"),
-            None => drop(std::fs::remove_file(dir.join(file))),
-        }
-    }
-    match fathom_models::families::load_base(&dir, None) {
-        Ok(loaded) => {
-            let (config, normalization) = (&loaded.model.config, &loaded.normalization);
-            config.validate().expect("what loaded is a model");
-            assert!(*loaded.state_dims.start() >= 1 && *loaded.state_dims.end() <= config.state_dim);
-            assert!(loaded.action_dim >= 1 && loaded.action_dim <= config.action_dim);
-            for affine in [&normalization.state, &normalization.action] {
-                assert!(affine.offset.iter().chain(&affine.scale).all(|value| value.is_finite()));
-            }
-        }
-        Err(error) => assert!(!error.to_string().is_empty()),
-    }
-}
-
 /// A picture's file: a JPEG as a camera sends it, or a PNG.
 pub fn picture(data: &[u8]) {
     let path = folder().join(format!("{:?}.picture", std::thread::current().id()));
