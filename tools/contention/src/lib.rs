@@ -26,6 +26,9 @@ pub const BUSY_SHARE: f64 = 0.1;
 /// A window is widened to this length, into the past: the kernel counts idle time in hundredths of a second.
 pub const SHORTEST: Duration = Duration::from_millis(300);
 
+/// Quiet samples are joined up to this length.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Totals since some start, read at one time. Only differences mean anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -42,17 +45,71 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// The processor time that others denied to the measured processes between an earlier reading and this one: what their
-    /// threads waited, but no more than others took (or a quota withheld), and their part of the stolen time.
+    /// The processor time that others denied to the measured processes between an earlier reading and this one.
     pub fn denied_since(&self, earlier: &Totals) -> Duration {
-        let waited = self.waited.saturating_sub(earlier.waited);
-        let own = self.own.saturating_sub(earlier.own);
-        let busy = self.busy.saturating_sub(earlier.busy);
-        let throttled = self.throttled.saturating_sub(earlier.throttled);
-        let stolen = self.stolen.saturating_sub(earlier.stolen);
-        let others = busy.saturating_sub(own);
+        Sample::between(earlier, self, Duration::ZERO).denied()
+    }
+}
+
+/// What lies between two readings. A run of hours keeps them all: they are small.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sample {
+    span_us: u32,
+    /// By the threads of the measured processes.
+    waited_us: u32,
+    /// By others, or withheld by a quota.
+    taken_us: u32,
+    /// The measured processes' part of the stolen time.
+    stolen_us: u32,
+}
+
+impl Sample {
+    fn between(earlier: &Totals, later: &Totals, span: Duration) -> Sample {
+        let own = later.own.saturating_sub(earlier.own);
+        let busy = later.busy.saturating_sub(earlier.busy);
         let share = if busy.is_zero() { 0.0 } else { (own.as_secs_f64() / busy.as_secs_f64()).min(1.0) };
-        waited.min(others + throttled) + stolen.mul_f64(share)
+        let us = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        Sample {
+            span_us: us(span),
+            waited_us: us(later.waited.saturating_sub(earlier.waited)),
+            taken_us: us(busy.saturating_sub(own) + later.throttled.saturating_sub(earlier.throttled)),
+            stolen_us: us(later.stolen.saturating_sub(earlier.stolen).mul_f64(share)),
+        }
+    }
+
+    /// What the threads waited, but no more than others took, and what was stolen.
+    fn denied(&self) -> Duration {
+        Duration::from_micros(u64::from(self.waited_us.min(self.taken_us)) + u64::from(self.stolen_us))
+    }
+
+    fn span(&self) -> Duration {
+        Duration::from_micros(self.span_us.into())
+    }
+
+    /// Whether next to nothing was denied.
+    fn is_quiet(&self) -> bool {
+        self.denied() * 50 < self.span()
+    }
+
+    /// As much of it as lies in this part of its span.
+    fn part(&self, within: Duration) -> Sample {
+        let share = within.as_secs_f64() / self.span().as_secs_f64().max(1e-6);
+        let of = |us: u32| (f64::from(us) * share) as u32;
+        Sample {
+            span_us: of(self.span_us),
+            waited_us: of(self.waited_us),
+            taken_us: of(self.taken_us),
+            stolen_us: of(self.stolen_us),
+        }
+    }
+
+    fn join(&self, next: &Sample) -> Sample {
+        Sample {
+            span_us: self.span_us.saturating_add(next.span_us),
+            waited_us: self.waited_us.saturating_add(next.waited_us),
+            taken_us: self.taken_us.saturating_add(next.taken_us),
+            stolen_us: self.stolen_us.saturating_add(next.stolen_us),
+        }
     }
 }
 
@@ -81,29 +138,57 @@ impl fmt::Display for Denial {
 
 /// Readings in the order of their times.
 #[derive(Debug, Clone, Default)]
-pub struct History(Vec<(Instant, Totals)>);
+pub struct History {
+    first: Option<Instant>,
+    last: Option<(Instant, Totals)>,
+    samples: Vec<Sample>,
+}
 
 impl History {
     /// Adds a reading; one that is not later than the last is left out.
     pub fn push(&mut self, at: Instant, totals: Totals) {
-        if self.0.last().is_none_or(|(last, _)| at > *last) {
-            self.0.push((at, totals));
+        let Some((before, earlier)) = self.last else {
+            (self.first, self.last) = (Some(at), Some((at, totals)));
+            return;
+        };
+        let Some(span) = at.checked_duration_since(before).filter(|span| !span.is_zero()) else { return };
+        self.last = Some((at, totals));
+        let sample = Sample::between(&earlier, &totals, span);
+        match self.samples.last_mut() {
+            // Nothing is lost of quiet times in a longer sample.
+            Some(last) if last.is_quiet() && sample.is_quiet() && last.span() + span <= LONGEST => {
+                *last = last.join(&sample)
+            }
+            _ => self.samples.push(sample),
         }
     }
 
     /// What was denied between two times, by the samples that cover them; nothing where there are none. A window that is
     /// shorter than [`SHORTEST`] is widened into the past.
+    ///
+    /// The sum over short samples, in each of which threads waited and others ran: a process whose threads wait for each other in
+    /// one moment, beside others that run in the next, is denied nothing. Over the whole window no more than was waited or taken
+    /// in it: single samples are rounded to the kernel's hundredths of a second.
     pub fn between(&self, from: Instant, to: Instant) -> Denial {
-        let earliest = to.checked_sub(SHORTEST).unwrap_or(from);
-        let from = from.min(earliest);
-        let begin = self.0.partition_point(|(at, _)| *at <= from).saturating_sub(1);
-        let end = self.0.partition_point(|(at, _)| *at < to).min(self.0.len().saturating_sub(1));
-        match (self.0.get(begin), self.0.get(end)) {
-            (Some((first, earlier)), Some((last, later))) if last > first => {
-                Denial { denied: later.denied_since(earlier), span: *last - *first }
+        let from = to.checked_sub(SHORTEST).map_or(from, |earliest| from.min(earliest));
+        let Some(mut begin) = self.first else { return Denial::default() };
+        let (mut span, mut denied) = (Duration::ZERO, Duration::ZERO);
+        let (mut waited_us, mut taken_us, mut stolen_us) = (0, 0, 0);
+        for sample in &self.samples {
+            let end = begin + sample.span();
+            if end > from && begin < to {
+                // A quiet sample may be long: only what of it lies in the window.
+                let within = end.min(to).saturating_duration_since(begin.max(from));
+                let part = if sample.is_quiet() { sample.part(within) } else { *sample };
+                span += part.span();
+                denied += part.denied();
+                waited_us += u64::from(part.waited_us);
+                taken_us += u64::from(part.taken_us);
+                stolen_us += u64::from(part.stolen_us);
             }
-            _ => Denial::default(),
+            begin = end;
         }
+        Denial { denied: denied.min(Duration::from_micros(waited_us.min(taken_us) + stolen_us)), span }
     }
 }
 
@@ -230,6 +315,59 @@ mod tests {
         assert_eq!(Totals::default().denied_since(&totals(1, 1, 1, 1, 1)), Duration::ZERO, "counts that began anew");
     }
 
+    /// Threads that wait for each other in one tenth of a second, beside others that run in the next.
+    #[test]
+    fn waiting_and_others_have_to_meet() {
+        let start = Instant::now();
+        let (mut history, mut now) = (History::default(), Totals::default());
+        for n in 0..100_u32 {
+            history.push(start + MS * 100 * n, now);
+            let burst = n % 2 == 0;
+            now.waited += if burst { MS * 150 } else { Duration::ZERO };
+            now.own += if burst { MS * 200 } else { Duration::ZERO };
+            now.busy += MS * 200;
+        }
+        assert_eq!(history.between(start, start + MS * 9000).denied, Duration::ZERO);
+    }
+
+    /// Idle time is counted in hundredths of a second: others seem to run now and then.
+    #[test]
+    fn rounding_denies_nothing() {
+        let start = Instant::now();
+        let (mut history, mut now) = (History::default(), Totals::default());
+        for n in 0..100_u32 {
+            let rounded = Totals { busy: now.busy + MS * 10 * (n % 2), ..now };
+            history.push(start + MS * 100 * n, rounded);
+            now.waited += MS * 100;
+            now.own += MS * 200;
+            now.busy += MS * 200;
+        }
+        let all = history.between(start, start + MS * 9000);
+        assert!(!all.is_busy() && all.denied <= MS * 500, "{all}");
+    }
+
+    /// An hour of quiet is no memory to speak of, and a busy moment in it is not lost.
+    #[test]
+    fn quiet_samples_are_joined() {
+        let start = Instant::now();
+        let (mut history, mut now) = (History::default(), Totals::default());
+        for n in 0..36_000_u32 {
+            history.push(start + MS * 100 * n, now);
+            let denied = if (20_005..20_008).contains(&n) { MS * 80 } else { MS };
+            now.waited += denied;
+            now.own += MS * 50;
+            now.busy += MS * 50 + denied;
+        }
+        assert!(history.samples.len() < 3_700, "{} samples", history.samples.len());
+        assert!(history.between(start + MS * 2_000_500, start + MS * 2_000_800).is_busy());
+        assert!(
+            history.between(start + MS * 2_000_300, start + MS * 2_000_600).is_busy(),
+            "beside a long quiet sample"
+        );
+        assert!(!history.between(start + MS * 1_990_000, start + MS * 1_999_000).is_busy());
+        assert!(!history.between(start, start + MS * 3_600_000).is_busy());
+    }
+
     /// Readings each 100 ms; in the seconds from 10 to 11 others deny `share` of a processor.
     fn one_busy_second(start: Instant, share: f64) -> History {
         let mut history = History::default();
@@ -279,13 +417,18 @@ mod tests {
     }
 
     #[test]
-    fn a_window_outside_of_the_readings_takes_the_nearest() {
+    fn a_window_that_no_reading_covers_has_nothing_denied() {
         let start = Instant::now() + Duration::from_secs(60);
         let history = one_busy_second(start, 0.8);
-        let before = history.between(start - Duration::from_secs(5), start + MS * 50);
-        assert_eq!((before.span, before.is_busy()), (MS * 100, false));
+        let before = history.between(start - Duration::from_secs(5), start - Duration::from_secs(1));
+        assert_eq!(before, Denial::default());
+        assert_eq!(
+            history.between(start + Duration::from_secs(500), start + Duration::from_secs(501)),
+            Denial::default()
+        );
         let all = history.between(start - Duration::from_secs(5), start + Duration::from_secs(500));
-        assert_eq!(all.span, MS * 100 * 299);
+        // Parts of quiet samples are rounded down.
+        assert!(MS * 100 * 299 - all.span < MS, "{all}");
     }
 
     #[test]

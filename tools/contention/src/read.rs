@@ -11,7 +11,7 @@ use crate::{Denial, Failure, History, Totals, Verdict, judge};
 
 /// Time between two readings.
 const PERIOD: Duration = Duration::from_millis(100);
-/// The unit of times in `/proc/stat` and `/proc/PID/stat`: Linux shows programs hundredths of a second on all processors.
+/// The unit of times in `/proc/stat`: Linux shows programs hundredths of a second on all processors.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The processes that are measured.
@@ -60,8 +60,8 @@ fn threads(id: u32) -> Vec<u32> {
 /// The kernel's counts as they are read, with what of them has to be remembered.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
-    /// What each thread waited when it was last seen.
-    seen: BTreeMap<u32, Duration>,
+    /// What each thread ran and waited when it was last seen.
+    seen: BTreeMap<u32, [Duration; 2]>,
     /// Whether threads were read before. One that is new after that has waited all its time since.
     begun: bool,
     /// Idle and stolen time of all processors at the first reading.
@@ -70,27 +70,28 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Takes the waiting times of all threads there are: number and the text of `/proc/PID/task/NUMBER/schedstat`. A thread that
-    /// is gone keeps what was counted of it.
+    /// Takes the times of all threads there are: number and the text of `/proc/PID/task/NUMBER/schedstat`. A thread that is gone
+    /// keeps what was counted of it.
     pub fn threads(&mut self, all: impl IntoIterator<Item = (u32, String)>) {
         let mut there = BTreeSet::new();
         for (thread, text) in all {
-            let Some(waited) = waited(&text) else { continue };
+            let Some(now) = ran_and_waited(&text) else { continue };
             there.insert(thread);
-            let before = self.seen.insert(thread, waited);
+            let before = self.seen.insert(thread, now);
             // A number that counts from less is another thread's.
-            let before = before.filter(|before| *before <= waited);
+            let [ran, waited] = before.filter(|[ran, _]| *ran <= now[0]).unwrap_or_default();
             if self.begun {
-                self.totals.waited += waited - before.unwrap_or_default();
+                self.totals.own += now[0] - ran;
+                self.totals.waited += now[1].saturating_sub(waited);
             }
         }
         self.seen.retain(|thread, _| there.contains(thread));
         self.begun = true;
     }
 
-    /// Takes `/proc/stat`, and `/proc/PID/stat` of all measured processes, `since` the first reading. What the processors were
-    /// not idle they were busy: the kernel counts idle time, and samples the rest.
-    pub fn processors(&mut self, machine: &str, processes: impl IntoIterator<Item = String>, since: Duration) {
+    /// Takes `/proc/stat`, `since` the first reading. What the processors were not idle they were busy: the kernel counts idle
+    /// time, and samples the rest.
+    pub fn processors(&mut self, machine: &str, since: Duration) {
         let processors = machine.lines().filter(|line| is_processor(line)).count();
         if let Some([idle, stolen]) = machine.lines().next().and_then(idle_and_stolen) {
             let there = since * u32::try_from(processors).unwrap_or(u32::MAX);
@@ -98,9 +99,6 @@ impl Readings {
             self.totals.busy = (there + first).saturating_sub(idle + stolen).max(self.totals.busy);
             self.totals.stolen = stolen;
         }
-        // One that ended is in its parent's sum once it was waited for.
-        let own = processes.into_iter().filter_map(|text| taken(&text)).sum();
-        self.totals.own = self.totals.own.max(own);
     }
 
     /// Takes `cpu.stat` of the control group, where there is one.
@@ -116,8 +114,9 @@ impl Readings {
 }
 
 /// Of `schedstat`: nanoseconds run, nanoseconds waited for a processor, number of slices.
-fn waited(schedstat: &str) -> Option<Duration> {
-    schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+fn ran_and_waited(schedstat: &str) -> Option<[Duration; 2]> {
+    let mut numbers = schedstat.split_whitespace().map(|word| word.parse().ok().map(Duration::from_nanos));
+    Some([numbers.next()??, numbers.next()??])
 }
 
 /// A line of `/proc/stat` that is of one processor.
@@ -130,14 +129,6 @@ fn idle_and_stolen(line: &str) -> Option<[Duration; 2]> {
     let fields: Vec<u32> = line.split_whitespace().skip(1).map_while(|word| word.parse().ok()).collect();
     let idle = fields.get(3)?.checked_add(*fields.get(4)?)?;
     Some([TICK * idle, TICK * fields.get(7).copied().unwrap_or(0)])
-}
-
-/// Of `/proc/PID/stat`: processor time of the process, and of the children that it waited for. The name, in brackets, may hold
-/// anything.
-fn taken(stat: &str) -> Option<Duration> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u32 = fields.get(11..15)?.iter().filter_map(|word| word.parse::<u32>().ok()).sum();
-    Some(TICK * ticks)
 }
 
 /// Reads on its own, until it is dropped.
@@ -165,14 +156,12 @@ impl Shared {
             threads(*id).into_iter().filter_map(of).collect::<Vec<_>>()
         });
         let schedstats: Vec<(u32, String)> = schedstats.collect();
-        let stats: Vec<String> =
-            ids.iter().filter_map(|id| fs::read_to_string(format!("/proc/{id}/stat")).ok()).collect();
         let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
         let now = Instant::now();
         let group = self.group.as_ref().and_then(|path| fs::read_to_string(path).ok());
         let (readings, history) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         readings.threads(schedstats);
-        readings.processors(&machine, stats, now - self.begun);
+        readings.processors(&machine, now - self.begun);
         readings.quota(&group.unwrap_or_default());
         history.push(now, readings.totals());
     }
@@ -236,19 +225,22 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn waiting_counts_from_the_first_reading_on_and_outlives_its_thread() {
+    fn times_count_from_the_first_reading_on_and_outlive_their_thread() {
         let mut readings = Readings::default();
-        let stat = |thread: u32, waited_ms: u64| (thread, format!("5 {} 7\n", waited_ms * 1_000_000));
-        readings.threads([stat(1, 500), stat(2, 10)]);
-        assert_eq!(readings.totals().waited, Duration::ZERO, "before the measure");
-        readings.threads([stat(1, 530), stat(2, 10)]);
-        assert_eq!(readings.totals().waited, MS * 30);
-        readings.threads([stat(1, 530), stat(3, 4)]);
-        assert_eq!(readings.totals().waited, MS * 34, "a new thread, and one that is gone");
-        readings.threads([stat(1, 530), stat(2, 9)]);
-        assert_eq!(readings.totals().waited, MS * 43, "a number that is used again");
-        readings.threads([stat(1, 2), (4, "no numbers".into())]);
-        assert_eq!(readings.totals().waited, MS * 45);
+        let stat = |thread: u32, ran_ms: u64, waited_ms: u64| {
+            (thread, format!("{} {} 7\n", ran_ms * 1_000_000, waited_ms * 1_000_000))
+        };
+        let sums = |readings: &Readings| (readings.totals().own, readings.totals().waited);
+        readings.threads([stat(1, 10, 500), stat(2, 10, 10)]);
+        assert_eq!(sums(&readings), (Duration::ZERO, Duration::ZERO), "before the measure");
+        readings.threads([stat(1, 11, 530), stat(2, 10, 10)]);
+        assert_eq!(sums(&readings), (MS, MS * 30));
+        readings.threads([stat(1, 11, 530), stat(3, 2, 4)]);
+        assert_eq!(sums(&readings), (MS * 3, MS * 34), "a new thread, and one that is gone");
+        readings.threads([stat(1, 11, 530), stat(2, 1, 9)]);
+        assert_eq!(sums(&readings), (MS * 4, MS * 43), "a number that is used again");
+        readings.threads([stat(1, 0, 2), (4, "no numbers".into())]);
+        assert_eq!(sums(&readings), (MS * 4, MS * 45));
     }
 
     #[test]
@@ -258,15 +250,14 @@ mod tests {
                 "cpu  10 0 10 {idle} 10 0 0 20 3 0\ncpu0 5 0 5 75 5 0 0 10 1 0\ncpu1 5 0 5 75 5 0 0 10 2 0\nintr 5\n"
             )
         };
-        let process = "42 (a ) name) S 1 42 42 0 -1 4194560 7 7 0 41 5 4 2 1 20 0 1 0 29225 5255168".to_owned();
         let mut readings = Readings::default();
-        readings.processors(&machine(100), [], Duration::ZERO);
-        readings.processors(&machine(260), [process], Duration::from_secs(1));
+        readings.processors(&machine(100), Duration::ZERO);
+        readings.processors(&machine(260), Duration::from_secs(1));
         readings.quota("usage_usec 5\nnr_throttled 1\nthrottled_usec 2500\n");
         let totals = readings.totals();
         assert_eq!((totals.busy, totals.stolen), (MS * 400, MS * 200), "two processors for a second, idle for 1.6 s");
-        assert_eq!((totals.own, totals.throttled), (MS * 120, Duration::from_micros(2500)));
-        readings.processors("", ["".to_owned()], Duration::from_secs(2));
+        assert_eq!(totals.throttled, Duration::from_micros(2500));
+        readings.processors("", Duration::from_secs(2));
         readings.quota("");
         assert_eq!(readings.totals(), totals, "nothing to read changes nothing");
     }

@@ -170,7 +170,7 @@ impl Guest {
         let text = self.sh(CONTENTION, PATIENCE)?;
         let mut parts = text.split("--- ").map(|part| part.split_once('\n').unwrap_or_default());
         let mut part = |name: &str| parts.find(|(found, _)| *found == name).map_or("", |(_, text)| text);
-        let (uptime, machine, process, threads) = (part("uptime"), part("machine"), part("process"), part("threads"));
+        let (uptime, machine, threads) = (part("uptime"), part("machine"), part("threads"));
         let uptime = uptime.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
         let uptime = Duration::try_from_secs_f64(uptime).unwrap_or_default();
         // Lines of /proc/PID/task/THREAD/schedstat: and its text.
@@ -179,7 +179,7 @@ impl Guest {
             Some((path.split('/').nth(4)?.parse().ok()?, text.to_owned()))
         });
         into.threads(threads);
-        into.processors(machine, [process.to_owned()], uptime);
+        into.processors(machine, uptime);
         Ok(uptime)
     }
 
@@ -334,8 +334,8 @@ impl Guest {
 
 /// What [`Guest::read_contention`] reads. Nothing of it is an error where the service has just ended.
 const CONTENTION: &str = "id=$(systemctl show --value --property MainPID fathom); echo '--- uptime'; cat /proc/uptime; \
-                          echo '--- machine'; grep ^cpu /proc/stat; echo '--- process'; cat /proc/$id/stat; \
-                          echo '--- threads'; grep -s . /proc/$id/task/*/schedstat || true";
+                          echo '--- machine'; grep ^cpu /proc/stat; echo '--- threads'; \
+                          grep -s . /proc/$id/task/*/schedstat || true";
 const QEMU: &str = "qemu-system-aarch64";
 const KERNEL: &str = "console=ttyAMA0 quiet panic=-1 systemd.getty_auto=no systemd.show_status=no";
 /// QEMU's FTDI adapter, on the first port: the guest's `1-1`.
