@@ -103,11 +103,14 @@ impl Sample {
         }
     }
 
+    /// Both, with the sum of what each was denied: waiting in one and others in the other do not meet.
     fn join(&self, next: &Sample) -> Sample {
+        let met = |sample: &Sample| sample.waited_us.min(sample.taken_us);
+        let met_us = met(self).saturating_add(met(next));
         Sample {
             span_us: self.span_us.saturating_add(next.span_us),
-            waited_us: self.waited_us.saturating_add(next.waited_us),
-            taken_us: self.taken_us.saturating_add(next.taken_us),
+            waited_us: met_us,
+            taken_us: met_us,
             stolen_us: self.stolen_us.saturating_add(next.stolen_us),
         }
     }
