@@ -40,8 +40,8 @@ impl Weights {
     /// `ignored` says of a name that no parameter has whether it may be there.
     ///
     /// # Errors
-    /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen, of a wrong dtype or not finite, and what
-    /// [`foreign`] makes of them.
+    /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen, of a wrong dtype or not finite, and the
+    /// formats of other programs that they suggest.
     pub fn resolve(
         checkpoint: Checkpoint,
         table: &ParamTable,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -211,17 +212,9 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
     let meter = Meter::start(Processes::this());
     let counts = Arc::new(Mutex::new(Counts::default()));
     let (sights, ticks) = (Arc::clone(&counts), Arc::clone(&counts));
-    let memory = thread::spawn(move || {
-        let rss = || {
-            let memory = Memory::now();
-            memory.anonymous + memory.shared
-        };
-        // Warm after a quarter of the time, and after a minute at most, with the opening before.
-        thread::sleep(Duration::from_secs_f64((seconds / 4.0).min(60.0) + 5.0));
-        let warm = rss();
-        thread::sleep(Duration::from_secs_f64((seconds - (seconds / 4.0).min(60.0) - 5.0).max(0.0)));
-        (warm, rss())
-    });
+    let (over, ends) = (Arc::new(AtomicBool::new(false)), Arc::clone(&counts));
+    let stop = Arc::clone(&over);
+    let memory = thread::spawn(move || memory(seconds, &ends, &stop));
     let seen = watch(
         &config,
         seconds,
@@ -234,6 +227,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
             ticks.lock().unwrap_or_else(PoisonError::into_inner).tick(tick, &windows);
         },
     )?;
+    over.store(true, Ordering::Relaxed);
     let outcome = match (&seen.outcome, seen.error()) {
         (Ok(outcome), _) => outcome,
         (Err(_), error) => {
@@ -242,9 +236,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
             return Ok(verdict);
         }
     };
-    let (warm, last) = memory.join().map_err(|_| "the thread that looks at the memory ended")?;
+    let memory = memory.join().map_err(|_| "the thread that looks at the memory ended")?;
     let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-    let growth = (last as f64 / warm as f64 - 1.0) * 100.0;
     outln!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
     outln!("damaged frames seen by the controller: {}, reports that came through: {}", counts.damaged, counts.reports);
     outln!("take-overs: {}", counts.taken_over);
@@ -257,16 +250,54 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
         let chunk = chunk.map_or("none".to_owned(), |age| format!("{} ms before", age.as_millis()));
         outln!("  {outside}, from {since_s:.2} s on: chunk sent {chunk}, {:.0} ms without a tick", gap_s * 1e3);
     }
-    outln!("memory: {:.1} MiB after the warm-up, {:.1} at the end, {growth:+.2} %", mib(warm), mib(last));
+    let growth = memory.growth();
+    let (warm, last) = (mib(memory.warm), mib(memory.last));
+    outln!("memory: {warm:.1} MiB after the warm-up, {last:.1} at the end, {growth:+.2} %");
     outln!("whole run: {}", meter.between(seen.began, seen.ended));
     let mut failures = counts.failures();
     let whole = |what| Failure::within(seen.began, seen.ended, what);
     failures.extend((outcome.chunks == 0).then(|| whole("no chunk was obeyed")));
     failures.extend((counts.damaged == 0).then(|| whole("nothing was damaged")));
-    failures.extend((growth > GROWTH).then(|| Failure::always("the memory grew")));
+    // After a warm-up in which the loop hardly ran it is warm later.
+    let grew = || Failure::within(seen.began, memory.warmed, "the memory grew");
+    failures.extend((growth > GROWTH).then(grew));
     let verdict = meter.judge(&failures);
     report(&verdict);
     Ok(verdict)
+}
+
+/// What the process held.
+struct Held {
+    warmed: Instant,
+    warm: u64,
+    last: u64,
+}
+
+impl Held {
+    /// In percent.
+    fn growth(&self) -> f64 {
+        (self.last as f64 / self.warm as f64 - 1.0) * 100.0
+    }
+}
+
+/// Looks at the memory when the loop is warm, a quarter of the time after it became active and a minute at most, and just before
+/// the end.
+fn memory(seconds: f64, counts: &Mutex<Counts>, over: &AtomicBool) -> Held {
+    let held = || {
+        let memory = Memory::now();
+        memory.anonymous + memory.shared
+    };
+    let active = || counts.lock().unwrap_or_else(PoisonError::into_inner).active;
+    let until = |after_s: f64| {
+        let due = |active: Instant| active.elapsed().as_secs_f64() >= after_s;
+        while !over.load(Ordering::Relaxed) && !active().is_some_and(due) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until((seconds / 4.0).min(60.0));
+    let (warmed, warm) = (Instant::now(), held());
+    until(seconds - 0.5);
+    Held { warmed, warm, last: held() }
 }
 
 fn mib(bytes: u64) -> f64 {
