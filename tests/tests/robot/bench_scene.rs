@@ -12,7 +12,6 @@ use fathom::bench::math::{Vec3, vec3};
 use fathom::bench::{BenchCamera, FixedJoints, Renderer, Scene, SceneError};
 use fathom::camera::{Camera, CameraError, Image, PixelFormat, StampSource};
 
-
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A camera 1 m above the table's middle that looks straight down on three solids.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use fathom::gpu::{GpuTimes, HostTimes, Origin, StageTime};
 use fathom::telemetry::{Recorder, RingReader, RingWriter, Track, counter, stage};
 
-
 /// A control tick in which an inference is taken and its chunk sent and acknowledged: all that a tick can tell.
 fn busy_tick(r: &mut Recorder, times: &GpuTimes, number: u32) {
     let at = u64::from(number) * 1_000_000;
