@@ -49,5 +49,5 @@ build_firmware() (
   local lock=()
   if [[ ${CI:-} == true ]]; then lock=(--locked); fi
   firmware_target || return
-  cargo build "${lock[@]}" --release && cd "$root" && cargo xtask firmware
+  cargo build "${lock[@]}" --release --bins --examples && cd "$root" && cargo xtask firmware
 )

@@ -7,8 +7,8 @@ use object::{Object as _, ObjectSymbol as _, elf};
 
 use crate::{Error, root};
 
-/// The boards, and where cargo leaves their programs.
-const BOARDS: [&str; 2] = ["netduinoplus2", "blackpill"];
+/// The programs, and where cargo leaves their programs.
+const BOARDS: [&str; 3] = ["netduinoplus2", "blackpill", "examples/pwm_arm"];
 const BUILT: &str = "target/boards/thumbv7em-none-eabihf/release";
 /// A symbol that every board has: without it the file was stripped, and nothing could be found.
 const KNOWN: &str = "LONGEST_TURN_COUNTS";
