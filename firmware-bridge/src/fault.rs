@@ -3,61 +3,56 @@
 use core::fmt;
 
 use crate::joint::{JointTable, Unit};
+use crate::layout::{codes, record};
+use crate::schema::Part;
+use crate::wire::{Context, Full, Reader, Wire, Writer};
 
-/// Why the controller latched a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Fault {
-    /// No frame of the host for the deadman time while armed.
-    HostSilent = 1,
-    /// A channel of the emergency stop is open, or cannot be read.
-    Estop = 2,
-    /// The joints' driver refused a command.
-    OutputFailed = 3,
-    /// A joint gave no measurement for too long, or the joints' driver failed.
-    MeasurementFailed = 4,
-    /// A joint gave only readings that it cannot have reached.
-    ImplausibleReading = 5,
-    /// A joint did not follow its goal.
-    FollowingError = 6,
-    /// A joint did not move although its goal was elsewhere.
-    Stalled = 7,
-    /// A motor is too hot.
-    Overheated = 8,
-    /// The supply voltage of a motor is outside its limits.
-    VoltageOutOfRange = 9,
-    /// A motor drew too much current for too long.
-    Overload = 10,
-    /// A servo reports an alarm of its own.
-    ServoAlarm = 11,
-    /// Too many of the host's frames arrived broken.
-    ErrorRate = 12,
-    /// The two channels of the emergency stop disagree: one is welded, cut or bridged.
-    EstopDiscrepancy = 13,
-    /// The hardware watchdog restarted the controller.
-    WatchdogReset = 14,
+codes! {
+    /// Why the controller latched a fault.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Fault {
+        /// No frame of the host for the deadman time while armed.
+        HostSilent = 1,
+        /// A channel of the emergency stop is open, or cannot be read.
+        Estop = 2,
+        /// The joints' driver refused a command.
+        OutputFailed = 3,
+        /// A joint gave no measurement for too long, or the joints' driver failed.
+        MeasurementFailed = 4,
+        /// A joint gave only readings that it cannot have reached.
+        ImplausibleReading = 5,
+        /// A joint did not follow its goal.
+        FollowingError = 6,
+        /// A joint did not move although its goal was elsewhere.
+        Stalled = 7,
+        /// A motor is too hot.
+        Overheated = 8,
+        /// The supply voltage of a motor is outside its limits.
+        VoltageOutOfRange = 9,
+        /// A motor drew too much current for too long.
+        Overload = 10,
+        /// A servo reports an alarm of its own.
+        ServoAlarm = 11,
+        /// Too many of the host's frames arrived broken.
+        ErrorRate = 12,
+        /// The two channels of the emergency stop disagree: one is welded, cut or bridged.
+        EstopDiscrepancy = 13,
+        /// The hardware watchdog restarted the controller.
+        WatchdogReset = 14,
+    }
 }
 
-impl Fault {
-    const ALL: [Self; 14] = [
-        Self::HostSilent,
-        Self::Estop,
-        Self::OutputFailed,
-        Self::MeasurementFailed,
-        Self::ImplausibleReading,
-        Self::FollowingError,
-        Self::Stalled,
-        Self::Overheated,
-        Self::VoltageOutOfRange,
-        Self::Overload,
-        Self::ServoAlarm,
-        Self::ErrorRate,
-        Self::EstopDiscrepancy,
-        Self::WatchdogReset,
-    ];
+/// A report's fault, which the state's mode has.
+impl<'a> Wire<'a> for Fault {
+    const MAX: usize = 0;
+    const TEXT: &'static str = "";
 
-    pub(crate) fn from_u8(value: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|fault| *fault as u8 == value)
+    fn write(&self, w: &mut Writer<'_>) -> Result<(), Full> {
+        if w.context.fault == Some(*self) { Ok(()) } else { Err(Full) }
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        r.context.fault
     }
 }
 
@@ -115,25 +110,66 @@ impl fmt::Display for Alarms {
     }
 }
 
-/// A latched fault with its cause.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FaultReport {
-    /// The fault.
-    pub fault: Fault,
-    /// The joint's place in the table, where it is one joint's fault.
-    pub joint: Option<u8>,
-    /// [`Fault::ServoAlarm`]: the servo's alarms. [`Fault::Estop`] and [`Fault::EstopDiscrepancy`]: the channels that
-    /// were open, bit 0 the first. Else 0.
-    pub cause: u8,
-    /// The value that was found: a position in the joint's unit, degrees Celsius, volts, amperes, seconds, or a count
-    /// of frames.
-    pub value: f32,
-    /// The lowest value that would have been right.
-    pub low: f32,
-    /// The highest value that would have been right.
-    pub high: f32,
-    /// The chunk that was being followed.
-    pub chunk: Option<u32>,
+record! {
+    /// A latched fault with its cause.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub struct FaultReport {
+        /// The fault.
+        pub fault: Fault,
+        /// The joint's place in the table, where it is one joint's fault.
+        pub joint: Option<u8>,
+        /// [`Fault::ServoAlarm`]: the servo's alarms. [`Fault::Estop`] and [`Fault::EstopDiscrepancy`]: the channels
+        /// that were open, bit 0 the first. Else 0.
+        pub cause: u8,
+        /// The chunk that was being followed.
+        pub chunk: Option<u32>,
+        /// The value that was found: a position in the joint's unit, degrees Celsius, volts, amperes, seconds, or a
+        /// count of frames.
+        pub value: f32,
+        /// The lowest value that would have been right.
+        pub low: f32,
+        /// The highest value that would have been right.
+        pub high: f32,
+    }
+}
+
+/// The joint of a report; the highest number is no joint's.
+impl<'a> Wire<'a> for Option<u8> {
+    const MAX: usize = <u8 as Wire>::MAX;
+    const TEXT: &'static str = u8::TEXT;
+
+    fn write(&self, w: &mut Writer<'_>) -> Result<(), Full> {
+        self.unwrap_or(u8::MAX).write(w)
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        u8::read(r).map(|joint| (joint != u8::MAX).then_some(joint))
+    }
+}
+
+/// The report of a state: there exactly where the mode is a fault.
+impl<'a> Wire<'a> for Option<FaultReport> {
+    const MAX: usize = FaultReport::MAX;
+    const TEXT: &'static str = "if fault [#]";
+    const PARTS: &'static [Part] = FaultReport::PARTS;
+
+    fn write(&self, w: &mut Writer<'_>) -> Result<(), Full> {
+        match self {
+            Some(report) => report.write(w),
+            None if w.context.fault.is_some() => Err(Full),
+            None => Ok(()),
+        }
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        if r.context.fault.is_some() { FaultReport::read(r).map(Some) } else { Some(None) }
+    }
+
+    fn note(&self, context: &mut Context) {
+        if let Some(report) = self {
+            report.note(context);
+        }
+    }
 }
 
 impl FaultReport {

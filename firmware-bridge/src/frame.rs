@@ -7,13 +7,13 @@ use core::fmt;
 
 use cobs::{DecodeResult, DecoderState};
 
-use crate::PROTOCOL_VERSION;
-use crate::body::chunk_is_consistent;
+use crate::layout::record;
 use crate::message::{MAX_BODY, MAX_REPLY_BODY, Message};
-use crate::wire::{Reader, Writer, crc32};
+use crate::wire::{Full, Reader, Wire, Writer, crc32};
+use crate::{MAX_CHUNK_STEPS, PROTOCOL_VERSION};
 
-/// Bytes of a header: version, type, sequence, session, time.
-pub const HEADER: usize = 1 + 1 + 4 + 4 + 8;
+/// Bytes of a header.
+pub const HEADER: usize = Header::MAX;
 const CRC_BYTES: usize = 4;
 
 /// Longest frame before COBS: header, body and CRC.
@@ -27,17 +27,20 @@ pub const MAX_REPLY_FRAME: usize = cobs::max_encoding_length(HEADER + MAX_REPLY_
 
 const _: () = assert!(MAX_FRAME > MAX_RAW + MAX_RAW.div_ceil(254));
 
-/// What stands before each body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
-    /// Protocol version of the sender, see [`PROTOCOL_VERSION`].
-    pub version: u8,
-    /// Counts the sender's frames of a session, wrapping.
-    pub sequence: u32,
-    /// Chosen by the host at random, not 0; opened by its hello. 0 where there is none.
-    pub session: u32,
-    /// The sender's monotonic clock when the frame was made, in microseconds.
-    pub time_us: u64,
+record! {
+    /// What stands before each body.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Header {
+        /// Protocol version of the sender, see [`PROTOCOL_VERSION`].
+        pub version: u8,
+        [kind "type"]
+        /// Counts the sender's frames of a session, wrapping.
+        pub sequence: u32,
+        /// Chosen by the host at random, not 0; opened by its hello. 0 where there is none.
+        pub session: u32,
+        /// The sender's monotonic clock when the frame was made, in microseconds.
+        pub time_us: u64,
+    }
 }
 
 impl Header {
@@ -74,7 +77,7 @@ impl core::error::Error for EncodeError {}
 /// [`EncodeError`]; `out` then holds no frame. [`MAX_FRAME`] bytes are always enough.
 pub fn encode(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
     if let Message::Chunk(chunk) = message
-        && !chunk_is_consistent(chunk)
+        && !(chunk.is_whole() && usize::from(chunk.steps) <= MAX_CHUNK_STEPS)
     {
         return Err(EncodeError);
     }
@@ -83,13 +86,9 @@ pub fn encode(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<
     Ok(length.saturating_add(1))
 }
 
-fn write(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<usize, crate::wire::Full> {
-    let mut w = Writer::new(out);
-    w.u8(header.version)?;
-    w.u8(message.kind())?;
-    w.u32(header.sequence)?;
-    w.u32(header.session)?;
-    w.u64(header.time_us)?;
+fn write(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<usize, Full> {
+    let mut w = Writer::new(message.kind(), out);
+    header.write(&mut w)?;
     message.write(&mut w)?;
     w.finish()
 }
@@ -259,21 +258,18 @@ fn parse(raw: &[u8]) -> Result<Frame<'_>, FrameError> {
     if crc32(content) != u32::from_le_bytes(*crc) {
         return Err(FrameError::Crc);
     }
-    let (kind, header) = read_header(head).ok_or(FrameError::TooShort)?;
+    let mut head = Reader::new(head);
+    let header = Header::read(&mut head).ok_or(FrameError::TooShort)?;
+    let kind = head.context.kind;
     if header.version != PROTOCOL_VERSION {
         return Err(FrameError::Version { found: header.version, header });
     }
     if !Message::is_known(kind) {
         return Err(FrameError::UnknownType { kind, header });
     }
-    let message = Message::read(kind, body).ok_or(FrameError::Malformed { kind, header })?;
-    Ok(Frame { header, message })
-}
-
-fn read_header(head: &[u8]) -> Option<(u8, Header)> {
-    let mut r = Reader::new(head);
-    let version = r.u8()?;
-    let kind = r.u8()?;
-    let header = Header { version, sequence: r.u32()?, session: r.u32()?, time_us: r.u64()? };
-    Some((kind, header))
+    match Message::read(kind, body) {
+        Some(Message::Chunk(chunk)) if !chunk.is_whole() => Err(FrameError::Malformed { kind, header }),
+        Some(message) => Ok(Frame { header, message }),
+        None => Err(FrameError::Malformed { kind, header }),
+    }
 }

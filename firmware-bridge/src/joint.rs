@@ -2,29 +2,22 @@
 
 use core::fmt;
 
+use crate::layout::{code_bytes, codes, record};
+use crate::schema::Part;
+use crate::wire::{Context, Flagged, Full, Reader, Wire, Writer};
 use crate::{MAX_JOINTS, MAX_NAME};
 
-/// Unit of a joint's position; velocity is per second, acceleration per second squared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum Unit {
-    /// Radian, a revolute joint.
-    #[default]
-    Radian = 0,
-    /// Metre, a prismatic joint.
-    Metre = 1,
-    /// Share of the stroke, 0 closed to 1 open: a gripper.
-    Share = 2,
-}
-
-impl Unit {
-    pub(crate) fn from_u8(value: u8) -> Option<Self> {
-        match value {
-            0 => Some(Self::Radian),
-            1 => Some(Self::Metre),
-            2 => Some(Self::Share),
-            _ => None,
-        }
+codes! {
+    /// Unit of a joint's position; velocity is per second, acceleration per second squared.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Unit {
+        /// Radian, a revolute joint.
+        #[default]
+        Radian = 0,
+        /// Metre, a prismatic joint.
+        Metre = 1,
+        /// Share of the stroke, 0 closed to 1 open: a gripper.
+        Share = 2,
     }
 }
 
@@ -56,86 +49,120 @@ impl Name {
     }
 }
 
+/// Its length in a byte, then its letters.
+impl<'a> Wire<'a> for Name {
+    const MAX: usize = <u8 as Wire>::MAX.saturating_add(MAX_NAME);
+    const TEXT: &'static str = "$_len u8, $ u8[$_len]";
+
+    fn write(&self, w: &mut Writer<'_>) -> Result<(), Full> {
+        self.len.write(w)?;
+        w.bytes(self.as_str().as_bytes())
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        let length = u8::read(r)?;
+        Self::new(core::str::from_utf8(r.take(usize::from(length))?).ok()?)
+    }
+}
+
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
-/// One joint as the controller knows it. The controller enforces these limits whatever it is sent and whatever is
-/// measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct JointSpec {
-    /// Name, the same on host and controller.
-    pub name: Name,
-    /// Unit of every position.
-    pub unit: Unit,
-    /// Lowest position.
-    pub min: f32,
-    /// Highest position.
-    pub max: f32,
-    /// Highest speed per second.
-    pub velocity: f32,
-    /// Highest acceleration per second squared; also the deceleration of a stop.
-    pub acceleration: f32,
-    /// How far the goal may lead the measured position.
-    ///
-    /// It must exceed the lag of the servo at full speed, or it limits the speed.
-    pub jump: f32,
-    /// Highest speed at which the joint can move by itself or be moved by hand or by its weight, per second; at least
-    /// [`JointSpec::velocity`]. A reading that the joint cannot have reached at this speed is no measurement.
-    pub reach: f32,
-    /// The joint does not follow its goal.
-    pub following: Option<FollowingLimit>,
-    /// The joint does not move although its goal is elsewhere. `None` for a gripper, which stalls on what it holds.
-    pub stall: Option<StallLimit>,
-    /// The motor draws too much current; only where the driver measures it.
-    pub overload: Option<OverloadLimit>,
-    /// The motor is too hot; only where the driver measures it.
-    pub temperature: Option<TemperatureLimit>,
-    /// Supply voltage in volts, lowest and highest; only where the driver measures it.
-    pub voltage: Option<[f32; 2]>,
+record! {
+    /// One joint as the controller knows it. The controller enforces these limits whatever it is sent and whatever is
+    /// measured.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub struct JointSpec {
+        /// Name, the same on host and controller.
+        pub name: Name,
+        /// Unit of every position.
+        pub unit: Unit,
+        /// Lowest position.
+        pub min: f32,
+        /// Highest position.
+        pub max: f32,
+        /// Highest speed per second.
+        pub velocity: f32,
+        /// Highest acceleration per second squared; also the deceleration of a stop.
+        pub acceleration: f32,
+        /// How far the goal may lead the measured position.
+        ///
+        /// It must exceed the lag of the servo at full speed, or it limits the speed.
+        pub jump: f32,
+        /// Highest speed at which the joint can move by itself or be moved by hand or by its weight, per second; at least
+        /// [`JointSpec::velocity`]. A reading that the joint cannot have reached at this speed is no measurement.
+        pub reach: f32,
+        [flags "limits"]
+        /// The joint does not follow its goal.
+        pub following: Option<FollowingLimit>,
+        /// The joint does not move although its goal is elsewhere. `None` for a gripper, which stalls on what it holds.
+        pub stall: Option<StallLimit>,
+        /// The motor draws too much current; only where the driver measures it.
+        pub overload: Option<OverloadLimit>,
+        /// The motor is too hot; only where the driver measures it.
+        pub temperature: Option<TemperatureLimit>,
+        /// Supply voltage in volts, lowest and highest; only where the driver measures it.
+        pub voltage as "v": Option<[f32; 2]>,
+    }
 }
 
-/// When the distance of goal and measured position is a fault.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FollowingLimit {
-    /// The distance, in the joint's unit.
-    pub error: f32,
-    /// How long it has to last, in milliseconds.
-    pub time_ms: u16,
+record! {
+    /// When the distance of goal and measured position is a fault.
+    #[derive(Debug, Clone, Copy, PartialEq, Default)]
+    pub struct FollowingLimit {
+        /// The distance, in the joint's unit.
+        pub error as "following_error": f32,
+        /// How long it has to last, in milliseconds.
+        pub time_ms as "following_ms": u16,
+    }
 }
 
-/// When a joint that does not move is a fault.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StallLimit {
-    /// Least distance of goal and measured position, in the joint's unit.
-    pub error: f32,
-    /// A joint that moves farther than this within the time is not stalled, in the joint's unit.
-    pub motion: f32,
-    /// Least current in ampere, where the driver measures it; 0 where the current does not matter.
-    pub current_a: f32,
-    /// How long it has to last, in milliseconds.
-    pub time_ms: u16,
+record! {
+    /// When a joint that does not move is a fault.
+    #[derive(Debug, Clone, Copy, PartialEq, Default)]
+    pub struct StallLimit {
+        /// Least distance of goal and measured position, in the joint's unit.
+        pub error as "stall_error": f32,
+        /// A joint that moves farther than this within the time is not stalled, in the joint's unit.
+        pub motion as "stall_motion": f32,
+        /// Least current in ampere, where the driver measures it; 0 where the current does not matter.
+        pub current_a as "stall_current_a": f32,
+        /// How long it has to last, in milliseconds.
+        pub time_ms as "stall_ms": u16,
+    }
 }
 
-/// When a motor's current is a fault.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OverloadLimit {
-    /// The current, in ampere.
-    pub current_a: f32,
-    /// How long it has to last, in milliseconds.
-    pub time_ms: u16,
+record! {
+    /// When a motor's current is a fault.
+    #[derive(Debug, Clone, Copy, PartialEq, Default)]
+    pub struct OverloadLimit {
+        /// The current, in ampere.
+        pub current_a as "overload_a": f32,
+        /// How long it has to last, in milliseconds.
+        pub time_ms as "overload_ms": u16,
+    }
 }
 
-/// When a motor's temperature is a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TemperatureLimit {
-    /// Degrees Celsius at which the joints stop as [`StopBehaviour`] declares.
-    pub stop_c: u8,
-    /// Degrees Celsius at which the joints are released although they should hold; above `stop_c`.
-    pub release_c: u8,
+record! {
+    /// When a motor's temperature is a fault.
+    #[derive(Debug, Clone, Copy, PartialEq, Default, Eq)]
+    pub struct TemperatureLimit {
+        /// Degrees Celsius at which the joints stop as [`StopBehaviour`] declares.
+        pub stop_c: u8,
+        /// Degrees Celsius at which the joints are released although they should hold; above `stop_c`.
+        pub release_c: u8,
+    }
 }
+
+impl Flagged for FollowingLimit {}
+impl Flagged for StallLimit {}
+impl Flagged for OverloadLimit {}
+impl Flagged for TemperatureLimit {}
+
+code_bytes!(Unit, StopBehaviour);
 
 impl JointSpec {
     /// A joint with limits derived from its speed. Acceleration: full speed in 1/8 s. Goal ahead of the joint: at most
@@ -214,25 +241,20 @@ impl JointSpec {
     };
 }
 
-/// How the joints stop at a fault. An open emergency stop always releases them at once; a stop or disarm that the host
-/// sends always ramps to rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum StopBehaviour {
-    /// The goal freezes: the shortest way to rest, and the hardest on gears and load. The servos then hold under
-    /// torque and warm up.
-    Hold = 0,
-    /// Ramp to rest, then hold under torque: what the arm carries stays where it is. Holding a load for long overheats
-    /// servos: a joint that reaches [`TemperatureLimit::release_c`] releases the arm, which then drops.
-    #[default]
-    RampThenHold = 1,
-    /// Ramp to rest, then release: no servo overheats, and an arm without brakes drops under its weight.
-    RampThenLimp = 2,
-}
-
-impl StopBehaviour {
-    pub(crate) fn from_u8(value: u8) -> Option<Self> {
-        [Self::Hold, Self::RampThenHold, Self::RampThenLimp].into_iter().find(|stop| *stop as u8 == value)
+codes! {
+    /// How the joints stop at a fault. An open emergency stop always releases them at once; a stop or disarm that the host
+    /// sends always ramps to rest.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum StopBehaviour {
+        /// The goal freezes: the shortest way to rest, and the hardest on gears and load. The servos then hold under
+        /// torque and warm up.
+        Hold = 0,
+        /// Ramp to rest, then hold under torque: what the arm carries stays where it is. Holding a load for long overheats
+        /// servos: a joint that reaches [`TemperatureLimit::release_c`] releases the arm, which then drops.
+        #[default]
+        RampThenHold = 1,
+        /// Ramp to rest, then release: no servo overheats, and an arm without brakes drops under its weight.
+        RampThenLimp = 2,
     }
 }
 
@@ -314,6 +336,29 @@ impl JointTable {
     }
 }
 
+/// How the joints stop, their number in a byte, then each joint.
+impl<'a> Wire<'a> for JointTable {
+    const MAX: usize =
+        StopBehaviour::MAX.saturating_add(<u8 as Wire>::MAX).saturating_add(MAX_JOINTS.saturating_mul(JointSpec::MAX));
+    const TEXT: &'static str = "stop u8, joints u8, [#][joints]";
+    const PARTS: &'static [Part] = JointSpec::PARTS;
+
+    fn write(&self, w: &mut Writer<'_>) -> Result<(), Full> {
+        self.stop.write(w)?;
+        self.len.write(w)?;
+        self.as_slice().iter().try_for_each(|joint| joint.write(w))
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        let mut joints = Self::new();
+        joints.stop = StopBehaviour::read(r)?;
+        for _ in 0..u8::read(r)? {
+            joints.push(JointSpec::read(r)?).ok()?;
+        }
+        Some(joints)
+    }
+}
+
 impl Default for JointTable {
     fn default() -> Self {
         Self::new()
@@ -368,6 +413,34 @@ impl JointVec {
     /// The values in joint order.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         self.values.get_mut(..usize::from(self.len)).unwrap_or(&mut [])
+    }
+}
+
+/// As many values as the record has joints.
+impl<'a> Wire<'a> for JointVec {
+    const MAX: usize = MAX_JOINTS.saturating_mul(<f32 as Wire>::MAX);
+    const TEXT: &'static str = "$ f32[joints]";
+
+    fn write(&self, w: &mut Writer<'_>) -> Result<(), Full> {
+        if self.as_slice().len() != usize::from(w.context.joints) {
+            return Err(Full);
+        }
+        self.as_slice().iter().try_for_each(|value| value.write(w))
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        let mut values = Self::zeros(r.context.joints);
+        if values.as_slice().len() != usize::from(r.context.joints) {
+            return None;
+        }
+        for value in values.as_mut_slice() {
+            *value = f32::read(r)?;
+        }
+        Some(values)
+    }
+
+    fn note(&self, context: &mut Context) {
+        context.joints = self.len;
     }
 }
 

@@ -30,16 +30,17 @@
 #[cfg(feature = "sim")]
 extern crate std;
 
-mod body;
 pub mod bridge;
 pub mod controller;
 pub mod fault;
 pub mod frame;
 pub mod joint;
+mod layout;
 pub mod message;
 mod motion;
 pub mod output;
 pub mod ring;
+mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod wire;
