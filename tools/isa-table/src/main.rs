@@ -1,7 +1,7 @@
 //! What Fathom's kernels cost on Orin's instruction set, by the assembly that Mesa's NVK makes of them.
 //!
-//! `fathom-isa compile` makes a pipeline of every variant as the product does; NVK prints its assembly while it does.
-//! `fathom-isa table` reads that and prints a line for each. `tools/isa` puts the two together.
+//! `fathom-isa-table compile` makes a pipeline of every variant as the product does; NVK prints its assembly while it does.
+//! `fathom-isa-table table` reads that and prints a line for each. `tools/isa` puts the two together.
 
 mod assembly;
 mod table;
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            errln!("fathom-isa: {failure}");
+            errln!("fathom-isa-table: {failure}");
             ExitCode::FAILURE
         }
     }

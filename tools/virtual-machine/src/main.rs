@@ -1,4 +1,4 @@
-//! `fathom-machine`: starts a guest with a camera and a USB serial line, a controller at the other end of the line, lets
+//! `fathom-virtual-machine`: starts a guest with a camera and a USB serial line, a controller at the other end of the line, lets
 //! things go wrong, and prints what became of it. `tools/vm` makes what it needs. Ends with 0, with 1 when a check failed, and with
 //! 98 when one was not judged because the machine was busy.
 

@@ -45,7 +45,7 @@ pub(crate) struct Table {
     rows: Vec<(String, Row)>,
 }
 
-/// Reads what `fathom-isa compile` and NVK print.
+/// Reads what `fathom-isa-table compile` and NVK print.
 pub(crate) fn read(lines: impl Iterator<Item = io::Result<Vec<u8>>>) -> Result<Table, Failure> {
     let mut table = Table::default();
     let mut listing: Option<Assembly> = None;
