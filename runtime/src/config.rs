@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::families::Family;
-use fathom_models::precision::Float;
+use fathom_models::graph::precision::Float;
 use firmware_bridge::message::Interpolation;
 use serde::Deserialize;
 
@@ -49,7 +49,7 @@ pub struct ModelSection {
     /// Directory of the checkpoint.
     pub path: PathBuf,
     /// What the checkpoint is, where its files do not tell or tell otherwise.
-    pub family: Option<Family>,
+    pub family: Option<&'static Family>,
     /// Views of the checkpoint that the robot has no camera for: they are left out, not faked.
     #[serde(default)]
     pub skip_views: Vec<String>,

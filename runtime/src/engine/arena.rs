@@ -90,7 +90,7 @@ fn lives(graph: &Graph) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fathom_models::builder::GraphBuilder;
+    use fathom_models::graph::builder::GraphBuilder;
 
     /// A chain of equal tensors needs two places, and an output is never overwritten.
     #[test]

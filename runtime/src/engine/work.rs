@@ -3,7 +3,7 @@
 use std::ops::AddAssign;
 
 use bytemuck::{Pod, Zeroable, bytes_of_mut};
-use fathom_models::weights::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
 use fathom_shaders::{BindingKind, params};
 
 use crate::gpu::{Dispatch, Slot};

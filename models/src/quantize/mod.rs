@@ -1,0 +1,11 @@
+//! Checkpoints in smaller number formats: which format each weight gets, how its numbers become so, and the packed directory.
+
+pub mod calibration;
+mod encode;
+pub mod pack;
+pub mod scheme;
+
+pub use encode::{encode, encode_for};
+
+/// The manifest of a packed directory, with its scheme.
+pub type Manifest = crate::checkpoint::manifest::Manifest<scheme::Scheme>;
