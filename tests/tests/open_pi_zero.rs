@@ -77,7 +77,7 @@ fn open_pi_zero_is_told_by_its_tensors() {
         let named = (family == &galaxea::FAMILY).then_some(family);
         let loaded = families::load_as(dir.path(), named).expect("it loads");
         assert_eq!((loaded.family, &loaded.model.config), (family.name, &own.model.config));
-        assert!(actions_on_twins(&loaded, &observation) == expected, "{family}: the same bits");
+        assert!(actions_on_twins(&loaded, &observation) == expected, "{}: the same bits", family.name);
 
         let bounds = |n: f32| json!({"p01": vec![-n; 7], "p99": vec![n; 7], "mean": [0.0]});
         let stats = json!({"proprio": bounds(0.25), "action": bounds(3.0)});

@@ -25,6 +25,7 @@ pub mod stack;
 mod weights;
 
 pub use weights::{Weights, scales_of};
+pub(crate) use weights::{finite, pair};
 
 /// The format of a safetensors dtype that is a float of 16 or 32 bits.
 pub fn float_format(dtype: Dtype) -> Option<WeightFormat> {

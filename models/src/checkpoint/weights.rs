@@ -45,40 +45,20 @@ impl Weights {
         names: impl Fn(&Param) -> Vec<String>,
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Weights, ModelError> {
-        let mut problems = Vec::new();
-        let mut known = BTreeSet::new();
-        let mut slots = Vec::new();
+        let mut slots = vec![None; table.params.len()];
         let mut skipped: BTreeSet<String> = checkpoint.entries().keys().cloned().collect();
-        for param in &table.params {
-            let candidates = names(param);
-            known.extend(candidates.iter().cloned());
-            match candidates.iter().find_map(|name| checkpoint.find(name)) {
-                Some((name, entry)) => {
-                    known.insert(name.clone());
-                    if param.role != Role::Unused {
-                        skipped.remove(name);
-                        skipped.remove(&scales_of(name));
-                    }
-                    known.insert(scales_of(name));
-                    slots.push(check(param, name, entry, &checkpoint, &mut problems));
-                }
-                None => {
-                    slots.push(None);
-                    if param.role != Role::Unused {
-                        let name = checkpoint.likeliest(&candidates).unwrap_or_else(|| param.name.clone());
-                        problems.push(TensorProblem::Missing { name, shape: param.shape.clone() });
-                    }
-                }
+        let problems = pair(&checkpoint, &table.params, names, ignored, |i, param, name, entry| {
+            if param.role != Role::Unused {
+                skipped.remove(name);
+                skipped.remove(&scales_of(name));
             }
-        }
-        for (name, entry) in checkpoint.entries() {
-            if !known.contains(name) && !ignored(&unwrapped(name)) {
-                problems.push(TensorProblem::Unexpected { name: name.clone(), shape: entry.shape.clone() });
+            let found = check(param, name, entry, &checkpoint)?;
+            if let Some(slot) = slots.get_mut(i) {
+                *slot = Some(found);
             }
-        }
+            Ok(())
+        });
         if !problems.is_empty() {
-            let known = |name: &str| known.contains(name) || ignored(&unwrapped(name));
-            let problems = foreign::explained(&checkpoint, problems, known);
             return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
         let (params, stacks) = (table.params.clone(), table.stacks.clone());
@@ -236,45 +216,68 @@ impl Weights {
     }
 }
 
-fn check(
-    param: &Param,
-    name: &str,
-    entry: &Entry,
-    checkpoint: &Checkpoint,
-    problems: &mut Vec<TensorProblem>,
-) -> Option<Found> {
+/// Gives `take` each of `params` that `checkpoint` has, with its index, and lists all problems: what `take` refuses, what is
+/// missing, and what is there without being a parameter or `ignored`.
+pub(crate) fn pair<'c>(
+    checkpoint: &'c Checkpoint,
+    params: &[Param],
+    names: impl Fn(&Param) -> Vec<String>,
+    ignored: impl Fn(&str) -> bool,
+    mut take: impl FnMut(usize, &Param, &'c str, &'c Entry) -> Result<(), TensorProblem>,
+) -> Vec<TensorProblem> {
+    let (mut problems, mut known) = (Vec::new(), BTreeSet::new());
+    for (i, param) in params.iter().enumerate() {
+        let candidates = names(param);
+        known.extend(candidates.iter().cloned());
+        match candidates.iter().find_map(|name| checkpoint.find(name)) {
+            Some((name, entry)) => {
+                known.extend([name.clone(), scales_of(name)]);
+                problems.extend(take(i, param, name, entry).err());
+            }
+            None if param.role != Role::Unused => {
+                let name = checkpoint.likeliest(&candidates).unwrap_or_else(|| param.name.clone());
+                problems.push(TensorProblem::Missing { name, shape: param.shape.clone() });
+            }
+            None => {}
+        }
+    }
+    let known = |name: &str| known.contains(name) || ignored(&unwrapped(name));
+    for (name, entry) in checkpoint.entries().iter().filter(|(name, _)| !known(name)) {
+        problems.push(TensorProblem::Unexpected { name: name.clone(), shape: entry.shape.clone() });
+    }
+    if problems.is_empty() { problems } else { foreign::explained(checkpoint, problems, known) }
+}
+
+fn check(param: &Param, name: &str, entry: &Entry, checkpoint: &Checkpoint) -> Result<Found, TensorProblem> {
     let name = name.to_owned();
     let (format, scales) = match quantised(param, &name, entry, checkpoint) {
         Some((format, scales)) => (format, Some(scales)),
-        None => {
-            if param.role != Role::Unused && entry.shape != param.shape {
-                let (expected, found) = (param.shape.clone(), entry.shape.clone());
-                problems.push(TensorProblem::Misshapen { name, expected, found });
-                return None;
-            }
-            let Some(format) = float_format(entry.dtype) else {
-                problems.push(TensorProblem::Dtype { name, found: format!("{:?}", entry.dtype) });
-                return None;
-            };
-            (format, None)
+        None if param.role != Role::Unused && entry.shape != param.shape => {
+            return Err(TensorProblem::Misshapen { name, expected: param.shape.clone(), found: entry.shape.clone() });
         }
+        None => match float_format(entry.dtype) {
+            Some(format) => (format, None),
+            None => return Err(TensorProblem::Dtype { name, found: format!("{:?}", entry.dtype) }),
+        },
     };
-    // What must be finite: the numbers themselves, or their scales.
+    // The numbers that have to be finite: the tensor's own, or its scales.
     let (floats, of, at) = match (&scales, format) {
         (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales_of(&name), &scales.place),
         (Some(scales), _) => (WeightFormat::F16, scales_of(&name), &scales.place),
         (None, _) => (format, name.clone(), &entry.place),
     };
-    let bytes = checkpoint.at(at).unwrap_or_default();
-    let first = not_finite(floats, bytes);
+    let finite = finite(&of, floats, checkpoint.at(at).unwrap_or_default());
     checkpoint.release(at);
-    if let Some(index) = first {
-        let element = bytes.get(floats.row_bytes(index)..floats.row_bytes(index + 1)).unwrap_or_default();
-        let value = floats.decode(element, &[]).first().copied().unwrap_or(f32::NAN);
-        problems.push(TensorProblem::NotFinite { name: of, index, value });
-        return None;
-    }
-    Some(Found { name, format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
+    finite?;
+    Ok(Found { name, format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
+}
+
+/// Checks that all floats of the tensor `name` are finite.
+pub(crate) fn finite(name: &str, format: WeightFormat, bytes: &[u8]) -> Result<(), TensorProblem> {
+    let Some(index) = not_finite(format, bytes) else { return Ok(()) };
+    let element = bytes.get(format.row_bytes(index)..format.row_bytes(index + 1)).unwrap_or_default();
+    let value = format.decode(element, &[]).first().copied().unwrap_or(f32::NAN);
+    Err(TensorProblem::NotFinite { name: name.to_owned(), index, value })
 }
 
 /// The name of the scales of a quantised tensor.

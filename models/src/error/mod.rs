@@ -114,10 +114,22 @@ pub enum ModelError {
     },
 }
 
+impl ConfigError {
+    /// The error of `field`.
+    pub(crate) fn new(field: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> ConfigError {
+        ConfigError { field: field.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
 impl ModelError {
     /// The error of the system at the file `path`.
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> ModelError + Copy {
-        move |source| FileError::Io { path: path.to_owned(), source }.into()
+        move |source| FileError::io(path)(source).into()
+    }
+
+    /// The error of the statistics in the file `path`.
+    pub(crate) fn statistics(path: &Path, detail: impl Into<String>) -> ModelError {
+        ModelError::Statistics { path: path.to_owned(), detail: detail.into() }
     }
 
     /// The error of the JSON file `path`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::dinov2::Encoder;
 use super::{Loaded, depthvla};
 use crate::checkpoint::save::{Saved, Values};
-use crate::checkpoint::{Checkpoint, WeightFormat, Weights, float_format, not_finite};
+use crate::checkpoint::{Checkpoint, WeightFormat, Weights, finite, float_format};
 use crate::error::{ConfigError, ModelError, TensorProblem};
 use crate::graph::params::{Param, ParamId, Role};
 use crate::io::output_file;
@@ -51,9 +51,8 @@ pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelErr
     let Sources { base: pi0, encoder, given, views, seed } = *sources;
     let base = &pi0.model.config;
     if !pi0.normalization.steps.is_empty() {
-        let field = "use_stepwise_action_norm".to_owned();
-        let (expected, found) = ("false: norm_stats.json has one list for all steps".to_owned(), "true".to_owned());
-        return Err(ConfigError { field, expected, found }.into());
+        let expected = "false: norm_stats.json has one list for all steps";
+        return Err(ConfigError::new("use_stepwise_action_norm", expected, "true").into());
     }
     let depth = depth_branch(base, &encoder.tower, views)?;
     let (mean, std) = (&pi0.normalization.state, &pi0.normalization.action);
@@ -142,20 +141,14 @@ fn fitting<'a>(file: &'a Checkpoint, param: &Param) -> Result<Values<'a>, Tensor
     let Some(format) = float_format(dtype) else {
         return Err(TensorProblem::Dtype { name, found: format!("{dtype:?}") });
     };
-    match not_finite(format, bytes) {
-        Some(index) => {
-            let value = format.decode(bytes, &[]).get(index).copied().unwrap_or(f32::NAN);
-            Err(TensorProblem::NotFinite { name, index, value })
-        }
-        None => Ok(Values::Given(format, bytes.into())),
-    }
+    finite(&name, format, bytes)?;
+    Ok(Values::Given(format, bytes.into()))
 }
 
 /// The depth branch of a base, around an encoder.
 fn depth_branch(base: &ModelConfig, tower: &Vit, views: &[String]) -> Result<Depth, ModelError> {
     if base.depth.is_some() {
-        let (expected, found) = ("a pi0".to_owned(), "a model with a depth branch".to_owned());
-        return Err(ConfigError { field: "depth".to_owned(), expected, found }.into());
+        return Err(ConfigError::new("depth", "a pi0", "a model with a depth branch").into());
     }
     Ok(Depth {
         views: views.to_vec(),

@@ -9,9 +9,11 @@ use super::summary::{PolicySummary, Summary};
 use super::{ALL, nearest};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ConfigError, ModelError};
+use crate::graph::params::{ParamTable, Role};
 use crate::io::JsonError;
 use crate::io::json::{At, Json};
 use crate::nets::config::{ModelConfig, NormalizationMode, TimeConditioning};
+use crate::nets::depthvla::Model;
 use crate::nets::presets;
 use crate::processing::Loaded;
 use crate::processing::normalize::Normalization;
@@ -123,7 +125,7 @@ impl Described {
         for (name, (own, models)) in names.into_iter().zip(lengths) {
             if own > models {
                 let detail = format!("{name}: {own} values for a model that takes {models}");
-                return Err(ModelError::Statistics { path: dir.to_owned(), detail });
+                return Err(ModelError::statistics(dir, detail));
             }
         }
         Ok(Described { config, normalization, state_dims, action_dim })
@@ -167,6 +169,14 @@ impl Family {
         Ok(ALL.into_iter().find(|family| marked(&family.mark)))
     }
 
+    /// The parameters of a model. Those that the family lacks are unused.
+    pub(super) fn params(&self, model: &Model) -> ParamTable {
+        let mut table = model.params.clone();
+        let lacking = table.params.iter_mut().filter(|p| !(self.has)(&p.name));
+        lacking.for_each(|param| param.role = Role::Unused);
+        table
+    }
+
     /// Whether its directory has a `config.json` that is read.
     pub(super) fn reads_config(&self) -> bool {
         !matches!(self.mark, Mark::Tensors(_) | Mark::Unmarked)
@@ -195,28 +205,18 @@ impl fmt::Debug for Family {
     }
 }
 
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
 impl PartialEq for Family {
     fn eq(&self, other: &Family) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for Family {}
-
 impl FromStr for &'static Family {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<&'static Family, ConfigError> {
-        ALL.into_iter().find(|family| family.name == name).ok_or_else(|| {
-            let expected = format!("one of {}", names());
-            ConfigError { field: "family".to_owned(), expected, found: name.to_owned() }
-        })
+        let found = ALL.into_iter().find(|family| family.name == name);
+        found.ok_or_else(|| ConfigError::new("family", format!("one of {}", names()), name))
     }
 }
 

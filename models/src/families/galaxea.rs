@@ -58,8 +58,8 @@ impl Mode {
             _ => range(),
         };
         known.ok_or_else(|| {
-            let expected = "z-score, min/max, q01/q99, or a range such as 0/100".to_owned();
-            ConfigError { field: format!("fathom.json: {field}"), expected, found: name.to_owned() }.into()
+            let expected = "z-score, min/max, q01/q99, or a range such as 0/100";
+            ConfigError::new(format!("fathom.json: {field}"), expected, name).into()
         })
     }
 
@@ -78,7 +78,7 @@ impl Mode {
         let n = first.len();
         if second.len() != n {
             let detail = format!("{}: expected lists of one length", source.what);
-            return Err(ModelError::Statistics { path: source.path.to_owned(), detail });
+            return Err(ModelError::statistics(source.path, detail));
         }
         let range = |low: &[f32], high: &[f32]| low.iter().zip(high).map(|(l, h)| span(*l, *h)).collect();
         Ok(match self {
@@ -121,7 +121,7 @@ fn read(path: &Path, hints: &Hints) -> Result<Normalization, ModelError> {
         if let Some(key) = exceptions.iter().flat_map(|e| e.keys()).find(|k| stats.iter().all(|(key, _)| key != *k)) {
             let known: Vec<&str> = stats.iter().map(|(key, _)| *key).collect();
             let field = format!("fathom.json: norm_exception_mode.{part}");
-            return Err(ConfigError { field, expected: format!("some of {known:?}"), found: key.clone() }.into());
+            return Err(ConfigError::new(field, format!("some of {known:?}"), key).into());
         }
         let of = |key: &str| match exceptions.and_then(|e| e.get(key)) {
             Some(mode) => Mode::parse("norm_exception_mode", mode),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Weights, foreign, unwrapped};
 use crate::error::{ConfigError, ModelError, TensorProblem};
-use crate::graph::params::{Param, ParamTable, Role};
+use crate::graph::params::{Param, ParamTable};
 use crate::io::is_there;
 use crate::io::json::{Json, read_tree};
 use crate::nets::config::ModelConfig;
@@ -138,7 +138,7 @@ fn identify(
         found += &format!("\nnearest known family: {}", nearest.text(names.len()));
     }
     let expected = format!("{}, or --family with one of {}", description::marks(), description::names());
-    Err(ConfigError { field: path.display().to_string(), expected, found }.into())
+    Err(ConfigError::new(path.display().to_string(), expected, found).into())
 }
 
 /// What a family's own files say. An error of tensors lists all that are wrong.
@@ -183,18 +183,13 @@ fn complete(
     };
     rename_views(&mut config, &cameras)?;
     let model = Model::new(config)?;
-    let mut params = model.params.clone();
-    for param in params.params.iter_mut().filter(|p| !(family.has)(&p.name)) {
-        param.role = Role::Unused;
-    }
-    let weights = find(family, checkpoint, &params, |p| (family.names)(&p.name))?;
+    let weights = find(family, checkpoint, &family.params(&model), |p| (family.names)(&p.name))?;
     let (family, skipped_views) = (family.name, Vec::new());
     let mut loaded = Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views, cameras };
     if let Some(views) = &hints.views {
         let known = &loaded.model.config.views;
         if let Some(view) = views.iter().find(|v| !known.contains(v)) {
-            let (field, expected) = ("fathom.json: views".to_owned(), format!("some of {known:?}"));
-            return Err(ConfigError { field, expected, found: view.clone() }.into());
+            return Err(ConfigError::new("fathom.json: views", format!("some of {known:?}"), view).into());
         }
         let skipped: Vec<String> = known.iter().filter(|v| !views.contains(v)).cloned().collect();
         loaded.skip_views(&skipped)?;
@@ -206,8 +201,8 @@ fn complete(
 fn rename_views(config: &mut ModelConfig, cameras: &BTreeMap<String, String>) -> Result<(), ModelError> {
     let wrong = |view: &&String| !config.views.contains(view) || cameras.values().filter(|v| v == view).count() > 1;
     if let Some(view) = cameras.values().find(wrong) {
-        let (field, expected) = ("fathom.json: cameras".to_owned(), format!("some of {:?}, each once", config.views));
-        return Err(ConfigError { field, expected, found: view.clone() }.into());
+        let expected = format!("some of {:?}, each once", config.views);
+        return Err(ConfigError::new("fathom.json: cameras", expected, view).into());
     }
     let depth = config.depth.iter_mut().map(|d| &mut d.views);
     for name in std::iter::once(&mut config.views).chain(depth).flatten() {

@@ -140,7 +140,7 @@ pub(super) fn statistics(dir: &Path, hints: &Hints) -> Result<Normalization, Mod
     let io = ModelError::io(dir);
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(dir).map_err(io)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    let refuse = |path: PathBuf, detail: &str| Err(ModelError::Statistics { path, detail: detail.to_owned() });
+    let refuse = |path: PathBuf, detail: &str| Err(ModelError::statistics(&path, detail));
     files.retain(|f| f.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_statistics.json")));
     let path = match files.as_slice() {
         [] => return Ok(Normalization::default()),

@@ -47,11 +47,10 @@ struct Converted {
 fn describe(Directory { dir, path, config, checkpoint, .. }: Directory<'_>) -> Result<Described, ModelError> {
     let c: Converted = json::from_tree(&config).map_err(ModelError::json(&path))?;
     let hints = Hints::read(dir)?;
-    let refuse =
-        |field: String, expected: String, found: String| Err(ModelError::from(ConfigError { field, expected, found }));
     if c.paligemma_variant != "gemma_2b" && (hints.heads.is_none() || hints.kv_heads.is_none()) {
-        let expected = "gemma_2b, or heads and kv_heads in fathom.json".to_owned();
-        return refuse(format!("{}: paligemma_variant", path.display()), expected, c.paligemma_variant);
+        let field = format!("{}: paligemma_variant", path.display());
+        let expected = "gemma_2b, or heads and kv_heads in fathom.json";
+        return Err(ConfigError::new(field, expected, c.paligemma_variant).into());
     }
 
     let s = Shapes { checkpoint, names: pi0::names };
@@ -97,7 +96,7 @@ fn statistics(dir: &Path, asset_id: Option<&str>) -> Result<Option<PathBuf>, Mod
         .iter()
         .filter_map(|file| Some(file.parent()?.strip_prefix(&assets).ok()?.display().to_string()))
         .collect();
-    let refuse = |detail: String| Err(ModelError::Statistics { path: assets.clone(), detail });
+    let refuse = |detail: String| Err(ModelError::statistics(&assets, detail));
     match (asset_id, found.as_slice()) {
         (Some(id), files) => match names.iter().position(|n| n == id).and_then(|i| files.get(i)) {
             Some(file) => Ok(Some(file.clone())),

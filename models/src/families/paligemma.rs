@@ -76,7 +76,7 @@ fn describe(Directory { dir, path, config, checkpoint, .. }: Directory<'_>) -> R
     let c: Config = json::from_tree(&config).map_err(ModelError::json(&path))?;
     if let Some(kind) = c.text_config.model_type.filter(|kind| kind != "gemma") {
         let field = format!("{}: text_config.model_type", path.display());
-        return Err(ConfigError { field, expected: "gemma".to_owned(), found: kind }.into());
+        return Err(ConfigError::new(field, "gemma", kind).into());
     }
     let mut hints = Hints::read(dir)?;
     hints.heads = hints.heads.or(c.text_config.num_attention_heads);

@@ -1,12 +1,9 @@
 //! All that is wrong with a checkpoint whose shapes do not give the model's sizes: by names and dtypes alone.
 
-use std::collections::BTreeSet;
-
 use super::Family;
 use super::description::Form;
-use crate::checkpoint::{Checkpoint, Entry, float_format, foreign, scales_of, unwrapped};
+use crate::checkpoint::{Checkpoint, float_format, foreign, pair, scales_of};
 use crate::error::{ModelError, TensorProblem};
-use crate::graph::params::Role;
 use crate::nets::config::ModelConfig;
 use crate::nets::depthvla::Model;
 
@@ -23,37 +20,20 @@ pub(super) fn is_due(family: &Family, checkpoint: &Checkpoint) -> bool {
 /// # Errors
 /// [`ModelError::Config`] for layers in a number that no model has.
 pub(super) fn survey(family: &Family, checkpoint: &Checkpoint) -> Result<Vec<TensorProblem>, ModelError> {
-    let params = Model::new(skeleton(family, checkpoint))?.params.params;
-    let (mut problems, mut known) = (Vec::new(), BTreeSet::new());
-    for param in &params {
-        let needed = param.role != Role::Unused && (family.has)(&param.name);
-        let candidates = (family.names)(&param.name);
-        known.extend(candidates.iter().cloned());
-        match candidates.iter().find_map(|name| checkpoint.find(name)) {
-            Some((name, entry)) => {
-                known.extend([name.clone(), scales_of(name)]);
-                let float = float_format(entry.dtype).is_some();
-                if !float && !checkpoint.entries().contains_key(&scales_of(name)) {
-                    problems.push(TensorProblem::Dtype { name: name.clone(), found: format!("{:?}", entry.dtype) });
-                }
+    let mut params = family.params(&Model::new(skeleton(family, checkpoint))?).params;
+    params.iter_mut().for_each(|param| param.shape.fill(0));
+    Ok(pair(
+        checkpoint,
+        &params,
+        |p| (family.names)(&p.name),
+        family.ignored,
+        |_, _, name, entry| {
+            if float_format(entry.dtype).is_some() || checkpoint.entries().contains_key(&scales_of(name)) {
+                return Ok(());
             }
-            None if needed => {
-                let name = checkpoint.likeliest(&candidates).unwrap_or_else(|| param.name.clone());
-                problems.push(TensorProblem::Missing { name, shape: vec![0; param.shape.len()] });
-            }
-            None => {}
-        }
-    }
-    let known = |name: &str| known.contains(name) || (family.ignored)(&unwrapped(name));
-    let unexpected = |(name, _): &(&String, &Entry)| !known(name);
-    problems.extend(
-        checkpoint
-            .entries()
-            .iter()
-            .filter(unexpected)
-            .map(|(name, entry)| TensorProblem::Unexpected { name: name.clone(), shape: entry.shape.clone() }),
-    );
-    Ok(foreign::explained(checkpoint, problems, known))
+            Err(TensorProblem::Dtype { name: name.to_owned(), found: format!("{:?}", entry.dtype) })
+        },
+    ))
 }
 
 /// A model of a family with as many layers as names have.

@@ -33,6 +33,13 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// The error of the system at the file `path`.
+    pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> FileError + Copy {
+        move |source| FileError::Io { path: path.to_owned(), source }
+    }
+}
+
 /// Whether a file, or a link, has this name. A link whose target is missing counts: the file is missing, not unnecessary.
 pub(crate) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
@@ -55,7 +62,7 @@ pub(crate) fn open(path: &Path) -> Result<File, FileError> {
             }
             None => source,
         };
-        FileError::Io { path: path.to_owned(), source }
+        FileError::io(path)(source)
     })
 }
 
@@ -65,7 +72,6 @@ pub(crate) fn open(path: &Path) -> Result<File, FileError> {
 /// As [`open`].
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    let read = open(path)?.read_to_end(&mut bytes);
-    read.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+    open(path)?.read_to_end(&mut bytes).map_err(FileError::io(path))?;
     Ok(bytes)
 }

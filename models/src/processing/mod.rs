@@ -44,7 +44,7 @@ impl Loaded {
         let config = &mut self.model.config;
         if let Some(unknown) = views.iter().find(|v| !config.views.contains(v)) {
             let expected = format!("some of {:?}", config.views);
-            return Err(ConfigError { field: "skipped views".to_owned(), expected, found: unknown.clone() }.into());
+            return Err(ConfigError::new("skipped views", expected, unknown).into());
         }
         let depth = config.depth.iter_mut().map(|d| &mut d.views);
         for list in std::iter::once(&mut config.views).chain(depth) {

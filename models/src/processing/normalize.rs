@@ -62,7 +62,7 @@ impl Affine {
     pub(crate) fn of(source: Source<'_>, elements: &[Element]) -> Result<Affine, ModelError> {
         let empty = |e: &Element| e.offset == 0.0 && e.spread == 0.0;
         let used = elements.iter().rposition(|e| !empty(e)).map_or(0, |last| last + 1);
-        let refuse = |detail| Err(ModelError::Statistics { path: source.path.to_owned(), detail });
+        let refuse = |detail| Err(ModelError::statistics(source.path, detail));
         let mut affine = Affine::default();
         for (i, Element { offset, scale, spread }) in elements.iter().enumerate() {
             let what = source.what;
@@ -180,12 +180,12 @@ impl Normalization {
             let [first, second] = names.map(list);
             let (Some(first), Some(second)) = (first?, second?) else {
                 let detail = format!("{name}: expected the lists {names:?}, found not both");
-                return Err(ModelError::Statistics { path: path.clone(), detail });
+                return Err(ModelError::statistics(&path, detail));
             };
             if first.len() != second.len() {
                 let detail =
                     format!("{name}: expected {names:?} of one length, found {} and {}", first.len(), second.len());
-                return Err(ModelError::Statistics { path: path.clone(), detail });
+                return Err(ModelError::statistics(&path, detail));
             }
             let source = Source { path: &path, what: name, allow_constant };
             match mode {

@@ -17,7 +17,8 @@ use crate::families::{self, FAMILY, Family, Loaded, depth_anything};
 use crate::graph::params::{ParamId, Role};
 use crate::nets::depth_anything::DepthAnything;
 use crate::quantize::calibration::{Calibration, Layer};
-use crate::quantize::scheme::{Scheme, SchemeError};
+use crate::quantize::error::PackError;
+use crate::quantize::scheme::Scheme;
 use crate::quantize::{Manifest, encode, encode_for};
 
 /// Metadata of a packed checkpoint: the scheme, as JSON.
@@ -32,60 +33,6 @@ const MAX_COPY_BYTES: u64 = 64 << 20;
 const MAX_DEPTH: usize = 4;
 /// Endings of what holds weights in other forms.
 const OTHER_WEIGHTS: [&str; 9] = ["bin", "pt", "pth", "ckpt", "gguf", "msgpack", "h5", "onnx", "npz"];
-
-/// Why a directory cannot be packed.
-#[derive(Debug, thiserror::Error)]
-pub enum PackError {
-    /// The source, or what is written.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The scheme, or it and the source.
-    #[error(transparent)]
-    Scheme(#[from] SchemeError),
-    /// A file cannot be written or copied.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is something at the place of the output.
-    #[error("{}: expected nothing there, or an empty directory", path.display())]
-    Exists {
-        /// The output.
-        path: PathBuf,
-    },
-    /// The source is packed.
-    #[error(
-        "{tensor}: expected f32, f16 or bf16 to pack, found {found}: pack the checkpoint that this one was made from"
-    )]
-    Packed {
-        /// One of its weights.
-        tensor: String,
-        /// In this format.
-        found: WeightFormat,
-    },
-    /// A value that f16 does not hold.
-    #[error(
-        "{tensor}: a weight or a scale of it is beyond what f16 holds, 65504: expected a rule that gives it bf16 or f32"
-    )]
-    Overflow {
-        /// The weight.
-        tensor: String,
-    },
-    /// What was written is another model than the source.
-    #[error("{}: loads as another model than it was packed from: {what} differ", path.display())]
-    Differs {
-        /// The source.
-        path: PathBuf,
-        /// In what.
-        what: &'static str,
-    },
-    /// Somebody asked to stop.
-    #[error("interrupted: nothing was left behind")]
-    Interrupted,
-}
 
 /// A checkpoint that can be packed.
 #[derive(Debug)]
@@ -281,7 +228,7 @@ pub fn pack(dir: &Path, source: &Source, output: &Path, options: &Options<'_>) -
     };
     let path = part.0.join(manifest::FILE);
     let text = serde_json::to_string_pretty(&manifest).map_err(ModelError::json(&path))?;
-    fs::write(&path, text + "\n").map_err(|source| PackError::Io { path, source })?;
+    fs::write(&path, text + "\n").map_err(ModelError::io(&path))?;
     if options.cancel.load(Ordering::Relaxed) {
         return Err(PackError::Interrupted);
     }
@@ -352,7 +299,7 @@ fn write(
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
     let name = "model.safetensors.index.json";
     let path = dir.join(name);
-    fs::write(&path, format!("{index:#}\n")).map_err(|source| PackError::Io { path, source })?;
+    fs::write(&path, format!("{index:#}\n")).map_err(ModelError::io(&path))?;
     Ok(names.into_iter().chain([name.to_owned()]).collect())
 }
 
@@ -450,12 +397,9 @@ fn copy(
     weights: &std::collections::BTreeSet<PathBuf>,
     copied: &mut Vec<PathBuf>,
     left_out: &mut Vec<PathBuf>,
-) -> Result<(), PackError> {
+) -> Result<(), ModelError> {
     let folder = from.join(below);
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PackError::Io { path, source }
-    };
+    let io = ModelError::io;
     for entry in fs::read_dir(&folder).map_err(io(&folder))? {
         let name = entry.map_err(io(&folder))?.file_name();
         let (path, text) = (below.join(&name), name.to_string_lossy().into_owned());
@@ -486,16 +430,14 @@ fn copy(
 fn hashes<'a>(
     dir: &Path,
     files: impl Iterator<Item = &'a Path>,
-) -> Result<BTreeMap<String, manifest::Hashed>, PackError> {
+) -> Result<BTreeMap<String, manifest::Hashed>, ModelError> {
     let files: Vec<&Path> = files.collect();
     let paths: Vec<PathBuf> = files.iter().map(|file| dir.join(file)).collect();
     let hashed = manifest::hash(&paths).into_iter().zip(&paths).zip(&files);
-    hashed
-        .map(|((hashed, path), file)| {
-            let hashed = hashed.map_err(|source| PackError::Io { path: path.clone(), source })?;
-            Ok((file.to_string_lossy().into_owned(), hashed))
-        })
-        .collect()
+    let named = |((hashed, path), file): ((io::Result<_>, &PathBuf), &&Path)| {
+        Ok((file.to_string_lossy().into_owned(), hashed.map_err(ModelError::io(path))?))
+    };
+    hashed.map(named).collect()
 }
 
 /// The directory that becomes the output, and is removed where it does not.
@@ -503,11 +445,8 @@ struct Part(PathBuf);
 
 impl Part {
     /// Makes it beside `output`, and removes those that killed processes left.
-    fn create(output: &Path) -> Result<Part, PackError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| PackError::Io { path, source }
-        };
+    fn create(output: &Path) -> Result<Part, ModelError> {
+        let io = ModelError::io;
         let name = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(io(parent))?;
@@ -523,8 +462,8 @@ impl Part {
         Ok(Part(path))
     }
 
-    fn becomes(self, output: &Path) -> Result<(), PackError> {
-        fs::rename(&self.0, output).map_err(|source| PackError::Io { path: output.to_owned(), source })
+    fn becomes(self, output: &Path) -> Result<(), ModelError> {
+        fs::rename(&self.0, output).map_err(ModelError::io(output))
     }
 }
 

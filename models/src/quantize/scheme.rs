@@ -1,107 +1,20 @@
 //! Which number format each weight of a packed model has: a scheme by name, or one with rules of its own.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::SchemeError;
 use crate::checkpoint::WeightFormat;
 use crate::graph::params::{Param, ParamId, ParamTable, Role};
+use crate::io::FileError;
 
 /// Groups that a W4 weight may have.
 pub const GROUPS: [u32; 3] = [32, 64, 128];
 /// What the named schemes take for 4 bits.
 pub const W4: WeightFormat = WeightFormat::W4 { group: 32, minima: true };
-
-/// What is wrong with a scheme, or with it and a model.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemeError {
-    /// Neither a name nor a file.
-    #[error("scheme: expected one of {}, or a TOML file, found {found:?}", Named::ALL.map(Named::name).join(", "))]
-    Unknown {
-        /// What was given.
-        found: String,
-    },
-    /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file has another form.
-    #[error("{}: {source}", path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// Why, with line and column.
-        source: Box<toml::de::Error>,
-    },
-    /// A rule whose format is none.
-    #[error("rule {rule}: {field}: expected {expected}, found {found}")]
-    Format {
-        /// The rule.
-        rule: String,
-        /// Which of its keys.
-        field: &'static str,
-        /// What it may be.
-        expected: String,
-        /// What it is.
-        found: String,
-    },
-    /// A pattern that fits no weight.
-    #[error("rule {rule}: {pattern:?} names no weight of this model; its weights are such as {such_as}")]
-    NoTensor {
-        /// The rule.
-        rule: String,
-        /// The pattern.
-        pattern: String,
-        /// A name there is.
-        such_as: String,
-    },
-    /// Two rules for one weight.
-    #[error("{tensor}: two rules name it, {} and {}: leave it out of one with `except`", rules[0], rules[1])]
-    TwoRules {
-        /// The weight.
-        tensor: String,
-        /// The rules.
-        rules: [String; 2],
-    },
-    /// A group that does not divide a row.
-    #[error("rule {rule}: {tensor}: expected a group that divides its {columns} columns, found {group}")]
-    Group {
-        /// The rule.
-        rule: String,
-        /// The weight.
-        tensor: String,
-        /// Values of a row, or of the part of it that a layer reads.
-        columns: usize,
-        /// The group.
-        group: u32,
-    },
-    /// A format that a weight cannot have.
-    #[error("rule {rule}: {tensor}: expected f32, f16 or bf16 for {what}, found {found}")]
-    Misfit {
-        /// The rule.
-        rule: String,
-        /// The weight.
-        tensor: String,
-        /// What it is.
-        what: &'static str,
-        /// The format.
-        found: WeightFormat,
-    },
-    /// Weights that one layer reads at once, in two formats.
-    #[error("{} is {}, {} {}: expected one format, since one layer reads both at once", first.0, first.1, second.0, second.1)]
-    Apart {
-        /// One weight.
-        first: (String, Target),
-        /// And one of another format.
-        second: (String, Target),
-    },
-}
 
 /// A scheme that has a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,7 +183,7 @@ impl Scheme {
     /// The scheme of that name, or else in that TOML file.
     ///
     /// # Errors
-    /// [`SchemeError::Unknown`], [`SchemeError::Io`], [`SchemeError::Toml`], [`SchemeError::Format`].
+    /// [`SchemeError::Unknown`], [`SchemeError::File`], [`SchemeError::Toml`], [`SchemeError::Format`].
     pub fn open(name: &str) -> Result<Scheme, SchemeError> {
         let path = Path::new(name);
         match name.parse::<Named>() {
@@ -278,7 +191,7 @@ impl Scheme {
             Err(unknown) if !path.exists() => return Err(unknown),
             Err(_) => {}
         }
-        let text = std::fs::read_to_string(path).map_err(|source| SchemeError::Io { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(FileError::io(path))?;
         let scheme: Scheme = toml::from_str(&text)
             .map_err(|source| SchemeError::Toml { path: path.to_owned(), source: Box::new(source) })?;
         scheme.rules.iter().try_for_each(|rule| rule.weight_format().map(|_| ()))?;

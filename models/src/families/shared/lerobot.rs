@@ -121,11 +121,7 @@ pub(in crate::families) fn describe(
     let config = At::root(&config);
     let c: Pi0Config = config.read().map_err(json)?;
     let wrong = |field: &str, expected: &str, found: String| {
-        ModelError::from(ConfigError {
-            field: format!("{}: {field}", path.display()),
-            expected: expected.to_owned(),
-            found,
-        })
+        ModelError::from(ConfigError::new(format!("{}: {field}", path.display()), expected, found))
     };
     if c.adapt_to_pi_aloha {
         return Err(wrong("adapt_to_pi_aloha", "false", "true".to_owned()));
@@ -192,7 +188,7 @@ pub(in crate::families) fn describe(
     for (what, found, expected) in lengths {
         if found.is_some_and(|n| n != expected) {
             let detail = format!("{what}: expected {expected} values as in config.json, found {}", found.unwrap_or(0));
-            return Err(ModelError::Statistics { path: dir.to_owned(), detail });
+            return Err(ModelError::statistics(dir, detail));
         }
     }
     Ok(Described { config, normalization, state_dims: state_dim..=state_dim, action_dim })

@@ -69,7 +69,7 @@ impl File {
             let registry_name: String = name.and_then(|name| name.read()).map_err(self.json())?;
             if !STEPS.contains(&registry_name.as_str()) {
                 let detail = format!("expected steps of {}, found {registry_name:?}", STEPS.join(", "));
-                return Err(ModelError::Statistics { path: self.path.clone(), detail });
+                return Err(ModelError::statistics(&self.path, detail));
             }
             all.push(Step { config: at.some("config"), at, registry_name });
         }
@@ -170,7 +170,7 @@ fn relative(input: &File, output: &File, action_dim: usize) -> Result<Vec<bool>,
     let from = enabled(output, "absolute_actions_processor")?;
     if to != from {
         let detail = format!("expected relative_actions_processor to be {from} as its counterpart is");
-        return Err(ModelError::Statistics { path: input.path.clone(), detail });
+        return Err(ModelError::statistics(&input.path, detail));
     }
     let Some(step) = input.step("relative_actions_processor")?.filter(|_| to) else { return Ok(Vec::new()) };
     let texts = |key: &str| -> Result<Vec<String>, ModelError> {
@@ -276,7 +276,7 @@ impl Mode {
         MODES.into_iter().find(|m| m.name == name).ok_or_else(|| {
             let (kind, known) = (part.kind(), MODES.map(|m| m.name).join(", "));
             let detail = format!("mode of {kind}: expected one of {known}, found {name}");
-            ModelError::Statistics { path: path.to_owned(), detail }
+            ModelError::statistics(path, detail)
         })
     }
 
@@ -302,6 +302,6 @@ fn named(statistics: &Checkpoint, name: String, mode: Mode) -> Result<Vec<f32>, 
             Some((dtype, _)) => format!("{name}: expected F16, BF16, F32 or F64, found {dtype:?}"),
             None => format!("no tensor {name}, which mode {} needs", mode.name),
         };
-        ModelError::Statistics { path: statistics.path().to_owned(), detail }
+        ModelError::statistics(statistics.path(), detail)
     })
 }
