@@ -48,7 +48,7 @@ pub struct RobotConfig {
 pub struct ModelSection {
     /// Directory of the checkpoint.
     pub path: PathBuf,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     pub family: Option<&'static Family>,
     /// Views of the checkpoint that the robot has no camera for: they are left out, not faked.
     #[serde(default)]

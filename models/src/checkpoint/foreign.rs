@@ -1,5 +1,5 @@
-//! Tensors that do not fit because another program quantised them, or because their names have levels too many: told as
-//! that, and not as hundreds of tensors that are missing and unexpected.
+//! Tensors that do not fit because another program quantised them, or because their names have extra levels: reported
+//! as that, instead of as hundreds of missing and unexpected tensors.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,9 +12,9 @@ use crate::error::TensorProblem;
 /// How a quantiser stores a matrix that was `….weight`.
 struct Quantiser {
     name: &'static str,
-    /// What its numbers are called instead of `weight`.
+    /// The name of its numbers instead of `weight`.
     numbers: &'static str,
-    /// Endings of the names of what it keeps beside them, one of which has to be there; `*` stands for any.
+    /// Endings of the names of its other tensors, one of which has to be there; `*` stands for any.
     beside: &'static [&'static str],
 }
 
@@ -54,7 +54,7 @@ const QUANTISERS: [Quantiser; 13] = [
     Quantiser { name: "AQLM", numbers: "codes", beside: &["codebooks"] },
 ];
 
-/// What any of them keeps beside the numbers besides.
+/// Endings that any of them may have besides.
 const ALSO: [&str; 8] =
     ["qzeros", "scales", "g_idx", "input_scale", "output_scale", "input_scale_ub", "input_offset", "deq_scale"];
 
@@ -110,8 +110,8 @@ pub(crate) fn present(checkpoint: &Checkpoint, ignored: impl Fn(&str) -> bool) -
     checkpoint.entries().iter().any(|(name, entry)| odd((name, entry)) && !ignored(&unwrapped(name)))
 }
 
-/// Problems of a checkpoint as a person would tell them: what another program quantised as that, and levels that many names
-/// have too many once. What is wrong besides stays in the list. `known` says which names may be there.
+/// Problems of a checkpoint by their cause: tensors of another quantiser as such, and extra levels of many names once. All
+/// others stay in the list. `known` decides which names may be there.
 pub(crate) fn explained(
     checkpoint: &Checkpoint,
     problems: Vec<TensorProblem>,
@@ -150,7 +150,7 @@ fn weight_of(numbers: &str) -> String {
 /// Most levels that are one prefix.
 const MAX_LEVELS: usize = 3;
 
-/// A name with levels too many, the name without, and the shape, where it is that of the numbers.
+/// A name with levels too many, the name without, and the shape, if it is that of the numbers.
 type Renamed<'a> = (&'a str, String, Option<&'a Vec<usize>>);
 
 /// Fewest names with the same levels too many that are no coincidence.
@@ -191,7 +191,7 @@ fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) ->
     let enough = names.len() >= FEWEST && names.len() * 2 >= missing.len();
     let Some((stored, plain, _)) = names.first().filter(|_| enough) else { return problems };
     let mut gone: BTreeSet<&str> = names.iter().flat_map(|(stored, plain, _)| [*stored, plain.as_str()]).collect();
-    // And what need not be there, and is.
+    // And optional tensors that are there.
     let mut count = names.len();
     for problem in &problems {
         let TensorProblem::Unexpected { name, .. } = problem else { continue };
@@ -206,7 +206,7 @@ fn without_levels(problems: Vec<TensorProblem>, known: impl Fn(&str) -> bool) ->
     let prefix = TensorProblem::Prefix { extra: levels, count, expected, found };
     let misshapen = names.iter().filter_map(|(stored, plain, found)| {
         let (expected, found) = (missing.get(plain.as_str())?, (*found)?);
-        // 0 is a dimension that nobody knows.
+        // 0 is an unknown dimension.
         let fits = expected.is_empty()
             || expected.len() == found.len() && expected.iter().zip(found).all(|(e, f)| *e == 0 || e == f);
         let (name, expected, found) = ((*stored).to_owned(), (*expected).clone(), found.clone());

@@ -1,4 +1,4 @@
-//! The manifest of a packed directory: which scheme, of what, and the SHA-256 of every file.
+//! The manifest of a packed directory: its scheme, its source, and the SHA-256 of every file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,15 +27,15 @@ pub struct Manifest<S> {
     pub program: String,
     /// Which format each weight has.
     pub scheme: S,
-    /// Whether the weights were quantised for what their layers were given on some observations.
+    /// Whether the weights were calibrated on observations.
     pub calibrated: bool,
-    /// What was packed.
+    /// The source.
     pub source: Source,
     /// Every file of the directory but this, by its path there.
     pub files: BTreeMap<String, Hashed>,
 }
 
-/// What was packed.
+/// The checkpoint that was packed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// Name of its family.
@@ -54,7 +54,7 @@ pub struct Hashed {
 }
 
 impl<S: DeserializeOwned> Manifest<S> {
-    /// That of the directory, where it has one of this form.
+    /// That of the directory, if it has one of this form.
     ///
     /// # Errors
     /// [`ModelError::File`].
@@ -63,7 +63,7 @@ impl<S: DeserializeOwned> Manifest<S> {
         if !is_there(&path) {
             return Ok(None);
         }
-        // A file of that name that somebody else wrote is none of ours.
+        // Another program may write a file of that name.
         let tree = json::read_tree(&path)?;
         if tree.get("fathom_pack").is_none() {
             return Ok(None);

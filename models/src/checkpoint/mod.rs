@@ -58,7 +58,7 @@ pub struct Checkpoint {
     path: PathBuf,
     maps: Vec<Mmap>,
     entries: BTreeMap<String, Entry>,
-    /// Names in the file by what they are without the levels of [`WRAPPERS`], where that is another name.
+    /// Names in the file by their names without the levels of [`WRAPPERS`], if they differ.
     wrapped: BTreeMap<String, String>,
     /// The names level by level from the last on, once an error needs them.
     backwards: OnceLock<BTreeSet<String>>,
@@ -124,7 +124,7 @@ impl Checkpoint {
         Ok(Checkpoint { path: path.to_owned(), maps: vec![map], entries, metadata, ..Checkpoint::default() })
     }
 
-    /// What follows from all of the names together.
+    /// Derives shapes and names that depend on all names.
     fn complete(&mut self) {
         self.unpack_shapes();
         for name in self.entries.keys() {
@@ -213,7 +213,7 @@ impl Checkpoint {
         if problems.is_empty() { Ok(all) } else { Err(ModelError::Shards { path: all.path, problems }) }
     }
 
-    /// The files of the model in `dir` that hold tensors, and their index where there is one.
+    /// The files of the model in `dir` that hold tensors, and their index if there is one.
     ///
     /// # Errors
     /// [`ModelError::File`] of the index.
@@ -283,7 +283,7 @@ impl Checkpoint {
         Some((entry.dtype, self.at(&entry.place)?))
     }
 
-    /// A tensor's values, where its dtype is a float of 16, 32 or 64 bits.
+    /// A tensor's values, if its dtype is a float of 16, 32 or 64 bits.
     pub fn f32(&self, name: &str) -> Option<Vec<f32>> {
         let (dtype, bytes) = self.tensor(name)?;
         if dtype == Dtype::F64 {
@@ -300,7 +300,7 @@ impl Checkpoint {
         self.maps.get(place.file)?.get(place.range.clone())
     }
 
-    /// Tells the kernel that a tensor's pages may go; they are read again when somebody looks. Without it a model that was
+    /// Advises the kernel to drop a tensor's pages; they are read again on access. Without it a model that was
     /// copied to the GPU would lie in memory a second time.
     pub(crate) fn release(&self, place: &Place) {
         self.release_part(place, 0..place.range.len());
@@ -327,7 +327,7 @@ fn backwards_levels(name: &str) -> String {
     name.rsplit('.').collect::<Vec<_>>().join(".")
 }
 
-/// What a directory without safetensors holds instead.
+/// The other format in a directory without safetensors.
 fn other_format(dir: &Path) -> Option<String> {
     if dir.is_file() {
         return Some("a file where the model's folder should be".to_owned());

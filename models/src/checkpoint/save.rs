@@ -27,7 +27,7 @@ pub struct Saved<'a> {
     pub values: Values<'a>,
 }
 
-/// What is written for a tensor.
+/// The values to write for a tensor.
 #[derive(Debug)]
 pub enum Values<'a> {
     /// Row-major, little-endian, of this number format.
@@ -126,22 +126,26 @@ pub fn dtype(format: WeightFormat) -> Dtype {
 
 /// A safetensors file whose tensors are written in any order, by any thread, in pieces.
 #[derive(Debug)]
-pub struct Blank {
+pub struct TensorFile {
     path: PathBuf,
     file: File,
     /// Where each tensor begins, in the order in which they were given.
     starts: Vec<u64>,
 }
 
-/// Name, dtype, shape and bytes of a tensor in a [`Blank`].
-pub type Space = (String, Dtype, Vec<usize>, u64);
+/// Name, dtype, shape and bytes of a tensor in a [`TensorFile`].
+pub type TensorLayout = (String, Dtype, Vec<usize>, u64);
 
-impl Blank {
+impl TensorFile {
     /// Makes the file, with its header.
     ///
     /// # Errors
     /// [`ModelError::File`].
-    pub fn create(path: &Path, tensors: &[Space], metadata: &BTreeMap<String, String>) -> Result<Blank, ModelError> {
+    pub fn create(
+        path: &Path,
+        tensors: &[TensorLayout],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<TensorFile, ModelError> {
         // Wide numbers first: then every tensor begins at a multiple of its numbers' size.
         let mut order: Vec<usize> = (0..tensors.len()).collect();
         order.sort_by_key(|i| tensors.get(*i).map(|t| std::cmp::Reverse(t.1.bitsize())));
@@ -168,7 +172,7 @@ impl Blank {
             file.set_len(first + end)?;
             Ok(file)
         };
-        Ok(Blank { path: path.to_owned(), file: write().map_err(ModelError::io(path))?, starts })
+        Ok(TensorFile { path: path.to_owned(), file: write().map_err(ModelError::io(path))?, starts })
     }
 
     /// Writes `bytes` at `offset` of a tensor.

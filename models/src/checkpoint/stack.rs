@@ -21,7 +21,7 @@ pub struct Rows<'a> {
     /// Values of a row, padding included.
     pub stride: usize,
     columns: Range<usize>,
-    half: usize,
+    pair_offset: usize,
     parts: Vec<Part<'a>>,
 }
 
@@ -77,7 +77,14 @@ impl<'a> Rows<'a> {
             _ => false,
         };
         let format = if parts.iter().all(|p| p.format == first) && !cut { first } else { WeightFormat::F32 };
-        Ok(Rows { format, n, stride: columns.len().next_multiple_of(SLICE), columns, half: stack.half, parts })
+        Ok(Rows {
+            format,
+            n,
+            stride: columns.len().next_multiple_of(SLICE),
+            columns,
+            pair_offset: stack.pair_offset,
+            parts,
+        })
     }
 
     /// Bytes of a row.
@@ -94,7 +101,7 @@ impl<'a> Rows<'a> {
     pub fn verbatim(&self) -> Option<&'a [u8]> {
         match self.parts.as_slice() {
             [Part { bytes: Cow::Borrowed(bytes), k, .. }] => {
-                (self.columns == (0..*k) && *k == self.stride && self.half == 0).then_some(*bytes)
+                (self.columns == (0..*k) && *k == self.stride && self.pair_offset == 0).then_some(*bytes)
             }
             _ => None,
         }
@@ -103,9 +110,9 @@ impl<'a> Rows<'a> {
     /// The part and its row that row `j` is.
     fn find(&self, j: usize) -> Option<(&Part<'a>, usize)> {
         let mut c = j;
-        if self.half != 0 {
-            let block = 2 * self.half;
-            c = j / block * block + j % block / 2 + j % 2 * self.half;
+        if self.pair_offset != 0 {
+            let block = 2 * self.pair_offset;
+            c = j / block * block + j % block / 2 + j % 2 * self.pair_offset;
         }
         for part in &self.parts {
             match c.checked_sub(part.n) {
@@ -150,7 +157,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Values of vectors one after another, or what a reader makes of one.
+/// Values of vectors one after another, or one folded into its reader.
 pub(crate) fn vector(weights: &Weights, stack: &Stack) -> Result<Vec<f32>, ModelError> {
     let mut out = Vec::new();
     for id in &stack.parts {

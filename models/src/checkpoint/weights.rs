@@ -34,7 +34,7 @@ struct Found {
 
 impl Weights {
     /// Finds every parameter in `checkpoint`. `names` gives the names a parameter may have there, most likely first;
-    /// `ignored` says of a name that no parameter has whether it may be there.
+    /// `ignored` decides whether a tensor that is no parameter may be there.
     ///
     /// # Errors
     /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen, of a wrong dtype or not finite, and the
@@ -115,7 +115,7 @@ impl Weights {
         })
     }
 
-    /// Says that a parameter's bytes will not be looked at soon: their pages may leave memory.
+    /// Releases the pages of a parameter's bytes, which will not be read soon.
     pub fn release(&self, id: ParamId) {
         if let Some(found) = self.slots.get(id.0 as usize).and_then(Option::as_ref) {
             [Some(&found.place), found.scales.as_ref()].into_iter().flatten().for_each(|p| self.checkpoint.release(p));
@@ -190,7 +190,7 @@ impl Weights {
     }
 
     fn stack(&self, id: StackId) -> &Stack {
-        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, half: 0, reader: None };
+        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, pair_offset: 0, reader: None };
         self.stacks.get(id.0 as usize).unwrap_or(NONE)
     }
 
@@ -216,8 +216,8 @@ impl Weights {
     }
 }
 
-/// Gives `take` each of `params` that `checkpoint` has, with its index, and lists all problems: what `take` refuses, what is
-/// missing, and what is there without being a parameter or `ignored`.
+/// Gives `take` each of `params` that `checkpoint` has, with its index, and lists all problems: errors of `take`, missing
+/// tensors, and tensors that are neither parameters nor `ignored`.
 pub(crate) fn pair<'c>(
     checkpoint: &'c Checkpoint,
     params: &[Param],

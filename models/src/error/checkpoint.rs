@@ -10,7 +10,7 @@ pub enum TensorProblem {
     Missing {
         /// Name in the checkpoint.
         name: String,
-        /// Needed shape; 0 for a dimension that this tensor would tell.
+        /// Needed shape; 0 for a dimension that only this tensor gives.
         shape: Vec<usize>,
     },
     /// The checkpoint has it; the model has no place for it.
@@ -26,7 +26,7 @@ pub enum TensorProblem {
     Misshapen {
         /// Name in the checkpoint.
         name: String,
-        /// Needed shape; 0 for a dimension that this tensor would tell.
+        /// Needed shape; 0 for a dimension that only this tensor gives.
         expected: Vec<usize>,
         /// Found shape.
         found: Vec<usize>,
@@ -164,7 +164,7 @@ pub(super) fn count(problems: &[TensorProblem]) -> usize {
     problems.iter().map(|p| if let TensorProblem::Prefix { count, .. } = p { *count } else { 1 }).sum()
 }
 
-/// As [`list`], with one line for problems that differ in the numbers of layers alone, and what can be done.
+/// As [`list`], with one line for problems that differ only in layer numbers, and advice.
 pub(super) fn tensors(problems: &[TensorProblem]) -> String {
     let mut groups: Vec<(Vec<&str>, Vec<Vec<&str>>)> = Vec::new();
     let texts: Vec<String> = problems.iter().map(TensorProblem::to_string).collect();
@@ -212,7 +212,7 @@ fn split(text: &str) -> (Vec<&str>, Vec<&str>) {
     (form, numbers)
 }
 
-/// The text of `form` with the numbers of all `members`, as ranges where there are several.
+/// The text of `form` with the numbers of all `members`, as ranges if there are several.
 fn joined(form: &[&str], members: &[Vec<&str>]) -> String {
     let mut text = String::new();
     for (i, part) in form.iter().enumerate() {

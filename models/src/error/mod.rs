@@ -10,7 +10,7 @@ mod checkpoint;
 pub use checkpoint::{FileProblem, ShardProblem, TensorProblem};
 use checkpoint::{count, list, tensors};
 
-/// What can be wrong with a model, a checkpoint or an observation.
+/// Why a model, a checkpoint or an observation cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file cannot be read, or is not the JSON that it should be.
@@ -24,7 +24,7 @@ pub enum ModelError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// Its kind, where it is another, or how it is damaged.
+        /// Its kind, if it is another, or how it is damaged.
         source: NotSafetensors,
     },
     /// A directory with a checkpoint of another format.
@@ -32,7 +32,7 @@ pub enum ModelError {
     Format {
         /// The directory.
         path: PathBuf,
-        /// What is there, and how it becomes safetensors.
+        /// Its format, and how to convert it to safetensors.
         found: String,
     },
     /// A configuration that no model can have.
@@ -49,7 +49,7 @@ pub enum ModelError {
     /// As `problem`, and the family that the tensors' names fit best: another one, or the same with changes to the names.
     #[error("{problem}\nnearest known family: {nearest}")]
     OtherFamily {
-        /// What is wrong with it as the family that it was taken for.
+        /// The error of the family that it was read as.
         problem: Box<ModelError>,
         /// That family, and how many of the tensors have its names.
         nearest: String,
@@ -59,7 +59,7 @@ pub enum ModelError {
     Shards {
         /// The index.
         path: PathBuf,
-        /// What is wrong.
+        /// The contradictions.
         problems: Vec<ShardProblem>,
     },
     /// A packed directory's files are not as they were written; all that differ, in one list.
@@ -70,7 +70,7 @@ pub enum ModelError {
     Altered {
         /// The manifest.
         path: PathBuf,
-        /// What differs.
+        /// The differences.
         problems: Vec<FileProblem>,
     },
     /// The forward definition was given shapes that do not fit each other.
@@ -91,14 +91,14 @@ pub enum ModelError {
         /// Found form.
         found: String,
     },
-    /// A checkpoint that Fathom knows, and that gives no actions.
+    /// A checkpoint of a known family that gives no actions.
     #[error("{}: a {family} checkpoint is no action model: it is {purpose}", path.display())]
     NoActions {
         /// Its directory.
         path: PathBuf,
-        /// What it is.
+        /// Name of its family.
         family: &'static str,
-        /// What it is for.
+        /// Its purpose.
         purpose: &'static str,
     },
     /// The prompt cannot become tokens.
@@ -144,8 +144,8 @@ impl ModelError {
 pub struct ConfigError {
     /// Path of the field.
     pub field: String,
-    /// What it has to be.
+    /// The allowed values.
     pub expected: String,
-    /// What it is.
+    /// The value found.
     pub found: String,
 }

@@ -14,24 +14,24 @@ use crate::nets::config::{Depth, DepthHead, ModelConfig, NormalizationMode, PosI
 use crate::nets::depthvla::Model;
 use crate::processing::normalize::Affine;
 
-/// What a model is composed of.
+/// The sources of a composed model.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
     /// A pi0, or a PaliGemma of [`load_base`](super::load_base): then the action expert is in neither.
     pub base: &'a Loaded,
     /// The depth encoder. The depth expert has the action expert's sizes.
     pub encoder: &'a Encoder,
-    /// Tensors of what is in neither, under Fathom's names; `None`, and those it lacks: from the seed.
+    /// Tensors that neither has, under Fathom's names. Those missing here come from the seed.
     pub given: Option<&'a Checkpoint>,
-    /// Those of the base's views that the depth branch looks at.
+    /// Those of the base's views that the depth branch reads.
     pub views: &'a [String],
-    /// Of what comes from nowhere.
+    /// Seed of tensors that come from none of them.
     pub seed: u64,
 }
 
 /// Where each part of a composed model came from, in tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origins {
+pub struct TensorCounts {
     /// From the pi0 or the PaliGemma.
     pub pi0: usize,
     /// From the depth model.
@@ -47,7 +47,7 @@ pub struct Origins {
 /// # Errors
 /// [`ModelError::Config`] when the base has a depth branch already, statistics step by step, or a view is not its,
 /// [`ModelError::Tensors`] for given tensors that have no place or do not fit it, [`ModelError::File`].
-pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelError> {
+pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<TensorCounts, ModelError> {
     let Sources { base: pi0, encoder, given, views, seed } = *sources;
     let base = &pi0.model.config;
     if !pi0.normalization.steps.is_empty() {
@@ -64,7 +64,7 @@ pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelErr
         ..base.clone()
     };
     let model = Model::new(config)?;
-    let mut origins = Origins::default();
+    let mut counts = TensorCounts::default();
     let (mut tensors, mut problems) = (Vec::new(), Vec::new());
     let mut given_names: Vec<&str> = given.iter().flat_map(|g| g.names()).collect();
     for param in &model.params.params {
@@ -75,20 +75,20 @@ pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelErr
         let own = pi0.model.params.params.iter().position(|p| p.name == param.name).map(|i| ParamId(i as u32));
         let of_encoder = param.name.strip_prefix("depth_encoder.");
         if let Some(values) = own.and_then(|id| values(&pi0.weights, id).transpose()) {
-            save(&mut origins.pi0, values?);
+            save(&mut counts.pi0, values?);
         } else if let Some(part) = of_encoder {
-            // What inference does not use may be missing.
+            // Tensors that inference does not use may be missing.
             if let Some(values) = encoder.id(part).and_then(|id| values(&encoder.weights, id).transpose()) {
-                save(&mut origins.encoder, values?);
+                save(&mut counts.encoder, values?);
             }
         } else if let Some((file, at)) = given.zip(given_names.iter().position(|name| *name == param.name)) {
             given_names.swap_remove(at);
             match fitting(file, param) {
-                Ok(values) => save(&mut origins.given, values),
+                Ok(values) => save(&mut counts.given, values),
                 Err(problem) => problems.push(problem),
             }
         } else if param.role != Role::Unused {
-            save(&mut origins.random, Values::Random(param, seed));
+            save(&mut counts.random, Values::Random(param, seed));
         }
     }
     if let Some(given) = given {
@@ -110,7 +110,7 @@ pub fn compose(sources: &Sources<'_>, output: &Path) -> Result<Origins, ModelErr
             write(output.join("fathom.json"), &serde_json::json!({ "allow_constant": true }))?;
         }
     }
-    Ok(origins)
+    Ok(counts)
 }
 
 fn write(path: std::path::PathBuf, json: &serde_json::Value) -> Result<(), ModelError> {

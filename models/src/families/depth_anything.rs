@@ -14,7 +14,7 @@ use crate::io::is_there;
 use crate::io::json::read_json;
 use crate::nets::config::expect;
 use crate::nets::depth_anything::{DepthAnything, DepthAnythingConfig, DepthKind, MAX_SIDE, Processor, Reassemble};
-use crate::nets::image::{Filter, IMAGENET, Normalization};
+use crate::nets::image::{Filter, IMAGENET, PixelNormalization};
 
 /// Depth Anything V2.
 pub static FAMILY: Family = Family {
@@ -231,8 +231,8 @@ impl RawProcessor {
         let found = format!("{:?} and {:?}", self.image_mean, self.image_std);
         expect(numbers, &field("image_mean, image_std"), "numbers, deviations above 0", found)?;
         let normalization = match self.do_normalize {
-            true => Normalization { mean: self.image_mean, std: self.image_std },
-            false => Normalization { mean: [0.0; 3], std: [1.0; 3] },
+            true => PixelNormalization { mean: self.image_mean, std: self.image_std },
+            false => PixelNormalization { mean: [0.0; 3], std: [1.0; 3] },
         };
         Ok(Processor {
             size: self.do_resize.then_some((self.size.height, self.size.width)),

@@ -44,7 +44,7 @@ pub struct Family {
     pub(super) outline: Option<nearest::Outline>,
     /// Every view that the origin's files name.
     pub(super) views: fn(&Json<'_>, &Loaded) -> Vec<String>,
-    /// How the origin calls a mode of normalisation: by what its processors say, and by the configuration.
+    /// The origin's name of a mode of normalisation: by its processors, and by the configuration.
     pub(super) mode_name: fn(Option<&str>, NormalizationMode) -> String,
     /// Reads its summary.
     pub(super) summary: fn(&Path, Option<&'static Family>) -> Result<Summary, ModelError>,
@@ -58,7 +58,7 @@ pub(super) enum Mark {
     ModelType(&'static str),
     /// Keys of a `config.json` that has neither.
     Keys(&'static [&'static str]),
-    /// Tensors, where there is no `config.json`.
+    /// Tensors, if there is no `config.json`.
     Tensors(fn(&Checkpoint) -> bool),
     /// By `--family` alone.
     Unmarked,
@@ -100,7 +100,7 @@ pub(super) struct Directory<'a> {
     pub(super) checkpoint: &'a Checkpoint,
 }
 
-/// What a family's own files say.
+/// A policy as its family's files describe it.
 pub(super) struct Described {
     pub(super) config: ModelConfig,
     pub(super) normalization: Normalization,
@@ -189,7 +189,7 @@ pub(super) fn kinds(config: &Json<'_>) -> Result<[Option<String>; 2], JsonError>
     Ok([kind("type")?, kind("model_type")?])
 }
 
-/// What a `config.json` may say, for errors.
+/// The marks of all families in a `config.json`, for errors.
 pub(super) fn marks() -> String {
     let quoted = |texts: Vec<&str>| texts.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" or ");
     let types = ALL.iter().filter_map(|f| if let Mark::Type(own) = f.mark { Some(own) } else { None }).collect();

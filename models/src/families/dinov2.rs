@@ -40,7 +40,7 @@ pub struct Encoder {
     pub family: &'static Family,
     /// Sizes; `image_size` is that of its table of positions.
     pub tower: Vit,
-    /// What `weights` holds, the tower's below `backbone.`.
+    /// The parameters of `weights`, the tower's below `backbone.`.
     pub params: ParamTable,
     /// Its tensors, and those of the neck and head of a Depth Anything.
     pub weights: Weights,

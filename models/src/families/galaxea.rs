@@ -10,7 +10,7 @@ use crate::error::{ConfigError, ModelError};
 use crate::io::json::{At, read_tree};
 use crate::io::{JsonError, is_there};
 use crate::nets::config::{PromptFormat, Resize};
-use crate::processing::normalize::{Affine, Element, Normalization, Source};
+use crate::processing::normalize::{Affine, Element, Normalization, StatisticsSource};
 
 /// Galaxea's G0.
 pub static FAMILY: Family = Family {
@@ -32,7 +32,7 @@ const DEFAULTS: Defaults = Defaults {
 
 /// `SingleFieldLinearNormalizer.std_reg`
 const STD_EPS: f32 = 1e-8;
-/// `range_tol`: what spans less is only centred.
+/// `range_tol`: narrower elements are only centred.
 const LEAST_SPAN: f32 = 1e-4;
 
 /// `NormMode`
@@ -74,7 +74,7 @@ impl Mode {
         }
     }
 
-    fn elements(self, source: Source<'_>, [first, second]: [&[f32]; 2]) -> Result<Vec<Element>, ModelError> {
+    fn elements(self, source: StatisticsSource<'_>, [first, second]: [&[f32]; 2]) -> Result<Vec<Element>, ModelError> {
         let n = first.len();
         if second.len() != n {
             let detail = format!("{}: expected lists of one length", source.what);
@@ -92,7 +92,7 @@ impl Mode {
     }
 }
 
-/// Low and high to −1 and 1; where there is next to nothing between them, low to 0, unscaled.
+/// Low and high to −1 and 1; if there is next to nothing between them, low to 0, unscaled.
 fn span(low: f32, high: f32) -> Element {
     if (0.0..LEAST_SPAN).contains(&(high - low)) {
         return Element { offset: low, scale: 1.0, spread: 1.0 };
@@ -100,7 +100,7 @@ fn span(low: f32, high: f32) -> Element {
     Element { offset: low + (high - low) / 2.0, scale: (high - low) / 2.0, spread: high - low }
 }
 
-/// `dataset_stats.json`, or open-pi-zero's statistics where there is none.
+/// `dataset_stats.json`, or open-pi-zero's statistics if there is none.
 fn statistics(dir: &Path, hints: &Hints) -> Result<Normalization, ModelError> {
     let path = dir.join("dataset_stats.json");
     if is_there(&path) { read(&path, hints) } else { open_pi_zero::statistics(dir, hints) }
@@ -129,7 +129,7 @@ fn read(path: &Path, hints: &Hints) -> Result<Normalization, ModelError> {
         };
         stats.iter().map(|(key, _)| of(key)).collect()
     };
-    let source = |what| Source { path, what, allow_constant: hints.allow_constant };
+    let source = |what| StatisticsSource { path, what, allow_constant: hints.allow_constant };
     // With a step, its own lists.
     let affine = |what: &'static str, stats: &[(&str, At<'_>)], modes: &[Mode], step: Option<usize>| {
         let mut elements = Vec::new();
@@ -167,7 +167,7 @@ fn list<'t>(lists: &At<'t>, name: &str) -> Result<At<'t>, JsonError> {
     lists.get(name).ok_or_else(|| lists.wrong(format!("an object with the key {name}")))
 }
 
-/// A list of values, of one step where it is given.
+/// A list of values, of one step if it is given.
 fn list_of<'t>(lists: &At<'t>, name: &str, step: Option<usize>) -> Result<At<'t>, JsonError> {
     let Some(step) = step else { return list(lists, &format!("global_{name}")) };
     let steps = list(lists, &format!("stepwise_{name}"))?;

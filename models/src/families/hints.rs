@@ -8,7 +8,7 @@ use crate::io::is_there;
 use crate::io::json::read_json;
 use crate::nets::config::{PromptFormat, Resize};
 
-/// `fathom.json`: what neither tensor shapes nor the origin's configuration give.
+/// `fathom.json`: values that neither tensor shapes nor the origin's configuration give.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hints {
@@ -35,13 +35,13 @@ pub(super) struct Hints {
     pub(super) norm_exception_mode: BTreeMap<String, BTreeMap<String, String>>,
     /// Galaxea: whether each step of a chunk has statistics of its own.
     pub(super) use_stepwise_action_norm: Option<bool>,
-    /// openpi: which folder of `assets` has the statistics, where there are several.
+    /// openpi: which folder of `assets` has the statistics, if there are several.
     pub(super) asset_id: Option<String>,
     /// openpi's `make_bool_mask`: `[6, -1]` is six elements relative to the state, and one absolute.
     pub(super) relative_actions: Option<Vec<i32>>,
-    /// Longest prompt, where the origin's files do not say.
+    /// Longest prompt, if the origin's files do not say.
     pub(super) max_tokens: Option<usize>,
-    /// Flow steps, where the origin's files do not say.
+    /// Flow steps, if the origin's files do not say.
     pub(super) steps: Option<usize>,
     /// open-pi-zero, Galaxea: actions in a chunk.
     pub(super) horizon: Option<usize>,

@@ -141,7 +141,7 @@ fn identify(
     Err(ConfigError::new(path.display().to_string(), expected, found).into())
 }
 
-/// What a family's own files say. An error of tensors lists all that are wrong.
+/// Reads a family's own files. An error of tensors lists all that are wrong.
 fn describe(
     dir: &Path,
     family: &'static Family,

@@ -26,7 +26,7 @@ impl Outline {
 
 /// A kind that is no [`Family`].
 struct Other {
-    /// What `config.json` calls it.
+    /// Its names in `config.json`.
     kinds: &'static [&'static str],
     outline: Outline,
 }
@@ -55,7 +55,7 @@ const OTHERS: [Other; 17] = [
     other("VLA-JEPA", &["vla_jepa"], &[]),
 ];
 
-/// What is known of a kind that `config.json` names and that is no family.
+/// The description of a kind that `config.json` names and that is no family.
 pub(super) fn known(kind: &str) -> Option<String> {
     let found = &OTHERS.iter().find(|o| o.kinds.contains(&kind))?.outline;
     Some(format!("known: {}, {}", found.title, found.advice))

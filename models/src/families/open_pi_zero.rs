@@ -15,7 +15,7 @@ use crate::nets::config::{
     EmbedScale, Flow, FlowDirection, NormalizationMode, Positions, PromptFormat, Resize, TimeConditioning,
     TimeEmbedding,
 };
-use crate::processing::normalize::{Affine, Normalization, Source};
+use crate::processing::normalize::{Affine, Normalization, StatisticsSource};
 
 /// open-pi-zero.
 pub static FAMILY: Family = Family {
@@ -29,7 +29,7 @@ pub static FAMILY: Family = Family {
 /// Such a model, whose names are Fathom's own.
 pub(super) const MIXTURE: Family = Family { ignored, ..Family::POLICY };
 
-/// What neither shapes nor `fathom.json` give.
+/// Values that neither shapes nor `fathom.json` give.
 pub(super) struct Defaults {
     pub(super) resize: Resize,
     pub(super) max_tokens: usize,
@@ -151,7 +151,7 @@ pub(super) fn statistics(dir: &Path, hints: &Hints) -> Result<Normalization, Mod
     if s.proprio.p01.len() != s.proprio.p99.len() || s.action.p01.len() != s.action.p99.len() {
         return refuse(path, "expected p01 and p99 of one length");
     }
-    let source = |what| Source { path: &path, what, allow_constant: hints.allow_constant };
+    let source = |what| StatisticsSource { path: &path, what, allow_constant: hints.allow_constant };
     let mut state = Affine::range(source("proprio"), &s.proprio.p01, &s.proprio.p99, |l, h| h - l + EPS)?;
     state.clip = Some(1.0);
     // All but the gripper.

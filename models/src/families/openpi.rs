@@ -1,5 +1,5 @@
 //! openpi's PyTorch port of pi0 and pi0.5: `config.json` as `convert_jax_model_to_pytorch.py` writes it, the tensors, and
-//! `assets/<asset_id>/norm_stats.json`. Which of the two it is, the tensors tell.
+//! `assets/<asset_id>/norm_stats.json`. The tensors decide which of the two it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};

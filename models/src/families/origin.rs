@@ -1,4 +1,4 @@
-//! What a directory's files say beyond what inference needs: for `fathom inspect`.
+//! Names and modes in a directory's files that inference does not need, for `fathom inspect`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,25 +10,25 @@ use crate::error::ModelError;
 use crate::io::is_there;
 use crate::io::json::{Json, read_tree};
 
-/// Names, modes, and views that are left out.
+/// Names, modes and skipped views.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Origin {
-    /// Names of the state's elements, where a file has them.
+    /// Names of the state's elements, if a file has them.
     pub state_names: Option<Vec<String>>,
-    /// Names of the action's elements, where a file has them.
+    /// Names of the action's elements, if a file has them.
     pub action_names: Option<Vec<String>>,
-    /// How the state is normalised, as the origin calls it.
+    /// The state's normalisation, in the origin's terms.
     pub state_normalization: String,
-    /// How the actions are.
+    /// The actions' normalisation, in the origin's terms.
     pub action_normalization: String,
-    /// Cameras that the checkpoint knows and inference leaves out.
+    /// Cameras that the checkpoint has and inference skips.
     pub skipped_views: Vec<String>,
     /// Views that have the robot's names of its cameras, by these names: the checkpoint's.
     pub cameras: BTreeMap<String, String>,
 }
 
 impl Origin {
-    /// What the files of `loaded`'s directory say.
+    /// Reads the files of `loaded`'s directory.
     ///
     /// # Errors
     /// [`ModelError::File`].

@@ -36,7 +36,7 @@ struct Part {
     model_type: Option<String>,
     num_attention_heads: Option<usize>,
     num_key_value_heads: Option<usize>,
-    /// Of the vision tower, which leaves out what no whole patch fills.
+    /// Of the vision tower, which drops pixels beyond its last whole patch.
     image_size: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! What a loaded model is, in numbers: for `fathom inspect`.
+//! A loaded model in numbers, for `fathom inspect`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,7 +63,7 @@ impl fmt::Display for Summary {
 pub struct PolicySummary {
     /// Where it came from.
     pub family: String,
-    /// Parts in the order of the data's way.
+    /// Parts in the order of the data flow.
     pub parts: Vec<Part>,
     /// Bytes of the checkpoint by number format.
     pub bytes_by_format: BTreeMap<String, u64>,
@@ -74,9 +74,9 @@ pub struct PolicySummary {
     /// Names, modes, and views that are left out.
     #[serde(flatten)]
     pub origin: Origin,
-    /// File of the statistics; identity is used where there is none.
+    /// File of the statistics; identity is used if there is none.
     pub statistics: Option<String>,
-    /// What it is for, where it gives no actions.
+    /// Its purpose, if it gives no actions.
     pub purpose: Option<&'static str>,
     /// Tensors of the checkpoint that inference does not read.
     pub skipped: Vec<String>,
@@ -89,7 +89,7 @@ pub struct PolicySummary {
 pub struct DepthSummary {
     /// `depth-anything`.
     pub family: &'static str,
-    /// Parts in the order of the data's way.
+    /// Parts in the order of the data flow.
     pub parts: Vec<Part>,
     /// Bytes of the checkpoint by number format.
     pub bytes_by_format: BTreeMap<String, u64>,
@@ -112,7 +112,7 @@ pub struct DepthSummary {
 pub struct EncoderSummary {
     /// `dinov2`.
     pub family: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Option<&'static str>,
     /// The one part.
     pub parts: Vec<Part>,
@@ -263,7 +263,7 @@ impl fmt::Display for PolicySummary {
         };
         writeln!(f, "family       {}", self.family)?;
         if let Some(purpose) = self.purpose {
-            writeln!(f, "             no action model: {purpose}; what is said of state and actions is the default")?;
+            writeln!(f, "             no action model: {purpose}; state and actions below are defaults")?;
         }
         writeln!(
             f,
@@ -317,7 +317,7 @@ impl fmt::Display for PolicySummary {
     }
 }
 
-/// Tables of parts and formats, and what is not read.
+/// Tables of parts and formats, and the unread tensors.
 fn write_counts(
     f: &mut fmt::Formatter<'_>,
     parts: &[Part],

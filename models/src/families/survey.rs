@@ -10,7 +10,7 @@ use crate::nets::depthvla::Model;
 /// Most layers that names are taken to have.
 const MAX_LAYERS: usize = 256;
 
-/// Whether to survey a checkpoint before its sizes are looked at: another quantiser's tensors have other shapes.
+/// Whether to survey a checkpoint before its sizes are read: another quantiser's tensors have other shapes.
 pub(super) fn is_due(family: &Family, checkpoint: &Checkpoint) -> bool {
     !family.sizes_in_config && foreign::present(checkpoint, family.ignored)
 }

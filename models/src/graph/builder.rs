@@ -32,7 +32,7 @@ pub enum Activation {
 /// before.
 pub const SKINNY_ROWS: usize = 32;
 
-/// What a linear layer does beside its product, in this order: norm of its input, bias (the layer's own), scale, layer
+/// The operations fused into a linear layer, in this order: norm of its input, bias (the layer's own), scale, layer
 /// scale, addend, activation; then gate times value, or RoPE.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fused {
@@ -193,7 +193,7 @@ impl GraphBuilder {
         self.graph.outputs.push(Named { name: name.into(), tensor });
     }
 
-    /// `x · wᵀ` with what `f` says: `(m, k) → (m, n)` without the columns that are keys and values, or, gated,
+    /// `x · wᵀ`, fused with `f`: `(m, k) → (m, n)` without the columns that are keys and values, or, gated,
     /// `(m, n / 2)`.
     pub fn linear(&mut self, x: Tensor, layer: &Linear, mut f: Fused) -> Tensor {
         let x = match f.norm {
@@ -213,14 +213,15 @@ impl GraphBuilder {
             (None, Some([k, _])) if columns == 0 => Tensor { cols: 0, ..k },
             (None, _) => self.activation("linear", x.rows, columns),
         };
-        let pairs = layer.half == 0 || (layer.first.is_multiple_of(2) && layer.n.is_multiple_of(2 * layer.half));
+        let pairs =
+            layer.pair_offset == 0 || (layer.first.is_multiple_of(2) && layer.n.is_multiple_of(2 * layer.pair_offset));
         let planes = |[k, v]: [Tensor; 2]| {
             let rows = (k.rows, v.rows) == (x.rows, x.rows) && k.cols == v.cols && k.cols > 0;
             rows && k.id == v.id && (k.stride, v.stride) == (k.cols, k.cols) && k.offset <= v.offset && side <= layer.n
         };
         let turned = |r: Rope| {
-            let fits = layer.half > 0 && r.table.cols == 2 * layer.half && whole(r.table);
-            fits && r.first + x.rows <= r.table.rows && side > 0 && (side / 2).is_multiple_of(2 * layer.half)
+            let fits = layer.pair_offset > 0 && r.table.cols == 2 * layer.pair_offset && whole(r.table);
+            fits && r.first + x.rows <= r.table.rows && side > 0 && (side / 2).is_multiple_of(2 * layer.pair_offset)
         };
         let fits = x.cols == layer.k
             && (y.rows, y.cols) == (x.rows, columns)
@@ -230,7 +231,7 @@ impl GraphBuilder {
             && pairs
             && (layer.first == 0 || columns == 0)
             && (!f.gated
-                || (layer.n == 2 * layer.half
+                || (layer.n == 2 * layer.pair_offset
                     && f.layer_scale.is_none()
                     && f.add.is_none()
                     && f.scale.is_none()
@@ -249,7 +250,7 @@ impl GraphBuilder {
             w_stride: int(layer.k.next_multiple_of(SLICE)),
             group_shift: 0, // the weights' own
             first: int(layer.first),
-            half: int(layer.half),
+            half: int(layer.pair_offset),
             y_offset: int(y.offset),
             y_stride: int(y.stride),
             split: int(split),

@@ -1,4 +1,4 @@
-//! What one inference does: tensors, operations on them in order, and the stage each operation belongs to.
+//! One inference as data: tensors, operations on them in order, and the stage of each operation.
 //!
 //! A graph is data. The forward definition writes it once through [`GraphBuilder`](crate::graph::builder::GraphBuilder);
 //! [`crate::nets::reference`] runs it on the CPU twins, the runtime lowers it to GPU dispatches.
@@ -228,9 +228,9 @@ pub struct Graph {
     pub stages: Vec<String>,
     /// Stage (index into `stages`) and operation, in order.
     pub ops: Vec<(u16, Op)>,
-    /// What the caller writes.
+    /// Tensors that the caller writes.
     pub inputs: Vec<Named>,
-    /// What the caller reads.
+    /// Tensors that the caller reads.
     pub outputs: Vec<Named>,
 }
 

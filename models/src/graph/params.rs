@@ -1,4 +1,4 @@
-//! The parameters a model has: names, shapes, and what each is used for. The forward definition declares them;
+//! The parameters of a model: names, shapes and roles. The forward definition declares them;
 //! a checkpoint must have exactly these.
 
 use std::ops::Range;
@@ -37,17 +37,17 @@ pub struct Param {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackId(pub u32);
 
-/// Matrices, or vectors, on top of each other: what one linear layer takes at once.
+/// Matrices, or vectors, on top of each other: the operand of one linear layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
     /// From the top, all with as many columns.
     pub parts: Vec<ParamId>,
     /// Which columns of the matrices.
     pub columns: Range<usize>,
-    /// Where not 0: in each block of `2 · half` rows, the rows i and i + half lie side by side
+    /// Where not 0: in each block of `2 · pair_offset` rows, the rows i and i + pair_offset lie side by side
     /// (`prelude/linear_io.wgsl`).
-    pub half: usize,
-    /// Where given, the rows are what these columns of a matrix make of the parts: a layer folded into the one that alone
+    pub pair_offset: usize,
+    /// If given, the rows are the product of these columns of a matrix and the parts: a layer folded into the one that alone
     /// reads it.
     pub reader: Option<(ParamId, Range<usize>)>,
 }
@@ -78,8 +78,8 @@ pub struct Linear {
     pub n: usize,
     /// Inputs.
     pub k: usize,
-    /// The stack's [`half`](Stack::half).
-    pub half: usize,
+    /// The stack's [`pair_offset`](Stack::pair_offset).
+    pub pair_offset: usize,
 }
 
 impl Linear {
@@ -103,7 +103,7 @@ pub struct Norm {
 pub struct ParamTable {
     /// The checkpoint's tensors, in the order of declaration.
     pub params: Vec<Param>,
-    /// What linear layers make of them.
+    /// The operands of linear layers that they form.
     pub stacks: Vec<Stack>,
 }
 
@@ -144,29 +144,29 @@ impl ParamTable {
     }
 
     /// The layers `parts`, which have the same inputs and all or none a bias, as one.
-    pub fn stack(&mut self, parts: &[Tensors], half: usize) -> Linear {
+    pub fn stack(&mut self, parts: &[Tensors], pair_offset: usize) -> Linear {
         let k = parts.first().map_or(0, |p| p.k);
-        self.columns(parts, 0..k, half, true)
+        self.columns(parts, 0..k, pair_offset, true)
     }
 
-    /// As [`stack`](Self::stack), of these columns, and with the biases only where they are asked for.
-    pub fn columns(&mut self, parts: &[Tensors], columns: Range<usize>, half: usize, bias: bool) -> Linear {
+    /// As [`stack`](Self::stack), of these columns, and with the biases only if they are asked for.
+    pub fn columns(&mut self, parts: &[Tensors], columns: Range<usize>, pair_offset: usize, bias: bool) -> Linear {
         let (n, k) = (parts.iter().map(|p| p.n).sum(), columns.len());
-        let w = self.push(Stack { parts: parts.iter().map(|p| p.w).collect(), columns, half, reader: None });
+        let w = self.push(Stack { parts: parts.iter().map(|p| p.w).collect(), columns, pair_offset, reader: None });
         let biases: Vec<ParamId> = parts.iter().filter_map(|p| p.bias).collect();
-        let biases = Stack { parts: biases, columns: 0..1, half: 0, reader: None };
+        let biases = Stack { parts: biases, columns: 0..1, pair_offset: 0, reader: None };
         let bias = (bias && !biases.parts.is_empty()).then(|| self.push(biases));
-        Linear { w, bias, first: 0, n, k, half }
+        Linear { w, bias, first: 0, n, k, pair_offset }
     }
 
     /// The layer `inner` and those columns of `outer` that alone read it, as one, without the outer bias.
     pub fn folded(&mut self, inner: Tensors, outer: Tensors, columns: Range<usize>) -> Linear {
         let reader = Some((outer.w, columns));
-        let w = Stack { parts: vec![inner.w], columns: 0..inner.k, half: 0, reader: reader.clone() };
+        let w = Stack { parts: vec![inner.w], columns: 0..inner.k, pair_offset: 0, reader: reader.clone() };
         let w = self.push(w);
-        let bias = inner.bias.map(|bias| Stack { parts: vec![bias], columns: 0..1, half: 0, reader });
+        let bias = inner.bias.map(|bias| Stack { parts: vec![bias], columns: 0..1, pair_offset: 0, reader });
         let bias = bias.map(|bias| self.push(bias));
-        Linear { w, bias, first: 0, n: outer.n, k: inner.k, half: 0 }
+        Linear { w, bias, first: 0, n: outer.n, k: inner.k, pair_offset: 0 }
     }
 
     fn push(&mut self, stack: Stack) -> StackId {

@@ -4,7 +4,7 @@ use fathom_shaders::params::epilogue;
 
 use crate::graph::{Graph, Op, Storage, TensorId};
 
-/// The largest magnitude that is stored in f16: what is larger becomes this.
+/// The largest magnitude that is stored in f16. Larger values saturate to it.
 pub const LARGEST: f32 = 65504.0;
 
 /// A number format of tensors.
@@ -43,12 +43,12 @@ impl std::str::FromStr for Float {
     }
 }
 
-/// What keys and values, and what other tensors between two operations are stored in, where all that touch them can.
+/// The formats of keys and values, and of other tensors between two operations, if all operations on them support it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Precision {
     /// Of the cache of keys and values.
     pub kv: Float,
-    /// Of what a norm, an attention or a linear layer gives to a linear layer or an attention.
+    /// Of tensors from a norm, an attention or a linear layer to a linear layer or an attention.
     pub activations: Float,
 }
 
@@ -104,11 +104,11 @@ pub fn keys_values(graph: &Graph) -> Vec<bool> {
     marks
 }
 
-/// What an operation can read, and what it can write, in f16.
+/// The tensors that an operation can read, and those that it can write, in f16.
 fn flexible(op: &Op) -> (Vec<TensorId>, Vec<TensorId>) {
     match *op {
         Op::Linear { params, x, side, y, .. } => {
-            // What is normalised is the residual stream.
+            // The input of a norm is the residual stream.
             let x = (params.flags & epilogue::NORM == 0).then_some(x);
             (x.into_iter().collect(), std::iter::once(y).chain(side).collect())
         }

@@ -24,25 +24,25 @@ const STALLED: Duration = Duration::from_secs(1);
 /// A thread that panics waits this long for its message to be written: the process may be about to abort.
 const PANICKED: Duration = Duration::from_millis(100);
 
-/// Prints a line on the standard output. It is left out where it cannot be written.
+/// Prints a line on the standard output. It is left out if it cannot be written.
 #[macro_export]
 macro_rules! outln {
     () => { $crate::io::console::print(format_args!("\n")) };
     ($($arg:tt)*) => { $crate::io::console::print(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
-/// Writes a line into the log, which is the standard error. It is left out where it cannot be written.
+/// Writes a line into the log, which is the standard error. It is left out if it cannot be written.
 #[macro_export]
 macro_rules! errln {
     ($($arg:tt)*) => { $crate::io::console::log_line(format_args!($($arg)*)) };
 }
 
-/// Prints on the standard output. What cannot be written is left out.
+/// Prints on the standard output. Output that cannot be written is dropped.
 pub fn print(text: fmt::Arguments<'_>) {
     let _ = io::stdout().lock().write_fmt(text);
 }
 
-/// Prints what the program was asked for on the standard output. A reader that has gone is no error.
+/// Prints a program's result on the standard output. A reader that has gone is no error.
 ///
 /// # Errors
 /// Why it cannot be written, for example because the disk is full.
@@ -54,7 +54,7 @@ pub fn print_result(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a line into the log. It is left out where it cannot be written.
+/// Writes a line into the log. It is left out if it cannot be written.
 pub fn log_line(text: fmt::Arguments<'_>) {
     LOG.push(format!("{text}\n").as_bytes());
 }
@@ -82,7 +82,7 @@ impl Write for LogWriter {
     }
 }
 
-/// Keeps the log's thread; when it is dropped, what was logged is written out first.
+/// Keeps the log's thread. Dropping it flushes the log first.
 #[must_use = "the log is written out when it is dropped"]
 #[derive(Debug)]
 pub struct Console(());
@@ -99,7 +99,7 @@ pub fn flush() {
 }
 
 /// Gives the log a thread of its own, for which nobody waits, and sends messages of panics there, too. To be called first
-/// in `main`, and kept to its end. Before it, and where the thread cannot be started, lines are written at once.
+/// in `main`, and kept to its end. Before it, and if the thread cannot be started, lines are written at once.
 pub fn start() -> Console {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -122,13 +122,13 @@ pub fn start() -> Console {
     Console(())
 }
 
-/// Writes some bytes to whatever is the standard error now, and waits for it where it has no room.
+/// Writes some bytes to whatever is the standard error now, and waits for it if it has no room.
 fn write_some(bytes: &[u8]) -> io::Result<usize> {
     let error = rustix::stdio::stderr();
     loop {
         match rustix::io::write(error, bytes) {
             Err(Errno::INTR) => {}
-            // Somebody made it non-blocking; a terminal shares that with other programs.
+            // It is non-blocking: programs that share a terminal share that flag.
             Err(Errno::AGAIN) => {
                 let _ = poll(&mut [PollFd::new(&error, PollFlags::OUT)], None);
             }
@@ -209,7 +209,7 @@ impl Log {
         }
     }
 
-    /// Writes what waits, by `write`, for ever.
+    /// Writes waiting lines by `write`, for ever.
     fn serve(&self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
         let mut text = Vec::with_capacity(WAITING_BYTES);
         let mut lost = 0;

@@ -1,4 +1,4 @@
-//! What a file really is, by its first bytes: downloads often leave another file than the one that was asked for.
+//! The type of a file by its first bytes: downloads often leave another file than the requested one.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ const START: usize = 4096;
 /// Longest header that the safetensors format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// What a file is. Its text says what can be done with it.
+/// The type of a file. Its text includes advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// No bytes.
     Empty,
     /// Nothing but zeros.
     Zeros,
-    /// What Git has in place of a file of Git LFS.
+    /// Git's placeholder of a file of Git LFS.
     LfsPointer {
         /// Size of the file itself.
         bytes: Option<u64>,
     },
-    /// What Git has in place of a file of git-annex.
+    /// Git's placeholder of a file of git-annex.
     AnnexPointer,
     /// HTML.
     WebPage {
@@ -70,7 +70,7 @@ pub enum Content {
     },
 }
 
-/// Formats that their first bytes tell.
+/// Formats that their first bytes identify.
 const MAGIC: [(&[u8], Content); 15] = [
     (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", Content::PyTorch),
     (b"\x1f\x8b", Content::Archive { format: "gzip" }),
@@ -90,7 +90,7 @@ const MAGIC: [(&[u8], Content); 15] = [
 ];
 
 impl Content {
-    /// What a file with these bytes is: its first 4096 decide.
+    /// The type of a file with these bytes, by the first 4096.
     pub fn of(bytes: &[u8]) -> Content {
         let start = bytes.get(..START).unwrap_or(bytes);
         if bytes.is_empty() {

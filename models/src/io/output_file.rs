@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Links that are followed, as the kernel does.
 const LINKS: usize = 40;
-/// Names that are tried for what is written beside a file.
+/// Names that are tried for a temporary file.
 const NAMES: usize = 64;
 /// Bits of a mode that a file hands on to the one that replaces it.
 const MODE: u32 = 0o777;
@@ -45,7 +45,7 @@ pub enum OutputError {
 /// A step of writing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It is looked for.
+    /// Its path is resolved.
     Find,
     /// It is opened for writing.
     Open,
@@ -72,7 +72,7 @@ impl fmt::Display for Step {
 /// Writes `bytes` as the file `path`.
 ///
 /// # Errors
-/// [`OutputError`]; what was there before is still there then.
+/// [`OutputError`]; the previous file is then still there.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), OutputError> {
     let mut file = OutputFile::create(path)?;
     file.write_all(bytes.as_ref()).map_err(|source| file.failed(source))?;
@@ -157,12 +157,12 @@ impl OutputFile {
     /// Ends the file and puts it into its place, on the disk.
     ///
     /// # Errors
-    /// [`OutputError`]; what was there before is still there then.
+    /// [`OutputError`]; the previous file is then still there.
     pub fn commit(self) -> Result<(), OutputError> {
         self.place(true)
     }
 
-    /// As [`commit`](Self::commit), without waiting for the disk: for what its reader checks, and can do without.
+    /// As [`commit`](Self::commit), without waiting for the disk: for files that their reader checks, and can do without.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -192,7 +192,7 @@ struct Temporary {
 impl Temporary {
     fn create(path: &Path, target: PathBuf, before: Option<&fs::Metadata>) -> Result<Temporary, OutputError> {
         if before.is_some() {
-            // Whoever protects a file against writing means it.
+            // Write protection is respected.
             File::options().write(true).open(&target).map_err(failed(path, Step::Open))?;
         }
         let folder = folder_of(&target).to_owned();
@@ -251,7 +251,7 @@ fn unique(folder: &Path) -> io::Result<(PathBuf, File)> {
     Err(last)
 }
 
-/// What is at a path.
+/// The kind of file at a path.
 enum Place {
     /// A regular file, or none.
     Regular { target: PathBuf, before: Option<fs::Metadata> },

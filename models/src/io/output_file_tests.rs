@@ -18,7 +18,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// What an ordinary new file gets.
+/// The mode of an ordinary new file.
 fn usual_mode(folder: &Path) -> u32 {
     let path = folder.join("usual");
     fs::write(&path, "").unwrap();

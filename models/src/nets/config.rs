@@ -1,4 +1,4 @@
-//! What a model is made of. Every size, and every point that the DepthVLA paper leaves open, is a field.
+//! The configuration of a model. Every size, and every point that the DepthVLA paper leaves open, is a field.
 
 use fathom_shaders::params::MAX_HEAD_DIM;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct ModelConfig {
     pub depth: Option<Depth>,
     /// Whether the robot's state enters as a token of its own.
     pub state_token: bool,
-    /// Factors on what enters the experts.
+    /// Factors on the experts' input embeddings.
     pub embed: EmbedScale,
     /// Sinusoidal embedding of the flow time.
     pub time_embedding: TimeEmbedding,
@@ -61,7 +61,7 @@ pub struct ModelConfig {
     /// How the flow time reaches the action expert.
     #[serde(default)]
     pub time_conditioning: TimeConditioning,
-    /// What the prompt's text is made of.
+    /// The form of the prompt's text.
     #[serde(default)]
     pub prompt: PromptFormat,
 }
@@ -77,7 +77,7 @@ pub enum TimeConditioning {
     AdaRms,
 }
 
-/// What the prompt's text is made of.
+/// The form of the prompt's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptFormat {
@@ -86,7 +86,7 @@ pub enum PromptFormat {
     Task,
     /// `Task: …, State: 12 255 …;\nAction: ` with the normalised state in 256 bins (pi0.5).
     TaskAndState,
-    /// The task as it is, and a newline where it does not end in one (lerobot's pi0).
+    /// The task as it is, and a newline if it does not end in one (lerobot's pi0).
     Lerobot,
     /// The task as it is, and a newline (open-pi-zero).
     OpenPiZero,
@@ -95,7 +95,7 @@ pub enum PromptFormat {
 }
 
 /// How an image of any size becomes a square input. All modes but those that stretch keep the aspect ratio and pad with
-/// black, centred where nothing else is said.
+/// black, centred if nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
@@ -215,7 +215,7 @@ impl Vit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Depth {
-    /// Which of the model's views it looks at.
+    /// Which of the model's views it reads.
     pub views: Vec<String>,
     /// DINOv2 encoder.
     pub encoder: Vit,
@@ -247,7 +247,7 @@ pub enum PosInterpolation {
     Offset,
 }
 
-/// What turns a depth token into `patch²` depths.
+/// The head that turns a depth token into `patch²` depths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DepthHead {
@@ -321,7 +321,7 @@ pub enum FlowDirection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Positions {
-    /// Prefix from `base`, suffix goes on after the last valid prefix token (openpi, lerobot).
+    /// Prefix from `base`, suffix continues after the last valid prefix token (openpi, lerobot).
     Global {
         /// First position.
         base: usize,
@@ -341,7 +341,7 @@ const MAX_SIDE: usize = 1 << 13;
 const MAX_REPEATS: usize = 1 << 10;
 
 impl ModelConfig {
-    /// Checks that the sizes fit each other and what the kernels can hold.
+    /// Checks that the sizes fit each other and the kernels' limits.
     ///
     /// # Errors
     /// [`ConfigError`] naming the first field that does not fit.

@@ -42,7 +42,7 @@ struct DepthParams {
     head: Option<(ParamId, Linear)>, // final norm (W_depth,), (patch², W_depth)
 }
 
-/// What a forward pass is made for.
+/// Options of a forward pass.
 #[derive(Clone, Debug)]
 pub struct ForwardOptions {
     /// The image of each of the configuration's views, in its order.
@@ -259,7 +259,7 @@ impl Model {
         g.stage("time");
         let tau = g.constant("time", times.len(), w, &tau);
         let ada = c.time_conditioning == TimeConditioning::AdaRms;
-        // What the time MLP's first layer makes of the time: all steps' rows at once, and each step adds its own.
+        // The time MLP's first layer on the times of all steps at once; each step adds its own row.
         let silu = Fused { activation: Activation::Silu, ..Fused::default() };
         let time_rows = g.linear(tau, &self.time_in, if ada { silu } else { Fused::default() });
         let modulations = if ada {
@@ -334,7 +334,7 @@ impl DepthParams {
         DepthParams { encoder, in_proj, expert, head }
     }
 
-    /// Depth encoder, expert and (where asked for) head; `patches` has one tensor a view.
+    /// Depth encoder, expert and (if asked for) head; `patches` has one tensor a view.
     fn forward(
         &self,
         g: &mut GraphBuilder,

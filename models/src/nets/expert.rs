@@ -12,7 +12,7 @@ struct Layer {
     input_norm: ExpertNorm,
     /// (2 · kv_heads · head_dim, W)
     kv: Linear,
-    /// What comes after keys and values, where somebody reads it.
+    /// The layer after its keys and values, if its output is read.
     rest: Option<Rest>,
 }
 
@@ -45,8 +45,8 @@ impl ExpertNorm {
     }
 }
 
-/// What the norms make of the condition at every flow step, in the order in which a step meets the norms:
-/// `(steps, 3 W)` each. Empty where the norms have weights.
+/// Scale, shift and gate of the norms at every flow step, in the order of the norms in a step:
+/// `(steps, 3 W)` each. Empty if the norms have weights.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Modulations(Vec<Tensor>);
 
@@ -129,14 +129,14 @@ pub(crate) struct Cache {
     pub(crate) layers: Vec<(Tensor, Tensor)>,
 }
 
-/// What an expert's tokens are to the mixture.
+/// An expert's tokens in the mixture.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tokens {
     /// Cache row of the first token.
     pub(crate) row: usize,
     /// RoPE position of the first token.
     pub(crate) position: usize,
-    /// What they attend to.
+    /// The rows they attend to.
     pub(crate) keys: Keys,
 }
 
@@ -150,10 +150,10 @@ pub(crate) struct Shared<'a> {
     pub(crate) cache: &'a Cache,
 }
 
-/// Runs the layers on `x (T, W)` and returns the residual stream `(T, W)`; where the norms are conditioned, that is `x`
+/// Runs the layers on `x (T, W)` and returns the residual stream `(T, W)`; if the norms are conditioned, that is `x`
 /// itself, changed in place.
 ///
-/// With `keys_only` the last layer stops at its keys and values: nobody reads what would come after.
+/// With `keys_only` the last layer stops at its keys and values: the rest would not be read.
 pub(crate) fn forward(
     g: &mut GraphBuilder,
     w: &ExpertParams,
@@ -186,7 +186,7 @@ pub(crate) fn forward(
     x
 }
 
-/// What a linear layer takes for `norm(x)`: `x` and the norm, or what a conditioned norm makes of it.
+/// A linear layer's operands for `norm(x)`: `x` and the norm, or the output of a conditioned norm.
 pub(crate) fn normed(
     g: &mut GraphBuilder,
     x: Tensor,
@@ -201,7 +201,7 @@ pub(crate) fn normed(
     }
 }
 
-/// `x + layer(h)`, the layer's output gated where there is a modulation.
+/// `x + layer(h)`, the layer's output gated if there is a modulation.
 fn residual(g: &mut GraphBuilder, x: Tensor, h: Tensor, layer: &Linear, modulation: Option<Tensor>) -> Tensor {
     let Some(modulation) = modulation else {
         return g.linear(h, layer, Fused { add: Some(x), ..Fused::default() });

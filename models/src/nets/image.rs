@@ -10,7 +10,7 @@ use crate::nets::config::{Resize, Vit};
 
 /// Mean and standard deviation of the channels, of values in 0..1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normalization {
+pub struct PixelNormalization {
     /// Mean of red, green, blue.
     pub mean: [f32; 3],
     /// Standard deviation of red, green, blue.
@@ -18,9 +18,9 @@ pub struct Normalization {
 }
 
 /// SigLIP's: `2 x − 1`.
-pub const SIGLIP: Normalization = Normalization { mean: [0.5; 3], std: [0.5; 3] };
+pub const SIGLIP: PixelNormalization = PixelNormalization { mean: [0.5; 3], std: [0.5; 3] };
 /// DINOv2's: ImageNet statistics.
-pub const IMAGENET: Normalization = Normalization { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+pub const IMAGENET: PixelNormalization = PixelNormalization { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
 /// An image as the camera gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,7 +347,7 @@ struct Axis {
     wide: u32,
 }
 
-/// The axis that is `from` long; what comes of it is `to` wide and high.
+/// The axis of length `from`; the result is `to` wide and high.
 fn resize_axis(
     g: &mut GraphBuilder,
     source: TensorId,
@@ -373,7 +373,7 @@ fn resize_axis(
 }
 
 /// The square to normalised patches, into `into (patches, 3 · patch²)`.
-pub fn patchify(g: &mut GraphBuilder, square: Tensor, vit: &Vit, norm: Normalization, into: Tensor) {
+pub fn patchify(g: &mut GraphBuilder, square: Tensor, vit: &Vit, norm: PixelNormalization, into: Tensor) {
     patches(g, square, (vit.image_size, vit.image_size), vit.patch, norm, into);
 }
 
@@ -383,7 +383,7 @@ pub fn patches(
     image: Tensor,
     (width, height): (usize, usize),
     patch: usize,
-    norm: Normalization,
+    norm: PixelNormalization,
     into: Tensor,
 ) {
     let params = p::Patchify {

@@ -37,16 +37,16 @@ impl Map {
     }
 }
 
-/// What a 3 × 3 convolution does beside its sum.
+/// The operations fused into a 3 × 3 convolution.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conv {
     /// Output pixels are this far apart in the input; 0 means 1.
     pub stride: usize,
-    /// `max(x, 0)` of what it reads.
+    /// ReLU on its input.
     pub relu_in: bool,
     /// Maps of the output's shape that are added.
     pub add: [Option<Map>; 2],
-    /// `max(y, 0)` of what it writes, after the addends.
+    /// ReLU on its output, after the addends.
     pub relu_out: bool,
     /// First row and number of rows to compute; all when it is not given.
     pub band: Option<(usize, usize)>,

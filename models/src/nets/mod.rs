@@ -1,4 +1,4 @@
-//! The networks: configurations, forward definitions, and the CPU reference that runs what they define.
+//! The networks: configurations, forward definitions, and the CPU reference that runs them.
 
 pub mod config;
 pub mod depth_anything;

@@ -1,4 +1,4 @@
-//! Real-time chunking: a chunk is drawn towards what is left of the one that the robot follows, so that the two join.
+//! Real-time chunking: a chunk is guided towards the remainder of the one that the robot follows, so that the two join.
 //!
 //! As lerobot's `policies/rtc`: at each flow step, with τ the part of the flow that is done, the velocity becomes
 //! `v − w(τ) · W[r] · (goal − x₁)`, where `x₁` is where the flow would end with this velocity, and the sign is that of
@@ -61,10 +61,10 @@ pub fn gains(flow: &Flow, weights: &[f32], most: f32) -> Vec<f32> {
     times.iter().map(step).flat_map(|share| weights.iter().map(move |weight| share * weight)).collect()
 }
 
-/// What an inference is drawn towards.
+/// The guidance of an inference.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Guide {
-    /// `(steps, robot's action_dim)`, the robot's own: what is left of the chunk that it follows. Step 0 belongs to the
+    /// `(steps, robot's action_dim)`, the robot's own: the remainder of the chunk that it follows. Step 0 belongs to the
     /// instant that the images show.
     pub left: Vec<f32>,
     /// Steps that will be over, or cannot change any more, when the chunk is there.

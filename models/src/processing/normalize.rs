@@ -14,13 +14,13 @@ pub struct Affine {
     pub offset: Vec<f32>,
     /// Divided by on the way in. 0 is a constant element: it becomes 0 on the way in, and its offset on the way out.
     pub scale: Vec<f32>,
-    /// Bound on what comes of it on the way in, where given.
+    /// Bound on normalised values, if any.
     pub clip: Option<f32>,
 }
 
-/// Whose statistics they are, and what becomes of an element that never changed.
+/// A list of statistics, and the treatment of an element that never changed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
+pub(crate) struct StatisticsSource<'a> {
     /// The file.
     pub(crate) path: &'a Path,
     /// State or actions, as the file calls them.
@@ -29,7 +29,7 @@ pub(crate) struct Source<'a> {
     pub(crate) allow_constant: bool,
 }
 
-/// One element: what is subtracted, what is divided by, and the spread that the statistics give it.
+/// One element: the offset, the divisor, and the spread in the statistics.
 pub(crate) struct Element {
     pub(crate) offset: f32,
     pub(crate) scale: f32,
@@ -54,12 +54,12 @@ impl Affine {
         }
     }
 
-    /// What these elements make. Elements at the end whose statistics are all 0 are padding, and constant.
+    /// The map of these elements. Elements at the end whose statistics are all 0 are padding, and constant.
     ///
     /// # Errors
     /// [`ModelError::Statistics`] naming the element: for NaN, infinity or a negative spread, and for no spread at all
     /// where `source` does not allow it.
-    pub(crate) fn of(source: Source<'_>, elements: &[Element]) -> Result<Affine, ModelError> {
+    pub(crate) fn of(source: StatisticsSource<'_>, elements: &[Element]) -> Result<Affine, ModelError> {
         let empty = |e: &Element| e.offset == 0.0 && e.spread == 0.0;
         let used = elements.iter().rposition(|e| !empty(e)).map_or(0, |last| last + 1);
         let refuse = |detail| Err(ModelError::statistics(source.path, detail));
@@ -87,7 +87,7 @@ impl Affine {
 
     /// `(x − low) / span · 2 − 1`.
     pub(crate) fn range(
-        source: Source<'_>,
+        source: StatisticsSource<'_>,
         low: &[f32],
         high: &[f32],
         span: impl Fn(f32, f32) -> f32,
@@ -100,7 +100,12 @@ impl Affine {
     }
 
     /// `(x − mean) / (std + eps)`.
-    pub(crate) fn mean_std(source: Source<'_>, mean: &[f32], std: &[f32], eps: f32) -> Result<Affine, ModelError> {
+    pub(crate) fn mean_std(
+        source: StatisticsSource<'_>,
+        mean: &[f32],
+        std: &[f32],
+        eps: f32,
+    ) -> Result<Affine, ModelError> {
         let element = |(m, s): (&f32, &f32)| Element { offset: *m, scale: s + eps, spread: *s };
         Affine::of(source, &mean.iter().zip(std).map(element).collect::<Vec<_>>())
     }
@@ -123,17 +128,17 @@ pub struct Normalization {
 }
 
 impl Normalization {
-    /// Length of the robot's state, where the statistics tell.
+    /// Length of the robot's state, if the statistics give it.
     pub fn state_len(&self) -> Option<usize> {
         Some(self.state.offset.len()).filter(|n| *n > 0)
     }
 
-    /// Length of the robot's action, where the statistics tell.
+    /// Length of the robot's action, if the statistics give it.
     pub fn action_len(&self) -> Option<usize> {
         Some(self.action.offset.len()).filter(|n| *n > 0)
     }
 
-    /// What becomes of the actions of step `step`.
+    /// The map of the actions of step `step`.
     pub fn action_at(&self, step: usize) -> &Affine {
         self.steps.get(step).or(self.steps.last()).unwrap_or(&self.action)
     }
@@ -143,7 +148,7 @@ impl Normalization {
     ///
     /// # Errors
     /// [`ModelError::File`], or [`ModelError::Statistics`] for a list that the mode needs and the file lacks, that has
-    /// another length, or that holds what no element can have.
+    /// another length, or with an impossible value.
     pub fn openpi(dir: &Path, mode: NormalizationMode, allow_constant: bool) -> Result<Normalization, ModelError> {
         let path = dir.join("norm_stats.json");
         if is_there(&path) {
@@ -187,7 +192,7 @@ impl Normalization {
                     format!("{name}: expected {names:?} of one length, found {} and {}", first.len(), second.len());
                 return Err(ModelError::statistics(&path, detail));
             }
-            let source = Source { path: &path, what: name, allow_constant };
+            let source = StatisticsSource { path: &path, what: name, allow_constant };
             match mode {
                 NormalizationMode::Zscore { eps } => Affine::mean_std(source, &first, &second, eps),
                 NormalizationMode::Quantile { eps } | NormalizationMode::Minmax { eps } => {
@@ -231,10 +236,10 @@ mod tests {
         assert!(error.to_string().contains("actions") && error.to_string().contains("min"), "{error}");
     }
 
-    /// What no statistics of a robot that moves can hold is refused, element by element; a constant element only by leave.
+    /// Impossible statistics are rejected, element by element; a constant element unless it is allowed.
     #[test]
     fn statistics_without_spread() {
-        let source = |allow_constant| Source { path: Path::new("stats.json"), what: "state", allow_constant };
+        let source = |allow_constant| StatisticsSource { path: Path::new("stats.json"), what: "state", allow_constant };
         let zscore = |std: [f32; 4], allow| Affine::mean_std(source(allow), &[1.0, 2.0, 0.0, 0.0], &std, 1e-6);
         for wrong in [f32::NAN, f32::INFINITY, -1.0] {
             let error = zscore([1.0, wrong, 1.0, 1.0], true).expect_err("never").to_string();

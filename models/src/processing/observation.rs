@@ -1,4 +1,4 @@
-//! What the model is given: images, state, prompt, and optionally the noise; read from a safetensors file.
+//! The model's inputs: images, state, prompt, and optionally the noise; read from a safetensors file. And its actions.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::nets::image::ImageSpec;
 use crate::processing::Loaded;
 use crate::processing::prompt;
 
-/// One look at the world, in the form the forward pass takes.
+/// The inputs of one inference, in the form that the forward pass takes.
 #[derive(Clone, Debug)]
 pub struct Observation {
     /// One image a view, in the model's order: its form and its bytes.
@@ -101,11 +101,11 @@ fn finite(name: &str, expected: &str, values: &[f32]) -> Result<(), ModelError> 
     }
 }
 
-/// Normalised actions `(horizon, action_dim)` clipped where the configuration says so, and the robot's own actions
-/// `(horizon, robot's action_dim)`. What is relative is relative to `state`, the robot's own at the observation.
+/// Normalised actions `(horizon, action_dim)` clipped if the configuration says so, and the robot's own actions
+/// `(horizon, robot's action_dim)`. Relative actions are relative to `state`, the robot's own at the observation.
 ///
 /// # Errors
-/// [`ModelError::Observation`] when the model gave NaN or infinity, or the statistics make it of what the model gave.
+/// [`ModelError::Observation`] for NaN or infinity from the model, or after the statistics were applied.
 pub fn finish_actions(
     loaded: &Loaded,
     state: &[f32],

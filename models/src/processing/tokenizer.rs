@@ -18,9 +18,9 @@ const BOS: &str = "<bos>";
 #[derive(Debug)]
 pub struct Tokenizer {
     vocab: HashMap<String, i32>,
-    /// Pair to its rank and what it becomes; the lowest rank merges first.
+    /// Pair to its rank and its merged token; the lowest rank merges first.
     merges: HashMap<(i32, i32), (usize, i32)>,
-    /// What is a token wherever it stands, longest first.
+    /// Texts that are tokens wherever they stand, longest first.
     added: Vec<Added>,
     bos: i32,
 }
@@ -108,7 +108,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Tokens of what [`prompt::text`] gives for a model of this format.
+    /// Tokens of a text of [`prompt::text`] for a model of this format.
     ///
     /// # Errors
     /// As [`prompt`](Self::prompt).

@@ -1,5 +1,5 @@
-//! What a model's layers are given, in second moments: how much each input of a weight matters when it is quantised, and by
-//! which of its neighbours an error can be made good.
+//! Second moments of the inputs of a model's layers: how much each input of a weight matters when it is quantised, and which
+//! of its neighbours can compensate an error.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::error::ModelError;
 use crate::graph::params::{ParamId, Stack, StackId};
 use crate::graph::{Graph, Named, Op, Tensor};
 
-/// Neighbours that are looked at together: a multiple of every group.
+/// Neighbours in a block: a multiple of every group.
 pub const BLOCK: usize = 128;
 /// Share of the mean square that is added to every input's: no input counts nothing, and every block has an inverse.
 const DAMPING: f64 = 0.01;
@@ -76,7 +76,7 @@ fn factors(h: &[f32], n: usize, damping: f64) -> Option<Vec<f64>> {
             let rest = turned(i, j) - dot;
             l[i * n + j] = if i == j { rest.sqrt() } else { rest / l[j * n + j] };
         }
-        // Also where it is NaN.
+        // Also if it is NaN.
         if !(l[i * n + i] > 0.0 && l[i * n + i].is_finite()) {
             return None;
         }
@@ -99,7 +99,7 @@ fn factors(h: &[f32], n: usize, damping: f64) -> Option<Vec<f64>> {
     Some(out)
 }
 
-/// What is read of an inference to learn a layer's inputs.
+/// An output that holds a layer's inputs.
 #[derive(Clone, Debug)]
 struct Tap {
     stack: StackId,
@@ -123,7 +123,7 @@ impl Calibration {
         let mut outputs = Vec::new();
         for (i, (_, op)) in graph.ops.iter().enumerate() {
             let Op::Linear { params: p, x, w, norm, .. } = op else { continue };
-            // A layer that reads some columns of a weight, or what is made of it, says nothing of its other inputs.
+            // A layer that reads some columns of a weight, or a folded one, gives no statistics of its other inputs.
             let whole = |s: &&Stack| {
                 let columns = s.parts.first().map(|id| weights.rows_and_columns(*id).1);
                 s.reader.is_none() && columns == Some(s.columns.len())
@@ -142,7 +142,7 @@ impl Calibration {
         graph.outputs.extend(outputs);
     }
 
-    /// Takes up what an inference of the graph of the last [`expose`](Self::expose) gave: `output` has the values of an
+    /// Adds the outputs of an inference of the graph of the last [`expose`](Self::expose): `output` has the values of an
     /// output, row by row.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl Calibration {
         Ok(())
     }
 
-    /// What was learnt of the layer that reads a parameter.
+    /// The statistics of the layer that reads a parameter.
     pub fn layer(&self, weights: &Weights, id: ParamId) -> Option<Layer> {
         let stacks = weights.table().stacks;
         let firsts =

@@ -15,7 +15,7 @@ const ROUND: f32 = 12_582_912.0;
 const NOTHING: f32 = 2e-7;
 
 /// Bytes and scales of a row in `format`, as [`WeightFormat::decode`] reads them. `importance` weighs the squared error of
-/// each value; every value counts the same where it has another length.
+/// each value; every value counts the same if it has another length.
 ///
 /// Of W4 the length is a multiple of the group.
 pub fn encode(format: WeightFormat, row: &[f32], importance: &[f32]) -> (Vec<u8>, Vec<u8>) {
@@ -95,7 +95,7 @@ fn byte(v: f32, scale: f32) -> i8 {
     if scale == 0.0 { 0 } else { ((v / scale).clamp(-127.0, 127.0) + ROUND - ROUND) as i8 }
 }
 
-/// What a group of nibbles `q` means: `q · scale + minimum`; without minima the minimum is `−8 · scale`.
+/// The value of a nibble `q` of a group: `q · scale + minimum`; without minima the minimum is `−8 · scale`.
 #[derive(Clone, Copy, Debug)]
 struct NibbleScale {
     scale: f16,
@@ -126,7 +126,7 @@ impl NibbleScale {
         if scale == 0.0 { 8 } else { (q + ROUND - ROUND) as u8 }
     }
 
-    /// What the nibble stands for.
+    /// The value of the nibble.
     fn value(self, nibble: u8) -> f32 {
         f32::from(nibble) * self.scale.to_f32() + self.minimum()
     }
@@ -208,7 +208,7 @@ mod tests {
     use crate::checkpoint::random::normal;
     use crate::quantize::calibration::Moments;
 
-    /// What a format gives back is as near as its steps allow.
+    /// A decoded value is within the format's rounding error.
     #[test]
     fn a_row_comes_back_within_half_a_step() {
         let row = normal(7, 256);
@@ -240,7 +240,7 @@ mod tests {
         assert!(w4(32, true).decode(&same.0, &same.1).iter().all(|v| *v == 0.5), "a group of one value");
     }
 
-    /// What the layer computes is nearer where its inputs are known, on inputs that were not there when they were learnt.
+    /// A calibrated layer is more exact, also on inputs that were not part of the calibration.
     #[test]
     fn a_layer_of_known_inputs_computes_more_exactly() {
         let (k, rank) = (256, 24);

@@ -7,13 +7,13 @@ use crate::checkpoint::WeightFormat;
 use crate::error::ModelError;
 use crate::io::FileError;
 
-/// What is wrong with a scheme, or with it and a model.
+/// Why a scheme is invalid, or does not fit a model.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemeError {
     /// Neither a name nor a file.
     #[error("scheme: expected one of {}, or a TOML file, found {found:?}", Named::ALL.map(Named::name).join(", "))]
     Unknown {
-        /// What was given.
+        /// The value given.
         found: String,
     },
     /// The file cannot be read.
@@ -34,9 +34,9 @@ pub enum SchemeError {
         rule: String,
         /// Which of its keys.
         field: &'static str,
-        /// What it may be.
+        /// The allowed values.
         expected: String,
-        /// What it is.
+        /// The value found.
         found: String,
     },
     /// A pattern that fits no weight.
@@ -76,7 +76,7 @@ pub enum SchemeError {
         rule: String,
         /// The weight.
         tensor: String,
-        /// What it is.
+        /// The kind of weight.
         what: &'static str,
         /// The format.
         found: WeightFormat,
@@ -124,15 +124,15 @@ pub enum PackError {
         /// The weight.
         tensor: String,
     },
-    /// What was written is another model than the source.
+    /// The packed directory loads as another model than the source.
     #[error("{}: loads as another model than it was packed from: {what} differ", path.display())]
     Differs {
         /// The source.
         path: PathBuf,
-        /// In what.
+        /// The parts that differ.
         what: &'static str,
     },
-    /// Somebody asked to stop.
+    /// Packing was cancelled.
     #[error("interrupted: nothing was left behind")]
     Interrupted,
 }

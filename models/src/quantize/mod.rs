@@ -1,4 +1,4 @@
-//! Checkpoints in smaller number formats: which format each weight gets, how its numbers become so, and the packed directory.
+//! Checkpoints in smaller number formats: schemes, quantisation of weights, and packed directories.
 
 pub mod calibration;
 mod encode;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 
 use safetensors::Dtype;
 
-use crate::checkpoint::save::{Blank, Space, dtype};
+use crate::checkpoint::save::{TensorFile, TensorLayout, dtype};
 use crate::checkpoint::{Checkpoint, WeightFormat, Weights, manifest, not_finite, scales_of};
 use crate::error::ModelError;
 use crate::families::{self, FAMILY, Family, Loaded, depth_anything};
@@ -23,7 +23,7 @@ use crate::quantize::{Manifest, encode, encode_for};
 
 /// Metadata of a packed checkpoint: the scheme, as JSON.
 pub const SCHEME: &str = "fathom.scheme";
-/// Most bytes of weights in a file; where there are more, there are several files, which are checked side by side.
+/// Most bytes of weights in a file; if there are more, there are several files, which are checked side by side.
 pub const SHARD_BYTES: u64 = 512 << 20;
 /// Bytes of the source that a thread takes at a time.
 const PIECE_BYTES: usize = 4 << 20;
@@ -31,7 +31,7 @@ const PIECE_BYTES: usize = 4 << 20;
 const MAX_COPY_BYTES: u64 = 64 << 20;
 /// How deep folders are copied.
 const MAX_DEPTH: usize = 4;
-/// Endings of what holds weights in other forms.
+/// Extensions of files with weights in other formats.
 const OTHER_WEIGHTS: [&str; 9] = ["bin", "pt", "pth", "ckpt", "gguf", "msgpack", "h5", "onnx", "npz"];
 
 /// A checkpoint that can be packed.
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    /// What differs from `other` beside the numbers and the folder.
+    /// The first difference from `other` apart from the weights' values and the folder.
     pub fn difference(&self, other: &Source) -> Option<&'static str> {
         match (self, other) {
             (Source::Policy(a), Source::Policy(b)) => {
@@ -99,19 +99,19 @@ impl Source {
 pub struct Options<'a> {
     /// Formats.
     pub scheme: &'a Scheme,
-    /// What the model's layers are given, where that is known.
+    /// Statistics of the layers' inputs, if known.
     pub calibration: Option<&'a Calibration>,
     /// Name and version of the program, for the manifest.
     pub program: &'a str,
     /// Most bytes of weights in a file; [`SHARD_BYTES`].
     pub shard_bytes: u64,
-    /// Set when packing shall stop.
+    /// Set to stop packing.
     pub cancel: &'a AtomicBool,
-    /// Told of bytes of the source that are done.
+    /// Called with the number of source bytes that are done.
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// What was written.
+/// A report of the files written.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
     /// Bytes of tensors in the source that inference reads.
@@ -137,12 +137,12 @@ struct Tensor {
     k: usize,
     /// File, place of its numbers there, and of its scales.
     shard: usize,
-    space: usize,
+    index: usize,
     scales: Option<usize>,
 }
 
 impl Tensor {
-    /// What is known of the inputs of the layer that reads it, where it is quantised.
+    /// Statistics of the inputs of the layer that reads it, if it is quantised.
     fn layer(&self, weights: &Weights, options: &Options<'_>) -> Option<Layer> {
         match self.own {
             Own::Param(id) if !self.target.is_float() => options.calibration?.layer(weights, id),
@@ -188,7 +188,7 @@ pub fn pack(dir: &Path, source: &Source, output: &Path, options: &Options<'_>) -
         let (n, k) = weights.rows_and_columns(id);
         let target = target.format(format);
         let (own, name) = (Own::Param(id), name.to_owned());
-        tensors.push(Tensor { name, own, source: format, target, n, k, shard: 0, space: 0, scales: None });
+        tensors.push(Tensor { name, own, source: format, target, n, k, shard: 0, index: 0, scales: None });
     }
     let checkpoint = weights.checkpoint();
     for name in weights.skipped() {
@@ -196,7 +196,7 @@ pub fn pack(dir: &Path, source: &Source, output: &Path, options: &Options<'_>) -
             Some((Dtype::F32, bytes)) if families::is_statistics(name) => {
                 let (n, f32) = (bytes.len() / 4, WeightFormat::F32);
                 let (own, name) = (Own::Raw, name.clone());
-                tensors.push(Tensor { name, own, source: f32, target: f32, n, k: 1, shard: 0, space: 0, scales: None });
+                tensors.push(Tensor { name, own, source: f32, target: f32, n, k: 1, shard: 0, index: 0, scales: None });
             }
             _ => packed.dropped.push(name.clone()),
         }
@@ -205,7 +205,7 @@ pub fn pack(dir: &Path, source: &Source, output: &Path, options: &Options<'_>) -
     if fs::read_dir(output).map_or(output.exists(), |mut entries| entries.next().is_some()) {
         return Err(PackError::Exists { path: output.to_owned() });
     }
-    let part = Part::create(output)?;
+    let part = PartialDirectory::create(output)?;
     let files = write(&part.0, weights, &mut tensors, source.family(), options)?;
     for tensor in &tensors {
         let bytes = tensor.n * (tensor.target.row_bytes(tensor.k) + tensor.target.scale_bytes(tensor.k));
@@ -249,7 +249,7 @@ fn write(
     options: &Options<'_>,
 ) -> Result<Vec<String>, PackError> {
     let checkpoint = weights.checkpoint();
-    let mut shards: Vec<Vec<Space>> = Vec::new();
+    let mut shards: Vec<Vec<TensorLayout>> = Vec::new();
     let mut filled = u64::MAX;
     for tensor in tensors.iter_mut() {
         let (n, k, target) = (tensor.n, tensor.k, tensor.target);
@@ -266,7 +266,7 @@ fn write(
             WeightFormat::W4 { .. } => vec![n, k / 2],
             _ => checkpoint.shape(&tensor.name).map_or_else(|| vec![n, k], <[usize]>::to_vec),
         };
-        tensor.space = shard.len();
+        tensor.index = shard.len();
         shard.push((tensor.name.clone(), dtype(target), shape, bytes));
         let scales = match target {
             WeightFormat::W8 => Some((Dtype::F32, vec![n])),
@@ -286,16 +286,17 @@ fn write(
         1 => vec!["model.safetensors".to_owned()],
         count => (1..=count).map(|i| format!("model-{i:05}-of-{count:05}.safetensors")).collect(),
     };
-    let blanks = names.iter().zip(&shards).map(|(name, spaces)| Blank::create(&dir.join(name), spaces, &metadata));
-    let blanks = blanks.collect::<Result<Vec<_>, _>>()?;
-    fill(weights, tensors, &blanks, options)?;
-    blanks.into_iter().try_for_each(Blank::finish)?;
+    let files =
+        names.iter().zip(&shards).map(|(name, layouts)| TensorFile::create(&dir.join(name), layouts, &metadata));
+    let files = files.collect::<Result<Vec<_>, _>>()?;
+    fill(weights, tensors, &files, options)?;
+    files.into_iter().try_for_each(TensorFile::finish)?;
     if names.len() == 1 {
         return Ok(names);
     }
     let map: BTreeMap<&str, &str> =
         names.iter().zip(&shards).flat_map(|(file, s)| s.iter().map(|t| (t.0.as_str(), file.as_str()))).collect();
-    let total: u64 = shards.iter().flatten().map(|space| space.3).sum();
+    let total: u64 = shards.iter().flatten().map(|layout| layout.3).sum();
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
     let name = "model.safetensors.index.json";
     let path = dir.join(name);
@@ -304,7 +305,7 @@ fn write(
 }
 
 /// Encodes every tensor on all cores, some rows at a time.
-fn fill(weights: &Weights, tensors: &[Tensor], blanks: &[Blank], options: &Options<'_>) -> Result<(), PackError> {
+fn fill(weights: &Weights, tensors: &[Tensor], files: &[TensorFile], options: &Options<'_>) -> Result<(), PackError> {
     let mut pieces = Vec::new();
     for (i, tensor) in tensors.iter().enumerate() {
         let rows = (PIECE_BYTES / tensor.source.row_bytes(tensor.k).max(1)).max(1);
@@ -321,7 +322,7 @@ fn fill(weights: &Weights, tensors: &[Tensor], blanks: &[Blank], options: &Optio
                     let layer = layers
                         .get(piece.tensor)
                         .and_then(|l| l.get_or_init(|| tensor.layer(weights, options)).as_ref());
-                    encode_rows(weights, tensor, piece.rows.clone(), layer, blanks, options)
+                    encode_rows(weights, tensor, piece.rows.clone(), layer, files, options)
                 }
                 (false, None) => Ok(()),
             };
@@ -347,10 +348,10 @@ fn encode_rows(
     tensor: &Tensor,
     rows: std::ops::Range<usize>,
     layer: Option<&Layer>,
-    blanks: &[Blank],
+    files: &[TensorFile],
     options: &Options<'_>,
 ) -> Result<(), PackError> {
-    let Some(blank) = blanks.get(tensor.shard) else { return Ok(()) };
+    let Some(file) = files.get(tensor.shard) else { return Ok(()) };
     let (k, source, target) = (tensor.k, tensor.source, tensor.target);
     let all = match tensor.own {
         Own::Param(id) => weights.encoded(id)?.1,
@@ -360,7 +361,7 @@ fn encode_rows(
     let read = rows.start * row..rows.end * row;
     let bytes = all.get(read.clone()).unwrap_or_default();
     if source == target {
-        blank.write(tensor.space, read.start as u64, bytes)?;
+        file.write(tensor.index, read.start as u64, bytes)?;
     } else {
         let (mut numbers, mut scales) = (Vec::new(), Vec::new());
         for row in bytes.chunks_exact(row.max(1)) {
@@ -377,9 +378,9 @@ fn encode_rows(
         if narrow && not_finite(WeightFormat::F16, halves).is_some() {
             return Err(PackError::Overflow { tensor: tensor.name.clone() });
         }
-        blank.write(tensor.space, (rows.start * target.row_bytes(k)) as u64, &numbers)?;
-        if let Some(space) = tensor.scales {
-            blank.write(space, (rows.start * target.scale_bytes(k)) as u64, &scales)?;
+        file.write(tensor.index, (rows.start * target.row_bytes(k)) as u64, &numbers)?;
+        if let Some(index) = tensor.scales {
+            file.write(index, (rows.start * target.scale_bytes(k)) as u64, &scales)?;
         }
     }
     if let Own::Param(id) = tensor.own {
@@ -389,7 +390,7 @@ fn encode_rows(
     Ok(())
 }
 
-/// Copies what lies beside the weights, and notes what is copied and what is not, relative to `from`.
+/// Copies the files beside the weights, and lists those copied and those left out, relative to `from`.
 fn copy(
     from: &Path,
     to: &Path,
@@ -440,12 +441,12 @@ fn hashes<'a>(
     hashed.map(named).collect()
 }
 
-/// The directory that becomes the output, and is removed where it does not.
-struct Part(PathBuf);
+/// The directory that becomes the output, and is removed if it does not.
+struct PartialDirectory(PathBuf);
 
-impl Part {
+impl PartialDirectory {
     /// Makes it beside `output`, and removes those that killed processes left.
-    fn create(output: &Path) -> Result<Part, ModelError> {
+    fn create(output: &Path) -> Result<PartialDirectory, ModelError> {
         let io = ModelError::io;
         let name = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -459,7 +460,7 @@ impl Part {
         }
         let path = parent.join(format!("{prefix}{}", std::process::id()));
         fs::create_dir(&path).map_err(io(&path))?;
-        Ok(Part(path))
+        Ok(PartialDirectory(path))
     }
 
     fn becomes(self, output: &Path) -> Result<(), ModelError> {
@@ -467,7 +468,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialDirectory {
     fn drop(&mut self) {
         // It is not there any more when it became the output.
         drop(fs::remove_dir_all(&self.0));

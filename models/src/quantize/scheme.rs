@@ -13,7 +13,7 @@ use crate::io::FileError;
 
 /// Groups that a W4 weight may have.
 pub const GROUPS: [u32; 3] = [32, 64, 128];
-/// What the named schemes take for 4 bits.
+/// The 4-bit format of the named schemes.
 pub const W4: WeightFormat = WeightFormat::W4 { group: 32, minima: true };
 
 /// A scheme that has a name.
@@ -66,7 +66,7 @@ impl FromStr for Named {
     }
 }
 
-/// What a weight is to the named schemes.
+/// The class of a weight in the named schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Gate, up and down projection of an expert.
@@ -75,7 +75,7 @@ enum Kind {
     Large,
     /// Patch embedding, state, action and time layers, heads, convolutions, the embedding table: little, or not resident.
     Small,
-    /// Not a weight: biases, norms, position embeddings, what inference does not read.
+    /// Not a weight: biases, norms, position embeddings, tensors that inference does not read.
     Other,
 }
 
@@ -106,7 +106,7 @@ fn is_table(param: &Param) -> bool {
 pub enum Target {
     /// As the source has it.
     AsIs,
-    /// As the source has it, where that is of 16 bits; else f16.
+    /// As the source has it, if that is of 16 bits; else f16.
     Half,
     /// This one.
     To(WeightFormat),
@@ -142,11 +142,11 @@ pub struct Assignment {
     pub fallbacks: Vec<ParamId>,
 }
 
-/// A scheme: what no rule names has the base's format.
+/// A scheme. Weights that no rule names have the base's format.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
-    /// For what no rule names.
+    /// For weights that no rule names.
     #[serde(default)]
     pub base: Named,
     /// Rules, none of which names a weight that another names.

@@ -25,7 +25,7 @@ pub(crate) struct Infer {
     /// Directory of the checkpoint.
     #[arg(long)]
     model: PathBuf,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
     /// View of the checkpoint that the robot has no camera for: it is left out, not faked. May be given again.

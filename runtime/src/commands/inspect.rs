@@ -15,7 +15,7 @@ pub(crate) struct Inspect {
     /// Directory of the checkpoint.
     #[arg(required_unless_present = "full_size")]
     model: Option<PathBuf>,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
     /// As JSON.

@@ -23,7 +23,7 @@ pub(crate) struct Run {
     /// Directory of the checkpoint, instead of the configuration's.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
     /// End this many seconds after the arm may move.

@@ -25,7 +25,7 @@ pub(crate) struct ModelOptions {
     /// A checkpoint's directory, instead of random weights.
     #[arg(long, conflicts_with_all = ["preset", "config"])]
     pub(crate) model: Option<PathBuf>,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     #[arg(long)]
     pub(crate) family: Option<&'static Family>,
     /// Sizes of the model with random weights.

@@ -22,7 +22,7 @@ pub(crate) struct Pack {
     /// Directory of the checkpoint, of any family.
     #[arg(long)]
     model: PathBuf,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
     /// f16, w8, w4 (the experts' MLPs in 4 bits, the rest in 8), w4-all, or a TOML file with rules.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fathom_models::checkpoint::random;
-use fathom_models::checkpoint::save::Blank;
+use fathom_models::checkpoint::save::TensorFile;
 use fathom_models::families;
 use fathom_models::graph::params::{Param, Role};
 use fathom_models::nets::config::{Expert, ModelConfig};
@@ -35,7 +35,7 @@ fn large_model(dir: &Path) {
         (p.name.clone(), Dtype::BF16, p.shape.clone(), 2 * count as u64)
     };
     let spaces: Vec<_> = used.map(space).collect();
-    let blank = Blank::create(&dir.join("model.safetensors"), &spaces, &BTreeMap::new()).expect("made");
+    let blank = TensorFile::create(&dir.join("model.safetensors"), &spaces, &BTreeMap::new()).expect("made");
     blank.finish().expect("written");
     let mut config = serde_json::to_value(&config).expect("JSON");
     config["model_type"] = "depthvla".into();

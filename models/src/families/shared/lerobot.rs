@@ -87,7 +87,7 @@ pub(super) fn views(features: Option<&At<'_>>) -> Result<Vec<String>, JsonError>
     Ok(views)
 }
 
-/// Number of values of the feature `name`, which has the type `kind`; `None` where there is no such feature.
+/// Number of values of the feature `name`, which has the type `kind`; `None` if there is no such feature.
 ///
 /// # Errors
 /// [`JsonError::Value`] for another type, and for a shape that is not one length from 1 to `most`.

@@ -8,10 +8,10 @@ use crate::checkpoint::{Checkpoint, unwrapped};
 use crate::error::ModelError;
 use crate::io::is_there;
 use crate::io::json::{At, Json, JsonError, read_tree};
-use crate::processing::normalize::{Affine, Normalization, Source};
+use crate::processing::normalize::{Affine, Normalization, StatisticsSource};
 
 /// Which of `views` the preprocessor makes of cameras with other names (`rename_map`), by these names: those of which it
-/// makes one alone. None where there is no such file.
+/// makes one alone. None if there is no such file.
 ///
 /// # Errors
 /// As [`read`].
@@ -32,7 +32,7 @@ pub(in crate::families) fn cameras(dir: &Path, views: &[String]) -> Result<BTree
 /// A processor's file.
 struct File {
     path: PathBuf,
-    /// None where there is no such file.
+    /// None if there is no such file.
     tree: Option<Json<'static>>,
 }
 
@@ -50,7 +50,7 @@ impl File {
         Ok(File { path, tree })
     }
 
-    /// What an error of JSON is as one of this file.
+    /// The error of this file for an error of JSON.
     fn json(&self) -> impl Fn(JsonError) -> ModelError {
         ModelError::json(&self.path)
     }
@@ -58,7 +58,7 @@ impl File {
     /// The steps in their order.
     ///
     /// # Errors
-    /// [`ModelError::File`], and [`ModelError::Statistics`] for one that nobody knows.
+    /// [`ModelError::File`], and [`ModelError::Statistics`] for an unknown one.
     fn steps(&self) -> Result<Vec<Step<'_>>, ModelError> {
         let Some(tree) = &self.tree else { return Ok(Vec::new()) };
         let root = At::root(tree);
@@ -91,13 +91,13 @@ impl<'t> Step<'t> {
         self.get("enabled").map_or(Ok(false), |enabled| enabled.read())
     }
 
-    /// A list of texts; none where it is null or not there.
+    /// A list of texts; none if it is null or not there.
     fn texts(&self, key: &str) -> Result<Option<Vec<String>>, JsonError> {
         self.get(key).map_or(Ok(None), |list| list.read())
     }
 }
 
-/// What is normalised, and on which way.
+/// State on the way in, or actions on the way out.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     State,
@@ -183,7 +183,7 @@ fn relative(input: &File, output: &File, action_dim: usize) -> Result<Vec<bool>,
     Ok(mask)
 }
 
-/// The type with which a normaliser's step takes a feature; `None` where it leaves the feature as it is.
+/// The type with which a normaliser's step takes a feature; `None` if it leaves the feature as it is.
 fn taken(step: &Step<'_>, (part, key): (Part, &str)) -> Result<Option<String>, JsonError> {
     // An action is always one.
     if part == Part::Action {
@@ -222,7 +222,7 @@ fn step(
     let statistics = Checkpoint::open(&dir.join(state_file))?;
     // A span of zero becomes eps.
     let span = |l: f32, h: f32| if h == l { eps } else { h - l };
-    let source = Source { path: statistics.path(), what: part.kind(), allow_constant };
+    let source = StatisticsSource { path: statistics.path(), what: part.kind(), allow_constant };
     let affine = mode.affine(source, part.eps(eps), span, |list| named(&statistics, format!("{key}.{list}"), mode))?;
     Ok(Some((statistics.path().to_owned(), affine)))
 }
@@ -244,7 +244,7 @@ fn buffers(
         let mode = Mode::of(checkpoint.path(), part, mode.as_deref().unwrap_or("MEAN_STD"))?;
         // On the way in a span gets eps added, on the way out none.
         let eps = part.eps(BUFFERS_EPS);
-        let source = Source { path: checkpoint.path(), what: part.kind(), allow_constant };
+        let source = StatisticsSource { path: checkpoint.path(), what: part.kind(), allow_constant };
         mode.affine(source, eps, |l, h| h - l + eps, |list| named(checkpoint, format!("{prefix}{list}"), mode))
     };
     let state = part("normalize_inputs", "observation_state", Part::State)?;
@@ -282,7 +282,7 @@ impl Mode {
 
     fn affine(
         self,
-        source: Source<'_>,
+        source: StatisticsSource<'_>,
         eps: f32,
         span: impl Fn(f32, f32) -> f32,
         get: impl Fn(&str) -> Result<Vec<f32>, ModelError>,

@@ -1,4 +1,4 @@
-//! What lerobot's and openpi's PyTorch checkpoints have in common: the names of the tensors, and sizes from their shapes.
+//! lerobot's and openpi's PyTorch checkpoints share the names of tensors, and sizes come from their shapes.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, TensorProblem};
@@ -9,12 +9,12 @@ use crate::nets::config::{
     Resize, TimeConditioning, TimeEmbedding, Vit,
 };
 
-/// What the shapes do not tell.
+/// Values that the shapes do not give.
 #[derive(Clone, Debug)]
 pub(in crate::families) struct Settings {
     pub(in crate::families) views: Vec<String>,
     pub(in crate::families) resize: Resize,
-    /// Side of the square that images become, where the origin's files say it; else the patches' own.
+    /// Side of the square that images become, if the origin's files say it; else the patches' own.
     pub(in crate::families) image_size: Option<usize>,
     pub(in crate::families) max_tokens: usize,
     pub(in crate::families) state_dim: usize,
@@ -26,7 +26,7 @@ pub(in crate::families) struct Settings {
     pub(in crate::families) normalization: NormalizationMode,
     pub(in crate::families) time_conditioning: TimeConditioning,
     pub(in crate::families) prompt: PromptFormat,
-    /// Sizes of the action expert, where the checkpoint has none.
+    /// Sizes of the action expert, if the checkpoint has none.
     pub(in crate::families) action: Option<Expert>,
 }
 
@@ -78,7 +78,7 @@ pub(in crate::families) fn config(s: &Shapes<'_>, hints: &Hints, c: Settings) ->
     })
 }
 
-/// Beginnings of Fathom's names, and what stands for them in such checkpoints.
+/// Prefixes of Fathom's names, and their counterparts in such checkpoints.
 const RENAMED: [[&str; 2]; 7] = [
     ["joint_model.mixtures.action.", "paligemma_with_expert.gemma_expert.model."],
     ["proprio_encoder.", "state_proj."],

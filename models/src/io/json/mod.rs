@@ -28,7 +28,7 @@ pub(crate) enum Json<'a> {
     Array(Vec<Json<'a>>),
     /// In the order of the file; a key occurs once.
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
-    /// A value that nobody can read: what it is.
+    /// A value that cannot be read: its description.
     Unreadable(&'static str),
 }
 
@@ -45,9 +45,9 @@ pub enum JsonError {
         line: usize,
         /// In characters, from 1.
         column: usize,
-        /// What JSON has there.
+        /// The syntax that JSON has there.
         expected: String,
-        /// What is there.
+        /// The text found.
         found: String,
     },
     /// A key has a value of another type, or none.
@@ -55,9 +55,9 @@ pub enum JsonError {
     Value {
         /// Path of the key, empty for the whole file.
         key: String,
-        /// What it has to be.
+        /// The expected type or value.
         expected: String,
-        /// What it is.
+        /// The value found.
         found: String,
     },
     /// Something else is wrong with a key.
@@ -65,7 +65,7 @@ pub enum JsonError {
     Key {
         /// Path of the key, empty for the whole file.
         key: String,
-        /// What is wrong.
+        /// The error.
         detail: String,
     },
     /// A value cannot be written as JSON.
@@ -136,7 +136,7 @@ impl Json<'_> {
     }
 }
 
-/// A value of a file, with the path of its key: what is read through it is named in errors.
+/// A value of a file, with the path of its key for errors.
 #[derive(Clone, Debug)]
 pub(crate) struct At<'t> {
     json: &'t Json<'t>,

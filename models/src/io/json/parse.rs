@@ -59,7 +59,7 @@ impl<'a> Parser<'a> {
         taken
     }
 
-    /// The error for what comes next.
+    /// The error at the next character.
     fn expected(&self, expected: &str) -> JsonError {
         let rest = self.rest();
         let word: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').take(20).collect();
@@ -203,7 +203,7 @@ impl<'a> Parser<'a> {
         if let (true, Ok(value)) = (whole, text.parse()) {
             return Ok(Json::Integer(value));
         }
-        // As in Python, what a double does not hold is infinite.
+        // As in Python, a number beyond a double's range is infinite.
         text.parse().map(Json::Float).map_err(|_| self.expected("a number"))
     }
 
@@ -288,7 +288,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Each key once, where it is first: with its value, or, where two differ, with one that nobody can read.
+/// Each key once, where it is first: with its value, or, if two differ, with one that cannot be read.
 fn without_repeats<'a>(mut entries: Vec<(Cow<'a, str>, Json<'a>)>) -> Vec<(Cow<'a, str>, Json<'a>)> {
     let mut order: Vec<usize> = (0..entries.len()).collect();
     let key = |i: &usize| entries.get(*i).map(|(key, _)| key.clone());

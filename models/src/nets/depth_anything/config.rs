@@ -4,12 +4,12 @@ use serde::Deserialize;
 
 use crate::error::ModelError;
 use crate::nets::config::Vit;
-use crate::nets::image::{Filter, Normalization};
+use crate::nets::image::{Filter, PixelNormalization};
 
 /// Most pixels along a side that the network is given.
 pub(crate) const MAX_SIDE: usize = 1 << 13;
 
-/// What the numbers of a depth map mean.
+/// The meaning of a depth map's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DepthKind {
@@ -19,7 +19,7 @@ pub enum DepthKind {
     Metric,
 }
 
-/// What becomes of a tap's resolution.
+/// The change of a tap's resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reassemble {
     /// Transposed convolution with this kernel and stride.
@@ -58,7 +58,7 @@ pub struct DepthAnythingConfig {
 /// transformers' `DPTImageProcessor`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Processor {
-    /// Height and width to reach, where the image is resized at all.
+    /// Height and width to reach, if the image is resized at all.
     pub size: Option<(usize, usize)>,
     /// Whether both sides are scaled alike, by the factor nearer to 1.
     pub keep_aspect_ratio: bool,
@@ -67,7 +67,7 @@ pub struct Processor {
     /// Interpolation.
     pub filter: Filter,
     /// Of the channels.
-    pub normalization: Normalization,
+    pub normalization: PixelNormalization,
 }
 
 impl Processor {
@@ -88,7 +88,7 @@ impl Processor {
         (round(scale_width * width as f64), round(scale_height * height as f64))
     }
 
-    /// [`output_size`](Self::output_size), where it has a patch of the side `patch` at least and is not too large.
+    /// [`output_size`](Self::output_size), if it has a patch of the side `patch` at least and is not too large.
     ///
     /// # Errors
     /// [`ModelError::Observation`] for an image so thin that nothing would be left of it, or too large.

@@ -16,8 +16,8 @@ mod config;
 pub(crate) use config::MAX_SIDE;
 pub use config::{DepthAnythingConfig, DepthKind, Processor, Reassemble};
 
-/// Most bytes of one map in the head: beyond, it works in bands of rows. It is a fourth of what the software
-/// driver binds at once.
+/// Most bytes of one map in the head. Larger maps are computed in bands of rows. It is a fourth of the software driver's
+/// binding limit.
 pub const BAND_BYTES: usize = 32 << 20;
 
 /// A model: its configuration and the parameters it needs, under Hugging Face's names.
@@ -51,7 +51,7 @@ struct Fusion {
     projection: Linear, // (F, F, 1, 1)
 }
 
-/// What a forward pass is made for.
+/// Options of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct DepthOptions {
     /// The photo.

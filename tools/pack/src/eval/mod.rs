@@ -38,7 +38,7 @@ pub(crate) struct Eval {
     /// Directory that fathom-pack wrote.
     #[arg(long)]
     packed: PathBuf,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
+    /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
     /// Observations as `fathom infer` takes them; photos for a Depth Anything.
