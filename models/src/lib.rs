@@ -1,49 +1,29 @@
-//! What the DepthVLA and pi0 models are: configuration, parameters, checkpoints, and one forward definition that
-//! writes a [`graph::Graph`]. The graph runs on the CPU twins ([`mod@reference`]) or, lowered by the runtime, on a GPU.
+//! The DepthVLA and pi0 models without a GPU: configuration, parameters, checkpoints, and one forward definition that writes
+//! a [`graph::Graph`]. The graph runs on the CPU twins ([`mod@nets::reference`]) or, lowered by the runtime, on a GPU.
+//!
+//! The modules import only from those above them in this list (`tests/tests/tidy.rs`):
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`io`] | console, files that are written whole or not at all, JSON, file types |
+//! | [`ModelError`] | the crate's error |
+//! | [`graph`] | a model as data: operations, parameters, number formats of tensors |
+//! | [`checkpoint`] | safetensors files: mapped, checked, stacked for linear layers, written |
+//! | [`nets`] | configurations and forward definitions |
+//! | [`processing`] | observations to inputs, outputs to actions |
+//! | [`families`] | where a checkpoint comes from, and how its files are read |
+//! | [`quantize`] | checkpoints in smaller number formats |
 //!
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
 
-pub mod builder;
-pub mod calibration;
 pub mod checkpoint;
-pub mod compose;
-pub mod config;
-pub mod console;
-mod content;
-pub mod depth_anything;
-pub mod depthvla;
 mod error;
-mod expert;
 pub mod families;
-pub mod flow;
-pub mod fold;
-mod foreign;
 pub mod graph;
-pub mod guidance;
-pub mod image;
-mod json;
-pub mod manifest;
-pub mod maps;
-pub mod normalize;
-pub mod observation;
-pub mod output_file;
-pub mod pack;
-pub mod params;
-pub mod precision;
-pub mod presets;
-pub mod prompt;
+pub mod io;
+pub mod nets;
+pub mod processing;
 pub mod quantize;
-pub mod random;
-pub mod reference;
-pub mod save;
-pub mod scheme;
-pub mod sha256;
-pub mod stack;
-pub mod summary;
-pub mod tokenizer;
-pub mod vit;
-pub mod weights;
 
-pub use content::{Content, NotSafetensors};
 pub use error::{ConfigError, FileProblem, ModelError, ShardProblem, TensorProblem};
-pub use json::JsonError;
+pub use io::{Content, FileError, JsonError, NotSafetensors};

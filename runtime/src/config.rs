@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::families::Family;
-use fathom_models::precision::Float;
+use fathom_models::graph::precision::Float;
 use firmware_bridge::message::Interpolation;
 use serde::Deserialize;
 
@@ -48,8 +48,8 @@ pub struct RobotConfig {
 pub struct ModelSection {
     /// Directory of the checkpoint.
     pub path: PathBuf,
-    /// What the checkpoint is, where its files do not tell or tell otherwise.
-    pub family: Option<Family>,
+    /// Checkpoint family; overrides detection.
+    pub family: Option<&'static Family>,
     /// Views of the checkpoint that the robot has no camera for: they are left out, not faked.
     #[serde(default)]
     pub skip_views: Vec<String>,

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use fathom_models::depth_anything::DepthKind;
-use fathom_models::output_file::{self, OutputError, Step};
-use fathom_models::vit;
+use fathom_models::io::output_file::{self, OutputError, Step};
+use fathom_models::nets::depth_anything::DepthKind;
+use fathom_models::nets::vit;
 
 use crate::picture::viridis;
 

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fathom_models::{console, errln};
+use fathom_models::errln;
+use fathom_models::io::console;
 
 mod commands;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fathom_models::output_file::{OutputError, OutputFile};
+use fathom_models::io::output_file::{OutputError, OutputFile};
 use fathom_shaders::cpu;
 use fathom_shaders::params::ImageUnpack;
 

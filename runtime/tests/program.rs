@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fathom::link::Link;
-use fathom_models::config::{ModelConfig, PromptFormat, TimeConditioning};
-use fathom_models::{presets, random};
+use fathom_models::families;
+use fathom_models::nets::config::{ModelConfig, PromptFormat, TimeConditioning};
+use fathom_models::nets::presets;
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
@@ -204,7 +205,7 @@ fn the_prompt_of_pi05_has_the_measured_state() {
         prompt: PromptFormat::TaskAndState,
         ..presets::small()
     };
-    random::write_checkpoint(pi05.path(), &config, 0).unwrap();
+    families::depthvla::write_random(pi05.path(), &config, 0).unwrap();
     for file in ["tokenizer.json", "norm_stats.json"] {
         std::fs::copy(model().join(file), pi05.path().join(file)).unwrap();
     }

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use fathom::depth_map::DepthMap;
 use fathom::engine::DepthSession;
-use fathom_models::depth_anything::{self, BAND_BYTES, DepthAnything, DepthOptions};
-use fathom_models::image::ImageSpec;
-use fathom_models::reference::Reference;
-use fathom_models::weights::{Checkpoint, Weights};
+use fathom_models::checkpoint::{Checkpoint, Weights};
+use fathom_models::families::depth_anything;
+use fathom_models::nets::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::nets::reference::Reference;
 
 use crate::graphs::open_gpu;
 use crate::{compare, golden_tensors};

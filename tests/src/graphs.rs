@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 
 use fathom::engine::{Arena, Choice, Kernels, Program, Resident};
 use fathom::gpu::{Gpu, GpuOptions, GpuTimes};
+use fathom_models::checkpoint::{Checkpoint, WeightFormat, Weights, random};
+use fathom_models::graph::params::{Linear, Norm, ParamId, ParamTable, Role, Tensors as Layer};
 use fathom_models::graph::{Graph, Named, Tensor, TensorId};
-use fathom_models::params::{Linear, Norm, ParamId, ParamTable, Role, Tensors as Layer};
-use fathom_models::random;
-use fathom_models::reference::Reference;
-use fathom_models::weights::{Checkpoint, WeightFormat, Weights};
+use fathom_models::nets::reference::Reference;
 
 use crate::tensors::Tensors;
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fathom::engine::Session;
-use fathom_models::compose::{self, Sources};
-use fathom_models::depth_anything::Encoder;
-use fathom_models::depthvla::ForwardOptions;
+use fathom_models::checkpoint::Checkpoint;
+use fathom_models::families::compose::{self, Sources};
+use fathom_models::families::dinov2::Encoder;
 use fathom_models::families::{self, Loaded};
-use fathom_models::observation::{Observation, finish_actions};
-use fathom_models::weights::Checkpoint;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::processing::observation::{Observation, finish_actions};
 
 pub mod debugger;
 pub mod depth;

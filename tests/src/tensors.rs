@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fathom_models::checkpoint::float_format;
+use fathom_models::checkpoint::{WeightFormat, float_format, scales_of};
 use fathom_models::quantize::encode;
-use fathom_models::weights::{WeightFormat, scales_of};
 use safetensors::tensor::TensorView;
 pub use safetensors::{Dtype, SafeTensors};
 

@@ -1,32 +1,41 @@
-//! Which kind of checkpoint this is, by what it calls itself and by its tensors' names: for the errors of one that does
-//! not load.
+//! Which kind of checkpoint this is, by its own name and by its tensors' names: for the errors of one that does not load.
 
 use std::collections::BTreeSet;
 
-use super::{Family, paligemma};
-use crate::config::{ModelConfig, TimeConditioning};
-use crate::depthvla::Model;
-use crate::presets;
+use super::{ALL, Family};
+use crate::error::{ModelError, TensorProblem};
+use crate::nets::depthvla::Model;
 
-/// A kind that is known by how its tensors' names begin, most of them no [`Family`].
-struct Other {
-    family: Option<Family>,
-    what: &'static str,
-    /// What `config.json` calls it.
-    kinds: &'static [&'static str],
+/// A kind that is known by how its tensors' names begin.
+pub(super) struct Outline {
+    pub(super) title: &'static str,
     /// How its tensors' names begin.
-    names: &'static [&'static str],
-    /// What can be done with it.
-    advice: &'static str,
+    pub(super) names: &'static [&'static str],
+    /// Its use in Fathom.
+    pub(super) advice: &'static str,
 }
 
-const NOT_SUPPORTED: &str = "not supported";
-
-const fn other(what: &'static str, kinds: &'static [&'static str], names: &'static [&'static str]) -> Other {
-    Other { family: None, what, kinds, names, advice: NOT_SUPPORTED }
+impl Outline {
+    fn nearest(&self, family: Option<&'static Family>, names: &[String]) -> Option<Nearest> {
+        let begins = |name: &&String| self.names.iter().any(|n| name.starts_with(n));
+        let fitting = names.iter().filter(begins).count();
+        let advice = format!(" ({})", self.advice);
+        (fitting > 0).then_some(Nearest { family, title: self.title, advice, fitting, lacking: usize::MAX })
+    }
 }
 
-const OTHERS: [Other; 19] = [
+/// A kind that is no [`Family`].
+struct Other {
+    /// Its names in `config.json`.
+    kinds: &'static [&'static str],
+    outline: Outline,
+}
+
+const fn other(title: &'static str, kinds: &'static [&'static str], names: &'static [&'static str]) -> Other {
+    Other { kinds, outline: Outline { title, names, advice: "not supported" } }
+}
+
+const OTHERS: [Other; 17] = [
     other("transformers' own PI0", &["pi0"], &[]),
     other("DINOv2 with registers", &["dinov2_with_registers"], &["embeddings.register_tokens"]),
     other("SmolVLA", &["smolvla"], &["model.vlm_with_expert."]),
@@ -44,53 +53,58 @@ const OTHERS: [Other; 19] = [
     other("MolmoAct2", &["molmoact2"], &[]),
     other("LingBot-VA", &["lingbot_va"], &[]),
     other("VLA-JEPA", &["vla_jepa"], &[]),
-    Other {
-        family: Some(Family::DepthAnything),
-        what: "Depth Anything V2",
-        kinds: &[],
-        names: &["backbone.", "neck.", "head.conv"],
-        advice: "run by `fathom depth`",
-    },
-    Other {
-        family: Some(Family::Dinov2),
-        what: "DINOv2",
-        kinds: &[],
-        names: &["embeddings.", "encoder.layer."],
-        advice: "an encoder for `fathom compose --depth`",
-    },
 ];
 
-/// What is known of a kind that `config.json` names and that is no family.
+/// The description of a kind that `config.json` names and that is no family.
 pub(super) fn known(kind: &str) -> Option<String> {
-    let found = OTHERS.iter().find(|o| o.kinds.contains(&kind))?;
-    Some(format!("known: {}, {}", found.what, found.advice))
+    let found = &OTHERS.iter().find(|o| o.kinds.contains(&kind))?.outline;
+    Some(format!("known: {}, {}", found.title, found.advice))
 }
 
 /// The kind whose tensors have most of these names; of two families the one that lacks fewer.
 pub(super) fn nearest(names: &[String]) -> Option<Nearest> {
     let forms: Vec<String> = names.iter().map(|name| form(name)).collect();
-    let families = Family::ALL.into_iter().filter_map(|family| {
+    let families = ALL.into_iter().filter_map(|family| {
         let own = family_forms(family);
         let fitting = forms.iter().filter(|f| own.contains(*f)).count();
         let lacking = own.iter().filter(|f| !forms.contains(f)).count();
-        let advice = String::new();
-        (fitting > 0).then(|| Nearest { family: Some(family), what: family.name(), advice, fitting, lacking })
+        let (title, advice) = (family.name, String::new());
+        (fitting > 0).then_some(Nearest { family: Some(family), title, advice, fitting, lacking })
     });
-    let begins = |o: &Other, name: &String| o.names.iter().any(|n| name.starts_with(n));
-    let others = OTHERS.iter().filter_map(|o| {
-        let fitting = names.iter().filter(|name| begins(o, name)).count();
-        let advice = format!(" ({})", o.advice);
-        (fitting > 0).then_some(Nearest { family: o.family, what: o.what, advice, fitting, lacking: usize::MAX })
-    });
-    families.chain(others).min_by_key(|n| (std::cmp::Reverse(n.fitting), n.lacking))
+    let others = OTHERS.iter().filter_map(|o| o.outline.nearest(None, names));
+    let outlined = ALL.into_iter().filter_map(|f| f.outline.as_ref()?.nearest(Some(f), names));
+    families.chain(others).chain(outlined).min_by_key(|n| (std::cmp::Reverse(n.fitting), n.lacking))
+}
+
+/// Adds the family that the names of a checkpoint's tensors fit best, to an error of tensors that were taken for `family`'s.
+pub(super) fn with_nearest(family: &Family, problem: ModelError, mut names: Vec<String>) -> ModelError {
+    let ModelError::Tensors { problems, .. } = &problem else { return problem };
+    let extra =
+        problems.iter().find_map(|p| if let TensorProblem::Prefix { extra, .. } = p { Some(extra) } else { None });
+    let mut changed = Vec::new();
+    if let Some(extra) = extra {
+        names.iter_mut().for_each(|name| *name = name.replacen(extra.as_str(), "", 1));
+        changed.push(format!("without {extra:?}"));
+    }
+    if problems.iter().any(|p| matches!(p, TensorProblem::Quantised { .. })) {
+        changed.push("before they were quantised".to_owned());
+    }
+    match nearest(&names).filter(|n| n.family != Some(family) || !changed.is_empty()) {
+        Some(nearest) => {
+            let changed = if changed.is_empty() { String::new() } else { format!(" ({})", changed.join(", ")) };
+            let nearest = nearest.text(names.len()) + &changed;
+            ModelError::OtherFamily { problem: Box::new(problem), nearest }
+        }
+        None => problem,
+    }
 }
 
 /// The kind of checkpoint that tensors' names fit best.
 #[derive(Debug)]
 pub(super) struct Nearest {
-    /// `None` for one that is known and is no family.
-    pub(super) family: Option<Family>,
-    what: &'static str,
+    /// `None` for one that is no family.
+    pub(super) family: Option<&'static Family>,
+    title: &'static str,
     advice: String,
     fitting: usize,
     lacking: usize,
@@ -99,7 +113,7 @@ pub(super) struct Nearest {
 impl Nearest {
     /// For an error; `of` is the number of all tensors.
     pub(super) fn text(&self, of: usize) -> String {
-        format!("{}{}: {} of {of} tensors have its names", self.what, self.advice, self.fitting)
+        format!("{}{}: {} of {of} tensors have its names", self.title, self.advice, self.fitting)
     }
 }
 
@@ -110,33 +124,9 @@ fn form(name: &str) -> String {
 }
 
 /// Forms of the names of a family's tensors.
-fn family_forms(family: Family) -> BTreeSet<String> {
-    let depth = presets::small();
-    let pi0 = ModelConfig { depth: None, ..presets::small() };
-    let pi05 = ModelConfig { time_conditioning: TimeConditioning::AdaRms, state_token: false, ..pi0.clone() };
-    let two_layers = ModelConfig { action_head_layers: 2, ..pi0.clone() };
-    let configs = match family {
-        Family::DepthVla => vec![depth],
-        Family::LerobotPi0 => vec![pi0],
-        Family::LerobotPi05 => vec![pi05],
-        Family::Openpi => vec![pi0, pi05],
-        Family::OpenPiZero => vec![pi0],
-        Family::Galaxea => vec![two_layers],
-        Family::PaliGemma => vec![pi0],
-        // Theirs are among the others.
-        Family::Dinov2 | Family::DepthAnything => Vec::new(),
-    };
-    let map = family.names();
-    let names = |own: &str| -> Vec<String> {
-        let mut names = if family == Family::PaliGemma && !paligemma::has(own) { Vec::new() } else { (map.names)(own) };
-        // lerobot has a prefix where openpi has none.
-        match family {
-            Family::LerobotPi0 | Family::LerobotPi05 => names.retain(|n| n.starts_with("model.")),
-            Family::Openpi => names.retain(|n| !n.starts_with("model.")),
-            _ => {}
-        }
-        names
-    };
-    let params = configs.into_iter().filter_map(|c| Model::new(c).ok()).flat_map(|m| m.params.params);
-    params.flat_map(|p| names(&p.name)).map(|name| form(&name)).collect()
+fn family_forms(family: &Family) -> BTreeSet<String> {
+    let models = family.forms.iter().filter_map(|form| Model::new(form.config()).ok());
+    let params = models.flat_map(|m| m.params.params).filter(|p| (family.has)(&p.name));
+    let names = params.flat_map(|p| (family.names)(&p.name)).filter(|name| (family.writes)(name));
+    names.map(|name| form(&name)).collect()
 }

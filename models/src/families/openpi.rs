@@ -1,22 +1,34 @@
 //! openpi's PyTorch port of pi0 and pi0.5: `config.json` as `convert_jax_model_to_pytorch.py` writes it, the tensors, and
-//! `assets/<asset_id>/norm_stats.json`. Which of the two it is, the tensors tell.
+//! `assets/<asset_id>/norm_stats.json`. The tensors decide which of the two it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::pi0::{Settings, Shapes};
-use super::{Described, Family, Hints, check_lengths, pi0};
-use crate::config::{NormalizationMode, PromptFormat, Resize};
-use crate::content::is_there;
+use super::description::{Described, Directory, Family, Form, Mark};
+use super::hints::Hints;
+use super::shared::pi0::{self, Settings, Shapes};
 use crate::error::{ConfigError, ModelError};
-use crate::json::{self, Json};
-use crate::normalize::Normalization;
-use crate::weights::Checkpoint;
+use crate::io::{is_there, json};
+use crate::nets::config::{NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use crate::processing::normalize::Normalization;
+
+/// openpi's pi0 and pi0.5.
+pub static FAMILY: Family = Family {
+    name: "openpi",
+    mark: Mark::Keys(&["action_horizon", "paligemma_variant"]),
+    describe,
+    names: pi0::names,
+    writes: |name| !name.starts_with(pi0::PREFIX),
+    ignored: pi0::ignored,
+    forms: &[Form::Pi0, Form::Pi05],
+    views: |_, _| VIEWS.map(str::to_owned).to_vec(),
+    ..Family::POLICY
+};
 
 /// The cameras of openpi's models, in the order of the prefix.
-pub(super) const VIEWS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
+const VIEWS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
 /// Longest prompts of pi0 and pi0.5 (`Pi0Config.max_token_len`).
 const MAX_TOKENS: [usize; 2] = [48, 200];
 /// Default of `sample_actions`.
@@ -32,25 +44,22 @@ struct Converted {
     paligemma_variant: String,
 }
 
-pub(super) fn describe(
-    dir: &Path,
-    path: &Path,
-    config: &Json<'_>,
-    checkpoint: &Checkpoint,
-) -> Result<Described, ModelError> {
-    let c: Converted = json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+fn describe(Directory { dir, path, config, checkpoint, .. }: Directory<'_>) -> Result<Described, ModelError> {
+    let c: Converted = json::from_tree(&config).map_err(ModelError::json(&path))?;
     let hints = Hints::read(dir)?;
-    let refuse =
-        |field: String, expected: String, found: String| Err(ModelError::from(ConfigError { field, expected, found }));
     if c.paligemma_variant != "gemma_2b" && (hints.heads.is_none() || hints.kv_heads.is_none()) {
-        let expected = "gemma_2b, or heads and kv_heads in fathom.json".to_owned();
-        return refuse(format!("{}: paligemma_variant", path.display()), expected, c.paligemma_variant);
+        let field = format!("{}: paligemma_variant", path.display());
+        let expected = "gemma_2b, or heads and kv_heads in fathom.json";
+        return Err(ConfigError::new(field, expected, c.paligemma_variant).into());
     }
 
     let s = Shapes { checkpoint, names: pi0::names };
     let pi05 = s.has("time_mlp_in.weight");
-    let (time_conditioning, prompt) = Settings::conditioning(pi05);
-    let mode = if pi05 { NormalizationMode::Quantile { eps: EPS } } else { NormalizationMode::Zscore { eps: EPS } };
+    let (time_conditioning, prompt, mode) = if pi05 {
+        (TimeConditioning::AdaRms, PromptFormat::TaskAndState, NormalizationMode::Quantile { eps: EPS })
+    } else {
+        (TimeConditioning::Token, PromptFormat::Task, NormalizationMode::Zscore { eps: EPS })
+    };
     let settings = Settings {
         views: VIEWS.map(str::to_owned).to_vec(),
         resize: Resize::PillowBilinear,
@@ -72,10 +81,7 @@ pub(super) fn describe(
         None => Normalization::default(),
     };
     normalization.relative = hints.relative();
-    let state_dims = normalization.state_len().map_or(1..=config.state_dim, |n| n..=n);
-    let action_dim = normalization.action_len().unwrap_or(config.action_dim);
-    check_lengths(dir, [("state", *state_dims.start(), config.state_dim), ("actions", action_dim, config.action_dim)])?;
-    Ok(Described { family: Family::Openpi, config, normalization, state_dims, action_dim })
+    Described::of(dir, config, normalization, ["state", "actions"])
 }
 
 /// `assets/<asset_id>/norm_stats.json`; the id may have several parts. The only one, where none is named.
@@ -90,7 +96,7 @@ fn statistics(dir: &Path, asset_id: Option<&str>) -> Result<Option<PathBuf>, Mod
         .iter()
         .filter_map(|file| Some(file.parent()?.strip_prefix(&assets).ok()?.display().to_string()))
         .collect();
-    let refuse = |detail: String| Err(ModelError::Statistics { path: assets.clone(), detail });
+    let refuse = |detail: String| Err(ModelError::statistics(&assets, detail));
     match (asset_id, found.as_slice()) {
         (Some(id), files) => match names.iter().position(|n| n == id).and_then(|i| files.get(i)) {
             Some(file) => Ok(Some(file.clone())),
@@ -104,7 +110,7 @@ fn statistics(dir: &Path, asset_id: Option<&str>) -> Result<Option<PathBuf>, Mod
 
 /// Every `norm_stats.json` below `dir`, four folders deep.
 fn collect(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ModelError> {
-    let io = |source| ModelError::Io { path: dir.to_owned(), source };
+    let io = ModelError::io(dir);
     for entry in fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
         if path.is_dir() && depth < 4 {

@@ -1,42 +1,41 @@
-//! What a directory's files say beyond what inference needs: for `fathom inspect`.
+//! Names and modes in a directory's files that inference does not need, for `fathom inspect`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Family, Loaded, lerobot, openpi};
-use crate::content::is_there;
+use super::{Family, Loaded};
 use crate::error::ModelError;
-use crate::json::{At, Json, read_tree};
-use crate::normalize::NormalizationMode;
+use crate::io::is_there;
+use crate::io::json::{Json, read_tree};
 
-/// Names, modes, and views that are left out.
+/// Names, modes and skipped views.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Origin {
-    /// Names of the state's elements, where a file has them.
+    /// Names of the state's elements, if a file has them.
     pub state_names: Option<Vec<String>>,
-    /// Names of the action's elements, where a file has them.
+    /// Names of the action's elements, if a file has them.
     pub action_names: Option<Vec<String>>,
-    /// How the state is normalised, as the origin calls it.
+    /// The state's normalisation, in the origin's terms.
     pub state_normalization: String,
-    /// How the actions are.
+    /// The actions' normalisation, in the origin's terms.
     pub action_normalization: String,
-    /// Cameras that the checkpoint knows and inference leaves out.
+    /// Cameras that the checkpoint has and inference skips.
     pub skipped_views: Vec<String>,
     /// Views that have the robot's names of its cameras, by these names: the checkpoint's.
     pub cameras: BTreeMap<String, String>,
 }
 
 impl Origin {
-    /// What the files of `loaded`'s directory say.
+    /// Reads the files of `loaded`'s directory.
     ///
     /// # Errors
-    /// [`ModelError::Io`] and [`ModelError::Json`].
+    /// [`ModelError::File`].
     pub fn read(dir: &Path, loaded: &Loaded) -> Result<Origin, ModelError> {
-        let json = |file: &str| {
+        let json = |file: &str| -> Result<Json<'static>, ModelError> {
             let path = dir.join(file);
-            if is_there(&path) { read_tree(&path) } else { Ok(Json::Null) }
+            if is_there(&path) { Ok(read_tree(&path)?) } else { Ok(Json::Null) }
         };
         let [config, info, input, output] =
             ["config.json", "meta/info.json", "policy_preprocessor.json", "policy_postprocessor.json"].map(json);
@@ -44,27 +43,16 @@ impl Origin {
         let feature = |key: &str| names(info.get("features")?.get(key)?.get("names")?);
         let relative = step(&input, "relative_actions_processor", "action_names");
 
-        let lerobot = matches!(loaded.family, Family::LerobotPi0 | Family::LerobotPi05);
+        let family: &Family = loaded.family.parse()?;
         let mode = |steps: &Json<'_>, name: &str, kind: &str| -> String {
             if loaded.normalization.source.is_none() {
                 return "identity".to_owned();
             }
             let map = step(steps, name, "norm_map").or_else(|| config.get("normalization_mapping"));
-            match map.and_then(|m| m.get(kind)).and_then(Json::as_str) {
-                Some(mode) if lerobot => mode.to_lowercase(),
-                _ if lerobot => "mean_std".to_owned(),
-                _ if loaded.family == Family::Galaxea => "galaxea".to_owned(),
-                _ => own_mode(loaded.model.config.normalization).to_owned(),
-            }
+            let said = map.and_then(|m| m.get(kind)).and_then(Json::as_str);
+            (family.mode_name)(said, loaded.model.config.normalization)
         };
-        let known: Vec<String> = match loaded.family {
-            Family::LerobotPi0 | Family::LerobotPi05 => {
-                let features = At::root(&config).some("input_features");
-                lerobot::views(features.as_ref()).unwrap_or_default()
-            }
-            Family::Openpi => openpi::VIEWS.map(str::to_owned).to_vec(),
-            _ => loaded.skipped_views.clone(),
-        };
+        let known = (family.views)(&config, loaded);
         let views = &loaded.model.config.views;
         let cameras: Vec<&String> = loaded.cameras.values().collect();
         Ok(Origin {
@@ -79,14 +67,6 @@ impl Origin {
             skipped_views: known.into_iter().filter(|v| !views.contains(v) && !cameras.contains(&v)).collect(),
             cameras: loaded.cameras.clone(),
         })
-    }
-}
-
-fn own_mode(mode: NormalizationMode) -> &'static str {
-    match mode {
-        NormalizationMode::Zscore { .. } => "zscore",
-        NormalizationMode::Quantile { .. } => "quantile",
-        NormalizationMode::Minmax { .. } => "minmax",
     }
 }
 

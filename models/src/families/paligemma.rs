@@ -1,16 +1,27 @@
 //! Hugging Face's PaliGemma: the VLM of a mixture, which has no action expert.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
-use super::pi0::{self, Settings, Shapes};
-use super::{Described, Family, Hints};
-use crate::config::{Expert, NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use super::description::{Described, Directory, Family, Form, Mark};
+use super::hints::Hints;
+use super::shared::pi0::{self, Settings, Shapes};
 use crate::error::{ConfigError, ModelError};
-use crate::json::{self, Json};
-use crate::normalize::Normalization;
-use crate::weights::Checkpoint;
+use crate::io::json;
+use crate::nets::config::{Expert, NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use crate::processing::normalize::Normalization;
+
+/// Hugging Face's PaliGemma.
+pub static FAMILY: Family = Family {
+    name: "paligemma",
+    purpose: Some("the base of a mixture, for `fathom compose --paligemma`"),
+    mark: Mark::ModelType("paligemma"),
+    describe,
+    names,
+    has,
+    ignored,
+    forms: &[Form::Pi0],
+    ..Family::POLICY
+};
 
 #[derive(Deserialize)]
 struct Config {
@@ -25,7 +36,7 @@ struct Part {
     model_type: Option<String>,
     num_attention_heads: Option<usize>,
     num_key_value_heads: Option<usize>,
-    /// Of the vision tower, which leaves out what no whole patch fills.
+    /// Of the vision tower, which drops pixels beyond its last whole patch.
     image_size: Option<usize>,
 }
 
@@ -53,7 +64,7 @@ pub(super) fn ignored(name: &str) -> bool {
 }
 
 /// Whether a parameter is one that PaliGemma has.
-pub(super) fn has(own: &str) -> bool {
+fn has(own: &str) -> bool {
     ["embed_tokens.", "vision_tower.", "multi_modal_projector.", "joint_model.mixtures.vlm."]
         .iter()
         .any(|p| own.starts_with(p))
@@ -61,16 +72,11 @@ pub(super) fn has(own: &str) -> bool {
 
 /// A pi0 around it with openpi's conventions, chunks of 16 actions of at most 32 values, and an action expert half as wide,
 /// as Gemma-2B's is.
-pub(super) fn describe(
-    dir: &Path,
-    path: &Path,
-    config: &Json<'_>,
-    checkpoint: &Checkpoint,
-) -> Result<Described, ModelError> {
-    let c: Config = json::from_tree(config).map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
+fn describe(Directory { dir, path, config, checkpoint, .. }: Directory<'_>) -> Result<Described, ModelError> {
+    let c: Config = json::from_tree(&config).map_err(ModelError::json(&path))?;
     if let Some(kind) = c.text_config.model_type.filter(|kind| kind != "gemma") {
         let field = format!("{}: text_config.model_type", path.display());
-        return Err(ConfigError { field, expected: "gemma".to_owned(), found: kind }.into());
+        return Err(ConfigError::new(field, "gemma", kind).into());
     }
     let mut hints = Hints::read(dir)?;
     hints.heads = hints.heads.or(c.text_config.num_attention_heads);
@@ -98,6 +104,5 @@ pub(super) fn describe(
     if let Some(views) = hints.views {
         config.views = views;
     }
-    let normalization = Normalization::default();
-    Ok(Described { family: Family::PaliGemma, config, normalization, state_dims: 1..=dim, action_dim: dim })
+    Described::of(dir, config, Normalization::default(), ["state", "actions"])
 }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use fathom_models::guidance::{Guide, Schedule};
+use fathom_models::processing::guidance::{Guide, Schedule};
 use firmware_bridge::message::Progress;
 use serde::Deserialize;
 

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use fathom_models::config::ModelConfig;
-use fathom_models::{ModelError, output_file, random, tokenizer};
+use fathom_models::ModelError;
+use fathom_models::families;
+use fathom_models::io::output_file;
+use fathom_models::nets::config::ModelConfig;
+use fathom_models::processing::tokenizer;
 
 use super::Scene;
 
@@ -13,7 +16,7 @@ use super::Scene;
 /// # Errors
 /// [`ModelError`], for a configuration that no model has, or a directory that cannot be written.
 pub fn write_untrained(dir: &Path, config: &ModelConfig, scene: &Scene, seed: u64) -> Result<(), ModelError> {
-    random::write_checkpoint(dir, config, seed)?;
+    families::depthvla::write_random(dir, config, seed)?;
     let write = |name: &str, json: serde_json::Value| {
         output_file::write(&dir.join(name), format!("{json:#}\n")).map_err(ModelError::from)
     };

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use fathom_models::image::ImageSpec;
+use fathom_models::nets::image::ImageSpec;
 use fathom_shaders::cpu::Layout;
 use serde::Deserialize;
 

@@ -3,11 +3,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fathom::{bounds, within};
-use fathom_models::compose::{self, Sources};
-use fathom_models::depth_anything::Encoder;
-use fathom_models::families::{self, Family};
-use fathom_models::weights::Checkpoint;
-use fathom_models::{outln, output_file};
+use fathom_models::checkpoint::Checkpoint;
+use fathom_models::families::compose::{self, Sources};
+use fathom_models::families::dinov2::Encoder;
+use fathom_models::families::{self, paligemma};
+use fathom_models::io::output_file;
+use fathom_models::outln;
 
 /// Make a DepthVLA directory from a pi0 (or a PaliGemma) and a depth model's encoder. The result is not trained.
 #[derive(Args)]
@@ -42,10 +43,10 @@ impl Compose {
             (Some(dir), _) => (dir.clone(), families::load(&dir)?),
             (None, dir) => {
                 let dir = dir.unwrap_or_default();
-                (dir.clone(), families::load_base(&dir, Some(Family::PaliGemma))?)
+                (dir.clone(), families::load_base(&dir, Some(&paligemma::FAMILY))?)
             }
         };
-        if pi0.family == Family::PaliGemma && !self.view.is_empty() {
+        if pi0.family == paligemma::FAMILY.name && !self.view.is_empty() {
             pi0.model.config.views.clone_from(&self.view);
         }
         let encoder = Encoder::load(&self.depth)?;

@@ -5,8 +5,10 @@ use clap::Args;
 use fathom::camera::read_picture;
 use fathom::depth_map::{DepthMap, ValuesFormat};
 use fathom::engine::DepthSession;
-use fathom_models::depth_anything::{self, DepthKind};
-use fathom_models::{outln, output_file};
+use fathom_models::families::depth_anything;
+use fathom_models::io::output_file;
+use fathom_models::nets::depth_anything::DepthKind;
+use fathom_models::outln;
 
 use super::gpu::GpuArguments;
 

@@ -6,7 +6,7 @@ use fathom::bounds;
 use fathom::engine::{Kernels, Wanted};
 use fathom::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 use fathom::within;
-use fathom_models::precision::Float;
+use fathom_models::graph::precision::Float;
 
 /// GPU and its settings.
 #[derive(Args)]

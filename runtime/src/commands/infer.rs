@@ -8,12 +8,12 @@ use fathom::engine::{DEVICES, Kernels, Session, log_model, stage_of};
 use fathom::gpu::GpuTimes;
 use fathom::telemetry::Memory;
 use fathom::{bounds, within};
+use fathom_models::checkpoint::save::write_safetensors;
 use fathom_models::families::{self, Family};
-use fathom_models::observation::Observation;
+use fathom_models::io::output_file;
 use fathom_models::outln;
-use fathom_models::output_file;
-use fathom_models::save::write_safetensors;
-use fathom_models::tokenizer::Tokenizer;
+use fathom_models::processing::observation::Observation;
+use fathom_models::processing::tokenizer::Tokenizer;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -27,7 +27,7 @@ pub(crate) struct Infer {
     model: PathBuf,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
-    family: Option<Family>,
+    family: Option<&'static Family>,
     /// View to drop because the robot has no camera for it; no placeholder image. Repeatable.
     #[arg(long)]
     skip_view: Vec<String>,

@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use fathom::bench::{Renderer, Scene, write_untrained};
 use fathom::telemetry::Memory;
 use fathom::{bounds, within};
-use fathom_models::presets;
-use fathom_models::save::write_safetensors;
+use fathom_models::checkpoint::save::write_safetensors;
+use fathom_models::nets::presets;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

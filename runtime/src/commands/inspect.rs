@@ -2,9 +2,9 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
-use fathom_models::console;
 use fathom_models::families::Family;
-use fathom_models::summary::Summary;
+use fathom_models::families::summary::Summary;
+use fathom_models::io::console;
 
 use super::plan::PlanArguments;
 
@@ -17,7 +17,7 @@ pub(crate) struct Inspect {
     model: Option<PathBuf>,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
-    family: Option<Family>,
+    family: Option<&'static Family>,
     /// Print JSON.
     #[arg(long)]
     json: bool,

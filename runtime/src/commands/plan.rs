@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fathom::engine::{DEVICES, Kernels, Plan};
 use fathom::{bounds, within};
-use fathom_models::config::ModelConfig;
-use fathom_models::depth_anything::{self, BAND_BYTES, DepthOptions};
-use fathom_models::depthvla::{ForwardOptions, Model};
-use fathom_models::families::{self, Family};
-use fathom_models::image::ImageSpec;
-use fathom_models::precision::Precision;
-use fathom_models::presets;
-use fathom_models::scheme::Scheme;
-use fathom_models::weights::{WeightFormat, Weights};
+use fathom_models::checkpoint::{WeightFormat, Weights};
+use fathom_models::families::{self, Family, depth_anything};
+use fathom_models::graph::precision::Precision;
+use fathom_models::nets::config::ModelConfig;
+use fathom_models::nets::depth_anything::{BAND_BYTES, DepthOptions};
+use fathom_models::nets::depthvla::{ForwardOptions, Model};
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::nets::presets;
+use fathom_models::quantize::scheme::Scheme;
 
 use super::gpu::PrecisionArguments;
 
@@ -56,12 +56,14 @@ impl PlanArguments {
     pub(crate) fn run(
         &self,
         model: Option<&PathBuf>,
-        family: Option<Family>,
+        family: Option<&'static Family>,
         json: bool,
     ) -> Result<String, Box<dyn Error>> {
         let (what, plan) = match model {
             None => self.policy("DepthVLA, full size", Model::new(self.change(presets::depthvla()))?, None)?,
-            Some(dir) if family.or(families::told(dir)) == Some(Family::DepthAnything) => self.depth_anything(dir)?,
+            Some(dir) if family.or_else(|| families::detect(dir)) == Some(&depth_anything::FAMILY) => {
+                self.depth_anything(dir)?
+            }
             Some(dir) => {
                 let loaded = families::load_as(dir, family)?;
                 let model = Model::new(self.change(loaded.model.config.clone()))?;

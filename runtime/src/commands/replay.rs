@@ -6,8 +6,9 @@ use clap::Args;
 use fathom::bounds;
 use fathom::record::{Replay as Player, Replayed, Stages, stages_of};
 use fathom::within;
-use fathom_models::save::write_safetensors;
-use fathom_models::{outln, output_file};
+use fathom_models::checkpoint::save::write_safetensors;
+use fathom_models::io::output_file;
+use fathom_models::outln;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 

@@ -9,7 +9,8 @@ use fathom::engine::Kernels;
 use fathom::fault::{Faults, Spec};
 use fathom::within;
 use fathom_models::families::Family;
-use fathom_models::{outln, output_file};
+use fathom_models::io::output_file;
+use fathom_models::outln;
 
 use super::gpu::PrecisionArguments;
 
@@ -24,7 +25,7 @@ pub(crate) struct Run {
     model: Option<PathBuf>,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
-    family: Option<Family>,
+    family: Option<&'static Family>,
     /// End this many seconds after the arm may move. Default: run until a signal.
     #[arg(long, value_parser = within!(bounds::RUN_S))]
     seconds: Option<f64>,

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fathom_models::ModelError;
-use fathom_models::config::PromptFormat;
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::families;
-use fathom_models::output_file::OutputError;
-use fathom_models::prompt;
-use fathom_models::tokenizer::Tokenizer;
+use fathom_models::io::output_file::OutputError;
+use fathom_models::nets::config::PromptFormat;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::processing::prompt;
+use fathom_models::processing::tokenizer::Tokenizer;
+use fathom_models::{ModelError, families};
 use firmware_bridge::joint::Unit;
 use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
 

@@ -1,10 +1,11 @@
 //! A model that is shown something and answers, and that finds its GPU again.
 
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::guidance::Guide;
-use fathom_models::observation::finish_actions;
-use fathom_models::tokenizer::Tokenizer;
-use fathom_models::{prompt, random};
+use fathom_models::checkpoint::random;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::processing::guidance::Guide;
+use fathom_models::processing::observation::finish_actions;
+use fathom_models::processing::prompt;
+use fathom_models::processing::tokenizer::Tokenizer;
 
 use crate::camera::Image;
 use crate::clock::monotonic_ns;

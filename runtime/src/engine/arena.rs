@@ -1,8 +1,8 @@
 //! Places a graph's tensors in one buffer. Constants and inputs keep their place for good; activations share memory
 //! with those whose life does not overlap theirs.
 
+use fathom_models::graph::precision::Precision;
 use fathom_models::graph::{Graph, Storage, TensorId, TensorInfo};
-use fathom_models::precision::Precision;
 
 use super::EngineError;
 
@@ -108,7 +108,7 @@ fn lives(graph: &Graph) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fathom_models::builder::GraphBuilder;
+    use fathom_models::graph::builder::GraphBuilder;
 
     /// A chain of equal tensors needs two places, and an output is never overwritten.
     #[test]

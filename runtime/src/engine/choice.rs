@@ -1,6 +1,6 @@
 //! What an inference is computed with: a family of kernels, and the formats that tensors lie in between them.
 
-use fathom_models::precision::{Float, Precision};
+use fathom_models::graph::precision::{Float, Precision};
 
 use super::kernels::Kernels;
 use crate::gpu::AdapterInfo;

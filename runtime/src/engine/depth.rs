@@ -1,9 +1,9 @@
 //! Depth Anything on a GPU: a photo in, a depth map out.
 
 use fathom_models::ModelError;
-use fathom_models::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
-use fathom_models::image::ImageSpec;
-use fathom_models::weights::Weights;
+use fathom_models::checkpoint::Weights;
+use fathom_models::nets::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
+use fathom_models::nets::image::ImageSpec;
 
 use super::memory::explain;
 use super::{Arena, Choice, EngineError, Kernels, Output, Program, Resident, Wanted};

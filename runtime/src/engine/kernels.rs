@@ -1,7 +1,7 @@
 //! Which of the kernels that compute the same an adapter gets.
 
-use fathom_models::builder::SKINNY_ROWS;
-use fathom_models::weights::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::graph::builder::SKINNY_ROWS;
 use fathom_shaders::{Kernel, Key, Variant, params};
 use serde::Deserialize;
 

@@ -1,9 +1,9 @@
 //! From graph operations to dispatches: which kernel variant, which slots, how many workgroups.
 
 use bytemuck::{Pod, bytes_of};
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::graph::params::{ParamId, StackId};
 use fathom_models::graph::{Graph, Op, TensorId};
-use fathom_models::params::{ParamId, StackId};
-use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{Arithmetic, Layout};
 use fathom_shaders::params::{epilogue, halves};
 use fathom_shaders::{Kernel, Key, Variant, params, variants};

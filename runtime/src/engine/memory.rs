@@ -1,8 +1,8 @@
 //! What to do where the GPU's memory is too small for a model.
 
-use fathom_models::params::ParamTable;
-use fathom_models::scheme::{Named, Scheme};
-use fathom_models::weights::Weights;
+use fathom_models::checkpoint::Weights;
+use fathom_models::graph::params::ParamTable;
+use fathom_models::quantize::scheme::{Named, Scheme};
 
 use super::{Choice, EngineError, Resident, mib};
 use crate::gpu::{Gpu, GpuError};
@@ -24,7 +24,7 @@ pub(super) fn explain(
     let size = |named: Named| {
         let assignment = Scheme::from(named).assign(table).ok()?;
         let planned = Weights::planned(table, |id, _| {
-            let own = weights.encoded(id).map_or(fathom_models::weights::WeightFormat::F32, |w| w.0);
+            let own = weights.encoded(id).map_or(fathom_models::checkpoint::WeightFormat::F32, |w| w.0);
             assignment.targets.get(id.index()).map_or(own, |target| target.format(own))
         });
         let (resident, _) = Resident::place(table, &planned, choice, info.max_buffer_bytes).ok()?;

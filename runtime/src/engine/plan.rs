@@ -1,9 +1,9 @@
 //! What an inference does, counted in the list that a GPU would replay, without a GPU.
 
+use fathom_models::checkpoint::Weights;
 use fathom_models::graph::Graph;
-use fathom_models::params::ParamTable;
-use fathom_models::precision::keys_values;
-use fathom_models::weights::Weights;
+use fathom_models::graph::params::ParamTable;
+use fathom_models::graph::precision::keys_values;
 use serde::Serialize;
 
 use super::arena::Placement;

@@ -1,7 +1,7 @@
 //! A graph on the GPU: recorded once, replayed with new inputs.
 
+use fathom_models::graph::precision::Precision;
 use fathom_models::graph::{Graph, Named, Storage, Tensor, TensorId};
-use fathom_models::precision::Precision;
 
 use super::EngineError;
 use super::arena::Placement;

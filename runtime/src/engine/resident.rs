@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use fathom_models::ModelError;
-use fathom_models::params::{Param, ParamId, ParamTable, Role, Stack, StackId};
-use fathom_models::stack::Rows;
-use fathom_models::weights::{WeightFormat, Weights};
+use fathom_models::checkpoint::stack::Rows;
+use fathom_models::checkpoint::{WeightFormat, Weights};
+use fathom_models::graph::params::{Param, ParamId, ParamTable, Role, Stack, StackId};
 
 use super::EngineError;
 use super::arena::ALIGN;

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use bytemuck::{bytes_of, cast_slice};
-use fathom_models::precision::{Float, stored_in_f16};
+use fathom_models::checkpoint::{WeightFormat, random};
+use fathom_models::graph::precision::{Float, stored_in_f16};
 use fathom_models::quantize::encode;
-use fathom_models::random;
-use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{self, LinearIn};
 use fathom_shaders::params::{epilogue, halves};
 use fathom_shaders::{Kernel, Shader, Variant, params};

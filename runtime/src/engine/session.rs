@@ -1,10 +1,10 @@
 //! A model on a GPU, ready to be asked again and again.
 
-use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::Loaded;
-use fathom_models::guidance::Guide;
-use fathom_models::image::ImageSpec;
-use fathom_models::observation::{Observation, check_state, finish_actions};
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::processing::guidance::Guide;
+use fathom_models::processing::observation::{Observation, check_state, finish_actions};
 
 use super::memory::explain;
 use super::{Arena, Choice, EngineError, Kernels, Output, Program, Resident, StageWork, Wanted};
@@ -171,7 +171,7 @@ impl Session {
         Ok(())
     }
 
-    /// One inference. The outputs are those of [`Model::forward`](fathom_models::depthvla::Model::forward) and stay until
+    /// One inference. The outputs are those of [`Model::forward`](fathom_models::nets::depthvla::Model::forward) and stay until
     /// the next. With `profile`, a time for each dispatch, slower.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Operations and bytes of a dispatch, by its operation and parameters.
 
+use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::Op;
-use fathom_models::weights::WeightFormat;
 use fathom_shaders::{BindingKind, Variant, params};
 
 use crate::gpu::{Slot, Work};

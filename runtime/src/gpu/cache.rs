@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use fathom_models::output_file::{OutputError, OutputFile, Step};
+use fathom_models::io::output_file::{OutputError, OutputFile, Step};
 use fathom_shaders::variants;
 
 use super::adapter::AdapterInfo;

@@ -1,7 +1,7 @@
 //! What a recording says of the run that made it.
 
 use fathom_models::families::Loaded;
-use fathom_models::params::ParamId;
+use fathom_models::graph::params::ParamId;
 
 use super::{RunNote, clock_offset_ns};
 use crate::config::RobotConfig;
@@ -17,7 +17,7 @@ impl RunNote {
         RunNote {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: std::path::absolute(&config.model.path).unwrap_or(config.model.path.clone()).display().to_string(),
-            family: loaded.family.name().to_owned(),
+            family: loaded.family.to_owned(),
             fingerprint: fingerprint(loaded),
             skip_views: config.model.skip_views.clone(),
             views: loaded.model.config.views.clone(),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fathom_models::depthvla::ForwardOptions;
+use fathom_models::checkpoint::random;
 use fathom_models::families;
-use fathom_models::observation::{check_state, finish_actions};
-use fathom_models::random;
-use fathom_models::reference::Reference;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::nets::reference::Reference;
+use fathom_models::processing::observation::{check_state, finish_actions};
 
 use super::damage::{self, Cause, Causes, Incomplete};
 use super::note::fingerprint;

@@ -3,7 +3,7 @@
 //! Times that end in `_ns` are CLOCK_MONOTONIC of the host in nanoseconds, those in `_us` the controller's clock in
 //! microseconds. A message's own time in the file is the host's CLOCK_REALTIME, by the offset that [`RunNote`] has.
 
-use fathom_models::guidance::Guide;
+use fathom_models::processing::guidance::Guide;
 use firmware_bridge::joint::JointTable;
 use firmware_bridge::message::FaultReport;
 use serde::{Deserialize, Serialize};

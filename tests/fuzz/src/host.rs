@@ -27,7 +27,7 @@ pub fn config(data: &[u8]) {
     }
     std::fs::write(dir.join(name), text).expect("written");
     if *name == "tokenizer.json" {
-        if let Ok(tokenizer) = fathom_models::tokenizer::Tokenizer::open(&dir) {
+        if let Ok(tokenizer) = fathom_models::processing::tokenizer::Tokenizer::open(&dir) {
             let _ = tokenizer.prompt("pick up the red block, ünï and 12");
         }
         return;

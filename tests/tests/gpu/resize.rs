@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use fathom_models::builder::GraphBuilder;
-use fathom_models::config::Resize;
+use fathom_models::checkpoint::Checkpoint;
 use fathom_models::graph::Graph;
-use fathom_models::image::{self, ImageSpec};
-use fathom_models::weights::Checkpoint;
+use fathom_models::graph::builder::GraphBuilder;
+use fathom_models::nets::config::Resize;
+use fathom_models::nets::image::{self, ImageSpec};
 use fathom_tests::graphs::{Inputs, Parameters, Rig, on_twins, open_gpu};
 
 /// The squares of `images` (name, height, width, side), under the mode's name and theirs.

@@ -6,12 +6,13 @@
 use std::path::Path;
 
 use fathom::engine::{EngineError, Inputs, Kernels, Session};
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::families::{self, Family, Loaded};
-use fathom_models::image::ImageSpec;
-use fathom_models::observation::{Observation, finish_actions};
-use fathom_models::weights::WeightFormat;
-use fathom_models::{ModelError, TensorProblem, presets, random};
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::families::{self, Loaded, lerobot_pi05};
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::nets::presets;
+use fathom_models::processing::observation::{Observation, finish_actions};
+use fathom_models::{FileError, ModelError, TensorProblem};
 use fathom_tests::graphs::open_gpu;
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use fathom_tests::{Golden, path};
@@ -93,7 +94,7 @@ fn load_with(pointer: &str, value: Value) -> ModelError {
 fn a_configuration_with_an_unknown_key() {
     for pointer in ["/lasers", "/attention/lasers", "/depth/encoder/lasers", "/flow/lasers"] {
         let error = load_with(pointer, json!(3));
-        assert!(matches!(error, ModelError::Json { .. }), "{error}");
+        assert!(matches!(error, ModelError::File(FileError::Json { .. })), "{error}");
         names(&error, &["config.json", "unknown field `lasers`"]);
     }
 }
@@ -134,7 +135,7 @@ fn a_configuration_that_contradicts_itself() {
 fn a_directory_that_is_no_model() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let error = load(dir.path());
-    assert!(matches!(error, ModelError::Io { .. }), "{error}");
+    assert!(matches!(error, ModelError::File(FileError::Io { .. })), "{error}");
     names(&error, &["model.safetensors", "No such file"]);
 
     let dir = copy_golden(CASE);
@@ -145,12 +146,12 @@ fn a_directory_that_is_no_model() {
         assert!(matches!(error, ModelError::Config(_)), "{error}");
         names(
             &error,
-            &["config.json", "\"model_type\": \"depthvla\" or \"type\": \"pi0\" or \"pi05\"", "found", found],
+            &["config.json", "\"model_type\": \"depthvla\"", "\"type\": \"pi0\" or \"pi05\"", "found", found],
         );
     }
     std::fs::write(&config, "{\"model_type\": ").expect("the file is written");
     let error = load(dir.path());
-    assert!(matches!(error, ModelError::Json { .. }), "{error}");
+    assert!(matches!(error, ModelError::File(FileError::Json { .. })), "{error}");
     names(&error, &["config.json", "line 1"]);
     std::fs::remove_file(&config).expect("the file is removed");
     names(&load(dir.path()), &["config.json", "No such file"]);
@@ -202,7 +203,7 @@ fn a_family_that_is_known_and_not_supported_says_so() {
 /// The family that a checkpoint's names fit best is told where it is not the one that it was taken for.
 #[test]
 fn the_nearest_family_is_named() {
-    let error = families::load_as(&path("golden/pi0_lerobot"), Some(Family::LerobotPi05)).expect_err("a pi0");
+    let error = families::load_as(&path("golden/pi0_lerobot"), Some(&lerobot_pi05::FAMILY)).expect_err("a pi0");
     let ModelError::OtherFamily { problem, .. } = &error else { panic!("{error}") };
     assert!(matches!(**problem, ModelError::Tensors { .. }), "{error}");
     names(&error, &["time_mlp_in.weight", "nearest known family: lerobot-pi0: 107 of 108 tensors have its names"]);
@@ -327,7 +328,7 @@ fn kernels_that_need_what_the_adapter_has_not() {
 #[test]
 fn a_model_that_the_gpu_cannot_hold() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    random::write_checkpoint(dir.path(), &presets::small(), 0).expect("it is written");
+    families::depthvla::write_random(dir.path(), &presets::small(), 0).expect("it is written");
     let open = |memory: u64| {
         let mut gpu = open_gpu(false);
         gpu.limit_memory(memory);

@@ -1,9 +1,9 @@
 //! A DepthVLA composed of lerobot's pi0 and a DINOv2 encoder holds both, and its VLM computes what the pi0's did.
 
-use fathom_models::compose::{Sources, compose};
-use fathom_models::depth_anything::Encoder;
-use fathom_models::summary::Summary;
-use fathom_models::weights::{Checkpoint, WeightFormat};
+use fathom_models::checkpoint::{Checkpoint, WeightFormat};
+use fathom_models::families::compose::{Sources, compose};
+use fathom_models::families::dinov2::Encoder;
+use fathom_models::families::summary::Summary;
 use fathom_models::{ModelError, families};
 use fathom_tests::tensors::{Dtype, Tensors, dinov2};
 use fathom_tests::{Golden, on_twins, path, relative_error};

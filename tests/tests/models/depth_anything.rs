@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::ModelError;
-use fathom_models::depth_anything::{self, BAND_BYTES, DepthAnything, DepthOptions};
+use fathom_models::families::depth_anything;
 use fathom_models::graph::Op;
-use fathom_models::image::ImageSpec;
+use fathom_models::nets::depth_anything::{BAND_BYTES, DepthAnything, DepthOptions};
+use fathom_models::nets::image::ImageSpec;
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use fathom_tests::{depth, golden_tensors, path, relative_error, skip};
 use serde_json::{Value, json};

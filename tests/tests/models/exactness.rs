@@ -18,14 +18,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fathom::engine::{Inputs, Session};
-use fathom_models::builder::{Fused, GraphBuilder, Keys, Rope};
-use fathom_models::config::{DepthHead, ModelConfig, TimeConditioning, TimeEmbedding};
-use fathom_models::depthvla::ForwardOptions;
+use fathom_models::checkpoint::{WeightFormat, fold, random};
 use fathom_models::families::{self, Loaded};
+use fathom_models::graph::builder::{Fused, GraphBuilder, Keys, Rope};
 use fathom_models::graph::{Graph, Op};
-use fathom_models::observation::Observation;
-use fathom_models::weights::WeightFormat;
-use fathom_models::{fold, random};
+use fathom_models::nets::config::{DepthHead, ModelConfig, TimeConditioning, TimeEmbedding};
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::processing::observation::Observation;
 use fathom_tests::graphs::{Parameters, Rig, on_twins, open_gpu, random_inputs};
 use fathom_tests::tensors::{Tensors, copy_golden};
 use fathom_tests::{Golden, inputs, options, path, relative_error};
@@ -55,7 +54,7 @@ struct Seeded {
 fn seeded(golden: &str, seed: u64) -> Seeded {
     let Golden { loaded, observation, .. } = Golden::load(golden);
     let dir = tempfile::tempdir().expect("a folder");
-    random::write_checkpoint(dir.path(), &loaded.model.config, seed).expect("the checkpoint is written");
+    families::depthvla::write_random(dir.path(), &loaded.model.config, seed).expect("the checkpoint is written");
     let loaded = families::load(dir.path()).expect("it loads");
     Seeded { dir, loaded, observation }
 }
@@ -80,7 +79,7 @@ impl Seeded {
         let mut tensors = Tensors::read(&self.dir.path().join("model.safetensors"));
         alter(&mut tensors, &mut config);
         let dir = tempfile::tempdir().expect("a folder");
-        random::write_checkpoint(dir.path(), &config, 0).expect("the configuration is written");
+        families::depthvla::write_random(dir.path(), &config, 0).expect("the configuration is written");
         tensors.write(&dir.path().join("model.safetensors"));
         let loaded = families::load(dir.path()).expect("it loads");
         Seeded { dir, loaded, observation: self.observation.clone() }
@@ -453,7 +452,7 @@ fn a_used_session_gives_what_a_fresh_one_gives() {
     other.tokens = (1..=12).collect();
     other.state.fill(0.7);
     for (spec, bytes) in &mut other.images {
-        *spec = fathom_models::image::ImageSpec::rgb(90, 110);
+        *spec = fathom_models::nets::image::ImageSpec::rgb(90, 110);
         *bytes = vec![77; spec.bytes()];
     }
     stages(&mut used, &other);
@@ -512,6 +511,7 @@ fn rows_of_any_stride_give_the_same_actions() {
     let (outputs, _) = session.infer(&inputs, true).expect("it runs");
     let raw = outputs.iter().find(|o| o.name == "actions").expect("actions").values.clone();
     let (_, actions) =
-        fathom_models::observation::finish_actions(&golden.loaded, &golden.observation.state, raw).expect("finite");
+        fathom_models::processing::observation::finish_actions(&golden.loaded, &golden.observation.state, raw)
+            .expect("finite");
     assert!(actions == expected, "and so does a pass for each dispatch");
 }

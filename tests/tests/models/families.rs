@@ -4,14 +4,15 @@
 
 use std::path::Path;
 
-use fathom_models::compose::{Sources, compose};
-use fathom_models::config::{NormalizationMode, PromptFormat, Resize, TimeConditioning};
-use fathom_models::depth_anything::Encoder;
+use fathom_models::families::compose::{Sources, compose};
+use fathom_models::families::dinov2::Encoder;
+use fathom_models::families::summary::Summary;
 use fathom_models::families::{self, Family, Loaded};
-use fathom_models::normalize::Normalization;
-use fathom_models::observation::Observation;
-use fathom_models::summary::Summary;
-use fathom_models::{ModelError, ShardProblem, TensorProblem, prompt};
+use fathom_models::nets::config::{NormalizationMode, PromptFormat, Resize, TimeConditioning};
+use fathom_models::processing::normalize::Normalization;
+use fathom_models::processing::observation::Observation;
+use fathom_models::processing::prompt;
+use fathom_models::{ModelError, ShardProblem, TensorProblem};
 use fathom_tests::tensors::{Tensors, copy_golden, dinov2};
 use fathom_tests::{Golden, actions_on_twins, path};
 use serde_json::{Value, json};
@@ -109,7 +110,7 @@ fn lerobot_0_3_resizes_and_normalises_as_it_did() {
     let mut tensors = Tensors::read(&file);
     let lists = [("normalize_inputs.buffer_observation_state", 6), ("unnormalize_outputs.buffer_action", 7)];
     for (name, n) in lists {
-        let format = fathom_models::weights::WeightFormat::F32;
+        let format = fathom_models::checkpoint::WeightFormat::F32;
         tensors.put(&format!("{name}.min"), format, &[n], &vec![-1.0; n]);
         tensors.put(&format!("{name}.max"), format, &[n], &vec![3.0; n]);
     }
@@ -120,7 +121,7 @@ fn lerobot_0_3_resizes_and_normalises_as_it_did() {
     assert_eq!(values, [-1.0, 0.0, 1.0]);
     loaded.normalization.action.unnormalize(&mut values);
     assert_eq!(values, [-1.0, 1.0, 3.0]);
-    assert_eq!(loaded.model.config.resize, fathom_models::config::Resize::TorchBilinearPadTopLeft);
+    assert_eq!(loaded.model.config.resize, fathom_models::nets::config::Resize::TorchBilinearPadTopLeft);
     assert!(actions(dir.path(), &loaded).iter().all(|v| v.is_finite()));
 }
 
@@ -170,7 +171,7 @@ fn statistics_that_were_never_filled_in() {
     let dir = as_lerobot_0_3();
     let file = dir.path().join("model.safetensors");
     let mut tensors = Tensors::read(&file);
-    let format = fathom_models::weights::WeightFormat::F32;
+    let format = fathom_models::checkpoint::WeightFormat::F32;
     tensors.put("unnormalize_outputs.buffer_action.std", format, &[7], &[f32::INFINITY; 7]);
     tensors.write(&file);
     let error = families::load(dir.path()).expect_err("infinite statistics");
@@ -290,7 +291,7 @@ fn shards_that_contradict_their_index() {
 #[test]
 fn the_state_in_the_prompt_of_pi05() {
     let golden = Golden::load("pi05_lerobot");
-    assert_eq!(golden.loaded.family, Family::LerobotPi05);
+    assert_eq!(golden.loaded.family, "lerobot-pi05");
     let text = prompt::text(&golden.loaded, " push_the\nblock ", &golden.observation.state);
     assert_eq!(Some(text.as_str()), golden.expected.metadata("prompt"));
     let pi0 = Golden::load(LEROBOT);
@@ -447,7 +448,7 @@ fn a_paligemma_is_the_base_of_a_mixture() {
     for levels in LEVELS {
         let dir = as_paligemma(levels);
         let error = families::load(dir.path()).expect_err("it gives no actions");
-        assert!(matches!(error, ModelError::NoActions { family: Family::PaliGemma, .. }), "{error}");
+        assert!(matches!(error, ModelError::NoActions { family: "paligemma", .. }), "{error}");
         assert!(error.to_string().contains("fathom compose --paligemma"), "{error}");
         let base = families::load_base(dir.path(), None).expect("it is a base");
         let (own, other) = (&base.model.config, &pi0.model.config);
@@ -481,7 +482,7 @@ fn a_paligemma_is_the_base_of_a_mixture() {
 #[test]
 fn depth_models_are_known_and_give_no_actions() {
     let dir = copy_golden("depth_anything_relative");
-    for (kind, family) in [("depth_anything", Family::DepthAnything), ("dinov2", Family::Dinov2)] {
+    for (kind, family) in [("depth_anything", "depth-anything"), ("dinov2", "dinov2")] {
         edit(&dir.path().join("config.json"), |c| c["model_type"] = kind.into());
         let error = families::load_base(dir.path(), None).expect_err("no actions");
         assert!(matches!(error, ModelError::NoActions { family: found, .. } if found == family), "{error}");
@@ -515,7 +516,7 @@ fn as_openpi(case: &str, views: &[(&str, &str)]) -> tempfile::TempDir {
     });
     let mut files = std::fs::read_dir(dir.path()).expect("the folder").map(|f| f.expect("an entry").path());
     let file = files.find(|f| f.to_string_lossy().ends_with("_normalizer_processor.safetensors"));
-    let file = fathom_models::weights::Checkpoint::open(&file.expect("the statistics")).expect("a safetensors file");
+    let file = fathom_models::checkpoint::Checkpoint::open(&file.expect("the statistics")).expect("a safetensors file");
     let lists = |key: &str| {
         let values = |list: &str| file.f32(&format!("{key}.{list}"));
         json!({"mean": values("mean"), "std": values("std"), "q01": values("q01"), "q99": values("q99")})
@@ -531,7 +532,7 @@ fn as_openpi(case: &str, views: &[(&str, &str)]) -> tempfile::TempDir {
 fn openpi_gives_what_lerobot_gives_with_its_own_processing() {
     let dir = as_openpi(LEROBOT, &[("top", "base_0_rgb"), ("wrist", "right_wrist_0_rgb")]);
     let loaded = load(dir.path());
-    assert_eq!(loaded.family, Family::Openpi);
+    assert_eq!(loaded.family, "openpi");
     let config = &loaded.model.config;
     assert_eq!(config.views, ["base_0_rgb", "right_wrist_0_rgb"], "in openpi's order");
     assert_eq!(config.resize, Resize::PillowBilinear);
@@ -581,14 +582,16 @@ fn a_family_that_is_named_goes_before_what_the_files_say() {
     edit(&dir.path().join("config.json"), |c| c["type"] = "something_else".into());
     let error = families::load(dir.path()).expect_err("nobody knows it").to_string();
     assert!(error.contains("something_else") && error.contains("--family"), "{error}");
-    let loaded = families::load_as(dir.path(), Some(Family::LerobotPi0)).expect("it loads");
+    let loaded = families::load_as(dir.path(), Some(&families::lerobot_pi0::FAMILY)).expect("it loads");
     assert!(actions(dir.path(), &loaded) == expected(LEROBOT), "the same bits");
-    let error = families::load_as(dir.path(), Some(Family::LerobotPi05)).expect_err("a pi0 is no pi0.5").to_string();
+    let error = families::load_as(dir.path(), Some(&families::lerobot_pi05::FAMILY))
+        .expect_err("a pi0 is no pi0.5")
+        .to_string();
     assert!(error.contains("time_mlp_in.weight") && error.contains("state_proj.weight"), "{error}");
 
-    for family in Family::ALL {
-        assert_eq!(family.to_string().parse(), Ok(family));
+    for family in families::ALL {
+        assert_eq!(family.name.parse(), Ok(family));
     }
-    let error = "pi".parse::<Family>().expect_err("no family").to_string();
-    assert!(Family::ALL.iter().all(|f| error.contains(f.name())), "{error}");
+    let error = "pi".parse::<&Family>().expect_err("no family").to_string();
+    assert!(families::ALL.iter().all(|f| error.contains(f.name)), "{error}");
 }

@@ -3,9 +3,9 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use fathom::engine::{Inputs, Session};
-use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families;
-use fathom_models::observation::finish_actions;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::processing::observation::finish_actions;
 use fathom_tests::Golden;
 use fathom_tests::graphs::open_gpu;
 

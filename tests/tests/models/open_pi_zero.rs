@@ -4,11 +4,11 @@
 
 use std::path::Path;
 
-use fathom_models::config::{
+use fathom_models::families::{self, Loaded, galaxea, open_pi_zero};
+use fathom_models::nets::config::{
     FlowDirection, ModelConfig, NormalizationMode, Positions, PromptFormat, Resize, TimeEmbedding,
 };
-use fathom_models::families::{self, Family, Loaded};
-use fathom_models::observation::Observation;
+use fathom_models::processing::observation::Observation;
 use fathom_models::{ModelError, TensorProblem};
 use fathom_tests::actions_on_twins;
 use fathom_tests::tensors::Tensors;
@@ -20,7 +20,7 @@ fn load(dir: &Path) -> Loaded {
 
 /// A model with open-pi-zero's conventions in Fathom's own format: the oracle's case `depthvla_opz` proves those.
 fn open_pi_zero(action_head_layers: usize) -> ModelConfig {
-    let mut c = fathom_models::presets::small();
+    let mut c = fathom_models::nets::presets::small();
     c.views.truncate(1);
     (c.depth, c.resize, c.max_tokens, c.horizon) = (None, Resize::CvLanczos4Stretch, 20, 4);
     c.prompt = PromptFormat::OpenPiZero;
@@ -37,26 +37,26 @@ fn open_pi_zero(action_head_layers: usize) -> ModelConfig {
 
 fn observation_of(config: &ModelConfig) -> Observation {
     let side = config.vision.image_size;
-    let spec = fathom_models::image::ImageSpec::rgb(side, side);
+    let spec = fathom_models::nets::image::ImageSpec::rgb(side, side);
     let bytes = (0..spec.bytes()).map(|i| (i * 7919 % 251) as u8).collect();
     Observation {
         images: vec![(spec, bytes)],
         state: vec![0.5; 7],
         tokens: vec![2, 9, 4],
-        noise: fathom_models::random::normal(3, config.horizon * config.action_dim),
+        noise: fathom_models::checkpoint::random::normal(3, config.horizon * config.action_dim),
     }
 }
 
 #[test]
 fn open_pi_zero_is_told_by_its_tensors() {
-    for (layers, family) in [(1, Family::OpenPiZero), (2, Family::Galaxea)] {
+    for (layers, family) in [(1, &open_pi_zero::FAMILY), (2, &galaxea::FAMILY)] {
         let dir = tempfile::tempdir().expect("a folder");
         let mut config = open_pi_zero(layers);
-        if family == Family::Galaxea {
+        if family == &galaxea::FAMILY {
             (config.flow.clip, config.max_tokens) = (None, 55);
             (config.resize, config.prompt) = (Resize::TorchvisionStretch, PromptFormat::Galaxea);
         }
-        fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
+        fathom_models::families::depthvla::write_random(dir.path(), &config, 1).expect("the checkpoint is written");
         let own = load(dir.path());
         let observation = observation_of(&config);
         let expected = actions_on_twins(&own, &observation);
@@ -74,10 +74,10 @@ fn open_pi_zero_is_told_by_its_tensors() {
         tensors.write(&file);
         let hints = json!({"heads": 2, "kv_heads": 1, "vision_heads": 2, "views": ["base"], "horizon": 4});
         std::fs::write(dir.path().join("fathom.json"), hints.to_string()).expect("the file is written");
-        let named = (family == Family::Galaxea).then_some(family);
+        let named = (family == &galaxea::FAMILY).then_some(family);
         let loaded = families::load_as(dir.path(), named).expect("it loads");
-        assert_eq!((loaded.family, &loaded.model.config), (family, &own.model.config));
-        assert!(actions_on_twins(&loaded, &observation) == expected, "{family}: the same bits");
+        assert_eq!((loaded.family, &loaded.model.config), (family.name, &own.model.config));
+        assert!(actions_on_twins(&loaded, &observation) == expected, "{}: the same bits", family.name);
 
         let bounds = |n: f32| json!({"p01": vec![-n; 7], "p99": vec![n; 7], "mean": [0.0]});
         let stats = json!({"proprio": bounds(0.25), "action": bounds(3.0)});
@@ -91,7 +91,7 @@ fn open_pi_zero_is_told_by_its_tensors() {
         assert_eq!(action, [1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 0.5], "the gripper is the model's own");
 
         let name = "_orig_mod.joint_model.mixtures.proprio.norm.weight";
-        tensors.put(name, fathom_models::weights::WeightFormat::F32, &[64], &[9.0; 64]);
+        tensors.put(name, fathom_models::checkpoint::WeightFormat::F32, &[64], &[9.0; 64]);
         tensors.write(&file);
         let error = families::load_as(dir.path(), named).expect_err("a copy that differs");
         let ModelError::Tensors { problems, .. } = &error else { panic!("{error}") };
@@ -102,7 +102,8 @@ fn open_pi_zero_is_told_by_its_tensors() {
 /// A small Galaxea directory whose hints have `more`, and its `dataset_stats.json`: keys in an order of their own.
 fn galaxea(more: serde_json::Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    fathom_models::random::write_checkpoint(dir.path(), &open_pi_zero(2), 1).expect("the checkpoint is written");
+    fathom_models::families::depthvla::write_random(dir.path(), &open_pi_zero(2), 1)
+        .expect("the checkpoint is written");
     std::fs::remove_file(dir.path().join("config.json")).expect("the file is removed");
     let mut hints = json!({"heads": 2, "kv_heads": 1, "vision_heads": 2, "views": ["base"], "horizon": 4});
     hints.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -131,7 +132,7 @@ fn galaxeas_statistics_in_all_modes() {
     let near = |found: &[f32], expected: &[f32]| {
         assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "{found:?} is not {expected:?}");
     };
-    let load = |dir: &Path| families::load_as(dir, Some(Family::Galaxea)).expect("it loads").normalization;
+    let load = |dir: &Path| families::load_as(dir, Some(&galaxea::FAMILY)).expect("it loads").normalization;
     let values = [3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 75.0];
     for (mode, arm, grip) in
         [("z-score", 1.0, 12.5), ("min/max", 0.25, 3.125), ("q01/q99", 0.5, 6.25), ("2/4", 0.0, 72.0)]
@@ -157,14 +158,14 @@ fn galaxeas_statistics_in_all_modes() {
         (json!({"norm_exception_mode": {"state": {"tail": "0/1"}}}), "norm_exception_mode.state: expected some of"),
     ] {
         let dir = galaxea(hints);
-        let error = families::load_as(dir.path(), Some(Family::Galaxea)).expect_err(part).to_string();
+        let error = families::load_as(dir.path(), Some(&galaxea::FAMILY)).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
     let dir = galaxea(json!({}));
     let file = dir.path().join("dataset_stats.json");
     let text = std::fs::read_to_string(&file).expect("the file");
     std::fs::write(&file, text.replacen("[2.0]", "[0.0]", 1)).expect("the file is written");
-    let error = families::load_as(dir.path(), Some(Family::Galaxea)).expect_err("no deviation").to_string();
+    let error = families::load_as(dir.path(), Some(&galaxea::FAMILY)).expect_err("no deviation").to_string();
     assert!(error.contains("dataset_stats.json: action: expected a deviation"), "{error}");
     assert!(error.contains("found 0 at element 6"), "{error}");
 }
@@ -174,11 +175,11 @@ fn galaxeas_statistics_in_all_modes() {
 fn galaxeas_prompt_goes_around_the_images() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut config = open_pi_zero(2);
-    fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
+    fathom_models::families::depthvla::write_random(dir.path(), &config, 1).expect("the checkpoint is written");
     let observation = observation_of(&config);
     let plain = fathom_tests::on_twins(&load(dir.path()), &observation, true);
     config.prompt = PromptFormat::Galaxea;
-    fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
+    fathom_models::families::depthvla::write_random(dir.path(), &config, 1).expect("the checkpoint is written");
     let loaded = load(dir.path());
     let around = fathom_tests::on_twins(&loaded, &observation, true);
     // Values of the first layer depend on a token alone, not on its place.
@@ -190,8 +191,8 @@ fn galaxeas_prompt_goes_around_the_images() {
     assert!(around[width..rest] == plain[..first], "the images");
     assert!(around[rest..] == plain[rest..], "the rest of the prompt");
 
-    assert_eq!(fathom_models::prompt::text(&loaded, "pick_up ", &[]), "Task: [Low]: pick_up , ");
+    assert_eq!(fathom_models::processing::prompt::text(&loaded, "pick_up ", &[]), "Task: [Low]: pick_up , ");
     config.prompt = PromptFormat::OpenPiZero;
-    fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
-    assert_eq!(fathom_models::prompt::text(&load(dir.path()), "pick_up\n", &[]), "pick_up\n\n");
+    fathom_models::families::depthvla::write_random(dir.path(), &config, 1).expect("the checkpoint is written");
+    assert_eq!(fathom_models::processing::prompt::text(&load(dir.path()), "pick_up\n", &[]), "pick_up\n\n");
 }

@@ -6,20 +6,22 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use fathom_models::families::{self, Family, Loaded};
-use fathom_models::observation::Observation;
-use fathom_models::pack::{self, Options, PackError, Packed, Source};
-use fathom_models::scheme::{Named, Rule, Scheme};
-use fathom_models::sha256::Sha256;
-use fathom_models::weights::WeightFormat;
-use fathom_models::{FileProblem, ModelError, presets, random};
+use fathom_models::checkpoint::sha256::Sha256;
+use fathom_models::checkpoint::{WeightFormat, random};
+use fathom_models::families::{self, Family, Loaded, galaxea};
+use fathom_models::nets::presets;
+use fathom_models::processing::observation::Observation;
+use fathom_models::quantize::PackError;
+use fathom_models::quantize::pack::{self, Options, Packed, Source};
+use fathom_models::quantize::scheme::{Named, Rule, Scheme};
+use fathom_models::{FileProblem, ModelError};
 use fathom_tests::tensors::{Tensors, copy_golden};
 use fathom_tests::{actions_on_twins, cosine, on_twins, path, relative_error};
 use sha2::Digest as _;
 
 const POLICIES: [&str; 4] = ["depthvla_openpi", "depthvla_opz", "pi0_lerobot", "pi05_lerobot"];
 
-fn try_pack(dir: &Path, output: &Path, scheme: &Scheme, family: Option<Family>) -> Result<Packed, PackError> {
+fn try_pack(dir: &Path, output: &Path, scheme: &Scheme, family: Option<&'static Family>) -> Result<Packed, PackError> {
     pack_into(dir, output, scheme, family, pack::SHARD_BYTES)
 }
 
@@ -27,7 +29,7 @@ fn pack_into(
     dir: &Path,
     output: &Path,
     scheme: &Scheme,
-    family: Option<Family>,
+    family: Option<&'static Family>,
     shard_bytes: u64,
 ) -> Result<Packed, PackError> {
     let options = Options {
@@ -53,7 +55,7 @@ fn observation(dir: &Path, loaded: &Loaded) -> Observation {
 /// The small random model and an observation of noise.
 fn small_model(dir: &Path) {
     let config = presets::small();
-    random::write_checkpoint(dir, &config, 0).expect("written");
+    families::depthvla::write_random(dir, &config, 0).expect("written");
     let mut tensors = Tensors::default();
     let bytes = |seed| random::normal(seed, 90 * 120 * 3).iter().map(|v| (128.0 + 40.0 * v) as u8).collect::<Vec<_>>();
     for (seed, view) in config.views.iter().enumerate() {
@@ -127,9 +129,9 @@ fn statistics_among_the_weights_and_a_family_by_name_come_through() {
     std::fs::remove_file(dir.path().join("config.json")).expect("it is there");
     std::fs::write(dir.path().join("fathom.json"), r#"{"heads": 6, "kv_heads": 2, "vision_heads": 4}"#)
         .expect("written");
-    let (output, family) = (dir.path().join("packed"), Some(Family::Galaxea));
+    let (output, family) = (dir.path().join("packed"), Some(&galaxea::FAMILY));
     try_pack(dir.path(), &output, &Named::W8.into(), family).expect("it packs");
-    assert_eq!(families::load(&output).expect("loads").family, Family::Galaxea);
+    assert_eq!(families::load(&output).expect("loads").family, galaxea::FAMILY.name);
 }
 
 /// What the schemes promise on the small random model: cosines of every stage with the f32 twins of the source.
@@ -260,7 +262,7 @@ fn a_scheme_of_rules_is_written_down() {
     let output = dir.path().join("packed");
     let packed = pack(dir.path(), &output, scheme.clone());
     assert!(packed.bytes.contains_key("w4 g64") && packed.bytes.contains_key("w8"), "{packed:?}");
-    let manifest = fathom_models::manifest::Manifest::read(&output).expect("JSON").expect("a manifest");
+    let manifest = fathom_models::quantize::Manifest::read(&output).expect("JSON").expect("a manifest");
     assert_eq!(manifest.scheme, scheme);
     assert_eq!(manifest.source.family, "depthvla");
     let source = std::fs::read(dir.path().join("model.safetensors")).expect("the source");

@@ -5,13 +5,13 @@
 
 use fathom::engine::{Choice, DEVICES, FLOW, Kernels, Plan, Session, StageWork, Wanted};
 use fathom::gpu::Work;
-use fathom_models::config::ModelConfig;
-use fathom_models::depthvla::{ForwardOptions, Model};
-use fathom_models::image::ImageSpec;
-use fathom_models::precision::Float;
-use fathom_models::presets;
-use fathom_models::scheme::{Named, Scheme};
-use fathom_models::weights::{WeightFormat, Weights};
+use fathom_models::checkpoint::{WeightFormat, Weights};
+use fathom_models::graph::precision::Float;
+use fathom_models::nets::config::ModelConfig;
+use fathom_models::nets::depthvla::{ForwardOptions, Model};
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::nets::presets;
+use fathom_models::quantize::scheme::{Named, Scheme};
 use fathom_tests::Golden;
 use fathom_tests::graphs::open_gpu;
 

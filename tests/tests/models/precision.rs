@@ -5,11 +5,10 @@
 use std::path::Path;
 
 use fathom::engine::{Kernels, Output, Session, Wanted};
-use fathom_models::config::ModelConfig;
 use fathom_models::families;
-use fathom_models::observation::Observation;
-use fathom_models::precision::{Float, Precision};
-use fathom_models::random;
+use fathom_models::graph::precision::{Float, Precision};
+use fathom_models::nets::config::ModelConfig;
+use fathom_models::processing::observation::Observation;
 use fathom_tests::graphs::open_gpu;
 use fathom_tests::{Golden, cosine, on_twins};
 
@@ -19,7 +18,7 @@ fn models(folder: &Path) -> Vec<(&'static str, Observation, std::path::PathBuf)>
     let (depth, ada) = (golden("depthvla_openpi"), golden("pi05_lerobot"));
     let write = |name: &str, config: &ModelConfig| {
         let dir = folder.join(name);
-        random::write_checkpoint(&dir, config, 3).expect("written");
+        families::depthvla::write_random(&dir, config, 3).expect("written");
         dir
     };
     let dirs = (write("depth", &depth.loaded.model.config), write("ada", &ada.loaded.model.config));

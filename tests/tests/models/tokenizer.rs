@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use fathom_models::config::PromptFormat;
-use fathom_models::prompt;
-use fathom_models::tokenizer::Tokenizer;
+use fathom_models::nets::config::PromptFormat;
+use fathom_models::processing::prompt;
+use fathom_models::processing::tokenizer::Tokenizer;
 use fathom_tests::{path, skip};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::normalizers::Replace;

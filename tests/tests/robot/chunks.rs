@@ -4,10 +4,10 @@
 
 use fathom::action::{Planner, Policy, Rules};
 use fathom::engine::{Inputs, Session};
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::guidance::{Guide, Schedule};
-use fathom_models::observation::finish_actions;
-use fathom_models::weights::Checkpoint;
+use fathom_models::checkpoint::Checkpoint;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::processing::guidance::{Guide, Schedule};
+use fathom_models::processing::observation::finish_actions;
 use fathom_tests::graphs::{self, open_gpu};
 use fathom_tests::{Golden, inputs, path, relative_error};
 use firmware_bridge::message::Progress;
@@ -110,7 +110,7 @@ fn what_is_left_is_made_relative_again() {
     loaded.normalization.relative = vec![true, false, true, true, false, true, false];
     let state: Vec<f32> = (0..7).map(|i| i as f32 * 0.3 - 1.0).collect();
     let c = &loaded.model.config;
-    let normalized: Vec<f32> = fathom_models::random::normal(5, c.horizon * c.action_dim);
+    let normalized: Vec<f32> = fathom_models::checkpoint::random::normal(5, c.horizon * c.action_dim);
     let (_, left) = finish_actions(&loaded, &state, normalized.clone()).expect("finite actions");
     let guide = Guide { left, delay: 1, horizon: 6, schedule: Schedule::Linear, most: 10.0 };
     let (goal, _) = guide.inputs(&loaded, &state).expect("it fits");

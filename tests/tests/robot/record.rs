@@ -12,7 +12,7 @@ use fathom::control::{OpenOptions, Robot, RunOptions};
 use fathom::fault::Faults;
 use fathom::gpu::GpuOptions;
 use fathom::record::{Moment, Recording, Replay};
-use fathom_models::presets;
+use fathom_models::nets::presets;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use tempfile::TempDir;
 

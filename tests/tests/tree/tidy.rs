@@ -278,7 +278,7 @@ fn only_the_gpu_layer_knows_wgpu() -> Outcome {
     findings.none()
 }
 
-/// What prints ends the program where nobody reads it. Programs print through models/src/console.rs.
+/// What prints ends the program where nobody reads it. Programs print through models/src/io/console.rs.
 #[test]
 fn programs_print_through_the_console_alone() -> Outcome {
     let names = [
@@ -297,7 +297,7 @@ fn programs_print_through_the_console_alone() -> Outcome {
             || path.starts_with("tools/peers/")
             || path.starts_with("tools/contention/")
             || path.starts_with("tools/xtask/");
-        let exempt = of_tests || path.ends_with("build.rs") || path == "models/src/console.rs";
+        let exempt = of_tests || path.ends_with("build.rs") || path == "models/src/io/console.rs";
         if exempt || !file.has_extension(&["rs"]) {
             continue;
         }
@@ -308,6 +308,39 @@ fn programs_print_through_the_console_alone() -> Outcome {
         }
     }
     findings.none()
+}
+
+/// The folders of models/src, each of which imports only from those before it.
+const ROOMS: [&str; 8] = ["io", "error", "graph", "checkpoint", "nets", "processing", "families", "quantize"];
+
+#[test]
+fn rooms_of_the_models_import_downward() -> Outcome {
+    let mut findings = Findings::default();
+    for file in files()?.iter().filter(|file| file.has_extension(&["rs"])) {
+        let Some(inside) = file.path.strip_prefix("models/src/").filter(|inside| *inside != "lib.rs") else { continue };
+        let room = inside.split_once('/').map(|(room, _)| room);
+        let Some(floor) = ROOMS.iter().position(|known| Some(*known) == room) else {
+            findings.add(&file.path, 1, "in none of the folders of ROOMS in tests/tests/tidy.rs");
+            continue;
+        };
+        for (number, line) in file.lines().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            for name in imported_modules(line) {
+                if ROOMS.iter().position(|room| *room == name).is_some_and(|other| other > floor) {
+                    findings.add(&file.path, number, &format!("imports from {name}, which is above {}", ROOMS[floor]));
+                }
+            }
+            if line.contains("crate::{") {
+                findings.add(&file.path, number, "write one `use` for each folder");
+            }
+        }
+    }
+    findings.none()
+}
+
+/// The first names of paths that begin at the crate, or above a module.
+fn imported_modules(line: &str) -> impl Iterator<Item = &str> {
+    let paths = ["crate::", "super::"].into_iter().flat_map(|start| line.split(start).skip(1));
+    paths.map(|rest| rest.split(|c| !in_identifier(c)).next().unwrap_or_default())
 }
 
 /// Lints and the versions of dependencies are said once, in the root manifest.
@@ -369,6 +402,8 @@ fn the_patterns_find_what_they_are_for() {
     for line in ["$tree/root/usr", "${tree}/root/usr", "https://example.org/home/", "target/work/x"] {
         assert!(!has_machine_path(line), "{line}");
     }
+    let paths = "use crate::graph::Graph; let x = super::super::nets::flow(crate::io);";
+    assert_eq!(imported_modules(paths).collect::<Vec<_>>(), ["graph", "io", "", "nets"]);
     assert!(has_mirror_host(concat!("deb http://deb.de", "bian.org/debian trixie main")));
     assert!(!has_mirror_host("https://www.debian.org/"));
     assert!(has_word("a dbg!()", "dbg!", in_identifier));

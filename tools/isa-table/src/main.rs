@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fathom::gpu::{Gpu, GpuError, GpuOptions};
-use fathom_models::{console, errln, outln};
+use fathom_models::io::console;
+use fathom_models::{errln, outln};
 use fathom_shaders::variants;
 
 /// Begins the line that names the kernel whose assembly follows.

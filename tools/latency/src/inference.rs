@@ -6,8 +6,8 @@ use fathom::clock::monotonic_ns;
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::GpuTimes;
 use fathom::telemetry::{Recorder, RingReader, RingWriter, Stage, StageTable, Track, counter, stage};
-use fathom_models::image::ImageSpec;
-use fathom_models::random;
+use fathom_models::checkpoint::random;
+use fathom_models::nets::image::ImageSpec;
 
 use crate::Failure;
 use crate::collect::Watch;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use fathom::telemetry::Header;
 use fathom::{bounds, within};
-use fathom_models::{console, errln};
+use fathom_models::errln;
+use fathom_models::io::console;
 
 mod bench;
 mod collect;

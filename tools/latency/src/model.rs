@@ -9,11 +9,11 @@ use fathom::bench::{Scene, write_untrained};
 use fathom::engine::{Kernels, Session};
 use fathom::gpu::{Gpu, GpuOptions};
 use fathom::{bounds, within};
-use fathom_models::config::ModelConfig;
-use fathom_models::depthvla::ForwardOptions;
 use fathom_models::families::{self, Family};
-use fathom_models::image::ImageSpec;
-use fathom_models::presets;
+use fathom_models::nets::config::ModelConfig;
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::nets::presets;
 use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -27,7 +27,7 @@ pub(crate) struct ModelOptions {
     pub(crate) model: Option<PathBuf>,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
-    pub(crate) family: Option<Family>,
+    pub(crate) family: Option<&'static Family>,
     /// Size of the model with random weights.
     #[arg(long, value_enum, default_value = "small")]
     pub(crate) preset: Preset,

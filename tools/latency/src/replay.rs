@@ -11,8 +11,9 @@ use fathom::gpu::{Gpu, GpuOptions};
 use fathom::record::{Moment, Observation, Recording, RunNote};
 use fathom::telemetry::{Header, Recorder, RingReader, RingWriter, StageTable, stage};
 use fathom::{bounds, within};
-use fathom_models::depthvla::ForwardOptions;
-use fathom_models::{families, random};
+use fathom_models::checkpoint::random;
+use fathom_models::families;
+use fathom_models::nets::depthvla::ForwardOptions;
 
 use crate::Failure;
 use crate::bench::ns;

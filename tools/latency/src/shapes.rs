@@ -7,14 +7,13 @@ use fathom::clock::monotonic_ns;
 use fathom::engine::{Arena, Kernels, Program, Resident};
 use fathom::gpu::{Gpu, GpuOptions};
 use fathom::{bounds, within};
-use fathom_models::builder::{Activation, Fused, GraphBuilder, Keys, Rope};
+use fathom_models::checkpoint::save::{Saved, Values, write_tensors};
+use fathom_models::checkpoint::{Checkpoint, WeightFormat, Weights, random, scales_of};
 use fathom_models::graph::Graph;
+use fathom_models::graph::builder::{Activation, Fused, GraphBuilder, Keys, Rope};
+use fathom_models::graph::params::{Linear, Param, ParamTable, Role};
 use fathom_models::outln;
-use fathom_models::params::{Linear, Param, ParamTable, Role};
 use fathom_models::quantize::encode;
-use fathom_models::random;
-use fathom_models::save::{Saved, Values, write_tensors};
-use fathom_models::weights::{Checkpoint, WeightFormat, Weights, scales_of};
 
 use crate::Failure;
 

@@ -223,7 +223,7 @@ fn a_recorded_run_is_timed_again() {
     let folder = tempfile::tempdir().unwrap();
     let (model, record) = (folder.path().join("model"), folder.path().join("record"));
     let scene = fathom::bench::Scene::built_in(0).unwrap();
-    fathom::bench::write_untrained(&model, &fathom_models::presets::small(), &scene, 0).unwrap();
+    fathom::bench::write_untrained(&model, &fathom_models::nets::presets::small(), &scene, 0).unwrap();
     let bench = r#"source = { kind = "bench", rate_hz = 10.0 }"#;
     let robot = folder.path().join("robot.toml");
     let text = format!(

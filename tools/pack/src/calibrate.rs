@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use fathom::engine::{Arena, Choice, Program, Resident, Wanted};
 use fathom::gpu::Gpu;
-use fathom_models::calibration::Calibration;
-use fathom_models::depth_anything::{BAND_BYTES, DepthOptions};
-use fathom_models::depthvla::ForwardOptions;
 use fathom_models::graph::Graph;
-use fathom_models::pack::Source;
-use fathom_models::params::ParamId;
-use fathom_models::scheme::{Scheme, Target};
+use fathom_models::graph::params::ParamId;
+use fathom_models::nets::depth_anything::{BAND_BYTES, DepthOptions};
+use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::quantize::calibration::Calibration;
+use fathom_models::quantize::pack::Source;
+use fathom_models::quantize::scheme::{Scheme, Target};
 use indicatif::ProgressBar;
 
 use crate::eval::{observation, photo};

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fathom_models::params::{ParamId, Role};
-use fathom_models::weights::Weights;
-use fathom_models::{console, errln};
+use fathom_models::checkpoint::Weights;
+use fathom_models::errln;
+use fathom_models::graph::params::{ParamId, Role};
+use fathom_models::io::console;
 
 mod calibrate;
 mod eval;

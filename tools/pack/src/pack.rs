@@ -9,8 +9,8 @@ use fathom::telemetry::Memory;
 use fathom::{bounds, within};
 use fathom_models::families::Family;
 use fathom_models::outln;
-use fathom_models::pack::{self, Options, Source};
-use fathom_models::scheme::Scheme;
+use fathom_models::quantize::pack::{self, Options, Source};
+use fathom_models::quantize::scheme::Scheme;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -24,7 +24,7 @@ pub(crate) struct Pack {
     model: PathBuf,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
-    family: Option<Family>,
+    family: Option<&'static Family>,
     /// Scheme: f16, w8, w4 (the experts' MLPs in 4 bits, the rest in 8), w4-all, or a TOML file with rules.
     #[arg(long)]
     scheme: String,

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use fathom_models::config::{Expert, ModelConfig};
-use fathom_models::depthvla::Model;
-use fathom_models::params::{Param, Role};
-use fathom_models::save::Blank;
-use fathom_models::{families, presets, random};
+use fathom_models::checkpoint::random;
+use fathom_models::checkpoint::save::TensorFile;
+use fathom_models::families;
+use fathom_models::graph::params::{Param, Role};
+use fathom_models::nets::config::{Expert, ModelConfig};
+use fathom_models::nets::depthvla::Model;
+use fathom_models::nets::presets;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -33,7 +35,7 @@ fn large_model(dir: &Path) {
         (p.name.clone(), Dtype::BF16, p.shape.clone(), 2 * count as u64)
     };
     let spaces: Vec<_> = used.map(space).collect();
-    let blank = Blank::create(&dir.join("model.safetensors"), &spaces, &BTreeMap::new()).expect("made");
+    let blank = TensorFile::create(&dir.join("model.safetensors"), &spaces, &BTreeMap::new()).expect("made");
     blank.finish().expect("written");
     let mut config = serde_json::to_value(&config).expect("JSON");
     config["model_type"] = "depthvla".into();
@@ -99,7 +101,7 @@ fn interrupted_packing_leaves_nothing_half_written() {
 
 /// The small random model, with an observation in it.
 fn small_model(dir: &Path) -> PathBuf {
-    random::write_checkpoint(dir, &presets::small(), 0).expect("written");
+    families::depthvla::write_random(dir, &presets::small(), 0).expect("written");
     observation(dir, "observation.safetensors", 0)
 }
 
@@ -190,7 +192,7 @@ fn eval_reports_and_judges() {
     let done = eval(&model, &model, &observation, &["--seeds", "1", "--threshold", "1"]);
     assert_eq!(done.status.code(), Some(0), "the reference is exact");
     let other = folder.path().join("other");
-    random::write_checkpoint(&other, &ModelConfig { horizon: 8, ..presets::small() }, 0).expect("written");
+    families::depthvla::write_random(&other, &ModelConfig { horizon: 8, ..presets::small() }, 0).expect("written");
     let done = eval(&model, &other, &observation, &[]);
     assert!(String::from_utf8_lossy(&done.stderr).contains("their configurations differ"));
 }

@@ -12,8 +12,8 @@ use fathom::control::Sight;
 use fathom::fault::Spec;
 use fathom::telemetry::Memory;
 use fathom_contention::{Failure, Meter, Processes, Verdict};
+use fathom_models::checkpoint::random;
 use fathom_models::outln;
-use fathom_models::random;
 use firmware_bridge::message::Mode;
 use firmware_bridge::sim::Tick;
 

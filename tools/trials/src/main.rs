@@ -11,7 +11,8 @@ use fathom::config::RobotConfig;
 use fathom::fault::Spec;
 use fathom::within;
 use fathom_contention::Verdict;
-use fathom_models::{console, errln};
+use fathom_models::errln;
+use fathom_models::io::console;
 
 mod faults;
 mod load;

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fathom_models::errln;
-use fathom_models::output_file::{OutputError, OutputFile};
+use fathom_models::io::output_file::{OutputError, OutputFile};
 use firmware_bridge::frame::Decoder;
 use firmware_bridge::message::{HelloReply, Message, Mode, Reason, kind};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use fathom_contention::{Denial, Failure, Meter, NOT_JUDGED, Processes, Readings, Totals, Verdict, judge_by};
-use fathom_models::{console, errln, outln};
+use fathom_models::io::console;
+use fathom_models::{errln, outln};
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 
 use cable::Cable;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use fathom::engine::{Choice, EngineError, Kernels, Wanted};
-use fathom_models::precision::{Float, Precision};
-use fathom_models::weights::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::graph::precision::{Float, Precision};
 use fathom_tests::graphs::open_gpu;
 
 const W4: WeightFormat = WeightFormat::W4 { group: 64, minima: false };

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 use fathom::engine::{Choice, Kernels};
-use fathom_models::builder::{Activation, Fused, GraphBuilder, Keys};
+use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::Tensor;
-use fathom_models::precision::{Float, Precision};
-use fathom_models::weights::WeightFormat;
+use fathom_models::graph::builder::{Activation, Fused, GraphBuilder, Keys};
+use fathom_models::graph::precision::{Float, Precision};
 use fathom_tests::graphs::{Parameters, Rig, on_twins_of, open_gpu, random_inputs};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -1,8 +1,8 @@
 //! What becomes of numbers that f16 does not hold.
 
 use fathom::engine::Kernels;
-use fathom_models::builder::{Fused, GraphBuilder};
-use fathom_models::weights::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::graph::builder::{Fused, GraphBuilder};
 use fathom_tests::graphs::{Parameters, Rig, open_gpu, random_inputs};
 
 use super::HALVES;

@@ -1,9 +1,9 @@
 //! Graphs for the kernels at the two ends, which see pixels.
 
-use fathom_models::builder::GraphBuilder;
-use fathom_models::config::{Resize, Vit};
 use fathom_models::graph::Graph;
-use fathom_models::image::{self, ImageSpec};
+use fathom_models::graph::builder::GraphBuilder;
+use fathom_models::nets::config::{Resize, Vit};
+use fathom_models::nets::image::{self, ImageSpec};
 use fathom_shaders::cpu::Layout;
 use fathom_tests::graphs::expose;
 

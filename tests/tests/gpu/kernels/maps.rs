@@ -1,10 +1,10 @@
 //! Graphs for the kernels on feature maps.
 
-use fathom_models::builder::GraphBuilder;
+use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::Graph;
-use fathom_models::maps::{Conv, Map};
-use fathom_models::params::Tensors as Layer;
-use fathom_models::weights::WeightFormat;
+use fathom_models::graph::builder::GraphBuilder;
+use fathom_models::graph::params::Tensors as Layer;
+use fathom_models::nets::maps::{Conv, Map};
 use fathom_tests::graphs::Parameters;
 
 /// (width, height, channels): a pixel, lines, sizes that no tile divides, and more than one tile of each.

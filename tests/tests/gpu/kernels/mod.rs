@@ -12,9 +12,9 @@ mod split;
 mod transformer;
 
 use fathom::engine::{Choice, Kernels, Wanted};
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::Graph;
-use fathom_models::precision::Float;
-use fathom_models::weights::WeightFormat;
 use fathom_shaders::format::Encoding;
 use fathom_shaders::{Kernel, Key, Variant, variants};
 use fathom_tests::graphs::{Parameters, Rig, on_twins_of, open_gpu, random_inputs};
@@ -40,10 +40,10 @@ fn case(variant: &Variant, p: &mut Parameters) -> (Graph, f32) {
         "image_unpack_nv12" => (images::unpack(fathom_shaders::cpu::Layout::Nv12), EXACT),
         "resize_axis_integer" => (images::resized(), EXACT),
         "resize_axis_float" => {
-            (images::squares(fathom_models::config::Resize::TorchvisionStretch, "resized sums"), ROUNDED)
+            (images::squares(fathom_models::nets::config::Resize::TorchvisionStretch, "resized sums"), ROUNDED)
         }
-        "image_pad" => (images::squares(fathom_models::config::Resize::PillowBilinear, "square"), ROUNDED),
-        "resize_torch" => (images::squares(fathom_models::config::Resize::TorchBilinear, "square"), ROUNDED),
+        "image_pad" => (images::squares(fathom_models::nets::config::Resize::PillowBilinear, "square"), ROUNDED),
+        "resize_torch" => (images::squares(fathom_models::nets::config::Resize::TorchBilinear, "square"), ROUNDED),
         "patchify" => (images::patchify(), ROUNDED),
         "unpatchify" => (images::unpatchify(), SUMMED),
         "conv3x3_f32" => (maps::conv3x3(p, WeightFormat::F32), SUMMED),

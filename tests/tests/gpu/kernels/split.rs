@@ -2,8 +2,8 @@
 
 use fathom::engine::EngineError;
 use fathom::gpu::GpuError;
-use fathom_models::builder::{Activation, Fused, GraphBuilder};
-use fathom_models::weights::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::graph::builder::{Activation, Fused, GraphBuilder};
 use fathom_tests::graphs::{Parameters, Rig, on_twins, open_gpu, random_inputs};
 use fathom_tests::relative_error;
 

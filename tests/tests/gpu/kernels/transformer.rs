@@ -1,8 +1,8 @@
 //! Graphs for the kernels between an image and an action.
 
-use fathom_models::builder::{Activation, Fused, GraphBuilder, Keys, Rope};
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::graph::builder::{Activation, Fused, GraphBuilder, Keys, Rope};
 use fathom_models::graph::{Graph, Tensor};
-use fathom_models::weights::WeightFormat;
 use fathom_tests::graphs::Parameters;
 
 const SIZES: [usize; 5] = [1, 3, 17, 33, 65];

@@ -3,8 +3,9 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use fathom_models::tokenizer::Tokenizer;
-use fathom_models::{Content, JsonError, ModelError, NotSafetensors, ShardProblem, depth_anything};
+use fathom_models::families::depth_anything;
+use fathom_models::processing::tokenizer::Tokenizer;
+use fathom_models::{Content, FileError, JsonError, ModelError, NotSafetensors, ShardProblem};
 use fathom_tests::tensors::{Tensors, copy_golden};
 
 use super::{INDEX, LEROBOT, POSTPROCESSOR, PREPROCESSOR, STATISTICS, WEIGHTS, load, names_all, read, refused, write};
@@ -96,7 +97,9 @@ fn in_the_place_of_json() {
             let dir = copy_golden(case);
             write(&dir.path().join(file), &bytes);
             let error = open(dir.path());
-            let ModelError::Json { path, source } = &error else { panic!("{content:?} as {file}: {error}") };
+            let ModelError::File(FileError::Json { path, source }) = &error else {
+                panic!("{content:?} as {file}: {error}")
+            };
             assert_eq!((path, source), (&dir.path().join(file), &JsonError::Content(content.clone())), "{error}");
             names_all(&error, parts);
         }
@@ -185,7 +188,7 @@ fn links_to_nothing() {
         }
         symlink("../../blobs/0123abcd", &path).expect("linked");
         let error = refused(dir.path());
-        assert!(matches!(error, ModelError::Io { .. }), "{file}: {error}");
+        assert!(matches!(error, ModelError::File(FileError::Io { .. })), "{file}: {error}");
         names_all(&error, &[file, "a link to ../../blobs/0123abcd, which is not there", "cp -L"]);
     }
 }

@@ -1,7 +1,7 @@
 //! lerobot takes the features that are named `observation.state` and `action`, and every `VISUAL` one in the file's order.
 
-use fathom_models::ModelError;
-use fathom_models::weights::WeightFormat;
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::{FileError, ModelError};
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 use serde_json::{Value, json};
 
@@ -183,7 +183,7 @@ fn features_that_are_read_say_what_they_are() {
         let dir = copy_golden(LEROBOT);
         edit(&dir.path().join("config.json"), |c| c[list][name] = feature.clone());
         let error = refused(dir.path());
-        assert!(matches!(error, ModelError::Json { .. }), "{feature}: {error}");
+        assert!(matches!(error, ModelError::File(FileError::Json { .. })), "{feature}: {error}");
         names_all(&error, &["config.json: ", &expected]);
     }
 }

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use fathom_models::depth_anything;
-use fathom_models::families::{self, Family};
-use fathom_models::tokenizer::Tokenizer;
-use fathom_models::{JsonError, ModelError};
+use fathom_models::families::depth_anything;
+use fathom_models::families::{self, galaxea};
+use fathom_models::processing::tokenizer::Tokenizer;
+use fathom_models::{FileError, JsonError, ModelError};
 use fathom_tests::path;
 use fathom_tests::tensors::{Tensors, copy_golden};
 use serde_json::{Value, json};
@@ -155,7 +155,10 @@ fn what_is_read_is_named_with_both_values() {
         ("fathom.json", "\"heads\": 8", "\"heads\": Infinity", "heads", "a whole number", "Infinity"),
     ] {
         let error = with(LEROBOT, file, from, to);
-        assert!(matches!(error, ModelError::Json { source: JsonError::Value { .. }, .. }), "{to}: {error}");
+        assert!(
+            matches!(error, ModelError::File(FileError::Json { source: JsonError::Value { .. }, .. })),
+            "{to}: {error}"
+        );
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         names_all(&error, &[&format!("{file}: {key}expected {wanted}"), &format!("found {found}")]);
     }
@@ -209,7 +212,7 @@ fn comments_and_commas_are_no_json() {
         ),
     ] {
         let error = with(LEROBOT, "config.json", from, to);
-        assert!(matches!(error, ModelError::Json { source: JsonError::Syntax { .. }, .. }), "{error}");
+        assert!(matches!(error, ModelError::File(FileError::Json { source: JsonError::Syntax { .. }, .. })), "{error}");
         names_all(&error, &["config.json: not JSON"]);
         names_all(&error, &parts);
     }
@@ -368,11 +371,11 @@ fn tokenizers_and_depth_models() {
 #[test]
 fn statistics_without_a_configuration() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut config = fathom_models::presets::small();
+    let mut config = fathom_models::nets::presets::small();
     (config.depth, config.action_head_layers) = (None, 2);
     (config.state_dim, config.action_dim) = (2, 2);
     config.views.truncate(1);
-    fathom_models::random::write_checkpoint(dir.path(), &config, 1).expect("the checkpoint is written");
+    fathom_models::families::depthvla::write_random(dir.path(), &config, 1).expect("the checkpoint is written");
     std::fs::remove_file(dir.path().join("config.json")).expect("removed");
     write(&dir.path().join("fathom.json"), r#"{"heads": 2, "kv_heads": 1, "vision_heads": 2}"#);
     let stats = dir.path().join("dataset_stats.json");
@@ -384,7 +387,7 @@ fn statistics_without_a_configuration() {
     let text =
         |mean: &str| format!("\u{feff}{{\"state\": {}, \"action\": {}, \"n\": NaN}}", lists(mean), lists("[1, 1]"));
     write(&stats, text("[1.0, 1.0]"));
-    let load = || families::load_as(dir.path(), Some(Family::Galaxea));
+    let load = || families::load_as(dir.path(), Some(&galaxea::FAMILY));
     let mut state = [3.0, 5.0];
     load().expect("it loads").normalization.state.normalize(&mut state);
     assert!((state[0] - 1.0).abs() < 1e-6 && (state[1] - 2.0).abs() < 1e-6, "{state:?}");

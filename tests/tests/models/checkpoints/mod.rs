@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fathom_models::ModelError;
 use fathom_models::families::{self, Loaded};
-use fathom_models::observation::Observation;
+use fathom_models::processing::observation::Observation;
 use fathom_tests::actions_on_twins;
 use fathom_tests::tensors::copy_golden;
 use serde_json::Value;

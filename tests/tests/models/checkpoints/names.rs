@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use fathom_models::depth_anything;
-use fathom_models::families;
-use fathom_models::pack::{self, Options, Source};
-use fathom_models::scheme::{Named, Scheme};
-use fathom_models::weights::WeightFormat;
-use fathom_models::{ModelError, TensorProblem};
+use fathom_models::checkpoint::WeightFormat;
+use fathom_models::families::depth_anything;
+use fathom_models::quantize::pack::{self, Options, Source};
+use fathom_models::quantize::scheme::{Named, Scheme};
+use fathom_models::{FileError, ModelError, TensorProblem, families};
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 
 use super::{DEPTHVLA, LEROBOT, WEIGHTS, actions, expected, load, names_all, refused};
@@ -331,6 +330,6 @@ fn a_checkpoint_of_other_names_is_listed_whole() {
     assert_eq!((missing, unexpected), (13, 14), "{error}");
     names_all(&error, &["layers.{0..2}.self_attn.q_proj.weight [_, _] (3 tensors)"]);
     names_all(&error, &["layers.{0..1}.mlp.dense.bias [96] (2 tensors)"]);
-    let error = families::load_as(dir.path(), Some(families::Family::Openpi)).expect_err("no openpi configuration");
-    assert!(matches!(error, ModelError::Json { .. }), "{error}");
+    let error = families::load_as(dir.path(), Some(&families::openpi::FAMILY)).expect_err("no openpi configuration");
+    assert!(matches!(error, ModelError::File(FileError::Json { .. })), "{error}");
 }

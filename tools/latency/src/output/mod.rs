@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fathom_models::{outln, output_file};
+use fathom_models::io::output_file;
+use fathom_models::outln;
 
 use crate::Failure;
 use crate::result::Measured;

@@ -9,15 +9,15 @@ use fathom::camera::read_picture;
 use fathom::engine::{DepthSession, Inputs, Kernels, Output, Session};
 use fathom::gpu::{AdapterKind, Gpu};
 use fathom::{bounds, within};
+use fathom_models::ModelError;
+use fathom_models::checkpoint::{Checkpoint, random};
 use fathom_models::families::{Family, Loaded, Origin};
-use fathom_models::image::ImageSpec;
-use fathom_models::manifest::Manifest;
-use fathom_models::observation::{Observation, finish_actions};
-use fathom_models::pack::Source;
-use fathom_models::random;
-use fathom_models::tokenizer::Tokenizer;
-use fathom_models::weights::Checkpoint;
-use fathom_models::{ModelError, console, output_file};
+use fathom_models::io::{console, output_file};
+use fathom_models::nets::image::ImageSpec;
+use fathom_models::processing::observation::{Observation, finish_actions};
+use fathom_models::processing::tokenizer::Tokenizer;
+use fathom_models::quantize::Manifest;
+use fathom_models::quantize::pack::Source;
 use indicatif::ProgressBar;
 
 use self::report::{Collector, Given, Model};
@@ -40,7 +40,7 @@ pub(crate) struct Eval {
     packed: PathBuf,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
-    family: Option<Family>,
+    family: Option<&'static Family>,
     /// Observations as for `fathom infer`; photos for a Depth Anything.
     #[arg(long, required = true, num_args = 1..)]
     observations: Vec<PathBuf>,
