@@ -1,22 +1,28 @@
 //! Whether the newest images may be acted on, as a pure function of their stamps.
 
-use super::feed::Glance;
+use super::camera::ImageStatus;
 
 /// What is wrong with the newest images, in words; `None` when they may be acted on.
 ///
-/// `views` and `glances` are in the same order; limits in nanoseconds.
-pub(super) fn problem(views: &[String], glances: &[Glance], now_ns: u64, most_ns: u64, skew_ns: u64) -> Option<String> {
+/// `views` and `image_status` are in the same order; limits in nanoseconds.
+pub(super) fn problem(
+    views: &[String],
+    image_status: &[ImageStatus],
+    now_ns: u64,
+    most_ns: u64,
+    skew_ns: u64,
+) -> Option<String> {
     let ms = |ns: u64| ns / 1_000_000;
-    let mut named = views.iter().zip(glances);
+    let mut named = views.iter().zip(image_status);
     if let Some((view, _)) = named.clone().find(|(_, g)| g.gone) {
         return Some(format!("camera {view} gives no image"));
     }
-    if let Some((view, glance)) = named.find(|(_, g)| now_ns.saturating_sub(g.stamp_ns) > most_ns) {
-        let age = ms(now_ns.saturating_sub(glance.stamp_ns));
+    if let Some((view, status)) = named.find(|(_, g)| now_ns.saturating_sub(g.stamp_ns) > most_ns) {
+        let age = ms(now_ns.saturating_sub(status.stamp_ns));
         return Some(format!("camera {view}: the newest image is {age} ms old, at most {} ms allowed", ms(most_ns)));
     }
-    let oldest = views.iter().zip(glances).min_by_key(|(_, g)| g.stamp_ns)?;
-    let newest = views.iter().zip(glances).max_by_key(|(_, g)| g.stamp_ns)?;
+    let oldest = views.iter().zip(image_status).min_by_key(|(_, g)| g.stamp_ns)?;
+    let newest = views.iter().zip(image_status).max_by_key(|(_, g)| g.stamp_ns)?;
     let apart_ns = newest.1.stamp_ns.saturating_sub(oldest.1.stamp_ns);
     (apart_ns > skew_ns).then(|| {
         let (apart, most) = (ms(apart_ns), ms(skew_ns));
@@ -33,8 +39,8 @@ mod tests {
     #[test]
     fn old_images_distant_images_and_gone_cameras_are_problems() {
         let views = ["base".to_owned(), "wrist".to_owned()];
-        let seen = |base, wrist| [base, wrist].map(|ms| Glance { stamp_ns: ms * MS, gone: false });
-        let of = |glances: &[Glance]| problem(&views, glances, 1000 * MS, 400 * MS, 150 * MS);
+        let seen = |base, wrist| [base, wrist].map(|ms| ImageStatus { stamp_ns: ms * MS, gone: false });
+        let of = |image_status: &[ImageStatus]| problem(&views, image_status, 1000 * MS, 400 * MS, 150 * MS);
         assert_eq!(of(&seen(900, 800)), None);
         assert_eq!(of(&seen(600, 600)), None);
         let said = of(&seen(599, 600)).unwrap();

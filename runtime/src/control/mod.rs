@@ -1,18 +1,17 @@
 //! The control loop: capture, infer, send, while the controller consumes the chunk before.
 
-pub mod core;
-mod feed;
+mod camera;
 mod freshness;
-mod hear;
+mod inference;
 mod inject;
-mod relink;
+pub mod mode;
+mod receive;
+mod reconnect;
 mod robot;
 mod run;
-mod scenery;
-mod send;
+mod scene;
 mod signals;
-pub(crate) mod thinker;
-mod worker;
+mod transmit;
 
 pub use robot::{OpenOptions, Robot, RunError};
-pub use run::{Outcome, RunOptions, Sight};
+pub use run::{LoopEvent, Outcome, RunOptions};

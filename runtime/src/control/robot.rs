@@ -13,9 +13,8 @@ use fathom_models::tokenizer::Tokenizer;
 use firmware_bridge::joint::Unit;
 use firmware_bridge::sim::{Joints, Sim, SimConfig, SimError, SimJoint};
 
-use super::feed::Feed;
-use super::relink::Opener;
-use super::thinker::{StatePrompt, Thinker};
+use super::camera::CameraThread;
+use super::reconnect::Connector;
 use crate::action::Policy;
 use crate::bench::{BenchCamera, Scene, SceneError};
 use crate::camera::{Camera, CameraError, FolderCamera, Image, V4lCamera};
@@ -25,6 +24,7 @@ use crate::engine::{EngineError, Session, log_model};
 use crate::fault::{Faults, FaultyCamera, Kind};
 use crate::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
+use crate::policy::{PolicyRunner, StatePrompt};
 use crate::record::RecordError;
 
 /// How long a camera may take for its first image.
@@ -127,7 +127,7 @@ pub enum RunError {
     #[error("the loop ended in {state}: {detail}")]
     Fault {
         /// The state.
-        state: super::core::State,
+        state: super::mode::State,
         /// What was seen.
         detail: String,
     },
@@ -156,11 +156,11 @@ pub struct OpenOptions {
 pub struct Robot {
     pub(super) config: RobotConfig,
     /// One a view, in the model's order.
-    pub(super) feeds: Vec<Feed>,
+    pub(super) cameras: Vec<CameraThread>,
     pub(super) views: Vec<String>,
     pub(super) link: Link,
-    pub(super) opener: Opener,
-    pub(super) thinker: Thinker,
+    pub(super) connector: Connector,
+    pub(super) runner: PolicyRunner,
     pub(super) faults: Faults,
     /// The arm's scene and its joints, where it is the bench's.
     pub(super) bench: Option<(Arc<Scene>, Joints)>,
@@ -227,7 +227,7 @@ impl Robot {
             false => config.link.joints.clone(),
         };
         let waker = Waker::default();
-        let opener = Opener {
+        let connector = Connector {
             device: device.clone(),
             baud: config.link.baud,
             joints: names,
@@ -236,7 +236,7 @@ impl Robot {
             faults: faults.clone(),
             waker: waker.clone(),
         };
-        let mut link = opener.open_when_plugged_in()?;
+        let mut link = connector.open_when_plugged_in()?;
         if clear_fault {
             link.clear_latched(CLEAR)?;
         }
@@ -281,7 +281,7 @@ impl Robot {
         })?;
 
         let joints = sim.as_ref().map(Sim::joints);
-        let mut feeds = Vec::new();
+        let mut cameras = Vec::new();
         let mut images = Vec::new();
         for view in &views {
             let Some(section) = config.cameras.iter().find(|c| c.view == *view) else { continue };
@@ -291,14 +291,14 @@ impl Robot {
                 true => Box::new(FaultyCamera::new(camera, view, faults.clone())),
                 false => camera,
             };
-            let feed = Feed::start(view, camera, waker.clone())?;
+            let camera = CameraThread::start(view, camera, waker.clone())?;
             let mut image = Image::default();
-            feed.first(&mut image, FIRST).map_err(|error| match error {
+            camera.first(&mut image, FIRST).map_err(|error| match error {
                 Some(error) => RunError::Camera { view: view.clone(), source: Box::new(error) },
                 None => RunError::NoImage { view: view.clone(), seconds: FIRST.as_secs() },
             })?;
             images.push(image.spec());
-            feeds.push(feed);
+            cameras.push(camera);
         }
 
         let forward = ForwardOptions {
@@ -320,8 +320,8 @@ impl Robot {
             "inference prepared"
         );
         let bench = joints.map(|joints| (scene, joints));
-        let thinker = Thinker { session, forward, tokens, prompt: state_prompt, options: kept, wanted };
-        Ok(Robot { config, feeds, views, link, opener, thinker, faults, bench, sim })
+        let runner = PolicyRunner { session, forward, tokens, prompt: state_prompt, options: kept, wanted };
+        Ok(Robot { config, cameras, views, link, connector, runner, faults, bench, sim })
     }
 }
 

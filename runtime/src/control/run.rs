@@ -8,23 +8,23 @@ use firmware_bridge::joint::JointTable;
 use firmware_bridge::message::{Mode, State as Report};
 use firmware_bridge::sim::Sim;
 
-use super::core::{Command, Event, State, next};
-use super::feed::{Feed, Glance};
+use super::camera::{CameraThread, ImageStatus};
 use super::freshness;
-use super::relink::{HELLO, Opener, Reopening};
+use super::inference::InferenceThread;
+use super::mode::{Command, Event, State, next};
+use super::reconnect::{Connector, HELLO, Reconnecting};
 use super::robot::{Robot, RunError};
-use super::scenery::Scenery;
-use super::send::Outgoing;
+use super::scene::RunScene;
 use super::signals::Signals;
-use super::thinker::Request;
-use super::worker::Worker;
-use crate::action::{Look, Planner, Rules};
+use super::transmit::Outgoing;
+use crate::action::{InferenceStart, Planner, Rules};
 use crate::clock::{NS_PER_S, Waker, monotonic_ns, sleep_until_ns};
 use crate::config::RobotConfig;
 use crate::fault::{Faults, FaultyLog};
 use crate::link::{Link, LinkError};
-use crate::record::{RunNote, Tape};
-use crate::telemetry::{Header, Notify, Recorder, RunInfo, StageTable, Track, counter, stage};
+use crate::policy::Request;
+use crate::record::{RecordingWriter, RunNote};
+use crate::telemetry::{EventWriter, Header, Notify, RunInfo, StageTable, Track, counter, stage};
 
 /// Heartbeats go out this often: three times within the controller's shortest deadman time of 150 ms.
 const HEARTBEAT_NS: u64 = 40_000_000;
@@ -43,7 +43,7 @@ const JUMP_NS: u64 = NS_PER_S;
 
 /// What somebody who watches a run sees of it.
 #[derive(Clone, Debug)]
-pub enum Sight {
+pub enum LoopEvent {
     /// The loop is in another state.
     State(State),
     /// A chunk was sent for the first time.
@@ -74,7 +74,7 @@ pub struct RunOptions {
     /// Whoever sets it ends the run as a signal does.
     pub stop: Arc<AtomicBool>,
     /// Who watches.
-    pub sights: Option<mpsc::Sender<Sight>>,
+    pub events: Option<mpsc::Sender<LoopEvent>>,
 }
 
 /// What a run gave.
@@ -105,7 +105,7 @@ pub struct Outcome {
 /// The line to the controller.
 pub(super) enum Line {
     Open(Box<Link>),
-    Opening(Reopening),
+    Opening(Reconnecting),
     /// The loop ends without one.
     Gone,
 }
@@ -139,30 +139,30 @@ pub(super) struct Arming {
 
 pub(super) struct Loop {
     pub(super) config: RobotConfig,
-    pub(super) feeds: Vec<Feed>,
+    pub(super) cameras: Vec<CameraThread>,
     pub(super) views: Vec<String>,
     pub(super) line: Line,
-    opener: Opener,
+    connector: Connector,
     pub(super) sim: Option<Sim>,
     pub(super) faults: Faults,
     pub(super) faulty_log: FaultyLog,
     pub(super) state: State,
     pub(super) detail: String,
-    pub(super) recorder: Recorder,
-    pub(super) tape: Option<Arc<Tape>>,
-    pub(super) sights: Option<mpsc::Sender<Sight>>,
+    pub(super) events: EventWriter,
+    pub(super) recording: Option<Arc<RecordingWriter>>,
+    pub(super) watcher: Option<mpsc::Sender<LoopEvent>>,
     notify: Notify,
-    pub(super) worker: Worker,
+    pub(super) inference: InferenceThread,
     pub(super) spare: Option<Request>,
     pub(super) planner: Planner,
     /// What the inference under way began from; `None` when its chunk must not be sent any more.
-    pub(super) looking: Option<Look>,
+    pub(super) start: Option<InferenceStart>,
     pub(super) outgoing: Option<Outgoing>,
     pub(super) controller: Controller,
     pub(super) arming: Arming,
     stopped_ns: u64,
-    pub(super) scenery: Scenery,
-    pub(super) glances: Vec<Glance>,
+    pub(super) scene: RunScene,
+    pub(super) image_status: Vec<ImageStatus>,
     /// Stamps of the images that the model was shown last.
     pub(super) shown: Vec<u64>,
     /// Since when nothing but a new image was missing to show the model something.
@@ -190,12 +190,12 @@ impl Robot {
     /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
     pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
         let signals = Signals::register(&options.stop)?;
-        let Robot { config, feeds, views, mut link, opener, thinker, faults, bench, sim } = self;
-        let waker = opener.waker.clone();
+        let Robot { config, cameras, views, mut link, connector, runner, faults, bench, sim } = self;
+        let waker = connector.waker.clone();
         waker.own();
         // What the controller said while the model was loaded is over.
-        link.hello(&opener.joints, HELLO)?;
-        let session = &thinker.session;
+        link.hello(&connector.joints, HELLO)?;
+        let session = &runner.session;
         let header = Header::of(session, config.model.path.display().to_string(), config.model.seed);
         let info = RunInfo::new(header.clone(), &config.control);
         let limits = link.controller().map(|hello| hello.joints).unwrap_or_default();
@@ -209,10 +209,10 @@ impl Robot {
             period_us: config.control.period_us(),
             validity_us: config.chunks.validity_us(),
         });
-        let note = || RunNote::of(&config, &thinker, &opener.joints);
-        let begun = config.record.as_ref().map(|section| Tape::start(section, note(), faults.clone()));
-        let tape = match begun.transpose() {
-            Ok(tape) => tape.map(Arc::new),
+        let note = || RunNote::of(&config, &runner, &connector.joints);
+        let begun = config.record.as_ref().map(|section| RecordingWriter::start(section, note(), faults.clone()));
+        let recording = match begun.transpose() {
+            Ok(recording) => recording.map(Arc::new),
             Err(error) if error.is_full() => {
                 tracing::warn!(%error, "not recorded; the robot goes on");
                 None
@@ -222,30 +222,30 @@ impl Robot {
         let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
         let next_seed = config.model.seed;
         let mut run = Loop {
-            worker: Worker::start(thinker, faults.clone(), tape.clone(), waker.clone())?,
+            inference: InferenceThread::start(runner, faults.clone(), recording.clone(), waker.clone())?,
             config,
-            feeds,
+            cameras,
             views,
             line: Line::Open(Box::new(link)),
-            opener,
+            connector,
             sim,
             faults,
             faulty_log: FaultyLog::default(),
             state: State::Boot,
             detail: String::new(),
-            recorder: Recorder::open(&info.to_json()),
-            tape,
-            sights: options.sights.clone(),
+            events: EventWriter::open(&info.to_json()),
+            recording,
+            watcher: options.events.clone(),
             notify: Notify::new(),
             spare: Some(Request::default()),
             planner,
-            looking: None,
+            start: None,
             outgoing: None,
             controller: Controller { limits, measured, mode: None, starved: None },
             arming: Arming::default(),
             stopped_ns: 0,
-            scenery: Scenery::new(bench),
-            glances: Vec::new(),
+            scene: RunScene::new(bench),
+            image_status: Vec::new(),
             shown: Vec::new(),
             due_ns: 0,
             waker,
@@ -268,11 +268,11 @@ impl Robot {
 
 impl Loop {
     fn outcome(self, options: &RunOptions, header: Header) -> Result<Outcome, RunError> {
-        let Loop { config, scenery, state, detail, chunks, refused, late, .. } = self;
-        let draw = |path| scenery.picture(path, &config, &self.views, &self.feeds, &self.controller.measured);
+        let Loop { config, scene, state, detail, chunks, refused, late, .. } = self;
+        let draw = |path| scene.picture(path, &config, &self.views, &self.cameras, &self.controller.measured);
         let picture = options.picture.as_deref().map(draw).transpose()?;
-        let (target, travelled) = (scenery.target(config.model.prompt.as_deref()), scenery.travelled());
-        drop((self.feeds, self.line, self.worker, self.sim, self.tape, self.sights));
+        let (target, travelled) = (scene.target(config.model.prompt.as_deref()), scene.travelled());
+        drop((self.cameras, self.line, self.inference, self.sim, self.recording, self.watcher));
         match state {
             State::Fault(_) => Err(RunError::Fault { state, detail }),
             // A time was given, and it was not enough for a single chunk.
@@ -281,7 +281,7 @@ impl Loop {
             }
             _ => Ok(Outcome {
                 header,
-                table: self.recorder.into_table(),
+                table: self.events.into_table(),
                 chunks,
                 refused,
                 late,
@@ -311,7 +311,7 @@ impl Loop {
                 self.arming.asked = None;
             }
             last_ns = now;
-            self.recorder.span(Track::Control, stage::LATENESS, 0, due_ns.min(now), now);
+            self.events.span(Track::Control, stage::LATENESS, 0, due_ns.min(now), now);
             if signals.stop.load(Ordering::Relaxed)
                 || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since.saturating_add(length))
             {
@@ -337,7 +337,7 @@ impl Loop {
             if now.saturating_sub(path_ns) >= PATH_NS {
                 path_ns = now;
                 if self.controller.mode.is_some() {
-                    self.scenery.note(&self.controller.measured);
+                    self.scene.note(&self.controller.measured);
                 }
             }
             self.notify.tick();
@@ -375,9 +375,9 @@ impl Loop {
 
     /// Takes what came, and what follows from it: at once, not in the next tick.
     fn react(&mut self, now: u64) -> Result<(), RunError> {
-        self.faults.tell();
+        self.faults.log_progress();
         self.listen()?;
-        self.think()?;
+        self.infer()?;
         self.look(now)
     }
 
@@ -419,10 +419,10 @@ impl Loop {
     }
 
     /// Shows something to who watches.
-    pub(super) fn show(&self, sight: impl FnOnce() -> Sight) {
-        if let Some(sights) = &self.sights {
+    pub(super) fn show(&self, event: impl FnOnce() -> LoopEvent) {
+        if let Some(watcher) = &self.watcher {
             // Nobody watches any more: no matter.
-            let _ = sights.send(sight());
+            let _ = watcher.send(event());
         }
     }
 
@@ -432,8 +432,8 @@ impl Loop {
         if state != self.state {
             let detail = std::mem::take(&mut self.detail);
             tracing::info!(from = %self.state, to = %state, ?event, detail, "state");
-            if let Some(tape) = &self.tape {
-                tape.event(&format!("{} -> {state}: {event:?} {detail}", self.state));
+            if let Some(recording) = &self.recording {
+                recording.event(&format!("{} -> {state}: {event:?} {detail}", self.state));
             }
             if matches!(state, State::Fault(_)) {
                 self.notify.status(&format!("{state}: {detail}"));
@@ -442,12 +442,12 @@ impl Loop {
             if self.state == State::Active {
                 // Nothing of what was planned before may follow what comes now.
                 self.planner.forget();
-                (self.looking, self.outgoing) = (None, None);
+                (self.start, self.outgoing) = (None, None);
             }
             self.state = state;
-            self.show(|| Sight::State(state));
+            self.show(|| LoopEvent::State(state));
             let active = state == State::Active;
-            self.recorder.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
+            self.events.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
             if active {
                 self.due_ns = monotonic_ns();
                 self.active_ns.get_or_insert_with(monotonic_ns);
@@ -477,7 +477,7 @@ impl Loop {
                 self.stopped_ns = monotonic_ns();
                 self.tell(Link::stop)?;
             }
-            Command::Reopen => self.reopen()?,
+            Command::Reconnect => self.reconnect()?,
         }
         Ok(())
     }
@@ -493,12 +493,12 @@ impl Loop {
         Ok(())
     }
 
-    fn reopen(&mut self) -> Result<(), RunError> {
+    fn reconnect(&mut self) -> Result<(), RunError> {
         self.controller.mode = None;
         self.controller.starved = None;
         self.lost_permission();
         if let Line::Open(link) = std::mem::replace(&mut self.line, Line::Gone) {
-            self.line = Line::Opening(self.opener.reopen(*link)?);
+            self.line = Line::Opening(self.connector.reconnect(*link)?);
         }
         Ok(())
     }
@@ -555,11 +555,11 @@ impl Loop {
         if !matches!(self.state, State::Active | State::Hold(_)) {
             return Ok(());
         }
-        self.glances.clear();
-        self.glances.extend(self.feeds.iter().map(Feed::glance));
+        self.image_status.clear();
+        self.image_status.extend(self.cameras.iter().map(CameraThread::status));
         let c = &self.config.control;
         let limits = (c.max_image_age_ns(), c.max_image_skew_ns());
-        let problem = freshness::problem(&self.views, &self.glances, now, limits.0, limits.1);
+        let problem = freshness::problem(&self.views, &self.image_status, now, limits.0, limits.1);
         let stale = problem.is_some();
         self.failed(if stale { Event::ImagesStale } else { Event::ImagesFresh }, problem.unwrap_or_default())?;
         self.happened(if self.model_lost { Event::ModelLost } else { Event::ModelBack })?;

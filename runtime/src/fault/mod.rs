@@ -70,7 +70,7 @@ impl Faults {
     }
 
     /// Says which faults begin and end.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn log_progress(&self) {
         let since_s = self.since_s();
         for (spec, said) in self.inner.specs.iter().filter(|(spec, _)| !spec.kind.is_instant()) {
             come_to(spec, said, phase(spec, since_s));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::folder::{self, Ended, Name};
 use super::mcap::{ChannelSpec, Writer};
 use super::sync::Syncer;
-use super::tape::{FLUSH, Item};
+use super::writer::{FLUSH, Item};
 use super::{RecordError, RunNote, clock_offset_ns, image, protobuf, schema, wall_ns};
 use crate::clock::{NS_PER_S, duration_ns, monotonic_ns};
 use crate::fault::{Faults, Kind};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{Name, named};
 use super::ring::Ring;
-use super::tape::Item;
+use super::writer::Item;
 use super::{Incomplete, Moment, Recording, RunNote, schema};
 use crate::camera::{Image, PixelFormat};
 use crate::fault::Faults;

@@ -5,14 +5,14 @@ mod event;
 mod header;
 mod memory;
 mod notify;
-mod recorder;
 mod ring;
 mod stages;
+mod writer;
 
 pub use event::{Event, Kind, Track};
 pub use header::{Header, RunInfo, SOFTWARE, Shapes};
 pub use memory::Memory;
 pub use notify::Notify;
-pub use recorder::{Recorder, counter, stage};
 pub use ring::{MAGIC, RingError, RingReader, RingWriter, VERSION};
 pub use stages::{Stage, StageTable, table};
+pub use writer::{EventWriter, counter, stage};

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::Sight;
+use fathom::control::LoopEvent;
 use fathom::fault::Spec;
 use fathom_contention::{Failure, Meter, Processes, Verdict};
 use fathom_models::{console, outln};
@@ -284,26 +284,26 @@ impl Drop for Quiet {
 /// How the loop waited between two times, in which it should not: it heard nothing of the controller, or sent nothing.
 fn waited(seen: &Watched, from: Instant, to: Instant) -> Option<Failure> {
     let within = |at: &Instant| (from..=to).contains(at);
-    let reports = seen.sights.iter().filter(|(at, sight)| within(at) && matches!(sight, Sight::Report { .. }));
+    let reports = seen.events.iter().filter(|(at, event)| within(at) && matches!(event, LoopEvent::Report { .. }));
     let times: Vec<Instant> = [from].into_iter().chain(reports.map(|(at, _)| *at)).chain([to]).collect();
     let longest = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default();
     if longest > HEARD {
         let what = format!("the loop heard nothing for {} ms, at most {}", longest.as_millis(), HEARD.as_millis());
         return Some(Failure::within(from, to, what));
     }
-    let sent = seen.sights.iter().any(|(at, sight)| within(at) && matches!(sight, Sight::Sent { .. }));
+    let sent = seen.events.iter().any(|(at, event)| within(at) && matches!(event, LoopEvent::Sent { .. }));
     (!sent).then(|| Failure::within(from, to, "no chunk was sent while nobody read the log"))
 }
 
 /// A step that was followed after its validity.
 fn outlived(seen: &Watched) -> Option<Failure> {
     let mut valid: BTreeMap<u32, u64> = BTreeMap::new();
-    for (at, sight) in &seen.sights {
-        match sight {
-            Sight::Sent { id, until_us, .. } => {
+    for (at, event) in &seen.events {
+        match event {
+            LoopEvent::Sent { id, until_us, .. } => {
                 valid.insert(*id, *until_us);
             }
-            Sight::Report { report, controller_us } => {
+            LoopEvent::Report { report, controller_us } => {
                 if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
                     let until_us = *valid.get(&progress.chunk)?;
                     if *controller_us > until_us + TICK_US {
@@ -314,7 +314,7 @@ fn outlived(seen: &Watched) -> Option<Failure> {
                     }
                 }
             }
-            Sight::State(_) => {}
+            LoopEvent::State(_) => {}
         }
     }
     None

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fathom::config::RobotConfig;
-use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions, Sight};
+use fathom::control::{LoopEvent, OpenOptions, Outcome, Robot, RunError, RunOptions};
 use fathom::fault::{Faults, Spec};
 use fathom::gpu::GpuError;
 use fathom::link::LinkError;
@@ -20,7 +20,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How long after a tick it is told of.
 const LATER: Duration = Duration::from_secs(1);
 /// Time between two looks at the joints.
-const LOOK: Duration = Duration::from_millis(5);
+const SAMPLE: Duration = Duration::from_millis(5);
 
 /// Lines of the log with the times at which they were written.
 #[derive(Clone, Default)]
@@ -82,7 +82,7 @@ pub(crate) struct Watched {
     /// After the loop ended.
     pub(crate) ended: Instant,
     pub(crate) log: Vec<(Instant, String)>,
-    pub(crate) sights: Vec<(Instant, Sight)>,
+    pub(crate) events: Vec<(Instant, LoopEvent)>,
     /// Where the joints really were.
     pub(crate) joints: Vec<(Instant, Vec<f32>)>,
 }
@@ -134,7 +134,7 @@ pub(crate) fn watch(
     seconds: f64,
     faults: Vec<Spec>,
     Keep { loud, all }: Keep,
-    mut each: impl FnMut(Instant, &Sight) + Send + 'static,
+    mut each: impl FnMut(Instant, &LoopEvent) + Send + 'static,
     mut tick: impl FnMut(&Tick) + Send + 'static,
 ) -> Result<Watched, Box<dyn Error>> {
     let log = log();
@@ -147,7 +147,7 @@ pub(crate) fn watch(
         Ok(robot) => robot,
         Err(error) => {
             let (outcome, ended) = (Err(error), Instant::now());
-            return Ok(Watched { outcome, began, ended, log: Vec::new(), sights: Vec::new(), joints: Vec::new() });
+            return Ok(Watched { outcome, began, ended, log: Vec::new(), events: Vec::new(), joints: Vec::new() });
         }
     };
     let joints = robot.joints().ok_or("expected the simulated controller")?;
@@ -160,38 +160,38 @@ pub(crate) fn watch(
     });
     let over = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&over);
-    let looker = thread::spawn(move || {
+    let sampler = thread::spawn(move || {
         let mut seen = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             if all {
                 seen.push((Instant::now(), joints.positions()));
             }
-            thread::sleep(LOOK);
+            thread::sleep(SAMPLE);
         }
         seen
     });
-    let (sender, sights) = mpsc::channel();
+    let (sender, events) = mpsc::channel();
     let listener = thread::spawn(move || {
         let mut seen = Vec::new();
-        for sight in sights {
+        for event in events {
             let now = Instant::now();
-            each(now, &sight);
+            each(now, &event);
             if all {
-                seen.push((now, sight));
+                seen.push((now, event));
             }
         }
         seen
     });
-    let options = RunOptions { seconds: Some(seconds), sights: Some(sender), ..RunOptions::default() };
+    let options = RunOptions { seconds: Some(seconds), events: Some(sender), ..RunOptions::default() };
     let outcome = robot.run(&options);
     let ended = Instant::now();
     drop(options);
     ticker.join().map_err(|_| "the thread that sees the controller's ticks ended")?;
     over.store(true, Ordering::Relaxed);
-    let joints = looker.join().map_err(|_| "the thread that looks at the joints ended")?;
-    let sights = listener.join().map_err(|_| "the thread that listens ended")?;
+    let joints = sampler.join().map_err(|_| "the thread that looks at the joints ended")?;
+    let events = listener.join().map_err(|_| "the thread that listens ended")?;
     let log = std::mem::take(&mut *log.lines.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Watched { outcome, began, ended, log, sights, joints })
+    Ok(Watched { outcome, began, ended, log, events, joints })
 }
 
 /// Prints what became of a check, unless it passed.

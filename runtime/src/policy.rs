@@ -56,7 +56,7 @@ pub(crate) struct Reply {
 /// A prepared session, and what it was prepared with: a camera whose image changes its form (one that was plugged in again,
 /// a folder of different pictures) has it prepared anew, and so has a prompt whose number of tokens changes with the state.
 #[derive(Debug)]
-pub(crate) struct Thinker {
+pub(crate) struct PolicyRunner {
     pub(crate) session: Session,
     pub(crate) forward: ForwardOptions,
     pub(crate) tokens: Vec<i32>,
@@ -66,10 +66,10 @@ pub(crate) struct Thinker {
     pub(crate) wanted: Wanted,
 }
 
-impl Thinker {
+impl PolicyRunner {
     /// Shows the model something. On failure the request comes back with the error.
-    pub(crate) fn think(&mut self, request: Request) -> Result<Reply, Box<(EngineError, Request)>> {
-        match self.infer(&request) {
+    pub(crate) fn infer(&mut self, request: Request) -> Result<Reply, Box<(EngineError, Request)>> {
+        match self.actions(&request) {
             Ok((actions, depth, times, gpu)) => {
                 let [started_ns, inferred_ns, finished_ns] = times;
                 Ok(Reply { request, actions, depth, started_ns, inferred_ns, finished_ns, gpu })
@@ -93,7 +93,7 @@ impl Thinker {
     }
 
     #[expect(clippy::type_complexity, reason = "the parts of a reply, named where it is made")]
-    fn infer(
+    fn actions(
         &mut self,
         request: &Request,
     ) -> Result<(Vec<f32>, Vec<(String, usize, Vec<f32>)>, [u64; 3], GpuTimes), EngineError> {
@@ -116,7 +116,7 @@ impl Thinker {
 
     /// Has the session prepared for the request's images and, where the state is part of it, its prompt.
     fn fit(&mut self, request: &Request) -> Result<(), EngineError> {
-        let Thinker { session, forward, tokens, prompt, .. } = self;
+        let PolicyRunner { session, forward, tokens, prompt, .. } = self;
         if let Some(StatePrompt { tokenizer, task }) = prompt {
             let text = prompt::text(session.loaded(), task, &request.state);
             tracing::debug!(text, "prompt");
@@ -133,12 +133,12 @@ impl Thinker {
     }
 
     /// Opens the GPU again, after it was lost, and puts the model on it.
-    pub(crate) fn reopen(self) -> Result<Thinker, EngineError> {
-        let Thinker { session, forward, tokens, prompt, options, wanted } = self;
+    pub(crate) fn reopen(self) -> Result<PolicyRunner, EngineError> {
+        let PolicyRunner { session, forward, tokens, prompt, options, wanted } = self;
         let loaded = session.into_loaded();
         let mut session = Session::open_with(Gpu::open(&options)?, loaded, wanted)?;
         session.prepare(&forward, &tokens)?;
-        Ok(Thinker { session, forward, tokens, prompt, options, wanted })
+        Ok(PolicyRunner { session, forward, tokens, prompt, options, wanted })
     }
 }
 

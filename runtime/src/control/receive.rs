@@ -2,9 +2,9 @@
 
 use firmware_bridge::message::{Ack, Fault, Mode, Reason, State as Report, kind};
 
-use super::core::{Event, State};
+use super::mode::{Event, State};
 use super::robot::RunError;
-use super::run::{Line, Loop, Sight};
+use super::run::{Line, Loop, LoopEvent};
 use crate::clock::monotonic_ns;
 use crate::link::Event as LinkEvent;
 use crate::telemetry::{Track, counter, stage};
@@ -12,8 +12,8 @@ use crate::telemetry::{Track, counter, stage};
 impl Loop {
     /// Hears what the controller says, and takes over a line that is open again.
     pub(super) fn listen(&mut self) -> Result<(), RunError> {
-        if let Line::Opening(reopening) = &self.line {
-            match reopening.poll() {
+        if let Line::Opening(reconnecting) = &self.line {
+            match reconnecting.poll() {
                 Ok(None) => return Ok(()),
                 Ok(Some(link)) => {
                     self.line = Line::Open(Box::new(link));
@@ -66,12 +66,12 @@ impl Loop {
 
     fn reported(&mut self, report: &Report, controller_us: u64, received_ns: u64) -> Result<(), RunError> {
         let left = report.progress.map_or(0, |p| p.steps_left);
-        self.recorder.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
-        self.recorder.counter(Track::Controller, counter::STARVED, received_ns, report.starved.into());
-        if let Some(tape) = &self.tape {
-            tape.report(report, &self.controller.limits, controller_us, received_ns);
+        self.events.counter(Track::Controller, counter::STEPS_LEFT, received_ns, left.into());
+        self.events.counter(Track::Controller, counter::STARVED, received_ns, report.starved.into());
+        if let Some(recording) = &self.recording {
+            recording.report(report, &self.controller.limits, controller_us, received_ns);
         }
-        self.show(|| Sight::Report { report: Box::new(*report), controller_us });
+        self.show(|| LoopEvent::Report { report: Box::new(*report), controller_us });
         self.controller.measured.clear();
         self.controller.measured.extend_from_slice(report.measured.as_slice());
         let mode_before = self.controller.mode.replace(report.mode);
@@ -100,7 +100,7 @@ impl Loop {
             Mode::Faulted(fault) => {
                 if mode_before != Some(report.mode) {
                     let chunk = report.fault.and_then(|report| report.chunk).unwrap_or(0);
-                    self.recorder.mark(Track::Controller, counter::FAULT, chunk, received_ns, fault as u64);
+                    self.events.mark(Track::Controller, counter::FAULT, chunk, received_ns, fault as u64);
                 }
                 let cause = report.fault.map(|report| report.describe(&self.controller.limits).to_string());
                 let cause = cause.unwrap_or_default();
@@ -131,8 +131,8 @@ impl Loop {
     }
 
     fn acked(&mut self, ack: &Ack, controller_us: u64, received_ns: u64) -> Result<(), RunError> {
-        if let Some(tape) = &self.tape {
-            tape.ack(ack, controller_us, received_ns);
+        if let Some(recording) = &self.recording {
+            recording.ack(ack, controller_us, received_ns);
         }
         if self.arming.asked.take_if(|(sequence, _)| *sequence == Some(ack.sequence)).is_some() {
             return match ack.reason {
@@ -181,7 +181,7 @@ impl Loop {
             reason => {
                 self.refused += 1;
                 self.planner.refused();
-                self.recorder.mark(Track::Controller, counter::REFUSED, number, received_ns, reason as u64);
+                self.events.mark(Track::Controller, counter::REFUSED, number, received_ns, reason as u64);
                 tracing::warn!(?reason, "the controller refused a chunk");
                 return match reason {
                     Reason::NotArmed => {
@@ -196,7 +196,7 @@ impl Loop {
         self.planner.obeyed(id, ack.first_step);
         self.chunks += 1;
         self.first_action_ns.get_or_insert(received_ns.saturating_sub(self.started_ns));
-        let r = &mut self.recorder;
+        let r = &mut self.events;
         // The controller follows the chunk from the tick in which it made the verdict. By its clock, whose error is
         // bounded, but never before the chunk was sent or after the verdict came.
         if let Line::Open(link) = &self.line

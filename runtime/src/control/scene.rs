@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use firmware_bridge::sim::Joints;
 
-use super::feed::Feed;
+use super::camera::CameraThread;
 use super::robot::RunError;
 use crate::bench::Scene;
 use crate::bench::math::Vec3;
@@ -15,7 +15,7 @@ use crate::picture::{self, Panel};
 
 /// The scene, where the arm is its arm, and the tool's path.
 #[derive(Debug)]
-pub(super) struct Scenery {
+pub(super) struct RunScene {
     scene: Option<Arc<Scene>>,
     path: Vec<Vec3>,
     /// Depth maps of the latest inference: name, side, values.
@@ -25,9 +25,9 @@ pub(super) struct Scenery {
 /// Points of the path that are kept; beyond it every second one goes.
 const POINTS: usize = 20_000;
 
-impl Scenery {
-    pub(super) fn new(bench: Option<(Arc<Scene>, Joints)>) -> Scenery {
-        Scenery { scene: bench.map(|(scene, _)| scene), path: Vec::new(), depth: Vec::new() }
+impl RunScene {
+    pub(super) fn new(bench: Option<(Arc<Scene>, Joints)>) -> RunScene {
+        RunScene { scene: bench.map(|(scene, _)| scene), path: Vec::new(), depth: Vec::new() }
     }
 
     /// The arm is at these joint positions.
@@ -63,13 +63,13 @@ impl Scenery {
         path: &Path,
         config: &RobotConfig,
         views: &[String],
-        feeds: &[Feed],
+        cameras: &[CameraThread],
         measured: &[f32],
     ) -> Result<PathBuf, RunError> {
         let mut panels = Vec::new();
         let mut image = Image::default();
-        for (i, (view, feed)) in views.iter().zip(feeds).enumerate() {
-            feed.newest(&mut image);
+        for (i, (view, camera)) in views.iter().zip(cameras).enumerate() {
+            camera.newest(&mut image);
             let mut panel = Panel::of_image(&image);
             let section = config.cameras.iter().find(|c| c.view == *view);
             let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Bench(_)));
@@ -88,7 +88,7 @@ impl Scenery {
             panels.push(Panel::of_depth(values, *side, *side));
         }
         // The bench scene knows the truth.
-        let truth = feeds.first().map(Feed::depth).unwrap_or_default();
+        let truth = cameras.first().map(CameraThread::depth).unwrap_or_default();
         if !truth.is_empty() && !self.depth.is_empty() {
             let width = truth.len().isqrt();
             panels.push(Panel::of_depth(&truth, width, truth.len() / width.max(1)));

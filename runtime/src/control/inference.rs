@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::thinker::{Reply, Request, Thinker, is_lost};
 use crate::clock::{NS_PER_S, Waker, kernel_ns};
 use crate::engine::EngineError;
 use crate::fault::{Faults, Kind};
-use crate::record::Tape;
+use crate::policy::{PolicyRunner, Reply, Request, is_lost};
+use crate::record::RecordingWriter;
 
 /// A GPU that is lost more often than this within [`LOSSES_NS`] is given up.
 const LOSSES: usize = 3;
@@ -18,7 +18,7 @@ const LOSSES_NS: u64 = 60 * NS_PER_S;
 
 /// What the inference thread says.
 #[derive(Debug)]
-pub(super) enum Thought {
+pub(super) enum InferenceNews {
     /// The model's answer.
     Done(Box<Reply>),
     /// The GPU is lost and is being opened again. The request comes back.
@@ -31,14 +31,14 @@ pub(super) enum Thought {
 
 /// Where the inference thread says what it says.
 struct Outbox {
-    sender: SyncSender<Thought>,
+    sender: SyncSender<InferenceNews>,
     waker: Waker,
 }
 
 impl Outbox {
     /// `false` when nobody listens any more.
-    fn say(&self, thought: Thought) -> bool {
-        let heard = self.sender.send(thought).is_ok();
+    fn say(&self, news: InferenceNews) -> bool {
+        let heard = self.sender.send(news).is_ok();
         self.waker.wake();
         heard
     }
@@ -53,27 +53,27 @@ impl Drop for Outbox {
 
 /// The inference thread.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct InferenceThread {
     requests: Option<SyncSender<Request>>,
-    thoughts: Receiver<Thought>,
+    news: Receiver<InferenceNews>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Worker {
-    /// Takes over a prepared model; `waker` is woken by each thought.
+impl InferenceThread {
+    /// Takes over a prepared model; `waker` is woken by each news.
     pub(super) fn start(
-        thinker: Thinker,
+        runner: PolicyRunner,
         faults: Faults,
-        tape: Option<Arc<Tape>>,
+        recording: Option<Arc<RecordingWriter>>,
         waker: Waker,
-    ) -> std::io::Result<Worker> {
+    ) -> std::io::Result<InferenceThread> {
         let (requests, inbox) = sync_channel::<Request>(1);
-        let (sender, thoughts) = sync_channel(4);
+        let (sender, news) = sync_channel(4);
         let outbox = Outbox { sender, waker };
         let thread = thread::Builder::new()
             .name("inference".into())
-            .spawn(move || work(thinker, &inbox, &outbox, &faults, tape.as_deref()))?;
-        Ok(Worker { requests: Some(requests), thoughts, thread: Some(thread) })
+            .spawn(move || work(runner, &inbox, &outbox, &faults, recording.as_deref()))?;
+        Ok(InferenceThread { requests: Some(requests), news, thread: Some(thread) })
     }
 
     /// Hands a request over; `false` when the thread is gone.
@@ -82,16 +82,16 @@ impl Worker {
     }
 
     /// What the thread says, if it says something. `Err` when it is gone.
-    pub(super) fn poll(&self) -> Result<Option<Thought>, ()> {
-        match self.thoughts.try_recv() {
-            Ok(thought) => Ok(Some(thought)),
+    pub(super) fn poll(&self) -> Result<Option<InferenceNews>, ()> {
+        match self.news.try_recv() {
+            Ok(news) => Ok(Some(news)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(()),
         }
     }
 }
 
-impl Drop for Worker {
+impl Drop for InferenceThread {
     fn drop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
@@ -101,23 +101,29 @@ impl Drop for Worker {
     }
 }
 
-fn work(mut thinker: Thinker, inbox: &Receiver<Request>, outbox: &Outbox, faults: &Faults, tape: Option<&Tape>) {
+fn work(
+    mut runner: PolicyRunner,
+    inbox: &Receiver<Request>,
+    outbox: &Outbox,
+    faults: &Faults,
+    recording: Option<&RecordingWriter>,
+) {
     let mut losses: VecDeque<u64> = VecDeque::new();
     for request in inbox {
-        if let Some(tape) = tape {
-            tape.request(&request, &thinker.tokens);
+        if let Some(recording) = recording {
+            recording.request(&request, &runner.tokens);
         }
         if faults.once(Kind::DeviceLost).is_some() {
-            thinker.session.lose_gpu("a fault on purpose");
+            runner.session.lose_gpu("a fault on purpose");
         }
         let began_ns = kernel_ns();
-        let thought = thinker.think(request);
+        let news = runner.infer(request);
         if let Some(longer_s) = faults.now(Kind::SlowGpu, None) {
             thread::sleep(Duration::from_secs_f64(longer_s));
         }
-        let (error, request) = match thought {
+        let (error, request) = match news {
             Ok(reply) => {
-                if !outbox.say(Thought::Done(Box::new(reply))) {
+                if !outbox.say(InferenceNews::Done(Box::new(reply))) {
                     return;
                 }
                 continue;
@@ -127,21 +133,21 @@ fn work(mut thinker: Thinker, inbox: &Receiver<Request>, outbox: &Outbox, faults
         losses.push_back(began_ns);
         losses.retain(|at_ns| began_ns.saturating_sub(*at_ns) < LOSSES_NS);
         if !is_lost(&error) || losses.len() > LOSSES {
-            outbox.say(Thought::Failed(error.to_string()));
+            outbox.say(InferenceNews::Failed(error.to_string()));
             return;
         }
-        let lost = Thought::Lost { detail: error.to_string(), request: Box::new(request) };
+        let lost = InferenceNews::Lost { detail: error.to_string(), request: Box::new(request) };
         if !outbox.say(lost) {
             return;
         }
-        thinker = match thinker.reopen() {
-            Ok(thinker) => thinker,
+        runner = match runner.reopen() {
+            Ok(runner) => runner,
             Err(error) => {
-                outbox.say(Thought::Failed(reopen_failed(&error)));
+                outbox.say(InferenceNews::Failed(reopen_failed(&error)));
                 return;
             }
         };
-        if !outbox.say(Thought::Back) {
+        if !outbox.say(InferenceNews::Back) {
             return;
         }
     }

@@ -17,8 +17,8 @@ use crate::action::Planned;
 use crate::camera::{Image, PixelFormat};
 use crate::clock::monotonic_ns;
 use crate::config::RecordSection;
-use crate::control::thinker::{Reply, Request};
 use crate::fault::Faults;
+use crate::policy::{Reply, Request};
 
 /// Messages that wait for the disk, at most.
 const WAITING: usize = 512;
@@ -36,7 +36,7 @@ pub(super) enum Item {
 
 /// The recording of a run.
 #[derive(Debug)]
-pub struct Tape {
+pub struct RecordingWriter {
     items: Option<SyncSender<Item>>,
     views: Vec<String>,
     left_out: AtomicU64,
@@ -44,12 +44,16 @@ pub struct Tape {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Tape {
+impl RecordingWriter {
     /// Begins a recording.
     ///
     /// # Errors
     /// [`RecordError::Io`] when the folder cannot be made or written to; [`RecordError::Numbers`].
-    pub(crate) fn start(section: &RecordSection, note: RunNote, faults: Faults) -> Result<Tape, RecordError> {
+    pub(crate) fn start(
+        section: &RecordSection,
+        note: RunNote,
+        faults: Faults,
+    ) -> Result<RecordingWriter, RecordError> {
         let folder = section.folder.clone();
         let failed = |source| RecordError::Io { path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(failed)?;
@@ -58,7 +62,7 @@ impl Tape {
         tracing::info!(folder = %folder.display(), limit_mb = section.limit_mb, "recording");
         let (items, inbox) = sync_channel(WAITING);
         let thread = thread::Builder::new().name("record".into()).spawn(move || write(ring, &inbox)).map_err(failed)?;
-        Ok(Tape {
+        Ok(RecordingWriter {
             items: Some(items),
             views,
             left_out: AtomicU64::new(0),
@@ -170,7 +174,7 @@ impl Tape {
     }
 }
 
-impl Drop for Tape {
+impl Drop for RecordingWriter {
     fn drop(&mut self) {
         self.items = None;
         if let Some(thread) = self.thread.take() {

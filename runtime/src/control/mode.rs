@@ -101,7 +101,7 @@ pub enum Command {
     /// Tell the controller to ramp to rest.
     SendStop,
     /// Open the line again.
-    Reopen,
+    Reconnect,
 }
 
 /// The next state, and what to do on the way.
@@ -121,7 +121,7 @@ pub fn next(state: State, event: Event) -> (State, Command) {
         (S::Boot | S::Warm, _) => (state, C::None),
         (S::Ready, E::ArmAsked) => (S::Ready, C::Arm),
         (S::Ready, E::Armed) => (S::Active, C::None),
-        (S::Ready, E::LinkLost) => hold(state, |c| c.line = true, C::Reopen),
+        (S::Ready, E::LinkLost) => hold(state, |c| c.line = true, C::Reconnect),
         (S::Ready, _) => (S::Ready, C::None),
         (S::Active | S::Hold(_), E::DisarmAsked) => (S::Ready, C::Disarm),
         (S::Active | S::Hold(_), E::HostLost) => (S::Ready, C::None),
@@ -129,7 +129,7 @@ pub fn next(state: State, event: Event) -> (State, Command) {
         (S::Active | S::Hold(_), E::ImagesStale) => hold(state, |c| c.images = true, C::SendStop),
         (S::Active | S::Hold(_), E::LinkSilent) => hold(state, |c| c.silent = true, C::SendStop),
         (S::Active | S::Hold(_), E::ModelLost) => hold(state, |c| c.model = true, C::SendStop),
-        (S::Active | S::Hold(_), E::LinkLost) => hold(state, |c| c.line = true, C::Reopen),
+        (S::Active | S::Hold(_), E::LinkLost) => hold(state, |c| c.line = true, C::Reconnect),
         (S::Hold(causes), E::ImagesFresh) => (go_on(Causes { images: false, ..causes }), C::None),
         (S::Hold(causes), E::LinkHeard) => (go_on(Causes { silent: false, ..causes }), C::None),
         (S::Hold(causes), E::ModelBack) => (go_on(Causes { model: false, ..causes }), C::None),
@@ -269,7 +269,7 @@ mod tests {
             row(holds(), E::LinkHeard, removes(|c| c.silent = false)),
             row(moving(), E::ModelLost, adds(|c| c.model = true, C::SendStop)),
             row(holds(), E::ModelBack, removes(|c| c.model = false)),
-            row(ready(), E::LinkLost, adds(|c| c.line = true, C::Reopen)),
+            row(ready(), E::LinkLost, adds(|c| c.line = true, C::Reconnect)),
             row(cut(), E::LinkOpened, to(S::Ready, C::None)),
             row(moving(), E::HostLost, to(S::Ready, C::None)),
             row(running(), E::ControllerFault, to(S::Fault(F::Controller), C::SendStop)),

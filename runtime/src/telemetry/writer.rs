@@ -79,28 +79,28 @@ pub mod counter {
 
 /// Takes what the loop tells. It never waits, and allocates only for names that are new.
 #[derive(Debug, Default)]
-pub struct Recorder {
+pub struct EventWriter {
     ring: Option<RingWriter>,
     names: Vec<String>,
     table: StageTable,
 }
 
-impl Recorder {
-    /// A recorder whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is told in the log, and
+impl EventWriter {
+    /// A writer whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is told in the log, and
     /// done without.
-    pub fn open(meta: &str) -> Recorder {
+    pub fn open(meta: &str) -> EventWriter {
         match RingWriter::create(meta) {
-            Ok(ring) => Recorder::over(ring),
+            Ok(ring) => EventWriter::over(ring),
             Err(error) => {
                 tracing::warn!(%error, "nobody can look on: fathom-latency live needs the ring");
-                Recorder::default()
+                EventWriter::default()
             }
         }
     }
 
-    /// A recorder that writes `ring`.
-    pub fn over(ring: RingWriter) -> Recorder {
-        Recorder { ring: Some(ring), ..Recorder::default() }
+    /// A writer that writes `ring`.
+    pub fn over(ring: RingWriter) -> EventWriter {
+        EventWriter { ring: Some(ring), ..EventWriter::default() }
     }
 
     /// The table so far.

@@ -23,7 +23,7 @@ struct Latest {
 
 /// A running camera.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct CameraThread {
     shared: Arc<(Mutex<Latest>, Condvar)>,
     exit: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -31,7 +31,7 @@ pub(super) struct Feed {
 
 /// What the loop needs to know of a camera in each tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Glance {
+pub(super) struct ImageStatus {
     /// When the newest image was taken, CLOCK_MONOTONIC.
     pub(super) stamp_ns: u64,
     /// Whether there is no camera any more: its last image says nothing, however young it is.
@@ -49,9 +49,9 @@ fn capture(camera: &mut dyn Camera, view: &str, image: &mut Image) -> Result<(),
     image.check(view)
 }
 
-impl Feed {
+impl CameraThread {
     /// Starts capturing; `waker` is woken by each image and each failure.
-    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>, waker: Waker) -> std::io::Result<Feed> {
+    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>, waker: Waker) -> std::io::Result<CameraThread> {
         let shared = Arc::new((Mutex::new(Latest::default()), Condvar::new()));
         let exit = Arc::new(AtomicBool::new(false));
         let (theirs, stop) = (Arc::clone(&shared), Arc::clone(&exit));
@@ -103,7 +103,7 @@ impl Feed {
             let images = lock(&theirs.0).count;
             tracing::info!(view, images, not_used = camera.refused() + uncounted, "camera closed");
         })?;
-        Ok(Feed { shared, exit, thread: Some(thread) })
+        Ok(CameraThread { shared, exit, thread: Some(thread) })
     }
 
     /// Waits for the first image.
@@ -130,11 +130,11 @@ impl Feed {
     }
 
     /// How the camera is.
-    pub(super) fn glance(&self) -> Glance {
+    pub(super) fn status(&self) -> ImageStatus {
         let latest = lock(&self.shared.0);
         // A time-out or a broken image is no news: the age of the last good one tells.
         let gone = latest.error.as_ref().is_some_and(|error| !error.is_passing());
-        Glance { stamp_ns: latest.image.stamp_ns, gone }
+        ImageStatus { stamp_ns: latest.image.stamp_ns, gone }
     }
 
     /// True depth of the newest image in metres, where the source knows it.
@@ -143,7 +143,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for CameraThread {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

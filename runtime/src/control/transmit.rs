@@ -1,14 +1,14 @@
 //! Asking the model, and sending what it answers.
 
-use super::core::{Event, State};
+use super::inference::InferenceNews;
+use super::mode::{Event, State};
 use super::robot::RunError;
-use super::run::{Line, Loop, Sight};
-use super::thinker::Reply;
-use super::worker::Thought;
+use super::run::{Line, Loop, LoopEvent};
 use crate::action::Planned;
 use crate::camera::Image;
 use crate::clock::{NS_PER_S, monotonic_ns};
 use crate::link::{ActionChunk, ClockOffset, Start};
+use crate::policy::Reply;
 use crate::telemetry::{Track, counter, stage};
 
 /// A chunk without a verdict is sent again after this long, and after twice its time on the line. Of 6 steps of 6 joints one
@@ -40,20 +40,20 @@ impl Loop {
 
     /// Whether a camera has an image that the model was not shown.
     pub(super) fn anything_new(&self) -> bool {
-        self.glances.iter().map(|g| g.stamp_ns).ne(self.shown.iter().copied())
+        self.image_status.iter().map(|g| g.stamp_ns).ne(self.shown.iter().copied())
     }
 
     /// Shows the model what there is, if it is free.
     pub(super) fn ask(&mut self, now: u64) {
         let Some(mut request) = self.spare.take() else { return };
-        request.images.resize_with(self.feeds.len(), Image::default);
-        for (feed, image) in self.feeds.iter().zip(&mut request.images) {
-            feed.newest(image);
+        request.images.resize_with(self.cameras.len(), Image::default);
+        for (camera, image) in self.cameras.iter().zip(&mut request.images) {
+            camera.newest(image);
         }
         let stamp_ns = request.images.iter().map(|i| i.stamp_ns).min().unwrap_or(now);
         // Without the controller's clock there is no telling which step the images show.
-        self.looking = self.clock().map(|clock| self.planner.look(clock.to_controller_us(stamp_ns)));
-        request.guide = self.looking.as_ref().and_then(|look| look.guide.clone());
+        self.start = self.clock().map(|clock| self.planner.start_at(clock.to_controller_us(stamp_ns)));
+        request.guide = self.start.as_ref().and_then(|look| look.guide.clone());
         request.state.clone_from(&self.controller.measured);
         request.seed = self.next_seed;
         self.shown.clear();
@@ -64,28 +64,28 @@ impl Loop {
         self.next_seed = self.next_seed.wrapping_add(1);
         self.asked += 1;
         request.number = self.asked;
-        // A worker that is gone shows in the next poll.
-        self.worker.ask(request);
+        // A inference that is gone shows in the next poll.
+        self.inference.ask(request);
     }
 
     /// Takes what the model says, if it says something.
-    pub(super) fn think(&mut self) -> Result<(), RunError> {
+    pub(super) fn infer(&mut self) -> Result<(), RunError> {
         loop {
-            match self.worker.poll() {
+            match self.inference.poll() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Thought::Done(reply))) => self.replied(*reply)?,
-                Ok(Some(Thought::Lost { detail, request })) => {
+                Ok(Some(InferenceNews::Done(reply))) => self.replied(*reply)?,
+                Ok(Some(InferenceNews::Lost { detail, request })) => {
                     self.spare = Some(*request);
                     self.model_lost = true;
                     tracing::warn!(detail, "the GPU is lost: it is opened again");
                     self.failed(Event::ModelLost, detail)?;
                 }
-                Ok(Some(Thought::Back)) => {
+                Ok(Some(InferenceNews::Back)) => {
                     self.model_lost = false;
                     self.due_ns = monotonic_ns();
                     tracing::info!("the model is on a GPU again");
                 }
-                Ok(Some(Thought::Failed(error))) => return self.failed(Event::InferenceFailed, error),
+                Ok(Some(InferenceNews::Failed(error))) => return self.failed(Event::InferenceFailed, error),
                 Err(()) => {
                     return self.failed(Event::InferenceFailed, "the inference thread ended".to_owned());
                 }
@@ -96,16 +96,16 @@ impl Loop {
     fn replied(&mut self, mut reply: Reply) -> Result<(), RunError> {
         let warming = self.state == State::Warm;
         match warming {
-            true => self.recorder.span(Track::Path, stage::COLD, 0, reply.started_ns, reply.inferred_ns),
+            true => self.events.span(Track::Path, stage::COLD, 0, reply.started_ns, reply.inferred_ns),
             false => self.record(&reply),
         }
-        if let Some(tape) = &self.tape {
-            tape.inference(&reply);
+        if let Some(recording) = &self.recording {
+            recording.inference(&reply);
         }
         if self.state == State::Active && !self.config.control.dry_run {
             self.plan(&reply)?;
         }
-        self.scenery.depth = std::mem::take(&mut reply.depth);
+        self.scene.depth = std::mem::take(&mut reply.depth);
         self.due_ns = self.due_ns.max(reply.finished_ns);
         self.spare = Some(reply.request);
         if warming { self.happened(Event::Warmed) } else { Ok(()) }
@@ -113,7 +113,7 @@ impl Loop {
 
     fn plan(&mut self, reply: &Reply) -> Result<(), RunError> {
         let began_ns = monotonic_ns();
-        let (Some(look), Some(clock)) = (self.looking.take(), self.clock()) else { return Ok(()) };
+        let (Some(look), Some(clock)) = (self.start.take(), self.clock()) else { return Ok(()) };
         let planned = match self.planner.plan(&look, &reply.actions, clock.to_controller_us(began_ns)) {
             Ok(planned) => planned,
             Err(late) => {
@@ -133,12 +133,12 @@ impl Loop {
         let stamp_ns = reply.request.images.iter().map(|i| i.stamp_ns).min().unwrap_or(began_ns);
         let sequence = self.send(&planned)?;
         let sent_ns = monotonic_ns();
-        if let Some(tape) = &self.tape {
-            tape.chunk(&planned, number, stamp_ns, sent_ns);
+        if let Some(recording) = &self.recording {
+            recording.chunk(&planned, number, stamp_ns, sent_ns);
         }
         let until_us = planned.start_us + u64::from(planned.validity_us);
-        self.show(|| Sight::Sent { id: planned.id, positions: planned.positions.clone(), until_us });
-        let r = &mut self.recorder;
+        self.show(|| LoopEvent::Sent { id: planned.id, positions: planned.positions.clone(), until_us });
+        let r = &mut self.events;
         r.span(Track::Control, stage::MERGE, number, began_ns, limited_ns);
         r.span(Track::Control, stage::WRITE, number, limited_ns, sent_ns);
         r.span(Track::Path, stage::SENT, number, reply.gpu.host.done_ns, sent_ns);
@@ -199,7 +199,7 @@ impl Loop {
 
     fn record(&mut self, reply: &Reply) {
         let request = &reply.request;
-        let (r, n) = (&mut self.recorder, request.number);
+        let (r, n) = (&mut self.events, request.number);
         let oldest = request.images.iter().enumerate().min_by_key(|(_, i)| i.stamp_ns);
         let Some((index, oldest)) = oldest else { return };
         for (view, image) in request.images.iter().enumerate() {

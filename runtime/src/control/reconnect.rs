@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How the line is opened.
 #[derive(Clone, Debug)]
-pub(super) struct Opener {
+pub(super) struct Connector {
     pub(super) device: String,
     pub(super) baud: u32,
     /// The controller's joints in its order.
@@ -33,7 +33,7 @@ pub(super) struct Opener {
     pub(super) waker: Waker,
 }
 
-impl Opener {
+impl Connector {
     /// Opens the line and checks who is there.
     pub(super) fn open(&self) -> Result<Link, LinkError> {
         let mut link = Link::open_with_faults(&self.device, self.baud, &self.faults)?;
@@ -65,16 +65,16 @@ impl Opener {
     }
 
     /// Closes `lost` and opens the line again, as often as it takes.
-    pub(super) fn reopen(&self, lost: Link) -> std::io::Result<Reopening> {
+    pub(super) fn reconnect(&self, lost: Link) -> std::io::Result<Reconnecting> {
         let (sender, opened) = sync_channel(1);
         let exit = Arc::new(AtomicBool::new(false));
-        let (opener, stop) = (self.clone(), Arc::clone(&exit));
+        let (connector, stop) = (self.clone(), Arc::clone(&exit));
         let thread = thread::Builder::new().name("link-open".into()).spawn(move || {
             // A node that is still open when the device comes back gets another name.
             drop(lost);
             let mut told = String::new();
             while !stop.load(Ordering::Relaxed) {
-                match opener.open() {
+                match connector.open() {
                     Ok(link) => {
                         // Nobody waits for it any more: it closes.
                         let _ = sender.send(link);
@@ -91,19 +91,19 @@ impl Opener {
                 thread::sleep(PAUSE);
             }
         })?;
-        Ok(Reopening { opened, exit, thread: Some(thread) })
+        Ok(Reconnecting { opened, exit, thread: Some(thread) })
     }
 }
 
 /// A line that is being opened.
 #[derive(Debug)]
-pub(super) struct Reopening {
+pub(super) struct Reconnecting {
     opened: Receiver<Link>,
     exit: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Reopening {
+impl Reconnecting {
     /// The line, when it is open. `Err` when the thread is gone without one.
     pub(super) fn poll(&self) -> Result<Option<Link>, ()> {
         match self.opened.try_recv() {
@@ -114,7 +114,7 @@ impl Reopening {
     }
 }
 
-impl Drop for Reopening {
+impl Drop for Reconnecting {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
