@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod depth_map;
 pub mod engine;
+pub mod events;
 pub mod fault;
 pub mod gpu;
 pub mod link;

@@ -1,4 +1,4 @@
-//! A model that is shown something and answers, and that finds its GPU again.
+//! A policy on its GPU: images and joint state in, actions out. It opens its GPU again when that is lost.
 
 use fathom_models::depthvla::ForwardOptions;
 use fathom_models::guidance::Guide;
@@ -7,7 +7,7 @@ use fathom_models::tokenizer::Tokenizer;
 use fathom_models::{prompt, random};
 
 use crate::camera::Image;
-use crate::clock::monotonic_ns;
+use crate::clock::HostNs;
 use crate::engine::{EngineError, Inputs, Output, Session, Wanted};
 use crate::gpu::{Gpu, GpuError, GpuOptions, GpuTimes};
 
@@ -18,39 +18,34 @@ pub(crate) struct StatePrompt {
     pub(crate) task: String,
 }
 
-/// What the model is shown. Its memory comes back in the [`Reply`].
-#[derive(Debug, Default)]
-pub(crate) struct Request {
+/// An observation to infer from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observation<'a> {
     /// One image a view, in the model's order.
-    pub(crate) images: Vec<Image>,
+    pub(crate) images: &'a [Image],
     /// The robot's own state.
-    pub(crate) state: Vec<f32>,
-    /// Its number, counted from 1.
-    pub(crate) number: u32,
+    pub(crate) state: &'a [f32],
     /// Seed of the noise.
     pub(crate) seed: u64,
-    /// When the model was free, a chunk was due, and the newest image was here, CLOCK_MONOTONIC.
-    pub(crate) due_ns: u64,
-    /// When the images were taken over, CLOCK_MONOTONIC.
-    pub(crate) asked_ns: u64,
     /// What the chunk is drawn towards.
-    pub(crate) guide: Option<Guide>,
+    pub(crate) guide: Option<&'a Guide>,
 }
 
-/// What the model gave.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) request: Request,
+/// The output of an inference.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyOutput {
     /// `(horizon, action_dim)`, the robot's own.
-    pub(crate) actions: Vec<f32>,
-    /// Depth maps of the views that have one: name, side, values.
-    pub(crate) depth: Vec<(String, usize, Vec<f32>)>,
-    pub(crate) started_ns: u64,
+    pub actions: Vec<f32>,
+    /// Depth maps of the views that have one: view, side, values.
+    pub depth: Vec<(String, usize, Vec<f32>)>,
+    /// When it began.
+    pub started: HostNs,
     /// The GPU's part is done and read back.
-    pub(crate) inferred_ns: u64,
+    pub inferred: HostNs,
     /// Actions are in the robot's own units.
-    pub(crate) finished_ns: u64,
-    pub(crate) gpu: GpuTimes,
+    pub finished: HostNs,
+    /// The GPU's part of it.
+    pub gpu: GpuTimes,
 }
 
 /// A prepared session, and what it was prepared with: a camera whose image changes its form (one that was plugged in again,
@@ -67,40 +62,12 @@ pub(crate) struct PolicyRunner {
 }
 
 impl PolicyRunner {
-    /// Shows the model something. On failure the request comes back with the error.
-    pub(crate) fn infer(&mut self, request: Request) -> Result<Reply, Box<(EngineError, Request)>> {
-        match self.actions(&request) {
-            Ok((actions, depth, times, gpu)) => {
-                let [started_ns, inferred_ns, finished_ns] = times;
-                Ok(Reply { request, actions, depth, started_ns, inferred_ns, finished_ns, gpu })
-            }
-            Err(error) => Err(Box::new((error, request))),
-        }
-    }
-
-    /// The graph's outputs for a request.
-    pub(crate) fn outputs(&mut self, request: &Request) -> Result<(&[Output], GpuTimes), EngineError> {
-        self.fit(request)?;
-        self.run(request)
-    }
-
-    fn run(&mut self, request: &Request) -> Result<(&[Output], GpuTimes), EngineError> {
-        let config = &self.session.loaded().model.config;
-        let noise = random::normal(request.seed, config.horizon * config.action_dim);
-        let images: Vec<&[u8]> = request.images.iter().map(pixels).collect();
-        let inputs = Inputs { images: &images, state: &request.state, noise: &noise };
-        self.session.infer_guided(&inputs, request.guide.as_ref(), false)
-    }
-
-    #[expect(clippy::type_complexity, reason = "the parts of a reply, named where it is made")]
-    fn actions(
-        &mut self,
-        request: &Request,
-    ) -> Result<(Vec<f32>, Vec<(String, usize, Vec<f32>)>, [u64; 3], GpuTimes), EngineError> {
-        self.fit(request)?;
-        let started_ns = monotonic_ns();
-        let (outputs, gpu) = self.run(request)?;
-        let inferred_ns = monotonic_ns();
+    /// Infers actions from an observation.
+    pub(crate) fn infer(&mut self, observation: &Observation<'_>) -> Result<PolicyOutput, EngineError> {
+        self.fit(observation)?;
+        let started = HostNs::now();
+        let (outputs, gpu) = self.run(observation)?;
+        let inferred = HostNs::now();
         let mut raw = Vec::new();
         let mut depth = Vec::new();
         for output in outputs {
@@ -110,23 +77,37 @@ impl PolicyRunner {
                 None => {}
             }
         }
-        let (_, actions) = finish_actions(self.session.loaded(), &request.state, raw)?;
-        Ok((actions, depth, [started_ns, inferred_ns, monotonic_ns()], gpu))
+        let (_, actions) = finish_actions(self.session.loaded(), observation.state, raw)?;
+        Ok(PolicyOutput { actions, depth, started, inferred, finished: HostNs::now(), gpu })
     }
 
-    /// Has the session prepared for the request's images and, where the state is part of it, its prompt.
-    fn fit(&mut self, request: &Request) -> Result<(), EngineError> {
+    /// The graph's outputs for an observation.
+    pub(crate) fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), EngineError> {
+        self.fit(observation)?;
+        self.run(observation)
+    }
+
+    fn run(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), EngineError> {
+        let config = &self.session.loaded().model.config;
+        let noise = random::normal(observation.seed, config.horizon * config.action_dim);
+        let images: Vec<&[u8]> = observation.images.iter().map(pixels).collect();
+        let inputs = Inputs { images: &images, state: observation.state, noise: &noise };
+        self.session.infer_guided(&inputs, observation.guide, false)
+    }
+
+    /// Prepares the session for the observation's images and, where the state is part of it, its prompt.
+    fn fit(&mut self, observation: &Observation<'_>) -> Result<(), EngineError> {
         let PolicyRunner { session, forward, tokens, prompt, .. } = self;
         if let Some(StatePrompt { tokenizer, task }) = prompt {
-            let text = prompt::text(session.loaded(), task, &request.state);
+            let text = prompt::text(session.loaded(), task, observation.state);
             tracing::debug!(text, "prompt");
             *tokens = tokenizer.text(session.loaded().model.config.prompt, &text)?;
         }
-        let same = request.images.iter().map(Image::spec).eq(session.images().iter().copied());
+        let same = observation.images.iter().map(Image::spec).eq(session.images().iter().copied());
         if same && tokens.len() == forward.prompt_tokens {
             return if prompt.is_some() { session.reword(tokens) } else { Ok(()) };
         }
-        forward.images = request.images.iter().map(Image::spec).collect();
+        forward.images = observation.images.iter().map(Image::spec).collect();
         forward.prompt_tokens = tokens.len();
         tracing::debug!(images = ?forward.images, tokens = tokens.len(), "prepared anew");
         session.prepare(forward, tokens)

@@ -138,7 +138,7 @@ fn the_ensemble_is_that_of_act() {
         let now_us = 1_000_000 + u64::from(n) * 100_000;
         let start = planner.start_at(now_us);
         let actions = expected.f32(&format!("ensemble.in.{n}")).expect("it is there");
-        let planned = planner.plan(&start, &actions, now_us).expect("it is not late");
+        let planned = planner.plan(&start, &actions, now_us, |_| {}).expect("it is not late");
         assert_eq!(planned.base, u64::from(n));
         let error =
             relative_error(&expected.f32(&format!("ensemble.out.{n}")).expect("there"), &planned.positions[..3]);

@@ -6,6 +6,7 @@
 //! All times are the controller's clock in microseconds; nothing here knows another.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fathom_models::guidance::{Guide, Schedule};
 use firmware_bridge::message::Progress;
@@ -133,7 +134,7 @@ pub enum Late {
 /// The chunk that the controller follows.
 #[derive(Debug)]
 struct Followed {
-    chunk: Planned,
+    chunk: Arc<Planned>,
     /// Count from which on it was followed.
     taken: u64,
     /// Whether the controller reported it.
@@ -149,7 +150,7 @@ pub struct Planner {
     followed: Option<Followed>,
     /// Name and base of the chunk before: reports on their way may still be of it.
     before: Option<(u32, u64)>,
-    pending: Option<Planned>,
+    pending: Option<Arc<Planned>>,
     /// Counts by controller time, in order.
     reports: VecDeque<(u64, u64)>,
     delays: VecDeque<u64>,
@@ -260,11 +261,18 @@ impl Planner {
         longest.unwrap_or(self.rules.execution_horizon.div_ceil(2))
     }
 
-    /// The chunk to send at `now_us` for what the model made of a start: `actions (horizon, joints)`, the robot's own.
+    /// The chunk to send at `now_us` for `actions (horizon, joints)`, the robot's own, that an inference from `start` gave.
+    /// `limit` keeps its positions within the joints' limits.
     ///
     /// # Errors
     /// [`Late`] when nothing of it may be followed any more.
-    pub fn plan(&mut self, start: &InferenceStart, actions: &[f32], now_us: u64) -> Result<Planned, Late> {
+    pub fn plan(
+        &mut self,
+        start: &InferenceStart,
+        actions: &[f32],
+        now_us: u64,
+        limit: impl FnOnce(&mut [f32]),
+    ) -> Result<Arc<Planned>, Late> {
         let Rules { joints, period_us, validity_us, .. } = self.rules;
         let (steps, period) = (self.steps(), u64::from(period_us));
         let delay = self.count.saturating_sub(start.count);
@@ -299,24 +307,18 @@ impl Planner {
         if let Policy::Ensemble { .. } = self.rules.policy {
             positions = self.ensemble.mean(start.count, actions, steps as usize);
         }
+        limit(&mut positions);
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let validity_us = u32::try_from(rest_us).unwrap_or(u32::MAX);
-        let planned = Planned { id, base: start.count, delay, start_us, validity_us, positions };
-        self.pending = Some(planned.clone());
+        let planned = Arc::new(Planned { id, base: start.count, delay, start_us, validity_us, positions });
+        self.pending = Some(Arc::clone(&planned));
         Ok(planned)
     }
 
     /// What was planned and not yet obeyed.
-    pub fn pending(&self) -> Option<&Planned> {
+    pub fn pending(&self) -> Option<&Arc<Planned>> {
         self.pending.as_ref()
-    }
-
-    /// The positions of what was planned were limited before they were sent.
-    pub fn limited(&mut self, positions: &[f32]) {
-        if let Some(pending) = &mut self.pending {
-            positions.clone_into(&mut pending.positions);
-        }
     }
 
     /// The controller obeyed the chunk; it follows it from `first_step` on.

@@ -28,7 +28,7 @@ fn following(policy: Policy, steps: u16) -> Planner {
     let mut planner = Planner::new(rules(policy));
     planner.heard(900_000, false, None);
     let start = planner.start_at(950_000);
-    let planned = planner.plan(&start, &chunk(1), 1_000_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(1), 1_000_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (0, 0, 1_000_000), "an arm at rest loses no step");
     planner.obeyed(planned.id, 0);
     for step in 0..=steps {
@@ -45,7 +45,7 @@ fn the_delay_is_the_controllers_count() {
     let start = planner.start_at(1_210_000);
     assert_eq!((start.count, start.following), (2, true));
     planner.heard(9_000_000, true, at(1, 4)); // the controller's clock may say what it will
-    let planned = planner.plan(&start, &chunk(2), 1_400_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(2), 1_400_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (2, 2, 1_200_000));
     assert_eq!(planned.positions, [200.0, 201.0, 202.0, 203.0, 204.0, 205.0], "what may be executed");
     assert!(!planner.wants(), "one is on its way");
@@ -66,12 +66,12 @@ fn an_arm_at_rest_consumes_nothing() {
     planner.heard(1_600_000, false, at(1, 6));
     planner.heard(2_600_000, false, at(1, 6));
     assert_eq!((planner.count(), planner.following()), (6, false));
-    let planned = planner.plan(&start, &chunk(2), 2_700_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(2), 2_700_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (4, 2, 2_500_000), "step 2 is due now");
     planner.refused();
-    let late = planner.plan(&InferenceStart { count: 0, ..start.clone() }, &chunk(3), 2_700_000);
+    let late = planner.plan(&InferenceStart { count: 0, ..start.clone() }, &chunk(3), 2_700_000, |_| {});
     assert_eq!(late, Err(Late::Over { delay: 6, steps: 6 }));
-    let late = planner.plan(&InferenceStart { count: 6, image_us: 600_000, ..start }, &chunk(3), 2_700_000);
+    let late = planner.plan(&InferenceStart { count: 6, image_us: 600_000, ..start }, &chunk(3), 2_700_000, |_| {});
     assert_eq!(
         late,
         Err(Late::Old { age_ms: 2100, validity_ms: 2000 }),
@@ -84,12 +84,12 @@ fn an_arm_at_rest_consumes_nothing() {
 fn steps_are_valid_from_their_images_on() {
     let mut planner = following(Policy::Replace, 2);
     let start = InferenceStart { image_us: 0, ..planner.start_at(1_210_000) };
-    let planned = planner.plan(&start, &chunk(2), 1_300_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(2), 1_300_000, |_| {}).expect("it is not late");
     assert_eq!(planned.start_us + u64::from(planned.validity_us), 1_800_000.min(start.image_us + 2_000_000));
     let start = InferenceStart { image_us: 0, ..planner.start_at(1_210_000) };
     planner.refused();
     planner.rules.validity_us = 1_400_000;
-    let planned = planner.plan(&start, &chunk(2), 1_300_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(2), 1_300_000, |_| {}).expect("it is not late");
     assert_eq!(planned.start_us + u64::from(planned.validity_us), 1_400_000);
 }
 
@@ -98,7 +98,7 @@ fn steps_are_valid_from_their_images_on() {
 fn a_report_stands_for_a_lost_acknowledgement() {
     let mut planner = following(Policy::Replace, 2);
     let start = planner.start_at(1_210_000);
-    let planned = planner.plan(&start, &chunk(2), 1_300_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(2), 1_300_000, |_| {}).expect("it is not late");
     planner.heard(1_400_000, true, at(planned.id, 2));
     assert!(planner.pending().is_none());
     assert_eq!(planner.count(), 4);
@@ -113,7 +113,7 @@ fn guidance_is_what_is_left() {
     let guide = start.guide.clone().expect("a chunk is followed");
     assert_eq!((guide.left.as_slice(), guide.delay, guide.horizon), ([102.0, 103.0, 104.0, 105.0].as_slice(), 3, 4));
     planner.heard(1_400_000, true, at(1, 3));
-    let planned = planner.plan(&start, &chunk(2), 1_400_000).expect("it is not late");
+    let planned = planner.plan(&start, &chunk(2), 1_400_000, |_| {}).expect("it is not late");
     planner.obeyed(planned.id, 1);
     planner.heard(1_500_000, true, at(2, 2));
     let guide = planner.start_at(1_500_000).guide.expect("a chunk is followed");

@@ -5,8 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::core::ImageStatus;
 use crate::camera::{Camera, CameraError, Image};
-use crate::clock::Waker;
+use crate::clock::{HostNs, Waker};
+use crate::events::{Events, LoopEvent};
 
 /// How long a camera may be silent before that is an error.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -18,7 +20,7 @@ struct Latest {
     image: Image,
     depth: Vec<f32>,
     count: u64,
-    error: Option<CameraError>,
+    error: Option<Arc<CameraError>>,
 }
 
 /// A running camera.
@@ -27,15 +29,6 @@ pub(super) struct CameraThread {
     shared: Arc<(Mutex<Latest>, Condvar)>,
     exit: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What the loop needs to know of a camera in each tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ImageStatus {
-    /// When the newest image was taken, CLOCK_MONOTONIC.
-    pub(super) stamp_ns: u64,
-    /// Whether there is no camera any more: its last image says nothing, however young it is.
-    pub(super) gone: bool,
 }
 
 fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
@@ -51,7 +44,12 @@ fn capture(camera: &mut dyn Camera, view: &str, image: &mut Image) -> Result<(),
 
 impl CameraThread {
     /// Starts capturing; `waker` is woken by each image and each failure.
-    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>, waker: Waker) -> std::io::Result<CameraThread> {
+    pub(super) fn start(
+        view: &str,
+        mut camera: Box<dyn Camera>,
+        waker: Waker,
+        events: Events,
+    ) -> std::io::Result<CameraThread> {
         let shared = Arc::new((Mutex::new(Latest::default()), Condvar::new()));
         let exit = Arc::new(AtomicBool::new(false));
         let (theirs, stop) = (Arc::clone(&shared), Arc::clone(&exit));
@@ -77,13 +75,14 @@ impl CameraThread {
                         theirs.1.notify_all();
                         waker.wake();
                         if failing {
-                            tracing::info!(view, "images again");
+                            events.emit(LoopEvent::ImagesAgain { view: view.clone() });
                         }
                         failing = false;
                     }
                     Err(error) => {
+                        let error = Arc::new(error);
                         if !failing {
-                            tracing::warn!(view, %error, "no image");
+                            events.emit(LoopEvent::NoImage { view: view.clone(), error: Arc::clone(&error) });
                         }
                         failing = true;
                         if error.is_of_an_image() && camera.refused() == counted {
@@ -107,7 +106,7 @@ impl CameraThread {
     }
 
     /// Waits for the first image.
-    pub(super) fn first(&self, into: &mut Image, timeout: Duration) -> Result<(), Option<CameraError>> {
+    pub(super) fn first(&self, into: &mut Image, timeout: Duration) -> Result<(), Option<Arc<CameraError>>> {
         let (latest, changed) = &*self.shared;
         let waiting = |l: &mut Latest| l.count == 0 && l.error.is_none();
         let guard = changed.wait_timeout_while(lock(latest), timeout, waiting);
@@ -129,12 +128,12 @@ impl CameraThread {
         *into = Image { format, width, height, stride, data, stamp_ns, stamp, dequeued_ns, sequence };
     }
 
-    /// How the camera is.
+    /// The camera's state.
     pub(super) fn status(&self) -> ImageStatus {
         let latest = lock(&self.shared.0);
-        // A time-out or a broken image is no news: the age of the last good one tells.
+        // After a time-out or a broken image, the age of the last good one decides.
         let gone = latest.error.as_ref().is_some_and(|error| !error.is_passing());
-        ImageStatus { stamp_ns: latest.image.stamp_ns, gone }
+        ImageStatus { taken: HostNs(latest.image.stamp_ns), gone }
     }
 
     /// True depth of the newest image in metres, where the source knows it.

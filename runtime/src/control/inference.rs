@@ -1,4 +1,4 @@
-//! Inference on its own thread, so that control ticks go on while the model thinks.
+//! Inference on its own thread, so that control ticks go on meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,94 +6,78 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::core::InferenceNews;
+use crate::camera::Image;
 use crate::clock::{NS_PER_S, Waker, kernel_ns};
 use crate::engine::EngineError;
+use crate::events::{Inference, InferenceRequest};
 use crate::fault::{Faults, Kind};
-use crate::policy::{PolicyRunner, Reply, Request, is_lost};
+use crate::policy::{Observation, PolicyRunner, is_lost};
 use crate::record::RecordingWriter;
 
 /// A GPU that is lost more often than this within [`LOSSES_NS`] is given up.
 const LOSSES: usize = 3;
 const LOSSES_NS: u64 = 60 * NS_PER_S;
 
-/// What the inference thread says.
-#[derive(Debug)]
-pub(super) enum InferenceNews {
-    /// The model's answer.
-    Done(Box<Reply>),
-    /// The GPU is lost and is being opened again. The request comes back.
-    Lost { detail: String, request: Box<Request> },
-    /// The model is on a GPU again.
-    Back,
-    /// It gave up.
-    Failed(String),
-}
-
-/// Where the inference thread says what it says.
-struct Outbox {
-    sender: SyncSender<InferenceNews>,
-    waker: Waker,
-}
-
-impl Outbox {
-    /// `false` when nobody listens any more.
-    fn say(&self, news: InferenceNews) -> bool {
-        let heard = self.sender.send(news).is_ok();
-        self.waker.wake();
-        heard
-    }
-}
-
-impl Drop for Outbox {
-    /// That the thread ended is news, too.
-    fn drop(&mut self) {
-        self.waker.wake();
-    }
-}
+/// An inference to make, and its images.
+type Job = (InferenceRequest, Vec<Image>);
 
 /// The inference thread.
 #[derive(Debug)]
 pub(super) struct InferenceThread {
-    requests: Option<SyncSender<Request>>,
-    news: Receiver<InferenceNews>,
-    thread: Option<JoinHandle<()>>,
+    jobs: Option<SyncSender<Job>>,
+    news: Receiver<(InferenceNews, Vec<Image>)>,
+    /// The images of the next inference. While one is under way the thread has them.
+    pub(super) images: Vec<Image>,
+    thread: Option<JoinHandle<Option<()>>>,
 }
 
 impl InferenceThread {
-    /// Takes over a prepared model; `waker` is woken by each news.
+    /// Takes over a prepared policy; `waker` is woken by all news.
     pub(super) fn start(
         runner: PolicyRunner,
         faults: Faults,
         recording: Option<Arc<RecordingWriter>>,
         waker: Waker,
     ) -> std::io::Result<InferenceThread> {
-        let (requests, inbox) = sync_channel::<Request>(1);
+        let (jobs, inbox) = sync_channel(1);
         let (sender, news) = sync_channel(4);
-        let outbox = Outbox { sender, waker };
+        let sender = NewsSender { sender, waker };
         let thread = thread::Builder::new()
             .name("inference".into())
-            .spawn(move || work(runner, &inbox, &outbox, &faults, recording.as_deref()))?;
-        Ok(InferenceThread { requests: Some(requests), news, thread: Some(thread) })
+            .spawn(move || run(runner, &inbox, &sender, &faults, recording.as_deref()))?;
+        Ok(InferenceThread { jobs: Some(jobs), news, images: Vec::new(), thread: Some(thread) })
     }
 
-    /// Hands a request over; `false` when the thread is gone.
-    pub(super) fn ask(&self, request: Request) -> bool {
-        self.requests.as_ref().is_some_and(|r| r.send(request).is_ok())
+    /// Starts an inference from [`images`](Self::images).
+    pub(super) fn infer(&mut self, request: InferenceRequest) {
+        let images = std::mem::take(&mut self.images);
+        if let Some(jobs) = &self.jobs {
+            // The next poll finds a thread that is gone.
+            let _ = jobs.send((request, images));
+        }
     }
 
-    /// What the thread says, if it says something. `Err` when it is gone.
-    pub(super) fn poll(&self) -> Result<Option<InferenceNews>, ()> {
+    /// The thread's next news, where there are any.
+    pub(super) fn poll(&mut self) -> Option<InferenceNews> {
         match self.news.try_recv() {
-            Ok(news) => Ok(Some(news)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(()),
+            Ok((news, images)) => {
+                if !images.is_empty() {
+                    self.images = images;
+                }
+                Some(news)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                self.thread.take().map(|_| InferenceNews::Failed("the inference thread ended".to_owned()))
+            }
         }
     }
 }
 
 impl Drop for InferenceThread {
     fn drop(&mut self) {
-        self.requests = None;
+        self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // It ends with the inference that is under way; a panic was already printed.
             let _ = thread.join();
@@ -101,56 +85,72 @@ impl Drop for InferenceThread {
     }
 }
 
-fn work(
+/// The thread's end of the news.
+struct NewsSender {
+    sender: SyncSender<(InferenceNews, Vec<Image>)>,
+    waker: Waker,
+}
+
+impl NewsSender {
+    /// Sends news, and the images back. `None` when the loop is gone.
+    fn send(&self, news: InferenceNews, images: Vec<Image>) -> Option<()> {
+        let sent = self.sender.send((news, images));
+        self.waker.wake();
+        sent.ok()
+    }
+}
+
+impl Drop for NewsSender {
+    /// The end of the thread is news, too.
+    fn drop(&mut self) {
+        self.waker.wake();
+    }
+}
+
+/// Makes inferences until the loop is gone, or the GPU is given up.
+fn run(
     mut runner: PolicyRunner,
-    inbox: &Receiver<Request>,
-    outbox: &Outbox,
+    jobs: &Receiver<Job>,
+    news: &NewsSender,
     faults: &Faults,
     recording: Option<&RecordingWriter>,
-) {
+) -> Option<()> {
     let mut losses: VecDeque<u64> = VecDeque::new();
-    for request in inbox {
+    for (request, images) in jobs {
+        // Here, so that the control thread copies no images for it.
         if let Some(recording) = recording {
-            recording.request(&request, &runner.tokens);
+            recording.observation(&request, &images, &runner.tokens);
         }
         if faults.once(Kind::DeviceLost).is_some() {
             runner.session.lose_gpu("a fault on purpose");
         }
         let began_ns = kernel_ns();
-        let news = runner.infer(request);
+        let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());
+        let observation = Observation { images: &images, state: &request.state, seed: request.seed, guide };
+        let inferred = runner.infer(&observation);
         if let Some(longer_s) = faults.now(Kind::SlowGpu, None) {
             thread::sleep(Duration::from_secs_f64(longer_s));
         }
-        let (error, request) = match news {
-            Ok(reply) => {
-                if !outbox.say(InferenceNews::Done(Box::new(reply))) {
-                    return;
-                }
+        let error = match inferred {
+            Ok(output) => {
+                news.send(InferenceNews::Done(Arc::new(Inference { request, output })), images)?;
                 continue;
             }
-            Err(failed) => *failed,
+            Err(error) => error,
         };
         losses.push_back(began_ns);
         losses.retain(|at_ns| began_ns.saturating_sub(*at_ns) < LOSSES_NS);
         if !is_lost(&error) || losses.len() > LOSSES {
-            outbox.say(InferenceNews::Failed(error.to_string()));
-            return;
+            return news.send(InferenceNews::Failed(error.to_string()), images);
         }
-        let lost = InferenceNews::Lost { detail: error.to_string(), request: Box::new(request) };
-        if !outbox.say(lost) {
-            return;
-        }
+        news.send(InferenceNews::Lost(error.to_string()), images)?;
         runner = match runner.reopen() {
             Ok(runner) => runner,
-            Err(error) => {
-                outbox.say(InferenceNews::Failed(reopen_failed(&error)));
-                return;
-            }
+            Err(error) => return news.send(InferenceNews::Failed(reopen_failed(&error)), Vec::new()),
         };
-        if !outbox.say(InferenceNews::Back) {
-            return;
-        }
+        news.send(InferenceNews::Back, Vec::new())?;
     }
+    Some(())
 }
 
 fn reopen_failed(error: &EngineError) -> String {

@@ -1,17 +1,17 @@
 //! The control loop: capture, infer, send, while the controller consumes the chunk before.
 
 mod camera;
-mod freshness;
+mod core;
+mod error;
 mod inference;
 mod inject;
-pub mod mode;
-mod receive;
 mod reconnect;
 mod robot;
 mod run;
 mod scene;
 mod signals;
-mod transmit;
+mod sinks;
 
-pub use robot::{OpenOptions, Robot, RunError};
-pub use run::{LoopEvent, Outcome, RunOptions};
+pub use error::RunError;
+pub use robot::{OpenOptions, Robot};
+pub use run::{Outcome, RunOptions};

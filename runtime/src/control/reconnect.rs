@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::clock::Waker;
+use crate::events::{Events, LoopEvent};
 use crate::fault::Faults;
 use crate::link::{Link, LinkError};
 
@@ -29,6 +30,7 @@ pub(super) struct Connector {
     /// Time without a good frame after which the controller counts as silent; the link's own if not given.
     pub(super) silence: Option<Duration>,
     pub(super) faults: Faults,
+    pub(super) events: Events,
     /// Wakes the control thread when something arrives.
     pub(super) waker: Waker,
 }
@@ -83,8 +85,8 @@ impl Connector {
                     Err(error) => {
                         let error = error.to_string();
                         if error != told {
-                            tracing::warn!(error, "the line does not open yet");
-                            told = error;
+                            told.clone_from(&error);
+                            connector.events.emit(LoopEvent::LineNotOpen { why: error });
                         }
                     }
                 }

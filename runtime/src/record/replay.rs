@@ -17,7 +17,7 @@ use super::{RecordError, RunNote, schema};
 use crate::camera::Image;
 use crate::engine::{EngineError, Session, Wanted};
 use crate::gpu::{Gpu, GpuError, GpuOptions};
-use crate::policy::{PolicyRunner, Request, pixels};
+use crate::policy::{Observation, PolicyRunner, pixels};
 
 /// What can fail in a replay.
 #[derive(Debug, thiserror::Error)]
@@ -146,26 +146,27 @@ impl Replay {
                 }
                 Moment::Observation(observation) => {
                     let mut images = std::mem::take(&mut images);
-                    if self.number.is_none_or(|n| n == observation.number)
+                    let number = observation.number;
+                    if self.number.is_none_or(|n| n == number)
                         && let Some(Playing { note, runner: Ok(runner) }) = &mut playing
-                        && let Some(request) = request(note, &observation, &mut images)
+                        && let Some(recorded) = Recorded::new(note, observation, &mut images)
                     {
                         let stages = self.stages && replayed.stages.is_none();
-                        let (actions, outputs) = match infer(runner, &request, observation.tokens, stages) {
+                        let (actions, outputs) = match infer(runner, &recorded, stages) {
                             Ok(inferred) => inferred,
                             Err(error @ (EngineError::Model(_) | EngineError::Input { .. })) => {
-                                refused.push((at.clone(), format!("inference {}: {error}", request.number)));
+                                refused.push((at.clone(), format!("inference {}: {error}", number)));
                                 return Ok(true);
                             }
                             Err(error) => return Err(error.into()),
                         };
                         if stages {
-                            replayed.stages = Some((request.number, outputs));
+                            replayed.stages = Some((number, outputs));
                         }
                         if stages && parameters(runner) <= TWINS {
-                            replayed.twins = Some(twins(runner, &request)?);
+                            replayed.twins = Some(twins(runner, &recorded)?);
                         }
-                        again = Some((request.number, actions));
+                        again = Some((number, actions));
                     }
                 }
                 Moment::Inference(inference) => {
@@ -210,39 +211,41 @@ impl Replay {
     }
 }
 
-fn request(note: &RunNote, observation: &schema::Observation, images: &mut BTreeMap<String, Image>) -> Option<Request> {
-    let images = note.views.iter().map(|view| images.remove(view)).collect::<Option<Vec<Image>>>()?;
-    Some(Request {
-        images,
-        state: observation.state.clone(),
-        number: observation.number,
-        seed: observation.seed,
-        due_ns: observation.asked_ns,
-        asked_ns: observation.asked_ns,
-        guide: observation.guide.clone(),
-    })
+/// A recorded observation with its images.
+struct Recorded {
+    images: Vec<Image>,
+    observation: schema::Observation,
 }
 
-fn infer(
-    runner: &mut PolicyRunner,
-    request: &Request,
-    tokens: Vec<i32>,
-    stages: bool,
-) -> Result<(Vec<f32>, Stages), EngineError> {
+impl Recorded {
+    /// `None` where the recording has not all of its images.
+    fn new(note: &RunNote, observation: schema::Observation, images: &mut BTreeMap<String, Image>) -> Option<Recorded> {
+        let images = note.views.iter().map(|view| images.remove(view)).collect::<Option<Vec<Image>>>()?;
+        Some(Recorded { images, observation })
+    }
+
+    fn observation(&self) -> Observation<'_> {
+        let schema::Observation { state, seed, guide, .. } = &self.observation;
+        Observation { images: &self.images, state, seed: *seed, guide: guide.as_ref() }
+    }
+}
+
+fn infer(runner: &mut PolicyRunner, recorded: &Recorded, stages: bool) -> Result<(Vec<f32>, Stages), EngineError> {
     if runner.forward.taps != stages {
         runner.forward.taps = stages;
         // Whatever was prepared is not for this.
         runner.forward.prompt_tokens = usize::MAX;
     }
-    let reworded = tokens != runner.tokens && tokens.len() == runner.forward.prompt_tokens;
-    runner.tokens = tokens;
+    let tokens = &recorded.observation.tokens;
+    let reworded = *tokens != runner.tokens && tokens.len() == runner.forward.prompt_tokens;
+    runner.tokens.clone_from(tokens);
     if reworded {
         runner.session.reword(&runner.tokens)?;
     }
-    let (outputs, _) = runner.outputs(request)?;
+    let (outputs, _) = runner.outputs(&recorded.observation())?;
     let outputs: Stages = outputs.iter().map(|o| (o.name.clone(), o.values.clone())).collect();
     let raw = outputs.iter().find(|(name, _)| name == "actions").map(|(_, v)| v.clone()).unwrap_or_default();
-    let (_, actions) = finish_actions(runner.session.loaded(), &request.state, raw)?;
+    let (_, actions) = finish_actions(runner.session.loaded(), &recorded.observation.state, raw)?;
     Ok((actions, if stages { outputs } else { Vec::new() }))
 }
 
@@ -259,17 +262,18 @@ fn parameters(runner: &PolicyRunner) -> usize {
 }
 
 /// Every stage by the CPU twins.
-fn twins(runner: &PolicyRunner, request: &Request) -> Result<Stages, EngineError> {
+fn twins(runner: &PolicyRunner, recorded: &Recorded) -> Result<Stages, EngineError> {
+    let Observation { images, state, seed, guide } = recorded.observation();
     let loaded = runner.session.loaded();
     let (model, config) = (&loaded.model, &loaded.model.config);
-    check_state(loaded, &request.state)?;
+    check_state(loaded, state)?;
     let graph = model.forward(&loaded.weights, &runner.forward)?;
-    let mut state = request.state.clone();
-    loaded.normalization.state.normalize(&mut state);
-    state.resize(config.state_dim, 0.0);
+    let mut normalized = state.to_vec();
+    loaded.normalization.state.normalize(&mut normalized);
+    normalized.resize(config.state_dim, 0.0);
     let text = loaded.weights.rows(model.embed_tokens, config.vlm.width, &runner.tokens)?;
-    let noise = random::normal(request.seed, config.horizon * config.action_dim);
-    let guided = request.guide.as_ref().map(|guide| guide.inputs(loaded, &request.state)).transpose()?;
+    let noise = random::normal(seed, config.horizon * config.action_dim);
+    let guided = guide.map(|guide| guide.inputs(loaded, state)).transpose()?;
     let mut reference = Reference::new(&graph, &loaded.weights);
     let mut give = |name: &str, bytes: &[u8]| {
         if let Some(tensor) = graph.input(name) {
@@ -277,13 +281,13 @@ fn twins(runner: &PolicyRunner, request: &Request) -> Result<Stages, EngineError
         }
     };
     give("text", bytemuck::cast_slice(&text));
-    give("state", bytemuck::cast_slice(&state));
+    give("state", bytemuck::cast_slice(&normalized));
     give("noise", bytemuck::cast_slice(&noise));
     if let Some((goal, gains)) = &guided {
         give("goal", bytemuck::cast_slice(goal));
         give("gains", bytemuck::cast_slice(gains));
     }
-    for (view, image) in config.views.iter().zip(&request.images) {
+    for (view, image) in config.views.iter().zip(images) {
         give(&format!("image.{view}"), pixels(image));
     }
     reference.run()?;

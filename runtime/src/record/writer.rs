@@ -13,12 +13,11 @@ use firmware_bridge::message as wire;
 
 use super::ring::Ring;
 use super::{RecordError, RunNote, schema};
-use crate::action::Planned;
 use crate::camera::{Image, PixelFormat};
-use crate::clock::monotonic_ns;
+use crate::clock::{ControllerUs, HostNs};
 use crate::config::RecordSection;
+use crate::events::{Events, Inference, InferenceRequest, LoopEvent};
 use crate::fault::Faults;
-use crate::policy::{Reply, Request};
 
 /// Messages that wait for the disk, at most.
 const WAITING: usize = 512;
@@ -39,6 +38,7 @@ pub(super) enum Item {
 pub struct RecordingWriter {
     items: Option<SyncSender<Item>>,
     views: Vec<String>,
+    joints: JointTable,
     left_out: AtomicU64,
     told: AtomicBool,
     thread: Option<JoinHandle<()>>,
@@ -52,19 +52,23 @@ impl RecordingWriter {
     pub(crate) fn start(
         section: &RecordSection,
         note: RunNote,
+        joints: JointTable,
         faults: Faults,
+        events: Events,
     ) -> Result<RecordingWriter, RecordError> {
         let folder = section.folder.clone();
         let failed = |source| RecordError::Io { path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let views = note.views.clone();
-        let ring = Ring::begin(folder.clone(), section.limit_mb.saturating_mul(1 << 20), note, faults)?;
+        let ring = Ring::begin(folder.clone(), section.limit_mb.saturating_mul(1 << 20), note, faults, events.clone())?;
         tracing::info!(folder = %folder.display(), limit_mb = section.limit_mb, "recording");
         let (items, inbox) = sync_channel(WAITING);
-        let thread = thread::Builder::new().name("record".into()).spawn(move || write(ring, &inbox)).map_err(failed)?;
+        let thread =
+            thread::Builder::new().name("record".into()).spawn(move || write(ring, &inbox, &events)).map_err(failed)?;
         Ok(RecordingWriter {
             items: Some(items),
             views,
+            joints,
             left_out: AtomicU64::new(0),
             told: AtomicBool::new(false),
             thread: Some(thread),
@@ -82,15 +86,15 @@ impl RecordingWriter {
         }
     }
 
-    /// What an inference is given.
-    pub(crate) fn request(&self, request: &Request, tokens: &[i32]) {
+    /// Records an observation, with its images: on the inference thread, so that the control thread copies none.
+    pub(crate) fn observation(&self, request: &InferenceRequest, images: &[Image], tokens: &[i32]) {
         let view = |(view, image): (&String, &Image)| schema::View {
             view: view.clone(),
             stamp_ns: image.stamp_ns,
             stamp: image.stamp.to_string(),
             dequeued_ns: image.dequeued_ns,
             sequence: image.sequence,
-            age_ms: request.asked_ns.saturating_sub(image.stamp_ns) as f64 / 1e6,
+            age_ms: request.asked.since(HostNs(image.stamp_ns)) as f64 / 1e6,
             format: match image.format {
                 PixelFormat::Rgb24 | PixelFormat::Mjpeg => "rgb24",
                 PixelFormat::Yuyv => "yuyv",
@@ -103,74 +107,73 @@ impl RecordingWriter {
             seed: request.seed,
             state: request.state.clone(),
             tokens: tokens.to_vec(),
-            guide: request.guide.clone(),
-            views: self.views.iter().zip(&request.images).map(view).collect(),
-            asked_ns: request.asked_ns,
+            guide: request.start.as_ref().and_then(|start| start.guide.clone()),
+            views: self.views.iter().zip(images).map(view).collect(),
+            asked_ns: request.asked.0,
         };
-        self.put(Item::Observation(Box::new(observation), request.images.clone()));
+        self.put(Item::Observation(Box::new(observation), images.to_vec()));
     }
 
-    /// What the model made of it.
-    pub(crate) fn inference(&self, reply: &Reply) {
-        self.put(Item::Inference(schema::Inference {
-            number: reply.request.number,
-            actions: reply.actions.clone(),
-            started_ns: reply.started_ns,
-            inferred_ns: reply.inferred_ns,
-            finished_ns: reply.finished_ns,
-            stages: reply.gpu.stages.iter().map(|s| (s.stage.to_string(), s.ns)).collect(),
-        }));
+    /// Records an event of the loop, where recordings have a topic for it.
+    pub(crate) fn on(&self, event: &LoopEvent) {
+        match event {
+            LoopEvent::Mode { from, to, event, detail, at } => {
+                self.put(Item::Log(format!("{from} -> {to}: {event:?} {detail}"), at.0));
+            }
+            LoopEvent::Inferred { inference, .. } => self.put(Item::Inference(of_inference(inference))),
+            LoopEvent::Sent { chunk, number, times } => self.put(Item::Chunk(schema::Chunk {
+                number: *number,
+                id: chunk.id,
+                base: chunk.base,
+                delay: chunk.delay,
+                start_us: chunk.start_us,
+                validity_us: chunk.validity_us,
+                stamp_ns: times.taken.0,
+                sent_ns: times.sent.0,
+                positions: chunk.positions.clone(),
+            })),
+            LoopEvent::Ack { ack, made, received } => self.put(Item::Ack(schema::Ack {
+                sequence: ack.sequence,
+                kind: ack.kind,
+                reason: format!("{:?}", ack.reason),
+                first_step: ack.first_step,
+                start_us: ack.start_us,
+                controller_us: made.0,
+                received_ns: received.0,
+            })),
+            LoopEvent::Report { report, made, received } => {
+                self.put(Item::State(of_report(report, &self.joints, *made, *received)));
+            }
+            _ => {}
+        }
     }
+}
 
-    /// What is sent.
-    pub(crate) fn chunk(&self, planned: &Planned, number: u32, stamp_ns: u64, sent_ns: u64) {
-        self.put(Item::Chunk(schema::Chunk {
-            number,
-            id: planned.id,
-            base: planned.base,
-            delay: planned.delay,
-            start_us: planned.start_us,
-            validity_us: planned.validity_us,
-            stamp_ns,
-            sent_ns,
-            positions: planned.positions.clone(),
-        }));
+fn of_inference(Inference { request, output }: &Inference) -> schema::Inference {
+    schema::Inference {
+        number: request.number,
+        actions: output.actions.clone(),
+        started_ns: output.started.0,
+        inferred_ns: output.inferred.0,
+        finished_ns: output.finished.0,
+        stages: output.gpu.stages.iter().map(|s| (s.stage.to_string(), s.ns)).collect(),
     }
+}
 
-    /// What the controller answered.
-    pub(crate) fn ack(&self, ack: &wire::Ack, controller_us: u64, received_ns: u64) {
-        self.put(Item::Ack(schema::Ack {
-            sequence: ack.sequence,
-            kind: ack.kind,
-            reason: format!("{:?}", ack.reason),
-            first_step: ack.first_step,
-            start_us: ack.start_us,
-            controller_us,
-            received_ns,
-        }));
-    }
-
-    /// What the controller reported.
-    pub(crate) fn report(&self, state: &wire::State, joints: &JointTable, controller_us: u64, received_ns: u64) {
-        self.put(Item::State(schema::State {
-            mode: format!("{:?}", state.mode),
-            chunk: state.progress.map(|p| p.chunk),
-            consumed: state.progress.map_or(0, |p| p.consumed),
-            steps_left: state.progress.map_or(0, |p| p.steps_left),
-            clamps: state.clamps,
-            starved: state.starved,
-            crc_errors: state.crc_errors,
-            measured: state.measured.as_slice().to_vec(),
-            commanded: state.commanded.as_slice().to_vec(),
-            fault: state.fault.map(|report| schema::Fault::of(&report, joints)),
-            controller_us,
-            received_ns,
-        }));
-    }
-
-    /// What happened to the loop.
-    pub(crate) fn event(&self, text: &str) {
-        self.put(Item::Log(text.to_owned(), monotonic_ns()));
+fn of_report(state: &wire::State, joints: &JointTable, made: ControllerUs, received: HostNs) -> schema::State {
+    schema::State {
+        mode: format!("{:?}", state.mode),
+        chunk: state.progress.map(|p| p.chunk),
+        consumed: state.progress.map_or(0, |p| p.consumed),
+        steps_left: state.progress.map_or(0, |p| p.steps_left),
+        clamps: state.clamps,
+        starved: state.starved,
+        crc_errors: state.crc_errors,
+        measured: state.measured.as_slice().to_vec(),
+        commanded: state.commanded.as_slice().to_vec(),
+        fault: state.fault.map(|report| schema::Fault::of(&report, joints)),
+        controller_us: made.0,
+        received_ns: received.0,
     }
 }
 
@@ -188,7 +191,7 @@ impl Drop for RecordingWriter {
     }
 }
 
-fn write(mut ring: Ring, inbox: &Receiver<Item>) {
+fn write(mut ring: Ring, inbox: &Receiver<Item>, events: &Events) {
     loop {
         let done = match inbox.recv_timeout(FLUSH) {
             Ok(item) => ring.write(&item),
@@ -201,7 +204,7 @@ fn write(mut ring: Ring, inbox: &Receiver<Item>) {
             }
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "recording stopped; the robot goes on");
+            events.emit(LoopEvent::RecordingStopped { why: error.to_string() });
             // What is held back is written where there is room for it. That there is none was said.
             let _ = ring.end();
             return;

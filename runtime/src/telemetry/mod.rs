@@ -1,5 +1,5 @@
-//! Where the milliseconds go: what the loop tells of itself, its statistics, the ring for whoever looks on, and what the
-//! service manager is told.
+//! Where the milliseconds go: the loop's events as spans and counters, their statistics, the ring in shared memory for other
+//! programs, and notifications of the service manager.
 
 mod event;
 mod header;

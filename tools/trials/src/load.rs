@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fathom::config::RobotConfig;
-use fathom::control::LoopEvent;
+use fathom::events::{LoopEvent, LoopMode};
 use fathom::fault::Spec;
 use fathom::telemetry::Memory;
 use fathom_contention::{Failure, Meter, Processes, Verdict};
@@ -86,19 +86,18 @@ struct Starved {
 impl Counts {
     fn see(&mut self, now: Instant, event: &LoopEvent) {
         match event {
-            LoopEvent::State(state) if *state == fathom::control::mode::State::Active => {
+            LoopEvent::Mode { to: LoopMode::Active, .. } => {
                 self.active.get_or_insert(now);
             }
-            LoopEvent::State(_) => {}
-            LoopEvent::Sent { id, positions, .. } => {
+            LoopEvent::Sent { chunk, .. } => {
                 let joints = self.commanded.len().max(1);
                 let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); joints];
-                for row in positions.chunks(joints) {
+                for row in chunk.positions.chunks(joints) {
                     for ((low, high), value) in ranges.iter_mut().zip(row) {
                         (*low, *high) = (low.min(*value), high.max(*value));
                     }
                 }
-                self.chunks.insert(*id, (now, ranges));
+                self.chunks.insert(chunk.id, (now, ranges));
                 while self.chunks.len() > 64 {
                     self.chunks.pop_first();
                 }
@@ -107,6 +106,7 @@ impl Counts {
                 self.reports += 1;
                 self.damaged = report.crc_errors + report.frame_errors;
             }
+            _ => {}
         }
     }
 

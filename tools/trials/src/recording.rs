@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::LoopEvent;
+use fathom::events::LoopEvent;
 use fathom::record::{Moment, Recording};
 
 use crate::rig::{Keep, Watched, watch};
@@ -59,7 +59,7 @@ pub(crate) fn check(
 /// Controller times of the reports that came.
 fn reports(seen: &Watched) -> Vec<u64> {
     let report = |event: &LoopEvent| match event {
-        LoopEvent::Report { controller_us, .. } => Some(*controller_us),
+        LoopEvent::Report { made, .. } => Some(made.0),
         _ => None,
     };
     seen.events.iter().filter_map(|(_, event)| report(event)).collect()

@@ -271,7 +271,7 @@ fn simulate(
         for (value, joint) in actions.iter_mut().zip(table.as_slice().iter().cycle()) {
             *value = value.clamp(joint.min, joint.max);
         }
-        let Ok(planned) = planner.plan(&start, &actions, now_us) else {
+        let Ok(planned) = planner.plan(&start, &actions, now_us, |_| {}) else {
             late += 1;
             continue;
         };
@@ -289,7 +289,7 @@ fn simulate(
             Some(ack) if ack.reason == Reason::Ok => planner.obeyed(planned.id, ack.first_step),
             ack => return Err(format!("a chunk was refused: {ack:?}").into()),
         }
-        sent.insert(planned.id, (planned.base, planned.positions));
+        sent.insert(planned.id, (planned.base, planned.positions.clone()));
         while sent.len() > 4 {
             sent.pop_first();
         }
