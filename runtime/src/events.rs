@@ -1,7 +1,7 @@
-//! What happens in a control loop, as one stream of typed events.
+//! The control loop's events, as one typed stream.
 //!
 //! The loop and its threads emit each event once. The log, the telemetry ring, the recording, the picture, the service manager and
-//! faults on purpose are sinks of the stream, and so is whoever gave an [`Events`] a channel.
+//! faults on purpose are sinks of the stream, and so is the channel of an [`Events`], if it has one.
 
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -21,9 +21,9 @@ pub use self::mode::{Causes, Detail, ImageProblem, LoopFault, LoopMode, ModeEven
 /// Times of an image that an inference starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageStamp {
-    /// When it was taken; `source` says what of it.
+    /// When it was taken, by `source`.
     pub taken: HostNs,
-    /// What `taken` is the time of.
+    /// The instant of the exposure that `taken` is.
     pub source: StampSource,
     /// When the camera's thread had it.
     pub dequeued: HostNs,
@@ -59,9 +59,9 @@ impl InferenceRequest {
 /// A finished inference.
 #[derive(Clone, Debug, Default)]
 pub struct Inference {
-    /// What was asked for.
+    /// The request.
     pub request: InferenceRequest,
-    /// What the policy gave.
+    /// The policy's output.
     pub output: PolicyOutput,
 }
 
@@ -99,7 +99,7 @@ pub enum LoopEvent {
         to: LoopMode,
         /// Which event changed it.
         event: ModeEvent,
-        /// Why, where the event does not say it.
+        /// Why, if the event alone is not reason enough.
         detail: Detail,
         /// When.
         at: HostNs,

@@ -27,7 +27,7 @@ pub(crate) struct Observation<'a> {
     pub(crate) state: &'a [f32],
     /// Seed of the noise.
     pub(crate) seed: u64,
-    /// What the chunk is drawn towards.
+    /// The steps that the chunk is drawn towards, for real-time chunking.
     pub(crate) guide: Option<&'a Guide>,
 }
 
@@ -48,7 +48,7 @@ pub struct PolicyOutput {
     pub gpu: GpuTimes,
 }
 
-/// A prepared session, and what it was prepared with: a camera whose image changes its form (one that was plugged in again,
+/// A prepared session with its settings: a camera whose image changes its form (one that was plugged in again,
 /// a folder of different pictures) has it prepared anew, and so has a prompt whose number of tokens changes with the state.
 #[derive(Debug)]
 pub(crate) struct PolicyRunner {

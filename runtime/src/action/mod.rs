@@ -185,7 +185,7 @@ impl Planner {
     }
 
     /// The controller reported where it was at `at_us`, and whether it follows a chunk.
-    pub fn heard(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
+    pub fn reported(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
         match (progress, &mut self.followed) {
             (Some(progress), _) if self.pending.as_ref().is_some_and(|p| p.id == progress.chunk) => {
                 // Its acknowledgement was lost.

@@ -26,13 +26,13 @@ fn at(chunk: u32, step: u16) -> Option<Progress> {
 /// A planner whose first chunk is followed from 1 s on, and which consumed `steps` of it.
 fn following(policy: Policy, steps: u16) -> Planner {
     let mut planner = Planner::new(rules(policy));
-    planner.heard(900_000, false, None);
+    planner.reported(900_000, false, None);
     let start = planner.start_at(950_000);
     let planned = planner.plan(&start, &chunk(1), 1_000_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (0, 0, 1_000_000), "an arm at rest loses no step");
     planner.obeyed(planned.id, 0);
     for step in 0..=steps {
-        planner.heard(1_000_000 + u64::from(step) * u64::from(PERIOD), true, at(1, step));
+        planner.reported(1_000_000 + u64::from(step) * u64::from(PERIOD), true, at(1, step));
     }
     planner
 }
@@ -44,17 +44,17 @@ fn the_delay_is_the_controllers_count() {
     assert!(planner.wants(), "two steps are consumed");
     let start = planner.start_at(1_210_000);
     assert_eq!((start.count, start.following), (2, true));
-    planner.heard(9_000_000, true, at(1, 4)); // the controller's clock may say what it will
+    planner.reported(9_000_000, true, at(1, 4)); // the controller's clock may say what it will
     let planned = planner.plan(&start, &chunk(2), 1_400_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (2, 2, 1_200_000));
     assert_eq!(planned.positions, [200.0, 201.0, 202.0, 203.0, 204.0, 205.0], "what may be executed");
     assert!(!planner.wants(), "one is on its way");
     planner.obeyed(planned.id, 2);
     assert!(!planner.wants(), "none of its steps is consumed");
-    planner.heard(1_500_000, true, at(1, 5)); // a report that was on its way
-    planner.heard(1_500_000, true, at(2, 3));
+    planner.reported(1_500_000, true, at(1, 5)); // a report that was on its way
+    planner.reported(1_500_000, true, at(2, 3));
     assert_eq!(planner.count(), 5);
-    planner.heard(1_600_000, true, at(2, 4));
+    planner.reported(1_600_000, true, at(2, 4));
     assert!(planner.wants());
 }
 
@@ -63,8 +63,8 @@ fn the_delay_is_the_controllers_count() {
 fn an_arm_at_rest_consumes_nothing() {
     let mut planner = following(Policy::Replace, 5);
     let start = planner.start_at(1_450_000);
-    planner.heard(1_600_000, false, at(1, 6));
-    planner.heard(2_600_000, false, at(1, 6));
+    planner.reported(1_600_000, false, at(1, 6));
+    planner.reported(2_600_000, false, at(1, 6));
     assert_eq!((planner.count(), planner.following()), (6, false));
     let planned = planner.plan(&start, &chunk(2), 2_700_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (4, 2, 2_500_000), "step 2 is due now");
@@ -99,7 +99,7 @@ fn a_report_stands_for_a_lost_acknowledgement() {
     let mut planner = following(Policy::Replace, 2);
     let start = planner.start_at(1_210_000);
     let planned = planner.plan(&start, &chunk(2), 1_300_000, |_| {}).expect("it is not late");
-    planner.heard(1_400_000, true, at(planned.id, 2));
+    planner.reported(1_400_000, true, at(planned.id, 2));
     assert!(planner.pending().is_none());
     assert_eq!(planner.count(), 4);
 }
@@ -112,10 +112,10 @@ fn guidance_is_what_is_left() {
     let start = planner.start_at(1_210_000);
     let guide = start.guide.clone().expect("a chunk is followed");
     assert_eq!((guide.left.as_slice(), guide.delay, guide.horizon), ([102.0, 103.0, 104.0, 105.0].as_slice(), 3, 4));
-    planner.heard(1_400_000, true, at(1, 3));
+    planner.reported(1_400_000, true, at(1, 3));
     let planned = planner.plan(&start, &chunk(2), 1_400_000, |_| {}).expect("it is not late");
     planner.obeyed(planned.id, 1);
-    planner.heard(1_500_000, true, at(2, 2));
+    planner.reported(1_500_000, true, at(2, 2));
     let guide = planner.start_at(1_500_000).guide.expect("a chunk is followed");
     assert_eq!(
         (guide.left.as_slice(), guide.delay),

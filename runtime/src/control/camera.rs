@@ -32,7 +32,7 @@ pub(super) struct CameraThread {
 }
 
 fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
-    // The holder only swaps and copies: what it left is whole.
+    // The holder only swaps and copies: the image is whole even after a panic.
     latest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -88,7 +88,7 @@ impl CameraThread {
                         if error.is_of_an_image() && camera.refused() == counted {
                             uncounted += 1;
                         }
-                        // What is there again is tried at once: only of what stays away is a pause.
+                        // A camera that delivers is tried again at once, one that is gone after a pause.
                         let pause = !error.is_of_an_image();
                         lock(&theirs.0).error = Some(error);
                         theirs.1.notify_all();

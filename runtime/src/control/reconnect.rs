@@ -52,11 +52,11 @@ impl Connector {
     /// than a USB adapter and its rules.
     pub(super) fn open_when_plugged_in(&self) -> Result<Link, LinkError> {
         let deadline = Instant::now() + PLUG;
-        let mut told = false;
+        let mut warned = false;
         loop {
             match self.open() {
                 Err(error @ (LinkError::Absent { .. } | LinkError::Permission { .. })) if Instant::now() < deadline => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(%error, "the line does not open yet");
                     }
                     thread::sleep(PAUSE);
@@ -74,7 +74,7 @@ impl Connector {
         let thread = thread::Builder::new().name("link-open".into()).spawn(move || {
             // A node that is still open when the device comes back gets another name.
             drop(lost);
-            let mut told = String::new();
+            let mut last = String::new();
             while !stop.load(Ordering::Relaxed) {
                 match connector.open() {
                     Ok(link) => {
@@ -84,8 +84,8 @@ impl Connector {
                     }
                     Err(error) => {
                         let error = error.to_string();
-                        if error != told {
-                            told.clone_from(&error);
+                        if error != last {
+                            last.clone_from(&error);
                             connector.events.emit(LoopEvent::LineNotOpen { why: error });
                         }
                     }

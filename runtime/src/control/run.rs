@@ -36,14 +36,14 @@ pub struct RunOptions {
     pub seconds: Option<f64>,
     /// Where to put a picture of the run.
     pub picture: Option<PathBuf>,
-    /// Whoever sets it ends the run as a signal does.
+    /// Set to true, it ends the run as a signal does.
     pub stop: Arc<AtomicBool>,
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was measured on what.
+    /// The model and the adapter that were measured.
     pub header: Header,
     /// Where the time went.
     pub table: StageTable,
@@ -59,7 +59,7 @@ pub struct Outcome {
     pub first_action_ns: Option<u64>,
     /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
     pub target: Option<(String, f32)>,
-    /// Length of the tool's way in the bench scene, in metres, by what the controller measured.
+    /// Length of the tool's way in the bench scene, in metres, from the measured joint positions.
     pub travelled: Option<f32>,
     /// The picture's file.
     pub picture: Option<PathBuf>,
@@ -94,7 +94,7 @@ impl Robot {
     /// Runs until the time is over, a signal comes, or a fault.
     ///
     /// # Errors
-    /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
+    /// [`RunError::Fault`] when the loop gave up; the loop stopped the controller, or the controller stops by itself.
     pub fn run(mut self, options: &RunOptions) -> Result<Outcome, RunError> {
         let signals = Signals::register(&options.stop)?;
         self.connector.waker.own();

@@ -80,7 +80,7 @@ impl RunScene {
         Some((object.name.clone(), nearest))
     }
 
-    /// One picture of what the cameras saw, the arm's path over it, and the depth map.
+    /// One picture of the cameras' newest images, the arm's path over it, and the depth map.
     pub(super) fn picture(
         &self,
         path: &Path,

@@ -10,7 +10,7 @@ use crate::telemetry::{EventWriter, Notify};
 
 /// Everything that an event of the loop goes to.
 pub(super) struct Sinks {
-    /// The log, and whoever gave it a channel.
+    /// The log, and a channel of the robot's user.
     pub(super) events: Events,
     pub(super) telemetry: EventWriter,
     pub(super) recording: Option<Arc<RecordingWriter>>,

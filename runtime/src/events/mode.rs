@@ -12,15 +12,15 @@ pub enum LoopMode {
     Boot,
     /// The first inference runs; nothing moves.
     Warm,
-    /// Warm and disarmed: nothing moves before somebody asks for it.
+    /// Warm and disarmed: nothing moves before arming is requested.
     Ready,
     /// Chunks are sent.
     Active,
-    /// The controller was told to rest. No chunk is sent until all causes are gone.
+    /// The controller rests. No chunk is sent until all causes are gone.
     Hold(Causes),
     /// The controller ramps to rest; the loop ends.
     Stop,
-    /// The loop ends with an error; the controller stops by itself or was told to.
+    /// The loop ends with an error; the controller rests.
     Fault(LoopFault),
 }
 
@@ -63,11 +63,11 @@ pub enum ModeEvent {
     Opened,
     /// The first inference is done.
     Warmed,
-    /// Somebody asks for the arm to move.
+    /// Arming is requested.
     ArmAsked,
     /// The controller may move (or nothing is to be sent: dry run).
     Armed,
-    /// Somebody asks for the arm to rest.
+    /// Disarming is requested.
     DisarmAsked,
     /// All images are young enough and near enough to each other.
     ImagesFresh,
@@ -128,10 +128,10 @@ pub enum ImageProblem {
     },
 }
 
-/// Why the mode changed, where the event alone does not say it.
+/// Why the mode changed, if the event alone is not reason enough.
 #[derive(Clone, Debug, Default, PartialEq, thiserror::Error)]
 pub enum Detail {
-    /// The event says it all.
+    /// The event is reason enough.
     #[default]
     #[error("")]
     None,
@@ -185,7 +185,7 @@ pub enum Detail {
         tries: u32,
         /// Whether it reported a pose.
         reported: bool,
-        /// Why it was not armed, where it said so.
+        /// The controller's last reason, if it gave one.
         refused: String,
     },
     /// The GPU is lost, or inference failed.

@@ -1,6 +1,6 @@
 //! The recording of a run: files of a ring on disk, written by a thread of its own.
 //!
-//! What is recorded never waits: when the disk is slower than the robot, messages are left out and counted. When the disk
+//! The loop never waits for the disk: when the disk is slower than the robot, messages are left out and counted. When the disk
 //! is full or fails the recording ends with a warning, and the loop goes on.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use crate::fault::Faults;
 
 /// Messages that wait for the disk, at most.
 const WAITING: usize = 512;
-/// What is held back is written this often, so that a crash loses no more.
+/// Buffered messages are written this often, so that a crash loses no more.
 pub(super) const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) enum Item {
@@ -40,7 +40,7 @@ pub struct RecordingWriter {
     views: Vec<String>,
     joints: JointTable,
     left_out: AtomicU64,
-    told: AtomicBool,
+    warned: AtomicBool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,17 +70,17 @@ impl RecordingWriter {
             views,
             joints,
             left_out: AtomicU64::new(0),
-            told: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
             thread: Some(thread),
         })
     }
 
     fn put(&self, item: Item) {
         let Some(items) = &self.items else { return };
-        // A thread that is gone has said why.
+        // A thread that is gone has logged why.
         if let Err(TrySendError::Full(_)) = items.try_send(item) {
             self.left_out.fetch_add(1, Ordering::Relaxed);
-            if !self.told.swap(true, Ordering::Relaxed) {
+            if !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!("the disk is slower than the robot: the recording has gaps");
             }
         }
@@ -205,7 +205,7 @@ fn write(mut ring: Ring, inbox: &Receiver<Item>, events: &Events) {
         };
         if let Err(error) = done {
             events.emit(LoopEvent::RecordingStopped { why: error.to_string() });
-            // What is held back is written where there is room for it. That there is none was said.
+            // Buffered messages are written if there is room for them.
             let _ = ring.end();
             return;
         }

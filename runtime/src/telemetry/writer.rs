@@ -52,7 +52,7 @@ pub mod stage {
     /// The loop's overhead before the GPU: from when the model is free, a chunk is due and the newest image is here, to
     /// the submission.
     pub const SUBMITTED: &str = "= capture to submission";
-    /// The loop's overhead behind the GPU: from when it was heard to be done to the chunk on the line.
+    /// The loop's overhead behind the GPU: from the signal that it is done to the chunk on the line.
     pub const SENT: &str = "= readback to serial line";
     /// From one chunk to the next.
     pub const PERIOD: &str = "= from chunk to chunk";
@@ -87,7 +87,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A writer whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is told in the log, and
+    /// A writer whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is logged, and
     /// done without.
     pub fn open(meta: &str) -> EventWriter {
         match RingWriter::create(meta) {

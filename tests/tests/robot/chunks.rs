@@ -145,6 +145,6 @@ fn the_ensemble_is_that_of_act() {
         assert!(error < 1e-6, "step {n}: {error:.1e}");
         planner.obeyed(planned.id, 0);
         let progress = Progress { chunk: planned.id, consumed: 1, steps_left: 4 };
-        planner.heard(now_us + 100_000, true, Some(progress));
+        planner.reported(now_us + 100_000, true, Some(progress));
     }
 }

@@ -199,7 +199,7 @@ fn simulate(
     let mut controller = Controller::new(Config::new(table), output, NoEstop);
     let mut planner = Planner::new(rules);
     let mut sequence = 0;
-    let mut tell = |controller: &mut Controller<Joints, NoEstop>, message: Message<'_>, now_us: u64| {
+    let mut send = |controller: &mut Controller<Joints, NoEstop>, message: Message<'_>, now_us: u64| {
         sequence += 1;
         let frame = Frame { header: Header::new(sequence, 1, now_us), message };
         match controller.handle(&frame, now_us) {
@@ -211,19 +211,19 @@ fn simulate(
     let mut sent: BTreeMap<u32, (u64, Vec<f32>)> = BTreeMap::new();
     let mut at: Option<(u32, u64)> = None;
     // The inference under way: when its chunk is there, and what it will be.
-    let mut thinking: VecDeque<(u64, InferenceStart, Vec<f32>)> = VecDeque::new();
+    let mut inferring: VecDeque<(u64, InferenceStart, Vec<f32>)> = VecDeque::new();
     let (mut seed, mut late) = (bench.seed, 0);
     let start_us = 1_000_000;
-    tell(&mut controller, Message::Hello { schema: SCHEMA_HASH }, start_us);
+    send(&mut controller, Message::Hello { schema: SCHEMA_HASH }, start_us);
     // The joints are measured before they are armed.
     for ticks in (0..10).rev() {
         let _ = controller.tick(start_us - ticks * TICK_US);
     }
-    tell(&mut controller, Message::Arm, start_us);
+    send(&mut controller, Message::Arm, start_us);
     for now_us in (start_us..start_us + length_us).step_by(TICK_US as usize) {
         controller.output_mut().step();
         if (now_us - start_us) % HEARTBEAT_US == 0 {
-            tell(&mut controller, Message::Heartbeat, now_us);
+            send(&mut controller, Message::Heartbeat, now_us);
         }
         let _ = controller.tick(now_us);
         let active = controller.mode() == Mode::Active;
@@ -258,16 +258,16 @@ fn simulate(
             }
         }
         if (now_us - start_us) % REPORT_US == 0 {
-            planner.heard(now_us, active, progress);
-            if thinking.is_empty() && planner.wants() {
+            planner.reported(now_us, active, progress);
+            if inferring.is_empty() && planner.wants() {
                 let start = planner.start_at(now_us);
                 let positions = controller.output_mut().positions.clone();
                 let actions = bench.infer(&positions, &start, seed)?;
                 seed += 1;
-                thinking.push_back((now_us + delay_us, start, actions));
+                inferring.push_back((now_us + delay_us, start, actions));
             }
         }
-        let Some((_, start, mut actions)) = thinking.pop_front_if(|(due_us, ..)| *due_us <= now_us) else { continue };
+        let Some((_, start, mut actions)) = inferring.pop_front_if(|(due_us, ..)| *due_us <= now_us) else { continue };
         for (value, joint) in actions.iter_mut().zip(table.as_slice().iter().cycle()) {
             *value = value.clamp(joint.min, joint.max);
         }
@@ -285,7 +285,7 @@ fn simulate(
             steps: rules.execution_horizon as u16,
             positions: Positions::Native(&planned.positions),
         });
-        match tell(&mut controller, chunk, now_us) {
+        match send(&mut controller, chunk, now_us) {
             Some(ack) if ack.reason == Reason::Ok => planner.obeyed(planned.id, ack.first_step),
             ack => return Err(format!("a chunk was refused: {ack:?}").into()),
         }

@@ -37,11 +37,11 @@ pub(super) enum Answer {
 /// Who wants the arm to move, and how far the controller was asked.
 #[derive(Debug, Default)]
 pub(super) struct Arming {
-    /// Somebody wants it.
+    /// A person or the configuration wants it.
     wanted: bool,
     /// It was given in this run.
     given: bool,
-    /// The controller stopped because it did not hear the host, and has to forget that first.
+    /// The controller latched that it did not hear the host: that is cleared before it is armed.
     clear: bool,
     /// Why the controller cannot be armed yet.
     refused: String,
@@ -51,7 +51,7 @@ pub(super) struct Arming {
 }
 
 impl Arming {
-    /// Somebody wants the arm to move, or to rest.
+    /// Arming is wanted, or no longer.
     pub(super) fn want(&mut self, wanted: bool) {
         self.wanted = wanted;
     }
@@ -65,7 +65,7 @@ impl Arming {
         self.given
     }
 
-    /// Whether the controller has latched that it did not hear the host: it is cleared before it is armed.
+    /// Whether to clear the latched silence of the host before the next request.
     pub(super) fn clear_first(&mut self, clear: bool) {
         self.clear = clear;
     }
@@ -134,7 +134,7 @@ impl Arming {
         is_new
     }
 
-    /// The permission is gone without anybody's wish. Whether a person has to ask for it again, and did not have to before.
+    /// The permission was lost. Whether from now on a person has to request arming.
     pub(super) fn lost(&mut self, rearm: bool) -> bool {
         let ends = self.wanted && !rearm;
         self.wanted &= !ends;

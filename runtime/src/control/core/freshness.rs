@@ -8,7 +8,7 @@ use crate::events::ImageProblem;
 pub(crate) struct ImageStatus {
     /// When the newest image was taken.
     pub(crate) taken: HostNs,
-    /// Whether the camera is gone: its last image says nothing, however young it is.
+    /// Whether the camera is gone: its last image does not count, however young it is.
     pub(crate) gone: bool,
 }
 

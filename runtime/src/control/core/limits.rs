@@ -1,4 +1,4 @@
-//! The joints' limits, as the controller said them: the loop's only copy.
+//! The joints' limits from the controller's hello: the loop's only copy.
 
 use firmware_bridge::joint::JointTable;
 

@@ -64,13 +64,13 @@ enum Line {
 struct Reported {
     /// The joints' positions; a guess before the first report, which only the warm-up sees.
     measured: Vec<f32>,
-    /// What the controller does; `None` until it reports on this line.
+    /// The controller's mode; `None` until it reports on this line.
     mode: Option<Mode>,
     /// Its count of starved ticks.
     starved: Option<u32>,
 }
 
-/// What is counted in a run.
+/// Counters of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Chunks that the controller obeyed.
@@ -179,7 +179,7 @@ impl ControlCore {
         }
     }
 
-    /// Whether the loop has ended: the controller was told so, and had time to ramp to rest.
+    /// Whether the loop has ended: the controller had time to ramp to rest, and was disarmed.
     pub(super) fn is_finished(&self) -> bool {
         let is_gone = self.ending.is_some() && self.line != Line::Open;
         is_gone || self.released.is_some_and(|released| self.last_tick.since(released) >= HEARTBEAT_NS)
@@ -251,7 +251,7 @@ impl ControlCore {
         }
     }
 
-    /// Asks for permission to move, where somebody wants it, and again while there is no answer.
+    /// Requests arming if it is wanted, and repeats an unanswered request.
     fn arm(&mut self, now: Now, out: &mut Outbox) {
         match self.arming.step(now.at) {
             Step::Wait => {}
@@ -413,7 +413,7 @@ impl ControlCore {
         match command {
             Command::None => {}
             Command::WarmUp => self.infer(out),
-            Command::TellReady => {
+            Command::BeginReady => {
                 if self.settings.arm_at_start || self.settings.dry_run {
                     self.arming.want(true);
                 } else if !self.arming.is_wanted() {

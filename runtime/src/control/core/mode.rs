@@ -2,26 +2,26 @@
 
 use crate::events::{Causes, LoopFault, LoopMode, ModeEvent};
 
-/// What the loop does about it.
+/// An action of the loop at a change of its mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Nothing.
     None,
     /// Run the first inference.
     WarmUp,
-    /// Say that the loop is ready.
-    TellReady,
+    /// The loop is ready: arm, or wait for a person to ask for it.
+    BeginReady,
     /// Ask the controller for permission to move.
     Arm,
-    /// Tell the controller to ramp to rest and to release the joints.
+    /// Have the controller ramp to rest and release the joints.
     Disarm,
-    /// Tell the controller to ramp to rest.
+    /// Have the controller ramp to rest.
     SendStop,
     /// Open the line again.
     Reconnect,
 }
 
-/// The next mode, and what to do on the way.
+/// The next mode, and the command at the change.
 pub(super) fn next(mode: LoopMode, event: ModeEvent) -> (LoopMode, Command) {
     use Command as C;
     use LoopMode as M;
@@ -34,7 +34,7 @@ pub(super) fn next(mode: LoopMode, event: ModeEvent) -> (LoopMode, Command) {
         (M::Boot, E::Opened) => (M::Warm, C::WarmUp),
         (_, E::ControllerFault) => (M::Fault(LoopFault::Controller), C::SendStop),
         (M::Boot | M::Warm, E::ModelLost) => (M::Fault(LoopFault::Inference), C::None),
-        (M::Warm, E::Warmed) => (M::Ready, C::TellReady),
+        (M::Warm, E::Warmed) => (M::Ready, C::BeginReady),
         (M::Boot | M::Warm, _) => (mode, C::None),
         (M::Ready, E::ArmAsked) => (M::Ready, C::Arm),
         (M::Ready, E::Armed) => (M::Active, C::None),
@@ -127,7 +127,7 @@ mod tests {
         (if causes == Causes::default() { M::Active } else { M::Hold(causes) }, before)
     }
 
-    /// A cause is added: told once.
+    /// A cause is added: the command comes once.
     fn adds(set: impl Fn(&mut Causes) + 'static, command: Command) -> impl Fn(LoopMode) -> (LoopMode, Command) {
         move |mode| {
             let (after, before) = with(mode, &set);
@@ -151,7 +151,7 @@ mod tests {
         let cut = || holds().filter(|s| matches!(s, M::Hold(c) if c.line));
         vec![
             row([M::Boot], E::Opened, to(M::Warm, C::WarmUp)),
-            row([M::Warm], E::Warmed, to(M::Ready, C::TellReady)),
+            row([M::Warm], E::Warmed, to(M::Ready, C::BeginReady)),
             row([M::Ready], E::ArmAsked, to(M::Ready, C::Arm)),
             row([M::Ready], E::Armed, to(M::Active, C::None)),
             row(moving(), E::DisarmAsked, to(M::Ready, C::Disarm)),
@@ -187,14 +187,14 @@ mod tests {
 
     rows! {
         opened_warms_up: 1,
-        warmed_is_ready_and_told: 2,
+        warmed_is_ready: 2,
         arming_is_asked_for: 3,
         armed_is_active: 4,
         disarming_is_asked_for: 5,
         stale_images_hold: 6,
         fresh_images_go_on: 7,
         a_silent_controller_holds: 8,
-        a_heard_controller_goes_on: 9,
+        a_controller_that_speaks_again_goes_on: 9,
         a_lost_gpu_holds: 10,
         a_gpu_again_goes_on: 11,
         a_lost_line_is_opened_again: 12,

@@ -24,14 +24,14 @@ impl Now {
     }
 }
 
-/// What the core is given.
+/// An input of the core.
 #[derive(Debug)]
 pub(crate) enum Input<'a> {
     /// Everything is open.
     Opened,
     /// A control tick begins, which was due at this time.
     Tick { due: HostNs },
-    /// Whatever is sent again may be due: at the end of each tick, and at [`ControlCore::resend_due`](super::ControlCore).
+    /// A repeated message may be due: at the end of each tick, and at [`ControlCore::resend_due`](super::ControlCore).
     Retry,
     /// A person or the system asks for something.
     Operator(Request),
@@ -76,7 +76,7 @@ pub(crate) enum InferenceNews {
 pub(crate) enum SendError {
     /// No line is open.
     NoLine,
-    /// The line does not keep up; it is asked again later, and the controller's deadman decides when that is too late.
+    /// The line does not keep up. The core tries again later; the controller's deadman decides when that is too late.
     Later(LinkError),
     /// The line is gone.
     Lost(String),
@@ -95,7 +95,7 @@ pub(crate) enum Message {
     Chunk(Arc<Planned>),
 }
 
-/// What the core wants done.
+/// An effect for the shell to carry out.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Send a message, and answer with [`Input::Sent`].

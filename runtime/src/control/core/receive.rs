@@ -52,7 +52,7 @@ impl ControlCore {
         {
             self.counts.starved += u64::from(report.starved.wrapping_sub(before));
         }
-        self.chunks.planner.heard(made.0, report.mode == Mode::Active, report.progress);
+        self.chunks.planner.reported(made.0, report.mode == Mode::Active, report.progress);
         match report.mode {
             Mode::Faulted(Fault::HostSilent) if self.arming.was_given() => {
                 self.arming.clear_first(true);
@@ -123,7 +123,7 @@ impl ControlCore {
                 self.counts.refused += 1;
                 self.chunks.planner.refused();
                 out.emit(LoopEvent::Refused { number, reason, received });
-                // Of a fault the next report says which.
+                // The next report names a fault.
                 if reason == Reason::NotArmed {
                     self.lost_permission(out);
                     self.happened(now, ModeEvent::HostLost, Detail::Disarmed, out);

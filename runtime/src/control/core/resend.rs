@@ -1,4 +1,4 @@
-//! What is sent again: a chunk until the controller has answered, a stop until the controller follows it.
+//! Repeated messages: a chunk until the controller has answered, a stop until the controller follows it.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl ChunkOnWay {
     }
 }
 
-/// What to do with a chunk that has no answer.
+/// The next step for a chunk that has no answer.
 #[derive(Debug)]
 pub(super) enum ChunkStep {
     Wait,
@@ -106,7 +106,7 @@ impl Resend {
         self.chunk.as_ref().map(|on_way| on_way.last.after(CHUNK_RETRY_NS.max(2 * on_line_ns)))
     }
 
-    /// What is to be done with the chunk on its way at `now`, which is `now_us` by the controller's clock.
+    /// The next step for the chunk on its way at `now`, which is `now_us` by the controller's clock.
     pub(super) fn step(&mut self, now: HostNs, now_us: Option<u64>, pending: Option<&Arc<Planned>>) -> ChunkStep {
         if self.due(pending).is_none_or(|due| now < due) {
             return ChunkStep::Wait;
@@ -124,12 +124,12 @@ impl Resend {
         ChunkStep::Send(chunk)
     }
 
-    /// The controller is told to stop.
+    /// A stop is sent.
     pub(super) fn stopped(&mut self, now: HostNs) {
         self.stopped = now;
     }
 
-    /// Whether to tell a controller in `controller` mode again to stop: it moves in a mode of the loop in which it should not.
+    /// Whether to repeat the stop: a controller in mode `controller` moves although the loop is in a mode of rest.
     pub(super) fn stop_again(&self, now: HostNs, mode: LoopMode, controller: Option<Mode>) -> bool {
         let resting = matches!(mode, LoopMode::Hold(_) | LoopMode::Ready | LoopMode::Stop | LoopMode::Fault(_));
         resting && controller == Some(Mode::Active) && now.since(self.stopped) >= STOP_RETRY_NS
