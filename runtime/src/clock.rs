@@ -17,6 +17,34 @@ static JUMPED_NS: AtomicI64 = AtomicI64::new(0);
 /// And the wall clock.
 static WALL_JUMPED_NS: AtomicI64 = AtomicI64::new(0);
 
+/// An instant of this computer: nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostNs(pub u64);
+
+impl HostNs {
+    /// The present.
+    #[must_use]
+    pub fn now() -> HostNs {
+        HostNs(monotonic_ns())
+    }
+
+    /// Nanoseconds since `earlier`; 0 where that is later.
+    #[must_use]
+    pub fn since(self, earlier: HostNs) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The instant `ns` nanoseconds later.
+    #[must_use]
+    pub fn after(self, ns: u64) -> HostNs {
+        HostNs(self.0.saturating_add(ns))
+    }
+}
+
+/// An instant of the motor controller: microseconds of its own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ControllerUs(pub u64);
+
 /// The present time in nanoseconds of CLOCK_MONOTONIC (since boot, not counting suspend).
 #[must_use]
 pub fn monotonic_ns() -> u64 {

@@ -6,6 +6,7 @@
 //! All times are the controller's clock in microseconds; nothing here knows another.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fathom_models::processing::guidance::{Guide, Schedule};
 use firmware_bridge::message::Progress;
@@ -81,7 +82,7 @@ pub struct Rules {
 
 /// What an inference begins from.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Look {
+pub struct InferenceStart {
     /// The count when the images were taken.
     pub count: u64,
     /// When that was.
@@ -133,7 +134,7 @@ pub enum Late {
 /// The chunk that the controller follows.
 #[derive(Debug)]
 struct Followed {
-    chunk: Planned,
+    chunk: Arc<Planned>,
     /// Count from which on it was followed.
     taken: u64,
     /// Whether the controller reported it.
@@ -149,7 +150,7 @@ pub struct Planner {
     followed: Option<Followed>,
     /// Name and base of the chunk before: reports on their way may still be of it.
     before: Option<(u32, u64)>,
-    pending: Option<Planned>,
+    pending: Option<Arc<Planned>>,
     /// Counts by controller time, in order.
     reports: VecDeque<(u64, u64)>,
     delays: VecDeque<u64>,
@@ -184,7 +185,7 @@ impl Planner {
     }
 
     /// The controller reported where it was at `at_us`, and whether it follows a chunk.
-    pub fn heard(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
+    pub fn reported(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
         match (progress, &mut self.followed) {
             (Some(progress), _) if self.pending.as_ref().is_some_and(|p| p.id == progress.chunk) => {
                 // Its acknowledgement was lost.
@@ -236,7 +237,7 @@ impl Planner {
     }
 
     /// What an inference of images that were taken at `image_us` begins from.
-    pub fn look(&self, image_us: u64) -> Look {
+    pub fn start_at(&self, image_us: u64) -> InferenceStart {
         let known = self.reports.partition_point(|(at_us, _)| *at_us <= image_us);
         // Images older than all reports: what the oldest says, which is where all began.
         let report = self.reports.get(known.saturating_sub(1)).or(self.reports.front());
@@ -250,7 +251,7 @@ impl Planner {
             }
             _ => None,
         };
-        Look { count, image_us, following: self.followed.is_some(), guide }
+        InferenceStart { count, image_us, following: self.followed.is_some(), guide }
     }
 
     /// Steps that cannot change any more when the chunk of an inference that begins now is there: the longest of the last
@@ -260,15 +261,22 @@ impl Planner {
         longest.unwrap_or(self.rules.execution_horizon.div_ceil(2))
     }
 
-    /// The chunk to send at `now_us` for what the model made of a look: `actions (horizon, joints)`, the robot's own.
+    /// The chunk to send at `now_us` for `actions (horizon, joints)`, the robot's own, that an inference from `start` gave.
+    /// `limit` keeps its positions within the joints' limits.
     ///
     /// # Errors
     /// [`Late`] when nothing of it may be followed any more.
-    pub fn plan(&mut self, look: &Look, actions: &[f32], now_us: u64) -> Result<Planned, Late> {
+    pub fn plan(
+        &mut self,
+        start: &InferenceStart,
+        actions: &[f32],
+        now_us: u64,
+        limit: impl FnOnce(&mut [f32]),
+    ) -> Result<Arc<Planned>, Late> {
         let Rules { joints, period_us, validity_us, .. } = self.rules;
         let (steps, period) = (self.steps(), u64::from(period_us));
-        let delay = self.count.saturating_sub(look.count);
-        if look.following {
+        let delay = self.count.saturating_sub(start.count);
+        if start.following {
             if self.delays.len() == DELAYS {
                 self.delays.pop_front();
             }
@@ -284,39 +292,33 @@ impl Planner {
         // On the grid of the chunk being followed, or with the step that is due now.
         let start_us = match &self.followed {
             Some(Followed { chunk, .. }) => {
-                let ahead = look.count as i64 - chunk.base as i64;
+                let ahead = start.count as i64 - chunk.base as i64;
                 chunk.start_us.saturating_add_signed(ahead.saturating_mul(period as i64))
             }
             None => now_us.saturating_sub(delay * period),
         };
-        let over_us = look.image_us.saturating_add(validity_us);
+        let over_us = start.image_us.saturating_add(validity_us);
         let rest_us = over_us.saturating_sub(start_us.max(1)).min(steps * period);
         if start_us.saturating_add(rest_us) <= now_us {
-            let age_ms = now_us.saturating_sub(look.image_us) / 1000;
+            let age_ms = now_us.saturating_sub(start.image_us) / 1000;
             return Err(Late::Old { age_ms, validity_ms: validity_us / 1000 });
         }
         let mut positions = actions.get(..steps as usize * joints).unwrap_or(actions).to_vec();
         if let Policy::Ensemble { .. } = self.rules.policy {
-            positions = self.ensemble.mean(look.count, actions, steps as usize);
+            positions = self.ensemble.mean(start.count, actions, steps as usize);
         }
+        limit(&mut positions);
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let validity_us = u32::try_from(rest_us).unwrap_or(u32::MAX);
-        let planned = Planned { id, base: look.count, delay, start_us, validity_us, positions };
-        self.pending = Some(planned.clone());
+        let planned = Arc::new(Planned { id, base: start.count, delay, start_us, validity_us, positions });
+        self.pending = Some(Arc::clone(&planned));
         Ok(planned)
     }
 
     /// What was planned and not yet obeyed.
-    pub fn pending(&self) -> Option<&Planned> {
+    pub fn pending(&self) -> Option<&Arc<Planned>> {
         self.pending.as_ref()
-    }
-
-    /// The positions of what was planned were limited before they were sent.
-    pub fn limited(&mut self, positions: &[f32]) {
-        if let Some(pending) = &mut self.pending {
-            positions.clone_into(&mut pending.positions);
-        }
     }
 
     /// The controller obeyed the chunk; it follows it from `first_step` on.

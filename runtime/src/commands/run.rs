@@ -79,7 +79,8 @@ impl Run {
             let limit_mb = config.record.as_ref().map_or(RecordSection::LIMIT_MB, |r| r.limit_mb);
             config.record = Some(RecordSection { folder, limit_mb });
         }
-        let opening = OpenOptions { faults: Faults::new(self.fault), clear_fault: self.clear_fault };
+        let faults = Faults::new(self.fault);
+        let opening = OpenOptions { faults, clear_fault: self.clear_fault, ..OpenOptions::default() };
         let robot = Robot::open_with(config, opening)?;
         let options = RunOptions { seconds: self.seconds, picture: self.picture, ..RunOptions::default() };
         let outcome = robot.run(&options)?;

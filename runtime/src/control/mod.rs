@@ -1,18 +1,17 @@
 //! The control loop: capture, infer, send, while the controller consumes the chunk before.
 
-pub mod core;
-mod feed;
-mod freshness;
-mod hear;
+mod camera;
+mod core;
+mod error;
+mod inference;
 mod inject;
-mod relink;
+mod reconnect;
 mod robot;
 mod run;
-mod scenery;
-mod send;
+mod scene;
 mod signals;
-pub(crate) mod thinker;
-mod worker;
+mod sinks;
 
-pub use robot::{OpenOptions, Robot, RunError};
-pub use run::{Outcome, RunOptions, Sight};
+pub use error::RunError;
+pub use robot::{OpenOptions, Robot};
+pub use run::{Outcome, RunOptions};

@@ -1,86 +1,49 @@
-//! The loop itself: one control thread with a steady tick; cameras and inference have threads of their own.
+//! The loop's shell: one control thread with a steady tick, which carries the core's effects out. Cameras, the link and inference
+//! have threads of their own, and wake it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 
 use firmware_bridge::joint::JointTable;
-use firmware_bridge::message::{Mode, State as Report};
 use firmware_bridge::sim::Sim;
 
-use super::core::{Command, Event, State, next};
-use super::feed::{Feed, Glance};
-use super::freshness;
-use super::relink::{HELLO, Opener, Reopening};
-use super::robot::{Robot, RunError};
-use super::scenery::Scenery;
-use super::send::Outgoing;
+use super::camera::CameraThread;
+use super::core::{
+    ControlCore, Counts, Effect, Freshness, ImageStatus, Input, Message, Now, Outbox, Request, SendError, Settings,
+};
+use super::error::RunError;
+use super::inference::InferenceThread;
+use super::reconnect::{Connector, HELLO, Reconnecting};
+use super::robot::Robot;
+use super::scene::RunScene;
 use super::signals::Signals;
-use super::thinker::Request;
-use super::worker::Worker;
-use crate::action::{Look, Planner, Rules};
-use crate::clock::{NS_PER_S, Waker, monotonic_ns, sleep_until_ns};
+use super::sinks::Sinks;
+use crate::action::{Planned, Planner, Rules};
+use crate::camera::Image;
+use crate::clock::{HostNs, Waker};
 use crate::config::RobotConfig;
-use crate::fault::{Faults, FaultyLog};
-use crate::link::{Link, LinkError};
-use crate::record::{RunNote, Tape};
-use crate::telemetry::{Header, Notify, Recorder, RunInfo, StageTable, Track, counter, stage};
+use crate::events::{ImageStamp, LoopMode};
+use crate::fault::FaultyLog;
+use crate::link::{ActionChunk, Link, LinkError, Start};
+use crate::record::{RecordingWriter, RunNote};
+use crate::telemetry::{EventWriter, Header, Notify, RunInfo, StageTable};
 
-/// Heartbeats go out this often: three times within the controller's shortest deadman time of 150 ms.
-const HEARTBEAT_NS: u64 = 40_000_000;
-/// A request to be armed that was not answered is sent again after this long.
-const ARM_RETRY_NS: u64 = 250_000_000;
-/// Requests to be armed, until the controller is given up.
-const ARM_TRIES: u32 = 40;
-/// A stop that the controller does not follow is sent again after this long.
-const STOP_RETRY_NS: u64 = 50_000_000;
-/// Time from the order to stop to closing the line, in which the controller ramps to rest.
-const STOP_NS: u64 = 400_000_000;
-/// The arm's path is noted this often.
-const PATH_NS: u64 = 50_000_000;
-/// A tick that comes this much later than the one before, or before it, means that the clock jumped or the loop hung.
-const JUMP_NS: u64 = NS_PER_S;
-
-/// What somebody who watches a run sees of it.
-#[derive(Clone, Debug)]
-pub enum Sight {
-    /// The loop is in another state.
-    State(State),
-    /// A chunk was sent for the first time.
-    Sent {
-        /// Its name.
-        id: u32,
-        /// `(steps, joints)`
-        positions: Vec<f32>,
-        /// Controller time after which no step of it may be followed.
-        until_us: u64,
-    },
-    /// The controller reported.
-    Report {
-        /// What.
-        report: Box<Report>,
-        /// When, by its clock.
-        controller_us: u64,
-    },
-}
-
-/// What a run is to do besides.
+/// Options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// End this long after the loop became active; else at a signal.
     pub seconds: Option<f64>,
     /// Where to put a picture of the run.
     pub picture: Option<PathBuf>,
-    /// Whoever sets it ends the run as a signal does.
+    /// Set to true, it ends the run as a signal does.
     pub stop: Arc<AtomicBool>,
-    /// Who watches.
-    pub sights: Option<mpsc::Sender<Sight>>,
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was measured on what.
+    /// The model and the adapter that were measured.
     pub header: Header,
     /// Where the time went.
     pub table: StageTable,
@@ -96,476 +59,314 @@ pub struct Outcome {
     pub first_action_ns: Option<u64>,
     /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
     pub target: Option<(String, f32)>,
-    /// Length of the tool's way in the bench scene, in metres, by what the controller measured.
+    /// Length of the tool's way in the bench scene, in metres, from the measured joint positions.
     pub travelled: Option<f32>,
     /// The picture's file.
     pub picture: Option<PathBuf>,
 }
 
 /// The line to the controller.
-pub(super) enum Line {
+enum Line {
     Open(Box<Link>),
-    Opening(Reopening),
-    /// The loop ends without one.
+    Opening(Reconnecting),
     Gone,
 }
 
-/// What the loop knows of the controller.
-pub(super) struct Controller {
-    pub(super) limits: JointTable,
-    /// The joints, by the last report; a guess before it, which only the warm-up sees.
-    pub(super) measured: Vec<f32>,
-    /// What the controller does, by its last report since the line was opened.
-    pub(super) mode: Option<Mode>,
-    /// Its count of starved ticks in the last report.
-    pub(super) starved: Option<u32>,
-}
-
-/// The way to the permission to move.
-#[derive(Default)]
-pub(super) struct Arming {
-    /// Somebody asked for it.
-    pub(super) wanted: bool,
-    /// It was given in this run.
-    pub(super) given: bool,
-    /// The controller stopped because it did not hear the host, and has to forget that first.
-    pub(super) clear: bool,
-    /// Why the controller cannot be armed yet.
-    pub(super) refused: String,
-    /// When a request went out, and its sequence where one could be sent.
-    pub(super) asked: Option<(Option<u32>, u64)>,
-    pub(super) tries: u32,
-}
-
-pub(super) struct Loop {
-    pub(super) config: RobotConfig,
-    pub(super) feeds: Vec<Feed>,
-    pub(super) views: Vec<String>,
-    pub(super) line: Line,
-    opener: Opener,
+/// The loop while it runs.
+pub(super) struct Shell {
+    config: RobotConfig,
+    views: Vec<String>,
+    core: ControlCore,
+    outbox: Outbox,
+    cameras: Vec<CameraThread>,
+    status: Vec<ImageStatus>,
+    line: Line,
+    connector: Connector,
     pub(super) sim: Option<Sim>,
-    pub(super) faults: Faults,
+    inference: InferenceThread,
+    pub(super) sinks: Sinks,
     pub(super) faulty_log: FaultyLog,
-    pub(super) state: State,
-    pub(super) detail: String,
-    pub(super) recorder: Recorder,
-    pub(super) tape: Option<Arc<Tape>>,
-    pub(super) sights: Option<mpsc::Sender<Sight>>,
-    notify: Notify,
-    pub(super) worker: Worker,
-    pub(super) spare: Option<Request>,
-    pub(super) planner: Planner,
-    /// What the inference under way began from; `None` when its chunk must not be sent any more.
-    pub(super) looking: Option<Look>,
-    pub(super) outgoing: Option<Outgoing>,
-    pub(super) controller: Controller,
-    pub(super) arming: Arming,
-    stopped_ns: u64,
-    pub(super) scenery: Scenery,
-    pub(super) glances: Vec<Glance>,
-    /// Stamps of the images that the model was shown last.
-    pub(super) shown: Vec<u64>,
-    /// Since when nothing but a new image was missing to show the model something.
-    pub(super) due_ns: u64,
     waker: Waker,
-    pub(super) model_lost: bool,
-    pub(super) last_chunk_ns: Option<u64>,
-    pub(super) chunks: u64,
-    pub(super) refused: u64,
-    pub(super) late: u64,
-    pub(super) starved: u64,
-    pub(super) started_ns: u64,
-    /// When the loop became active.
-    active_ns: Option<u64>,
-    pub(super) first_action_ns: Option<u64>,
-    pub(super) next_seed: u64,
-    /// Requests so far.
-    pub(super) asked: u32,
+    started: HostNs,
 }
 
 impl Robot {
     /// Runs until the time is over, a signal comes, or a fault.
     ///
     /// # Errors
-    /// [`RunError::Fault`] when the loop gave up; the controller was told to stop, or stops by itself.
-    pub fn run(self, options: &RunOptions) -> Result<Outcome, RunError> {
+    /// [`RunError::Fault`] when the loop gave up; the loop stopped the controller, or the controller stops by itself.
+    pub fn run(mut self, options: &RunOptions) -> Result<Outcome, RunError> {
         let signals = Signals::register(&options.stop)?;
-        let Robot { config, feeds, views, mut link, opener, thinker, faults, bench, sim } = self;
-        let waker = opener.waker.clone();
-        waker.own();
-        // What the controller said while the model was loaded is over.
-        link.hello(&opener.joints, HELLO)?;
-        let session = &thinker.session;
-        let header = Header::of(session, config.model.path.display().to_string(), config.model.seed);
-        let info = RunInfo::new(header.clone(), &config.control);
-        let limits = link.controller().map(|hello| hello.joints).unwrap_or_default();
-        let horizon = session.loaded().model.config.horizon;
-        let planner = Planner::new(Rules {
-            policy: config.chunks.policy,
-            joints: limits.len().into(),
+        self.connector.waker.own();
+        // The controller's messages while the model was loaded are over.
+        self.link.hello(&self.connector.joints, HELLO)?;
+        let header =
+            Header::of(&self.runner.session, self.config.model.path.display().to_string(), self.config.model.seed);
+        let mut shell = Shell::new(self, options, &header)?;
+        shell.ticks(&signals)?;
+        shell.outcome(options, header)
+    }
+
+    /// The planner for a controller with these joints.
+    fn planner(&self, joints: &JointTable) -> Planner {
+        let (chunks, control) = (&self.config.chunks, &self.config.control);
+        let horizon = self.runner.session.loaded().model.config.horizon;
+        Planner::new(Rules {
+            policy: chunks.policy,
+            joints: joints.len().into(),
             horizon,
-            execution_horizon: config.chunks.execution_horizon.unwrap_or(horizon).min(horizon),
-            replan_steps: config.chunks.replan_steps.into(),
-            period_us: config.control.period_us(),
-            validity_us: config.chunks.validity_us(),
-        });
-        let note = || RunNote::of(&config, &thinker, &opener.joints);
-        let begun = config.record.as_ref().map(|section| Tape::start(section, note(), faults.clone()));
-        let tape = match begun.transpose() {
-            Ok(tape) => tape.map(Arc::new),
+            execution_horizon: chunks.execution_horizon.unwrap_or(horizon).min(horizon),
+            replan_steps: chunks.replan_steps.into(),
+            period_us: control.period_us(),
+            validity_us: chunks.validity_us(),
+        })
+    }
+
+    /// Begins the recording, where there is to be one; a full disk does not stop the robot.
+    fn begin_recording(&self, joints: JointTable) -> Result<Option<Arc<RecordingWriter>>, RunError> {
+        let Some(section) = &self.config.record else { return Ok(None) };
+        let note = RunNote::of(&self.config, &self.runner, &self.connector.joints);
+        match RecordingWriter::start(section, note, joints, self.faults.clone(), self.events.clone()) {
+            Ok(recording) => Ok(Some(Arc::new(recording))),
             Err(error) if error.is_full() => {
                 tracing::warn!(%error, "not recorded; the robot goes on");
-                None
+                Ok(None)
             }
-            Err(error) => return Err(error.into()),
-        };
-        let measured = limits.as_slice().iter().map(|j| (0.0_f32).clamp(j.min, j.max)).collect();
-        let next_seed = config.model.seed;
-        let mut run = Loop {
-            worker: Worker::start(thinker, faults.clone(), tape.clone(), waker.clone())?,
-            config,
-            feeds,
-            views,
-            line: Line::Open(Box::new(link)),
-            opener,
-            sim,
-            faults,
-            faulty_log: FaultyLog::default(),
-            state: State::Boot,
-            detail: String::new(),
-            recorder: Recorder::open(&info.to_json()),
-            tape,
-            sights: options.sights.clone(),
-            notify: Notify::new(),
-            spare: Some(Request::default()),
-            planner,
-            looking: None,
-            outgoing: None,
-            controller: Controller { limits, measured, mode: None, starved: None },
-            arming: Arming::default(),
-            stopped_ns: 0,
-            scenery: Scenery::new(bench),
-            glances: Vec::new(),
-            shown: Vec::new(),
-            due_ns: 0,
-            waker,
-            model_lost: false,
-            last_chunk_ns: None,
-            chunks: 0,
-            refused: 0,
-            late: 0,
-            starved: 0,
-            started_ns: monotonic_ns(),
-            active_ns: None,
-            first_action_ns: None,
-            next_seed,
-            asked: 0,
-        };
-        run.ticks(options, &signals)?;
-        run.outcome(options, header)
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-impl Loop {
+impl Shell {
+    fn new(robot: Robot, options: &RunOptions, header: &Header) -> Result<Shell, RunError> {
+        let joints = robot.link.controller().map(|hello| hello.joints).unwrap_or_default();
+        let planner = robot.planner(&joints);
+        let recording = robot.begin_recording(joints)?;
+        let Robot { config, cameras, views, link, connector, runner, faults, events, bench, sim } = robot;
+        let control = &config.control;
+        let freshness = Freshness {
+            views: views.clone(),
+            most_age_ns: control.max_image_age_ns(),
+            most_skew_ns: control.max_image_skew_ns(),
+        };
+        let settings = Settings {
+            device: link.device().to_owned(),
+            baud: config.link.baud,
+            dry_run: control.dry_run,
+            arm_at_start: control.arm_at_start,
+            rearm: control.rearm,
+            // Beyond the end of the clock the run does not end by itself.
+            length_ns: options.seconds.map(|s| (s * 1e9) as u64),
+        };
+        let waker = connector.waker.clone();
+        let inference = InferenceThread::start(runner, faults.clone(), recording.clone(), waker.clone())?;
+        let telemetry = EventWriter::open(&RunInfo::new(header.clone(), control).to_json());
+        let started = HostNs::now();
+        let core = ControlCore::new(settings, joints, freshness, (planner, config.model.seed), started);
+        let sinks = Sinks {
+            events,
+            telemetry,
+            recording,
+            scene: RunScene::new(bench, core.measured().to_vec()),
+            notify: Notify::new(),
+            faults,
+        };
+        Ok(Shell {
+            config,
+            views,
+            core,
+            outbox: Outbox::default(),
+            cameras,
+            status: Vec::new(),
+            line: Line::Open(Box::new(link)),
+            connector,
+            sim,
+            inference,
+            sinks,
+            faulty_log: FaultyLog::default(),
+            waker,
+            started,
+        })
+    }
+
+    fn ticks(&mut self, signals: &Signals) -> Result<(), RunError> {
+        let period_ns = self.config.control.tick_ns();
+        let mut due = self.started;
+        self.give(Input::Opened)?;
+        while !self.core.is_finished() {
+            self.give(Input::Tick { due })?;
+            if signals.stop.load(Ordering::Relaxed) {
+                self.give(Input::Operator(Request::Stop))?;
+            }
+            if signals.arm.swap(false, Ordering::Relaxed) {
+                self.give(Input::Operator(Request::Arm))?;
+            }
+            if signals.disarm.swap(false, Ordering::Relaxed) {
+                self.give(Input::Operator(Request::Disarm))?;
+            }
+            self.inject_faults();
+            self.react()?;
+            self.give(Input::Retry)?;
+            let now = HostNs::now();
+            due = due.after(period_ns).min(now.after(period_ns));
+            if now.since(due) > period_ns {
+                // More than a tick late: lost ticks are not caught up with.
+                due = now;
+            }
+            self.wait(due)?;
+        }
+        Ok(())
+    }
+
+    /// Reacts at once to whatever wakes the loop, until `due`.
+    fn wait(&mut self, due: HostNs) -> Result<(), RunError> {
+        while !self.core.is_finished() {
+            let until = self.core.resend_due().map_or(due, |at| due.min(at));
+            match self.waker.wait_until_ns(until.0) {
+                true => self.react()?,
+                false if HostNs::now() >= due => break,
+                false => self.give(Input::Retry)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the core what came from the controller, the inference thread and the cameras.
+    fn react(&mut self) -> Result<(), RunError> {
+        self.sinks.faults.log_progress();
+        self.receive()?;
+        while let Some(news) = self.inference.poll() {
+            self.give(Input::Inference(news))?;
+        }
+        let mut status = std::mem::take(&mut self.status);
+        status.clear();
+        status.extend(self.cameras.iter().map(CameraThread::status));
+        self.give(Input::Images(&status))?;
+        self.status = status;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), RunError> {
+        if let Line::Opening(reconnecting) = &self.line {
+            match reconnecting.poll() {
+                Ok(None) => return Ok(()),
+                Ok(Some(link)) => {
+                    self.line = Line::Open(Box::new(link));
+                    self.give(Input::Reconnected)?;
+                }
+                Err(()) => {
+                    self.line = Line::Gone;
+                    self.give(Input::ReconnectFailed)?;
+                }
+            }
+        }
+        while let Line::Open(link) = &mut self.line
+            && let Some(event) = link.poll()
+        {
+            self.give(Input::Link(event))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the core an input, and carries out what comes of it.
+    fn give(&mut self, input: Input<'_>) -> Result<(), RunError> {
+        self.core.on(self.now(), input, &mut self.outbox);
+        while let Some(effect) = self.outbox.next() {
+            match effect {
+                Effect::Send(message) => {
+                    let began = HostNs::now();
+                    let sent = self.send(&message);
+                    let now = self.now();
+                    self.core.on(now, Input::Sent { message: &message, began, sent }, &mut self.outbox);
+                }
+                Effect::TakeImages => {
+                    let images = self.take_images();
+                    self.core.on(self.now(), Input::ImagesTaken(images), &mut self.outbox);
+                }
+                Effect::Infer(request) => self.inference.infer(request),
+                Effect::Reconnect => {
+                    if let Line::Open(link) = std::mem::replace(&mut self.line, Line::Gone) {
+                        self.line = Line::Opening(self.connector.reconnect(*link)?);
+                    }
+                }
+                Effect::Emit(event) => self.sinks.emit(event),
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let clock = if let Line::Open(link) = &self.line { link.clock() } else { None };
+        Now { at: HostNs::now(), clock }
+    }
+
+    /// Copies the newest images for the next inference; their times.
+    fn take_images(&mut self) -> Vec<ImageStamp> {
+        let images = &mut self.inference.images;
+        images.resize_with(self.cameras.len(), Image::default);
+        for (camera, image) in self.cameras.iter().zip(images.iter_mut()) {
+            camera.newest(image);
+        }
+        let stamp = |image: &Image| ImageStamp {
+            taken: HostNs(image.stamp_ns),
+            source: image.stamp,
+            dequeued: HostNs(image.dequeued_ns),
+        };
+        images.iter().map(stamp).collect()
+    }
+
+    fn send(&mut self, message: &Message) -> Result<u32, SendError> {
+        let Line::Open(link) = &mut self.line else { return Err(SendError::NoLine) };
+        let sent = match message {
+            Message::Heartbeat => link.heartbeat(),
+            Message::Arm => link.arm(),
+            Message::ClearFault => link.clear_fault(),
+            Message::Disarm => link.disarm(),
+            Message::Stop => link.stop(),
+            Message::Chunk(chunk) => send_chunk(link, chunk, &self.config),
+        };
+        sent.map_err(|error| match error {
+            LinkError::Backlog { .. } | LinkError::NoClock { .. } => SendError::Later(error),
+            error => SendError::Lost(error.to_string()),
+        })
+    }
+
     fn outcome(self, options: &RunOptions, header: Header) -> Result<Outcome, RunError> {
-        let Loop { config, scenery, state, detail, chunks, refused, late, .. } = self;
-        let draw = |path| scenery.picture(path, &config, &self.views, &self.feeds, &self.controller.measured);
+        let Shell { config, core, cameras, views, .. } = &self;
+        let Counts { chunks, refused, late, starved, first_action_ns } = core.counts;
+        let scene = &self.sinks.scene;
+        let draw = |path| scene.picture(path, config, views, cameras);
         let picture = options.picture.as_deref().map(draw).transpose()?;
-        let (target, travelled) = (scenery.target(config.model.prompt.as_deref()), scenery.travelled());
-        drop((self.feeds, self.line, self.worker, self.sim, self.tape, self.sights));
-        match state {
-            State::Fault(_) => Err(RunError::Fault { state, detail }),
+        let (target, travelled) = (scene.target(config.model.prompt.as_deref()), scene.travelled());
+        match (core.mode, core.fault.clone()) {
+            (mode @ LoopMode::Fault(_), detail) => Err(RunError::Fault { mode, detail }),
             // A time was given, and it was not enough for a single chunk.
             _ if options.seconds.is_some() && chunks == 0 && !config.control.dry_run => {
                 Err(RunError::Idle { refused: refused + late })
             }
             _ => Ok(Outcome {
                 header,
-                table: self.recorder.into_table(),
+                table: self.sinks.telemetry.into_table(),
                 chunks,
                 refused,
                 late,
-                starved: self.starved,
-                first_action_ns: self.first_action_ns,
+                starved,
+                first_action_ns,
                 target,
                 travelled,
                 picture,
             }),
         }
     }
+}
 
-    fn ticks(&mut self, options: &RunOptions, signals: &Signals) -> Result<(), RunError> {
-        let period_ns = self.config.control.tick_ns();
-        // Beyond what the clock can show the run does not end by itself.
-        let length_ns = options.seconds.map(|s| (s * 1e9) as u64);
-        let (mut due_ns, mut beat_ns, mut path_ns) = (self.started_ns, 0, 0);
-        let mut last_ns = self.started_ns;
-        self.happened(Event::Opened)?;
-        while !self.is_over() {
-            let now = monotonic_ns();
-            if now < last_ns || now - last_ns > JUMP_NS {
-                let by_ms = (now as i64 - last_ns as i64) / 1_000_000;
-                tracing::warn!(by_ms, "the clock jumped, or the loop hung");
-                self.active_ns = self.active_ns.map(|at| at.saturating_add_signed(now as i64 - last_ns as i64));
-                (due_ns, beat_ns, path_ns) = (now, 0, 0);
-                self.arming.asked = None;
-            }
-            last_ns = now;
-            self.recorder.span(Track::Control, stage::LATENESS, 0, due_ns.min(now), now);
-            if signals.stop.load(Ordering::Relaxed)
-                || self.active_ns.zip(length_ns).is_some_and(|(since, length)| now >= since.saturating_add(length))
-            {
-                self.happened(Event::StopAsked)?;
-                continue;
-            }
-            if signals.arm.swap(false, Ordering::Relaxed) {
-                self.arming.wanted = true;
-            }
-            if signals.disarm.swap(false, Ordering::Relaxed) {
-                self.arming.wanted = false;
-                self.happened(Event::DisarmAsked)?;
-            }
-            self.inject_faults();
-            if now.saturating_sub(beat_ns) >= HEARTBEAT_NS {
-                beat_ns = now;
-                self.tell(Link::heartbeat)?;
-            }
-            self.react(now)?;
-            self.arm(now)?;
-            self.send_again(now)?;
-            self.stop_again(now)?;
-            if now.saturating_sub(path_ns) >= PATH_NS {
-                path_ns = now;
-                if self.controller.mode.is_some() {
-                    self.scenery.note(&self.controller.measured);
-                }
-            }
-            self.notify.tick();
-            due_ns += period_ns;
-            let now = monotonic_ns();
-            if due_ns < now.saturating_sub(period_ns) {
-                // More than a tick late: do not run after what is lost.
-                due_ns = now;
-            }
-            let due_ns = due_ns.min(now + period_ns);
-            while !self.is_over() {
-                let woken = self.waker.wait_until_ns(self.again_ns().map_or(due_ns, |at| due_ns.min(at)));
-                let now = monotonic_ns();
-                match woken {
-                    true => self.react(now)?,
-                    false if now >= due_ns => break,
-                    false => self.send_again(now)?,
-                }
-            }
-        }
-        self.notify.stopping();
-        // The controller ramps to rest before the line closes.
-        let rest = monotonic_ns() + STOP_NS;
-        while monotonic_ns() < rest && matches!(self.line, Line::Open(_)) {
-            self.tell(Link::heartbeat)?;
-            sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
-            self.listen()?;
-            self.stop_again(monotonic_ns())?;
-        }
-        // The device may be gone; the controller's deadman stops it then.
-        self.tell(Link::disarm)?;
-        sleep_until_ns(monotonic_ns() + HEARTBEAT_NS);
-        Ok(())
-    }
-
-    /// Takes what came, and what follows from it: at once, not in the next tick.
-    fn react(&mut self, now: u64) -> Result<(), RunError> {
-        self.faults.tell();
-        self.listen()?;
-        self.think()?;
-        self.look(now)
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.state, State::Stop | State::Fault(_))
-    }
-
-    /// Asks for permission to move, when ready and somebody wants it, and again while there is no answer.
-    fn arm(&mut self, now: u64) -> Result<(), RunError> {
-        let waiting = self.arming.asked.is_some_and(|(_, sent)| now.saturating_sub(sent) <= ARM_RETRY_NS);
-        if self.state != State::Ready || !self.arming.wanted || waiting {
-            return Ok(());
-        }
-        if self.config.control.dry_run {
-            return self.happened(Event::Armed);
-        }
-        if self.arming.tries == ARM_TRIES {
-            let reported = self.controller.mode.is_some();
-            let refused = std::mem::take(&mut self.arming.refused);
-            let detail = format!("no permission to move after {ARM_TRIES} tries (pose reported: {reported}) {refused}");
-            return self.failed(Event::ControllerFault, detail);
-        }
-        self.arming.tries += 1;
-        self.happened(Event::ArmAsked)
-    }
-
-    fn send_arm(&mut self) -> Result<(), RunError> {
-        // Without a pose from the controller there is nothing to act from.
-        let sequence = match self.controller.mode {
-            None => None,
-            Some(_) if self.arming.clear => {
-                self.tell(Link::clear_fault)?;
-                None
-            }
-            Some(_) => self.tell(Link::arm)?,
-        };
-        self.arming.asked = Some((sequence, monotonic_ns()));
-        Ok(())
-    }
-
-    /// Shows something to who watches.
-    pub(super) fn show(&self, sight: impl FnOnce() -> Sight) {
-        if let Some(sights) = &self.sights {
-            // Nobody watches any more: no matter.
-            let _ = sights.send(sight());
-        }
-    }
-
-    /// Goes to the next state and does what belongs to it.
-    pub(super) fn happened(&mut self, event: Event) -> Result<(), RunError> {
-        let (state, command) = next(self.state, event);
-        if state != self.state {
-            let detail = std::mem::take(&mut self.detail);
-            tracing::info!(from = %self.state, to = %state, ?event, detail, "state");
-            if let Some(tape) = &self.tape {
-                tape.event(&format!("{} -> {state}: {event:?} {detail}", self.state));
-            }
-            if matches!(state, State::Fault(_)) {
-                self.notify.status(&format!("{state}: {detail}"));
-                self.detail = detail;
-            }
-            if self.state == State::Active {
-                // Nothing of what was planned before may follow what comes now.
-                self.planner.forget();
-                (self.looking, self.outgoing) = (None, None);
-            }
-            self.state = state;
-            self.show(|| Sight::State(state));
-            let active = state == State::Active;
-            self.recorder.counter(Track::Control, counter::ACTIVE, monotonic_ns(), active.into());
-            if active {
-                self.due_ns = monotonic_ns();
-                self.active_ns.get_or_insert_with(monotonic_ns);
-                self.faults.begin();
-            }
-            if state == State::Ready {
-                self.arming.tries = 0;
-                self.arming.refused.clear();
-                self.arming.asked = None;
-            }
-        }
-        match command {
-            Command::None => {}
-            Command::WarmUp => self.ask(monotonic_ns()),
-            Command::TellReady => {
-                self.notify.ready("warm");
-                self.arming.wanted |= self.config.control.arm_at_start || self.config.control.dry_run;
-                if !self.arming.wanted {
-                    tracing::info!("ready; SIGUSR1 arms");
-                }
-            }
-            Command::Arm => self.send_arm()?,
-            Command::Disarm => {
-                self.tell(Link::disarm)?;
-            }
-            Command::SendStop => {
-                self.stopped_ns = monotonic_ns();
-                self.tell(Link::stop)?;
-            }
-            Command::Reopen => self.reopen()?,
-        }
-        Ok(())
-    }
-
-    /// A stop may be lost on the way: as long as the controller moves in a state in which it should not, it is told again.
-    fn stop_again(&mut self, now: u64) -> Result<(), RunError> {
-        let resting = matches!(self.state, State::Hold(_) | State::Ready | State::Stop | State::Fault(_));
-        if resting && self.controller.mode == Some(Mode::Active) && now.saturating_sub(self.stopped_ns) >= STOP_RETRY_NS
-        {
-            self.stopped_ns = now;
-            self.tell(Link::stop)?;
-        }
-        Ok(())
-    }
-
-    fn reopen(&mut self) -> Result<(), RunError> {
-        self.controller.mode = None;
-        self.controller.starved = None;
-        self.lost_permission();
-        if let Line::Open(link) = std::mem::replace(&mut self.line, Line::Gone) {
-            self.line = Line::Opening(self.opener.reopen(*link)?);
-        }
-        Ok(())
-    }
-
-    /// The permission to move is gone, by no wish of anybody.
-    pub(super) fn lost_permission(&mut self) {
-        if self.arming.wanted && !self.config.control.rearm {
-            self.arming.wanted = false;
-            tracing::warn!("not armed again by itself (control.rearm); SIGUSR1 arms");
-        }
-    }
-
-    /// Something happened that is worth a detail in the log, if the state changes; of several failures the first is told.
-    pub(super) fn failed(&mut self, event: Event, detail: String) -> Result<(), RunError> {
-        if !matches!(self.state, State::Stop | State::Fault(_)) {
-            self.detail = detail;
-        }
-        if matches!(event, Event::LinkLost) && matches!(self.state, State::Boot | State::Warm) {
-            self.line = Line::Gone;
-        }
-        self.happened(event)?;
-        if !matches!(self.state, State::Fault(_)) {
-            // Nothing came of it.
-            self.detail.clear();
-        }
-        Ok(())
-    }
-
-    /// Sends something. A line that is gone is an event, not an error; one that does not keep up is asked again in a
-    /// later tick, and the controller's deadman decides when that is too late.
-    pub(super) fn tell(
-        &mut self,
-        send: impl FnOnce(&mut Link) -> Result<u32, LinkError>,
-    ) -> Result<Option<u32>, RunError> {
-        let Line::Open(link) = &mut self.line else { return Ok(None) };
-        match send(link) {
-            Ok(sequence) => Ok(Some(sequence)),
-            Err(error @ (LinkError::Backlog { .. } | LinkError::NoClock { .. })) => {
-                tracing::warn!(%error, "not sent");
-                Ok(None)
-            }
-            Err(error) => {
-                if matches!(self.state, State::Stop | State::Fault(_)) {
-                    self.line = Line::Gone;
-                }
-                self.failed(Event::LinkLost, error.to_string())?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Checks the images' ages, and asks the model when it is free and a chunk is due.
-    fn look(&mut self, now: u64) -> Result<(), RunError> {
-        if !matches!(self.state, State::Active | State::Hold(_)) {
-            return Ok(());
-        }
-        self.glances.clear();
-        self.glances.extend(self.feeds.iter().map(Feed::glance));
-        let c = &self.config.control;
-        let limits = (c.max_image_age_ns(), c.max_image_skew_ns());
-        let problem = freshness::problem(&self.views, &self.glances, now, limits.0, limits.1);
-        let stale = problem.is_some();
-        self.failed(if stale { Event::ImagesStale } else { Event::ImagesFresh }, problem.unwrap_or_default())?;
-        self.happened(if self.model_lost { Event::ModelLost } else { Event::ModelBack })?;
-        if self.state == State::Active && self.planner.wants() && self.anything_new() {
-            self.ask(now);
-        }
-        Ok(())
-    }
+fn send_chunk(link: &mut Link, chunk: &Planned, config: &RobotConfig) -> Result<u32, LinkError> {
+    link.send_chunk(&ActionChunk {
+        id: chunk.id,
+        start: Start::ControllerUs(chunk.start_us),
+        period_us: config.control.period_us(),
+        validity_us: chunk.validity_us,
+        interpolation: config.chunks.interpolation,
+        positions: &chunk.positions,
+    })
 }

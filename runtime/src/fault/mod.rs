@@ -4,9 +4,10 @@
 //! active for the first time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::clock::NS_PER_S;
+use crate::events::{Events, FaultPhase, LoopEvent};
 
 mod camera;
 mod line;
@@ -25,10 +26,11 @@ const OVER: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// With where the log has each of them.
+    /// With the phase of each that was emitted.
     specs: Vec<(Spec, Mutex<u8>)>,
     /// When the loop became active, CLOCK_MONOTONIC without jumps; 0 before.
     epoch_ns: AtomicU64,
+    events: OnceLock<Events>,
 }
 
 /// The faults of a run.
@@ -41,7 +43,13 @@ impl Faults {
     /// These faults.
     pub fn new(specs: Vec<Spec>) -> Faults {
         let specs = specs.into_iter().map(|spec| (spec, Mutex::new(WAITING))).collect();
-        Faults { inner: Arc::new(Inner { specs, epoch_ns: AtomicU64::new(0) }) }
+        Faults { inner: Arc::new(Inner { specs, ..Inner::default() }) }
+    }
+
+    /// Faults that begin, happen and end are events of this stream.
+    pub(crate) fn emit_to(&self, events: &Events) {
+        // The first stream stays.
+        let _ = self.inner.events.set(events.clone());
     }
 
     /// Whether there is one of these kinds at all.
@@ -69,11 +77,11 @@ impl Faults {
         let _ = self.inner.epoch_ns.compare_exchange(0, real_ns().max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Says which faults begin and end.
-    pub(crate) fn tell(&self) {
+    /// Emits which faults begin and end.
+    pub(crate) fn log_progress(&self) {
         let since_s = self.since_s();
-        for (spec, said) in self.inner.specs.iter().filter(|(spec, _)| !spec.kind.is_instant()) {
-            come_to(spec, said, phase(spec, since_s));
+        for (spec, emitted) in self.inner.specs.iter().filter(|(spec, _)| !spec.kind.is_instant()) {
+            self.come_to(spec, emitted, phase(spec, since_s));
         }
     }
 
@@ -90,35 +98,36 @@ impl Faults {
             let here = view.is_none() || spec.view.is_none() || spec.view.as_deref() == view;
             spec.kind == kind && here && phase(spec, since_s) == BEGUN
         });
-        let (spec, said) = fitting.next()?;
-        come_to(spec, said, BEGUN);
+        let (spec, emitted) = fitting.next()?;
+        self.come_to(spec, emitted, BEGUN);
         Some(spec.value)
     }
 
     /// The value of a fault of this kind that happens now, once.
     pub(crate) fn once(&self, kind: Kind) -> Option<f64> {
         let since_s = self.since_s();
-        let due = |(spec, said): &&(Spec, Mutex<u8>)| {
-            spec.kind == kind && phase(spec, since_s) != WAITING && come_to(spec, said, OVER)
+        let due = |(spec, emitted): &&(Spec, Mutex<u8>)| {
+            spec.kind == kind && phase(spec, since_s) != WAITING && self.come_to(spec, emitted, OVER)
         };
         self.inner.specs.iter().find(due).map(|(spec, _)| spec.value)
     }
-}
 
-/// Says it where a fault has come further than was `said`; whether it has. Who is told of a fault finds it in the log, before
-/// what he makes of it.
-fn come_to(spec: &Spec, said: &Mutex<u8>, is: u8) -> bool {
-    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    if is <= *said {
-        return false;
+    /// Emits that a fault has come further than before; whether it has. The event comes before its consequences.
+    fn come_to(&self, spec: &Spec, emitted: &Mutex<u8>, is: u8) -> bool {
+        let mut emitted = emitted.lock().unwrap_or_else(PoisonError::into_inner);
+        if is <= *emitted {
+            return false;
+        }
+        *emitted = is;
+        let phase = match is {
+            BEGUN => FaultPhase::Begins,
+            _ if spec.kind.is_instant() => FaultPhase::Happens,
+            _ => FaultPhase::Ends,
+        };
+        let event = LoopEvent::Injected { fault: spec.to_string(), phase };
+        self.inner.events.get_or_init(Events::default).emit(event);
+        true
     }
-    *said = is;
-    match is {
-        BEGUN => tracing::warn!(fault = %spec, "fault begins"),
-        _ if spec.kind.is_instant() => tracing::warn!(fault = %spec, "fault happens"),
-        _ => tracing::warn!(fault = %spec, "fault ends"),
-    }
-    true
 }
 
 /// Where a fault is, so long after the loop began.

@@ -14,15 +14,15 @@ mod replay;
 mod ring;
 mod schema;
 mod sync;
-mod tape;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use damage::{Cause, Causes, Incomplete};
 pub use read::{Moment, Recording};
-pub use replay::{Difference, Replay, Replayed, Stages, stages_of};
+pub use replay::{Difference, Replay, ReplayError, Replayed, Stages, stages_of};
 pub use schema::{Ack, Chunk, Inference, Log, Observation, RunNote, State, View};
-pub use tape::Tape;
+pub use writer::RecordingWriter;
 
 /// What can go wrong with a recording.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fathom_models::ModelError;
 use fathom_models::checkpoint::random;
 use fathom_models::families;
 use fathom_models::nets::depthvla::ForwardOptions;
@@ -14,10 +15,26 @@ use super::note::fingerprint;
 use super::read::{Moment, Recording};
 use super::{RecordError, RunNote, schema};
 use crate::camera::Image;
-use crate::control::RunError;
-use crate::control::thinker::{Request, Thinker, pixels};
 use crate::engine::{EngineError, Session, Wanted};
-use crate::gpu::{Gpu, GpuOptions};
+use crate::gpu::{Gpu, GpuError, GpuOptions};
+use crate::policy::{Observation, PolicyRunner, pixels};
+
+/// What can fail in a replay.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The recording.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The model on the GPU.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
 
 /// How to replay.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +84,7 @@ pub struct Replayed {
 /// The run whose messages are read, and its model, unless that cannot be had.
 struct Playing {
     note: RunNote,
-    thinker: Result<Thinker, String>,
+    runner: Result<PolicyRunner, String>,
 }
 
 /// Values of every stage by its name, in the graph's order.
@@ -80,8 +97,8 @@ impl Replay {
     /// Infers recorded runs again: whatever of them is whole, and whose model is at hand.
     ///
     /// # Errors
-    /// [`RunError`]: of the recording or the model where nothing can be replayed, and of the GPU.
-    pub fn run(&self, path: &Path) -> Result<Replayed, RunError> {
+    /// [`ReplayError`]: of the recording or the model where nothing can be replayed, and of the GPU.
+    pub fn run(&self, path: &Path) -> Result<Replayed, ReplayError> {
         let recording = Recording::open(path)?;
         let mut replayed = Replayed::default();
         let mut playing: Option<Playing> = None;
@@ -99,12 +116,12 @@ impl Replay {
                         // Of another run, with the same numbers.
                         again = None;
                     }
-                    let thinker = match playing.take() {
-                        Some(playing) if playing.note.is_of_the_same_model(&note) => playing.thinker,
+                    let runner = match playing.take() {
+                        Some(playing) if playing.note.is_of_the_same_model(&note) => playing.runner,
                         _ => match self.open(&at, &note) {
                             Ok(opened) => Ok(opened),
                             // Another run's model may be there.
-                            Err(error @ (RunError::Model(_) | RunError::Record(_))) => {
+                            Err(error @ (ReplayError::Model(_) | ReplayError::Record(_))) => {
                                 let said = error.to_string();
                                 refusal.get_or_insert(error);
                                 Err(said)
@@ -112,43 +129,44 @@ impl Replay {
                             Err(error) => return Err(error),
                         },
                     };
-                    match &thinker {
-                        Ok(thinker) if replayed.adapter.is_empty() => {
-                            let info = thinker.session.gpu().info();
+                    match &runner {
+                        Ok(runner) if replayed.adapter.is_empty() => {
+                            let info = runner.session.gpu().info();
                             replayed.adapter = format!("{} ({})", info.name, info.driver);
-                            replayed.kernels = thinker.session.choice().to_string();
+                            replayed.kernels = runner.session.choice().to_string();
                             replayed.note = note.clone();
                         }
                         Ok(_) => {}
                         Err(said) => refused.push((at.clone(), said.clone())),
                     }
-                    playing = Some(Playing { note, thinker });
+                    playing = Some(Playing { note, runner });
                 }
                 Moment::Image { view, image } => {
                     images.insert(view, image);
                 }
                 Moment::Observation(observation) => {
                     let mut images = std::mem::take(&mut images);
-                    if self.number.is_none_or(|n| n == observation.number)
-                        && let Some(Playing { note, thinker: Ok(thinker) }) = &mut playing
-                        && let Some(request) = request(note, &observation, &mut images)
+                    let number = observation.number;
+                    if self.number.is_none_or(|n| n == number)
+                        && let Some(Playing { note, runner: Ok(runner) }) = &mut playing
+                        && let Some(recorded) = Recorded::new(note, observation, &mut images)
                     {
                         let stages = self.stages && replayed.stages.is_none();
-                        let (actions, outputs) = match infer(thinker, &request, observation.tokens, stages) {
+                        let (actions, outputs) = match infer(runner, &recorded, stages) {
                             Ok(inferred) => inferred,
                             Err(error @ (EngineError::Model(_) | EngineError::Input { .. })) => {
-                                refused.push((at.clone(), format!("inference {}: {error}", request.number)));
+                                refused.push((at.clone(), format!("inference {}: {error}", number)));
                                 return Ok(true);
                             }
                             Err(error) => return Err(error.into()),
                         };
                         if stages {
-                            replayed.stages = Some((request.number, outputs));
+                            replayed.stages = Some((number, outputs));
                         }
-                        if stages && parameters(thinker) <= TWINS {
-                            replayed.twins = Some(twins(thinker, &request)?);
+                        if stages && parameters(runner) <= TWINS {
+                            replayed.twins = Some(twins(runner, &recorded)?);
                         }
-                        again = Some((request.number, actions));
+                        again = Some((number, actions));
                     }
                 }
                 Moment::Inference(inference) => {
@@ -158,7 +176,7 @@ impl Replay {
                 }
                 _ => {}
             }
-            Ok::<_, RunError>(true)
+            Ok::<_, ReplayError>(true)
         })?;
         for (path, said) in refused {
             let known = incomplete.iter_mut().find(|file| file.path == path);
@@ -174,7 +192,7 @@ impl Replay {
         Ok(replayed)
     }
 
-    fn open(&self, path: &Path, note: &RunNote) -> Result<Thinker, RunError> {
+    fn open(&self, path: &Path, note: &RunNote) -> Result<PolicyRunner, ReplayError> {
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(&note.model));
         let family = note.family.parse().ok();
         let mut loaded = families::load_as(&model, family)?;
@@ -189,43 +207,45 @@ impl Replay {
         let forward =
             ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, guided: true, taps: false };
         let (options, wanted) = (self.gpu.clone(), self.wanted);
-        Ok(Thinker { session, forward, tokens: Vec::new(), prompt: None, options, wanted })
+        Ok(PolicyRunner { session, forward, tokens: Vec::new(), prompt: None, options, wanted })
     }
 }
 
-fn request(note: &RunNote, observation: &schema::Observation, images: &mut BTreeMap<String, Image>) -> Option<Request> {
-    let images = note.views.iter().map(|view| images.remove(view)).collect::<Option<Vec<Image>>>()?;
-    Some(Request {
-        images,
-        state: observation.state.clone(),
-        number: observation.number,
-        seed: observation.seed,
-        due_ns: observation.asked_ns,
-        asked_ns: observation.asked_ns,
-        guide: observation.guide.clone(),
-    })
+/// A recorded observation with its images.
+struct Recorded {
+    images: Vec<Image>,
+    observation: schema::Observation,
 }
 
-fn infer(
-    thinker: &mut Thinker,
-    request: &Request,
-    tokens: Vec<i32>,
-    stages: bool,
-) -> Result<(Vec<f32>, Stages), EngineError> {
-    if thinker.forward.taps != stages {
-        thinker.forward.taps = stages;
+impl Recorded {
+    /// `None` where the recording has not all of its images.
+    fn new(note: &RunNote, observation: schema::Observation, images: &mut BTreeMap<String, Image>) -> Option<Recorded> {
+        let images = note.views.iter().map(|view| images.remove(view)).collect::<Option<Vec<Image>>>()?;
+        Some(Recorded { images, observation })
+    }
+
+    fn observation(&self) -> Observation<'_> {
+        let schema::Observation { state, seed, guide, .. } = &self.observation;
+        Observation { images: &self.images, state, seed: *seed, guide: guide.as_ref() }
+    }
+}
+
+fn infer(runner: &mut PolicyRunner, recorded: &Recorded, stages: bool) -> Result<(Vec<f32>, Stages), EngineError> {
+    if runner.forward.taps != stages {
+        runner.forward.taps = stages;
         // Whatever was prepared is not for this.
-        thinker.forward.prompt_tokens = usize::MAX;
+        runner.forward.prompt_tokens = usize::MAX;
     }
-    let reworded = tokens != thinker.tokens && tokens.len() == thinker.forward.prompt_tokens;
-    thinker.tokens = tokens;
+    let tokens = &recorded.observation.tokens;
+    let reworded = *tokens != runner.tokens && tokens.len() == runner.forward.prompt_tokens;
+    runner.tokens.clone_from(tokens);
     if reworded {
-        thinker.session.reword(&thinker.tokens)?;
+        runner.session.reword(&runner.tokens)?;
     }
-    let (outputs, _) = thinker.outputs(request)?;
+    let (outputs, _) = runner.outputs(&recorded.observation())?;
     let outputs: Stages = outputs.iter().map(|o| (o.name.clone(), o.values.clone())).collect();
     let raw = outputs.iter().find(|(name, _)| name == "actions").map(|(_, v)| v.clone()).unwrap_or_default();
-    let (_, actions) = finish_actions(thinker.session.loaded(), &request.state, raw)?;
+    let (_, actions) = finish_actions(runner.session.loaded(), &recorded.observation.state, raw)?;
     Ok((actions, if stages { outputs } else { Vec::new() }))
 }
 
@@ -237,22 +257,23 @@ fn difference(number: u32, recorded: &[f32], again: &[f32]) -> Difference {
     Difference { number, identical, largest }
 }
 
-fn parameters(thinker: &Thinker) -> usize {
-    thinker.session.loaded().model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum()
+fn parameters(runner: &PolicyRunner) -> usize {
+    runner.session.loaded().model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum()
 }
 
 /// Every stage by the CPU twins.
-fn twins(thinker: &Thinker, request: &Request) -> Result<Stages, EngineError> {
-    let loaded = thinker.session.loaded();
+fn twins(runner: &PolicyRunner, recorded: &Recorded) -> Result<Stages, EngineError> {
+    let Observation { images, state, seed, guide } = recorded.observation();
+    let loaded = runner.session.loaded();
     let (model, config) = (&loaded.model, &loaded.model.config);
-    check_state(loaded, &request.state)?;
-    let graph = model.forward(&loaded.weights, &thinker.forward)?;
-    let mut state = request.state.clone();
-    loaded.normalization.state.normalize(&mut state);
-    state.resize(config.state_dim, 0.0);
-    let text = loaded.weights.rows(model.embed_tokens, config.vlm.width, &thinker.tokens)?;
-    let noise = random::normal(request.seed, config.horizon * config.action_dim);
-    let guided = request.guide.as_ref().map(|guide| guide.inputs(loaded, &request.state)).transpose()?;
+    check_state(loaded, state)?;
+    let graph = model.forward(&loaded.weights, &runner.forward)?;
+    let mut normalized = state.to_vec();
+    loaded.normalization.state.normalize(&mut normalized);
+    normalized.resize(config.state_dim, 0.0);
+    let text = loaded.weights.rows(model.embed_tokens, config.vlm.width, &runner.tokens)?;
+    let noise = random::normal(seed, config.horizon * config.action_dim);
+    let guided = guide.map(|guide| guide.inputs(loaded, state)).transpose()?;
     let mut reference = Reference::new(&graph, &loaded.weights);
     let mut give = |name: &str, bytes: &[u8]| {
         if let Some(tensor) = graph.input(name) {
@@ -260,13 +281,13 @@ fn twins(thinker: &Thinker, request: &Request) -> Result<Stages, EngineError> {
         }
     };
     give("text", bytemuck::cast_slice(&text));
-    give("state", bytemuck::cast_slice(&state));
+    give("state", bytemuck::cast_slice(&normalized));
     give("noise", bytemuck::cast_slice(&noise));
     if let Some((goal, gains)) = &guided {
         give("goal", bytemuck::cast_slice(goal));
         give("gains", bytemuck::cast_slice(gains));
     }
-    for (view, image) in config.views.iter().zip(&request.images) {
+    for (view, image) in config.views.iter().zip(images) {
         give(&format!("image.{view}"), pixels(image));
     }
     reference.run()?;

@@ -13,9 +13,10 @@ use serde::Serialize;
 use super::folder::{self, Ended, Name};
 use super::mcap::{ChannelSpec, Writer};
 use super::sync::Syncer;
-use super::tape::{FLUSH, Item};
+use super::writer::{FLUSH, Item};
 use super::{RecordError, RunNote, clock_offset_ns, image, protobuf, schema, wall_ns};
 use crate::clock::{NS_PER_S, duration_ns, monotonic_ns};
+use crate::events::{Events, LoopEvent};
 use crate::fault::{Faults, Kind};
 
 /// The ring has this many files.
@@ -32,6 +33,7 @@ pub(super) struct Ring {
     limit: u64,
     note: RunNote,
     faults: Faults,
+    events: Events,
     syncer: Syncer,
     /// The latest of its files.
     name: Option<Name>,
@@ -77,12 +79,18 @@ impl Ring {
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Numbers`].
-    pub(super) fn begin(folder: PathBuf, limit: u64, note: RunNote, faults: Faults) -> Result<Ring, RecordError> {
+    pub(super) fn begin(
+        folder: PathBuf,
+        limit: u64,
+        note: RunNote,
+        faults: Faults,
+        events: Events,
+    ) -> Result<Ring, RecordError> {
         let failed = |source| RecordError::Io { path: folder.clone(), source };
         let syncer = Syncer::start().map_err(failed)?;
         let wall = Wall { offset_ns: clock_offset_ns() };
         let (closed, told) = (VecDeque::new(), Told::default());
-        let mut ring = Ring { folder, limit, note, faults, syncer, name: None, file: None, closed, wall, told };
+        let mut ring = Ring { folder, limit, note, faults, events, syncer, name: None, file: None, closed, wall, told };
         ring.make_room().map_err(|e| ring.failed(e))?;
         let (name, file) = folder::begin(&ring.folder)?;
         let path = ring.folder.join(name.to_string());
@@ -238,7 +246,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Says when the wall clock was set. Times in the recording go on as they began, so that their order stays.
+    /// Notes when the wall clock was set. Times in the recording go on as they began, so that their order stays.
     fn look_at_clock(&mut self) -> io::Result<()> {
         let by_ns = clock_offset_ns() - self.wall.offset_ns;
         if by_ns.unsigned_abs() < SET_NS {
@@ -246,7 +254,7 @@ impl Ring {
         }
         self.wall.offset_ns += by_ns;
         let by_s = by_ns as f64 / NS_PER_S as f64;
-        tracing::info!(by_s, "the wall clock was set; times in the recording go on as they began");
+        self.events.emit(LoopEvent::WallClockSet { by_s });
         self.log(&format!("the wall clock was set, by {by_s:.3} s"), monotonic_ns())
     }
 

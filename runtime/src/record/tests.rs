@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{Name, named};
 use super::ring::Ring;
-use super::tape::Item;
+use super::writer::Item;
 use super::{Incomplete, Moment, Recording, RunNote, schema};
 use crate::camera::{Image, PixelFormat};
+use crate::events::Events;
 use crate::fault::Faults;
 
 const MB: u64 = 1 << 20;
@@ -26,7 +27,7 @@ fn note(run: &str) -> RunNote {
 }
 
 fn ring(folder: &Path, limit: u64, run: &str) -> Ring {
-    Ring::begin(folder.to_owned(), limit, note(run), Faults::default()).unwrap()
+    Ring::begin(folder.to_owned(), limit, note(run), Faults::default(), Events::default()).unwrap()
 }
 
 /// Everything of one inference; its number is in all of it. Images have `side`² pixels.
@@ -353,10 +354,11 @@ fn a_folder_deleted_while_it_is_written_is_made_again() {
 fn what_cannot_be_written_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none");
-    assert!(Ring::begin(path.clone(), 8 * MB, note("run"), Faults::default()).is_err());
+    assert!(Ring::begin(path.clone(), 8 * MB, note("run"), Faults::default(), Events::default()).is_err());
     assert!(!path.exists());
     std::fs::write(folder.path().join(format!("fathom-run{}-000000.mcap", u64::MAX)), "x").unwrap();
-    let said = Ring::begin(folder.path().to_owned(), 8 * MB, note("run"), Faults::default()).err().unwrap();
+    let said =
+        Ring::begin(folder.path().to_owned(), 8 * MB, note("run"), Faults::default(), Events::default()).err().unwrap();
     assert!(said.to_string().contains("found the highest"), "{said}");
     assert_eq!(named(folder.path()).unwrap().len(), 1);
 }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::ControlSection;
 use crate::engine::Session;
 
-/// What every output says where the processor did a GPU's work.
+/// The label of every output of a software driver.
 pub const SOFTWARE: &str = "A SOFTWARE DRIVER ran this on the CPU: these are not a GPU's times.";
 
-/// Sizes of what the model is given and gives.
+/// Sizes of the model's inputs and outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shapes {
     /// Form of each view's image: its name, width × height, layout.
@@ -78,7 +78,7 @@ impl Header {
         }
     }
 
-    /// Whether the processor did a GPU's work, so that its times say nothing of a GPU.
+    /// Whether the processor did a GPU's work, so that its times are not those of a GPU.
     pub fn is_software(&self) -> bool {
         self.adapter_type == "software"
     }
@@ -98,7 +98,7 @@ impl fmt::Display for Header {
     }
 }
 
-/// What the daemon's ring says of the daemon.
+/// The daemon's description in its ring.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// What runs on what.

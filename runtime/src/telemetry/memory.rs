@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Main memory that this process holds, in bytes; zeros where the kernel does not tell.
+/// Main memory that this process holds, in bytes; zeros where the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// The most it ever held, of all kinds.

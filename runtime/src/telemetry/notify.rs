@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use sd_notify::NotifyState;
+
 use crate::clock::monotonic_ns;
+use crate::events::{LoopEvent, LoopMode};
 
 /// Speaks to the service manager, where there is one.
 #[derive(Debug)]
@@ -18,32 +21,33 @@ impl Notify {
         Notify { period: sd_notify::watchdog_enabled().map(|time| time / 2), last_ns: 0 }
     }
 
-    /// The service is ready.
-    pub fn ready(&self, status: &str) {
-        Self::send(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
-    }
-
-    /// What the service does, or why it does nothing.
-    pub fn status(&self, status: &str) {
-        Self::send(&[sd_notify::NotifyState::Status(status)]);
-    }
-
-    /// The service is ending.
-    pub fn stopping(&self) {
-        Self::send(&[sd_notify::NotifyState::Stopping]);
+    /// Passes on an event of the loop: that it is ready, ticks, fails or stops.
+    pub(crate) fn on(&mut self, event: &LoopEvent) {
+        match event {
+            LoopEvent::Tick { .. } => self.tick(),
+            LoopEvent::Mode { from: LoopMode::Warm, to: LoopMode::Ready, .. } => {
+                Self::send(&[NotifyState::Ready, NotifyState::Status("warm")]);
+            }
+            LoopEvent::Mode { to: to @ LoopMode::Fault(_), detail, .. } => {
+                Self::send(&[NotifyState::Status(&format!("{to}: {detail}"))]);
+                Self::send(&[NotifyState::Stopping]);
+            }
+            LoopEvent::Mode { to: LoopMode::Stop, .. } => Self::send(&[NotifyState::Stopping]),
+            _ => {}
+        }
     }
 
     /// A control tick was made: feeds the watchdog when it is time.
-    pub fn tick(&mut self) {
+    fn tick(&mut self) {
         let Some(period) = self.period else { return };
         let now = monotonic_ns();
         if now.saturating_sub(self.last_ns) >= crate::clock::duration_ns(period) {
             self.last_ns = now;
-            Self::send(&[sd_notify::NotifyState::Watchdog]);
+            Self::send(&[NotifyState::Watchdog]);
         }
     }
 
-    fn send(states: &[sd_notify::NotifyState<'_>]) {
+    fn send(states: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(states) {
             tracing::debug!(%error, "the service manager was not told");
         }

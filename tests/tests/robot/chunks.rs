@@ -136,15 +136,15 @@ fn the_ensemble_is_that_of_act() {
     let mut planner = Planner::new(rules);
     for n in 0..7_u16 {
         let now_us = 1_000_000 + u64::from(n) * 100_000;
-        let look = planner.look(now_us);
+        let start = planner.start_at(now_us);
         let actions = expected.f32(&format!("ensemble.in.{n}")).expect("it is there");
-        let planned = planner.plan(&look, &actions, now_us).expect("it is not late");
+        let planned = planner.plan(&start, &actions, now_us, |_| {}).expect("it is not late");
         assert_eq!(planned.base, u64::from(n));
         let error =
             relative_error(&expected.f32(&format!("ensemble.out.{n}")).expect("there"), &planned.positions[..3]);
         assert!(error < 1e-6, "step {n}: {error:.1e}");
         planner.obeyed(planned.id, 0);
         let progress = Progress { chunk: planned.id, consumed: 1, steps_left: 4 };
-        planner.heard(now_us + 100_000, true, Some(progress));
+        planner.reported(now_us + 100_000, true, Some(progress));
     }
 }

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use fathom::gpu::{GpuTimes, HostTimes, Origin, StageTime};
-use fathom::telemetry::{Recorder, RingReader, RingWriter, Track, counter, stage};
+use fathom::telemetry::{EventWriter, RingReader, RingWriter, Track, counter, stage};
 
 /// A control tick in which an inference is taken and its chunk sent and acknowledged: all that a tick can tell.
-fn busy_tick(r: &mut Recorder, times: &GpuTimes, number: u32) {
+fn busy_tick(r: &mut EventWriter, times: &GpuTimes, number: u32) {
     let at = u64::from(number) * 1_000_000;
     r.span(Track::Control, stage::LATENESS, 0, at, at + 70_000);
     r.span(Track::Camera(0), stage::CAPTURE, number, at, at + 10_000_000);
@@ -44,13 +44,13 @@ fn times() -> GpuTimes {
 fn stage_stamps_allocate_nothing_and_take_less_than_half_a_percent_of_a_tick() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ring");
-    let mut recorder = Recorder::over(RingWriter::create_at(&path, "{}", 1 << 10).unwrap());
+    let mut writer = EventWriter::over(RingWriter::create_at(&path, "{}", 1 << 10).unwrap());
     let times = times();
     // Names and histograms are made when they first come.
-    busy_tick(&mut recorder, &times, 1);
+    busy_tick(&mut writer, &times, 1);
     let ticks = 20_000;
     let began = thread_cpu_ns();
-    let allocations = crate::counting::allocations(|| (2..2 + ticks).for_each(|n| busy_tick(&mut recorder, &times, n)));
+    let allocations = crate::counting::allocations(|| (2..2 + ticks).for_each(|n| busy_tick(&mut writer, &times, n)));
     let each_ns = (thread_cpu_ns() - began) / u64::from(ticks);
     println!("a busy tick's events take {each_ns} ns: {:.3} % of 10 ms", each_ns as f64 / 1e5);
     assert_eq!(allocations, 0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use fathom::clock::monotonic_ns;
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::GpuTimes;
-use fathom::telemetry::{Recorder, RingReader, RingWriter, Stage, StageTable, Track, counter, stage};
+use fathom::telemetry::{EventWriter, RingReader, RingWriter, Stage, StageTable, Track, counter, stage};
 use fathom_models::checkpoint::random;
 use fathom_models::nets::image::ImageSpec;
 
@@ -71,7 +71,7 @@ pub(crate) fn measure(
 ) -> Result<(Section, Option<String>), Failure> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ring");
-    let mut recorder = Recorder::over(RingWriter::create_at(&path, "{}", 1 << 12)?);
+    let mut writer = EventWriter::over(RingWriter::create_at(&path, "{}", 1 << 12)?);
     let path_deadline = amount.deadline_ns;
     let watch = Watch { name: "inference", path: stage::INFERENCE, deadline_ns: path_deadline, ..Watch::default() };
     let mut pump = Pump::new(RingReader::open(&path)?, watch, trace);
@@ -90,7 +90,7 @@ pub(crate) fn measure(
     for _ in 0..amount.rounds {
         for _ in 0..amount.count {
             let (began_ns, ended_ns, times) = inputs.infer(session, number, false)?;
-            recorder.inference(&times, number as u32, began_ns, ended_ns);
+            writer.inference(&times, number as u32, began_ns, ended_ns);
             number += 1;
             pump.pump();
         }
@@ -157,13 +157,13 @@ fn writing(times: &GpuTimes) -> Result<Writing, Failure> {
     const TICK_EVENTS: u64 = 3;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ring");
-    let mut r = Recorder::over(RingWriter::create_at(&path, "{}", 1 << 14)?);
-    let tick = |r: &mut Recorder, n: u64| {
+    let mut r = EventWriter::over(RingWriter::create_at(&path, "{}", 1 << 14)?);
+    let tick = |r: &mut EventWriter, n: u64| {
         r.span(Track::Control, stage::LATENESS, 0, n, n + 1000);
         r.counter(Track::Controller, counter::STEPS_LEFT, n, 3);
         r.counter(Track::Controller, counter::STARVED, n, 3);
     };
-    let inference = |r: &mut Recorder, n: u64| {
+    let inference = |r: &mut EventWriter, n: u64| {
         r.inference(times, n as u32, n, n + 1000);
         let around = [
             (Track::Camera(0), stage::CAPTURE),
@@ -187,7 +187,7 @@ fn writing(times: &GpuTimes) -> Result<Writing, Failure> {
     tick(&mut r, 1);
     let mut events = Vec::new();
     reader.read(&mut events);
-    let timed = |r: &mut Recorder, f: &dyn Fn(&mut Recorder, u64)| {
+    let timed = |r: &mut EventWriter, f: &dyn Fn(&mut EventWriter, u64)| {
         let began_ns = monotonic_ns();
         (0..TIMES).for_each(|n| f(r, n));
         (monotonic_ns() - began_ns) / TIMES

@@ -9,7 +9,7 @@ use fathom::clock::monotonic_ns;
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::{Gpu, GpuOptions};
 use fathom::record::{Moment, Observation, Recording, RunNote};
-use fathom::telemetry::{Header, Recorder, RingReader, RingWriter, StageTable, stage};
+use fathom::telemetry::{EventWriter, Header, RingReader, RingWriter, StageTable, stage};
 use fathom::{bounds, within};
 use fathom_models::checkpoint::random;
 use fathom_models::families;
@@ -61,7 +61,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let recording = Recording::open(&o.recording)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ring");
-    let mut recorder = Recorder::over(RingWriter::create_at(&path, "{}", 1 << 12)?);
+    let mut writer = EventWriter::over(RingWriter::create_at(&path, "{}", 1 << 12)?);
     let deadline_ns = o.deadline_ms.map(ns);
     let watch = Watch { name: "inference", path: stage::INFERENCE, deadline_ns, ..Watch::default() };
     let mut pump = Pump::new(RingReader::open(&path)?, watch, None);
@@ -103,7 +103,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
                     }
                     let (began_ns, ended_ns, times) = player.infer(&seen, &observation)?;
                     number += 1;
-                    recorder.inference(&times, number, began_ns, ended_ns);
+                    writer.inference(&times, number, began_ns, ended_ns);
                     pump.pump();
                 }
                 _ => {}

@@ -7,12 +7,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use fathom::camera::CameraError;
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::Sight;
+use fathom::control::RunError;
+use fathom::events::{Detail, FaultPhase, ImageProblem, LoopEvent, ModeEvent};
 use fathom::fault::Spec;
 use fathom_contention::{Failure, Meter, Processes, Verdict};
 use fathom_models::io::console;
 use fathom_models::outln;
+use firmware_bridge::fault::Fault;
 use firmware_bridge::message::Mode;
 use rustix::io::dup;
 use rustix::stdio::{dup2_stderr, stderr};
@@ -43,10 +46,47 @@ struct Trial {
     lasts: f64,
     /// The arm is at rest this long after the fault began; `None`: it goes on.
     rests: Option<Duration>,
-    /// What the log has to say.
-    names: &'static [&'static str],
-    /// The controller latches a fault, and the loop ends with its cause.
-    ends: bool,
+    /// Events that have to come, with their names.
+    shows: &'static [Shown],
+    /// The controller latches this fault, and the loop ends with it.
+    ends: Option<fn(&Detail) -> bool>,
+}
+
+/// An event that has to come.
+type Shown = (&'static str, fn(&LoopEvent) -> bool);
+
+const GONE: Shown = ("no camera", |e| matches!(detail(e), Some(Detail::Images(ImageProblem::Gone { .. }))));
+const OLD: Shown = ("old images", |e| matches!(detail(e), Some(Detail::Images(ImageProblem::Old { .. }))));
+const NO_BYTES: Shown = ("an image without bytes", |e| matches!(camera(e), Some(CameraError::NoBytes { .. })));
+const CUT: Shown = ("a picture that cannot be decoded", |e| matches!(camera(e), Some(CameraError::Decode { .. })));
+const LINE_LOST: Shown = ("a lost line", |e| matches!(e, LoopEvent::Mode { event: ModeEvent::LinkLost, .. }));
+const SILENT: Shown = ("a silent controller", |e| matches!(detail(e), Some(Detail::ControllerSilent { .. })));
+const RESTARTED: Shown = ("a restarted controller", |e| matches!(detail(e), Some(Detail::ControllerRestarted)));
+const LATCHED: Shown = ("a latched fault", |e| matches!(detail(e), Some(Detail::Latched { .. })));
+const NOT_PLANNED: Shown = ("a chunk that is too late", |e| matches!(e, LoopEvent::NotPlanned { .. }));
+const GPU_LOST: Shown = ("a lost GPU", |e| matches!(e, LoopEvent::GpuLost { .. }));
+const JUMPED: Shown = ("a clock that jumped", |e| matches!(e, LoopEvent::ClockJumped { .. }));
+const WALL_CLOCK: Shown = ("a wall clock that was set", |e| matches!(e, LoopEvent::WallClockSet { .. }));
+const STOPPED: Shown = ("the recording's end", |e| matches!(e, LoopEvent::RecordingStopped { .. }));
+
+/// Why the loop's mode changed.
+fn detail(event: &LoopEvent) -> Option<&Detail> {
+    if let LoopEvent::Mode { detail, .. } = event { Some(detail) } else { None }
+}
+
+/// Why a camera gave no image.
+fn camera(event: &LoopEvent) -> Option<&CameraError> {
+    if let LoopEvent::NoImage { error, .. } = event { Some(error) } else { None }
+}
+
+/// The value and the highest allowed one of a fault that the controller latched.
+fn latched(detail: &Detail, faults: &[Fault]) -> Option<(f32, f32)> {
+    match detail {
+        Detail::Latched { fault, report: Some(report), .. } if faults.contains(fault) => {
+            Some((report.value, report.high))
+        }
+        _ => None,
+    }
 }
 
 impl Trial {
@@ -62,35 +102,37 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
     let settle = Duration::from_millis(300); // ramp to rest, lag of the joints, ticks
     let age = Duration::from_millis(config.control.max_image_age_ms) + settle;
     let deadman = Duration::from_secs(1) + settle;
-    let trial = |kind, value, lasts, rests, names| Trial { kind, value, lasts, rests, names, ends: false };
+    let trial = |kind, value, lasts, rests, shows| Trial { kind, value, lasts, rests, shows, ends: None };
     // The time that a fault of a joint takes, as the joint table has it.
-    let latched = |kind, value, detected_ms, names| {
+    let ends = |kind, value, detected_ms, fault| {
         let rests = Some(Duration::from_millis(detected_ms) + settle);
-        Trial { kind, value, lasts: 30.0, rests, names, ends: true }
+        Trial { kind, value, lasts: 30.0, rests, shows: &[LATCHED], ends: Some(fault) }
     };
     vec![
-        trial("camera-unplug", "", lasts, Some(Duration::from_millis(200) + settle), &["gives no image"]),
-        trial("camera-stall", "", lasts + 1.0, Some(age), &["the newest image is"]),
-        trial("camera-corrupt", "=1", lasts + 1.0, Some(age), &["the newest image is"]),
-        trial("camera-empty", "=1", lasts + 1.0, Some(age), &["without bytes", "the newest image is"]),
-        trial("camera-cut", "=1", lasts + 1.0, Some(age), &["cannot decode the JPEG picture", "the newest image is"]),
-        trial("camera-drop", "=0.5", lasts, None, &["fault begins"]),
-        trial("serial-unplug", "", lasts, Some(deadman), &["LinkLost"]),
-        trial("serial-delay", "=1.5", lasts + 1.0, Some(deadman), &["nothing from the controller for"]),
-        trial("serial-flip", "=0.003", lasts, None, &["fault begins"]),
-        trial("serial-loss", "=0.003", lasts, None, &["fault begins"]),
-        trial("controller-reset", "", 0.0, Some(settle), &["the controller restarted"]),
-        trial("wrong-reading", "=-3", 0.0, None, &["fault happens"]),
-        latched("stuck-reading", "=-3", 50, &["ImplausibleReading", "implausible reading -3.000 rad"]),
-        latched("stalled-joint", "", 2000, &["the controller latched", "away from its goal"]),
-        latched("hot-motor", "=75", 20, &["Overheated", "motor at 75 °C, allowed 70 °C"]),
-        trial("slow-gpu", "=2.2", lasts + 1.5, Some(chunk(config) + Duration::from_secs(1)), &["a chunk is not sent"]),
-        trial("device-lost", "", 0.0, None, &["the GPU is lost"]),
-        trial("clock-jump", "=2", 0.0, None, &["the clock jumped"]),
-        trial("wall-clock", "=-1000000000", 0.0, None, &["the wall clock was set"]),
-        trial("disk-full", "", lasts, None, &["recording stopped"]),
-        trial("log-gone", "=50", lasts, None, &["a line that nobody reads"]),
-        trial("log-stall", "=50", lasts, None, &["a line that nobody reads"]),
+        trial("camera-unplug", "", lasts, Some(Duration::from_millis(200) + settle), &[GONE]),
+        trial("camera-stall", "", lasts + 1.0, Some(age), &[OLD]),
+        trial("camera-corrupt", "=1", lasts + 1.0, Some(age), &[OLD]),
+        trial("camera-empty", "=1", lasts + 1.0, Some(age), &[NO_BYTES, OLD]),
+        trial("camera-cut", "=1", lasts + 1.0, Some(age), &[CUT, OLD]),
+        trial("camera-drop", "=0.5", lasts, None, &[]),
+        trial("serial-unplug", "", lasts, Some(deadman), &[LINE_LOST]),
+        trial("serial-delay", "=1.5", lasts + 1.0, Some(deadman), &[SILENT]),
+        trial("serial-flip", "=0.003", lasts, None, &[]),
+        trial("serial-loss", "=0.003", lasts, None, &[]),
+        trial("controller-reset", "", 0.0, Some(settle), &[RESTARTED]),
+        trial("wrong-reading", "=-3", 0.0, None, &[]),
+        ends("stuck-reading", "=-3", 50, |d| {
+            latched(d, &[Fault::ImplausibleReading]).is_some_and(|(at, _)| at == -3.0)
+        }),
+        ends("stalled-joint", "", 2000, |d| latched(d, &[Fault::Stalled, Fault::FollowingError]).is_some()),
+        ends("hot-motor", "=75", 20, |d| latched(d, &[Fault::Overheated]) == Some((75.0, 70.0))),
+        trial("slow-gpu", "=2.2", lasts + 1.5, Some(chunk(config) + Duration::from_secs(1)), &[NOT_PLANNED]),
+        trial("device-lost", "", 0.0, None, &[GPU_LOST]),
+        trial("clock-jump", "=2", 0.0, None, &[JUMPED]),
+        trial("wall-clock", "=-1000000000", 0.0, None, &[WALL_CLOCK]),
+        trial("disk-full", "", lasts, None, &[STOPPED]),
+        trial("log-gone", "=50", lasts, None, &[]),
+        trial("log-stall", "=50", lasts, None, &[]),
     ]
 }
 
@@ -176,7 +218,7 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
     if matches!(trial.kind, "disk-full" | "wall-clock") {
         config.record = Some(RecordSection { folder: folder.path().to_owned(), limit_mb: 64 });
     }
-    let lasts = if trial.ends { 5.0 } else { trial.lasts };
+    let lasts = if trial.ends.is_some() { 5.0 } else { trial.lasts };
     let seconds = at + lasts + RECOVERED.as_secs_f64() + 0.5;
     // What nobody reads has to be written.
     let quiet = if trial.is_of_log() && !loud { Some(Quiet::begin()?) } else { None };
@@ -194,24 +236,27 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
 /// What is wrong, each with the time in which the product had to do something about it.
 fn judge(trial: &Trial, seen: &Watched) -> Found {
     let mut wrong = Vec::new();
-    match &seen.outcome {
-        Err(error) if !(trial.ends && trial.names.iter().all(|name| error.to_string().contains(name))) => {
-            wrong.extend(seen.error());
-        }
-        Ok(_) if trial.ends => wrong.push(Failure::within(seen.began, seen.ended, "the loop did not end")),
-        _ => {}
+    match (&seen.outcome, trial.ends) {
+        (Err(RunError::Fault { detail, .. }), Some(ends)) if ends(detail) => {}
+        (Err(_), _) => wrong.extend(seen.error()),
+        (Ok(_), Some(_)) => wrong.push(Failure::within(seen.began, seen.ended, "the loop did not end")),
+        (Ok(_), None) => {}
     }
-    let begin = seen.said(None, &["fault begins"]).or_else(|| seen.said(None, &["fault happens"]));
+    let phase = |is: fn(FaultPhase) -> bool| {
+        seen.first(None, |event| matches!(event, LoopEvent::Injected { phase, .. } if is(*phase)))
+    };
+    let begin = phase(|phase| phase != FaultPhase::Ends);
     let Some(begin) = begin else {
         wrong.push(Failure::within(seen.began, seen.ended, "the fault did not happen"));
         return Found { rested: None, again: None, wrong };
     };
-    for name in trial.names {
-        if seen.said(Some(begin), &[name]).is_none() {
-            wrong.push(Failure::within(begin, seen.ended, format!("the log does not say {name:?}")));
+    for (name, is) in trial.shows {
+        if seen.first(Some(begin), is).is_none() {
+            wrong.push(Failure::within(begin, seen.ended, format!("no event of {name}")));
         }
     }
-    let over = if trial.lasts == 0.0 || trial.ends { None } else { seen.said(None, &["fault ends"]) };
+    let lasted = trial.lasts != 0.0 && trial.ends.is_none();
+    let over = phase(|phase| phase == FaultPhase::Ends).filter(|_| lasted);
     let rested = rest(seen, begin, over).filter(|_| trial.rests.is_some());
     let end = if trial.lasts == 0.0 { Some(begin + rested.unwrap_or_default()) } else { over };
     if let Some(bound) = trial.rests {
@@ -225,7 +270,7 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
     }
     let again = end.and_then(|end| moves(seen, end)).map(|at| at.saturating_duration_since(end.unwrap_or(at)));
     match (end, again) {
-        _ if trial.ends => {}
+        _ if trial.ends.is_some() => {}
         (None, _) => wrong.push(Failure::within(begin, seen.ended, "the fault did not end")),
         (Some(end), None) => wrong.push(Failure::within(end, seen.ended, "the arm did not move again")),
         (Some(end), Some(after)) if after > RECOVERED => {
@@ -242,7 +287,7 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
 
 /// Time from `begin` until the arm rested: to the end of a fault that lasts, or for [`REST`] after one that does not.
 fn rest(seen: &Watched, begin: Instant, end: Option<Instant>) -> Option<Duration> {
-    // The log tells the end a tick of the loop late.
+    // The event of the end comes a tick of the loop late.
     let last = end.map_or(seen.joints.last()?.0, |end| end - REST);
     let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= begin && *at + REST <= last);
     let still = |at: &Instant| seen.moved(*at, *at + REST) < AT_REST;
@@ -285,37 +330,37 @@ impl Drop for Quiet {
 /// How the loop waited between two times, in which it should not: it heard nothing of the controller, or sent nothing.
 fn waited(seen: &Watched, from: Instant, to: Instant) -> Option<Failure> {
     let within = |at: &Instant| (from..=to).contains(at);
-    let reports = seen.sights.iter().filter(|(at, sight)| within(at) && matches!(sight, Sight::Report { .. }));
+    let reports = seen.events.iter().filter(|(at, event)| within(at) && matches!(event, LoopEvent::Report { .. }));
     let times: Vec<Instant> = [from].into_iter().chain(reports.map(|(at, _)| *at)).chain([to]).collect();
     let longest = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default();
     if longest > HEARD {
         let what = format!("the loop heard nothing for {} ms, at most {}", longest.as_millis(), HEARD.as_millis());
         return Some(Failure::within(from, to, what));
     }
-    let sent = seen.sights.iter().any(|(at, sight)| within(at) && matches!(sight, Sight::Sent { .. }));
+    let sent = seen.events.iter().any(|(at, event)| within(at) && matches!(event, LoopEvent::Sent { .. }));
     (!sent).then(|| Failure::within(from, to, "no chunk was sent while nobody read the log"))
 }
 
 /// A step that was followed after its validity.
 fn outlived(seen: &Watched) -> Option<Failure> {
     let mut valid: BTreeMap<u32, u64> = BTreeMap::new();
-    for (at, sight) in &seen.sights {
-        match sight {
-            Sight::Sent { id, until_us, .. } => {
-                valid.insert(*id, *until_us);
+    for (at, event) in &seen.events {
+        match event {
+            LoopEvent::Sent { chunk, .. } => {
+                valid.insert(chunk.id, chunk.start_us + u64::from(chunk.validity_us));
             }
-            Sight::Report { report, controller_us } => {
+            LoopEvent::Report { report, made, .. } => {
                 if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
                     let until_us = *valid.get(&progress.chunk)?;
-                    if *controller_us > until_us + TICK_US {
-                        let late_ms = (controller_us - until_us) / 1000;
+                    if made.0 > until_us + TICK_US {
+                        let late_ms = (made.0 - until_us) / 1000;
                         let what = format!("chunk {} was followed {late_ms} ms beyond its validity", progress.chunk);
                         let valid = Duration::from_millis(late_ms);
                         return Some(Failure::within(at.checked_sub(valid).unwrap_or(*at), *at, what));
                     }
                 }
             }
-            Sight::State(_) => {}
+            _ => {}
         }
     }
     None

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fathom::config::RobotConfig;
-use fathom::control::Sight;
+use fathom::events::{LoopEvent, LoopMode};
 use fathom::fault::Spec;
 use fathom::telemetry::Memory;
 use fathom_contention::{Failure, Meter, Processes, Verdict};
@@ -37,7 +37,7 @@ const REACH: Duration = Duration::from_secs(2);
 const GROWTH: f64 = 2.0;
 
 /// Stalls and replugs, some every ten seconds, none in the first ten and the last five.
-fn misfortunes(seconds: f64, seed: u64) -> Vec<Spec> {
+fn stalls_and_replugs(seconds: f64, seed: u64) -> Vec<Spec> {
     let kinds = ["camera-stall", "camera-unplug", "serial-unplug"];
     let count = (seconds / 10.0) as usize;
     let rolls = random::normal(seed, 3 * count.max(1));
@@ -84,29 +84,29 @@ struct Starved {
 }
 
 impl Counts {
-    fn see(&mut self, now: Instant, sight: &Sight) {
-        match sight {
-            Sight::State(state) if *state == fathom::control::core::State::Active => {
+    fn see(&mut self, now: Instant, event: &LoopEvent) {
+        match event {
+            LoopEvent::Mode { to: LoopMode::Active, .. } => {
                 self.active.get_or_insert(now);
             }
-            Sight::State(_) => {}
-            Sight::Sent { id, positions, .. } => {
+            LoopEvent::Sent { chunk, .. } => {
                 let joints = self.commanded.len().max(1);
                 let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); joints];
-                for row in positions.chunks(joints) {
+                for row in chunk.positions.chunks(joints) {
                     for ((low, high), value) in ranges.iter_mut().zip(row) {
                         (*low, *high) = (low.min(*value), high.max(*value));
                     }
                 }
-                self.chunks.insert(*id, (now, ranges));
+                self.chunks.insert(chunk.id, (now, ranges));
                 while self.chunks.len() > 64 {
                     self.chunks.pop_first();
                 }
             }
-            Sight::Report { report, .. } => {
+            LoopEvent::Report { report, .. } => {
                 self.reports += 1;
                 self.damaged = report.crc_errors + report.frame_errors;
             }
+            _ => {}
         }
     }
 
@@ -202,7 +202,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
     config.chunks.execution_horizon = Some(6);
     // And a thought for each step, so that an hour of it leaves a machine to others.
     config.chunks.replan_steps = 1;
-    let faults = misfortunes(seconds, seed);
+    let faults = stalls_and_replugs(seconds, seed);
     outln!("{seconds} s, {DAMAGED}, {} stalls and replugs (seed {seed})", faults.len());
     let windows: Vec<(f64, f64)> =
         faults.iter().map(|spec| (spec.at_s - 0.1, spec.at_s + spec.for_s.unwrap_or(0.0) + AFTER)).collect();
@@ -211,7 +211,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
     all.extend_from_slice(more);
     let meter = Meter::start(Processes::this());
     let counts = Arc::new(Mutex::new(Counts::default()));
-    let (sights, ticks) = (Arc::clone(&counts), Arc::clone(&counts));
+    let (events, ticks) = (Arc::clone(&counts), Arc::clone(&counts));
     let (over, ends) = (Arc::new(AtomicBool::new(false)), Arc::clone(&counts));
     let stop = Arc::clone(&over);
     let memory = thread::spawn(move || memory(seconds, &ends, &stop));
@@ -220,8 +220,8 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
         seconds,
         all,
         Keep { loud: false, all: false },
-        move |now, sight| {
-            sights.lock().unwrap_or_else(PoisonError::into_inner).see(now, sight);
+        move |now, event| {
+            events.lock().unwrap_or_else(PoisonError::into_inner).see(now, event);
         },
         move |tick| {
             ticks.lock().unwrap_or_else(PoisonError::into_inner).tick(tick, &windows);

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::Sight;
+use fathom::events::LoopEvent;
 use fathom::record::{Moment, Recording};
 
 use crate::rig::{Keep, Watched, watch};
@@ -58,11 +58,11 @@ pub(crate) fn check(
 
 /// Controller times of the reports that came.
 fn reports(seen: &Watched) -> Vec<u64> {
-    let report = |sight: &Sight| match sight {
-        Sight::Report { controller_us, .. } => Some(*controller_us),
+    let report = |event: &LoopEvent| match event {
+        LoopEvent::Report { made, .. } => Some(made.0),
         _ => None,
     };
-    seen.sights.iter().filter_map(|(_, sight)| report(sight)).collect()
+    seen.events.iter().filter_map(|(_, event)| report(event)).collect()
 }
 
 /// What is in a folder of recordings.

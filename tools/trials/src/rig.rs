@@ -1,14 +1,15 @@
-//! A run of the loop that is watched: its log, what the controller is told and reports, and where the joints really are.
+//! A run of the loop under observation: its events, and where the joints really are.
 
 use std::error::Error;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fathom::config::RobotConfig;
-use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions, Sight};
+use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions};
+use fathom::events::{Events, LoopEvent};
 use fathom::fault::{Faults, Spec};
 use fathom::gpu::GpuError;
 use fathom::link::LinkError;
@@ -20,23 +21,19 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How long after a tick it is told of.
 const LATER: Duration = Duration::from_secs(1);
 /// Time between two looks at the joints.
-const LOOK: Duration = Duration::from_millis(5);
+const SAMPLE: Duration = Duration::from_millis(5);
 
-/// Lines of the log with the times at which they were written.
-#[derive(Clone, Default)]
-struct Log {
-    lines: Arc<Mutex<Vec<(Instant, String)>>>,
-    loud: Arc<AtomicBool>,
-    kept: Arc<AtomicBool>,
-}
+/// The log, which is printed where somebody asked for it.
+#[derive(Clone, Copy)]
+struct Log;
 
-static LOG: OnceLock<Log> = OnceLock::new();
+static IS_LOUD: AtomicBool = AtomicBool::new(false);
 
-struct Line(Log, Vec<u8>);
+struct Line(Vec<u8>);
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.1.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -47,14 +44,9 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let text = String::from_utf8_lossy(&self.1).trim_end().to_owned();
-        if self.0.loud.load(Ordering::Relaxed) {
-            errln!("{text}");
+        if IS_LOUD.load(Ordering::Relaxed) {
+            errln!("{}", String::from_utf8_lossy(&self.0).trim_end());
         }
-        if !self.0.kept.load(Ordering::Relaxed) {
-            return;
-        }
-        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), text));
     }
 }
 
@@ -62,16 +54,13 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line(self.clone(), Vec::new())
+        Line(Vec::new())
     }
 }
 
-fn log() -> &'static Log {
-    LOG.get_or_init(|| {
-        let log = Log::default();
-        tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(log.clone()).init();
-        log
-    })
+fn start_log() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(Log).init());
 }
 
 /// What was seen of a run.
@@ -81,8 +70,7 @@ pub(crate) struct Watched {
     pub(crate) began: Instant,
     /// After the loop ended.
     pub(crate) ended: Instant,
-    pub(crate) log: Vec<(Instant, String)>,
-    pub(crate) sights: Vec<(Instant, Sight)>,
+    pub(crate) events: Vec<(Instant, LoopEvent)>,
     /// Where the joints really were.
     pub(crate) joints: Vec<(Instant, Vec<f32>)>,
 }
@@ -104,10 +92,10 @@ impl Watched {
         Some(if in_vain { Failure::within(self.began, self.ended, what) } else { Failure::always(what) })
     }
 
-    /// When a line with all of these was written first, not before `from`.
-    pub(crate) fn said(&self, from: Option<Instant>, words: &[&str]) -> Option<Instant> {
+    /// When the first of such events was emitted, not before `from`.
+    pub(crate) fn first(&self, from: Option<Instant>, is: impl Fn(&LoopEvent) -> bool) -> Option<Instant> {
         let after = |at: &Instant| from.is_none_or(|from| *at >= from);
-        self.log.iter().find(|(at, line)| after(at) && words.iter().all(|w| line.contains(w))).map(|(at, _)| *at)
+        self.events.iter().find(|(at, event)| after(at) && is(event)).map(|(at, _)| *at)
     }
 
     /// The largest distance of any joint from where it was at the beginning, between two times.
@@ -134,20 +122,19 @@ pub(crate) fn watch(
     seconds: f64,
     faults: Vec<Spec>,
     Keep { loud, all }: Keep,
-    mut each: impl FnMut(Instant, &Sight) + Send + 'static,
+    mut each: impl FnMut(Instant, &LoopEvent) + Send + 'static,
     mut tick: impl FnMut(&Tick) + Send + 'static,
 ) -> Result<Watched, Box<dyn Error>> {
-    let log = log();
-    log.loud.store(loud, Ordering::Relaxed);
-    log.kept.store(all, Ordering::Relaxed);
-    log.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    start_log();
+    IS_LOUD.store(loud, Ordering::Relaxed);
     let began = Instant::now();
-    let opening = OpenOptions { faults: Faults::new(faults), ..OpenOptions::default() };
+    let (sender, events) = mpsc::channel();
+    let opening = OpenOptions { faults: Faults::new(faults), events: Events::to(sender), ..OpenOptions::default() };
     let robot = match Robot::open_with(config.clone(), opening) {
         Ok(robot) => robot,
         Err(error) => {
             let (outcome, ended) = (Err(error), Instant::now());
-            return Ok(Watched { outcome, began, ended, log: Vec::new(), sights: Vec::new(), joints: Vec::new() });
+            return Ok(Watched { outcome, began, ended, events: Vec::new(), joints: Vec::new() });
         }
     };
     let joints = robot.joints().ok_or("expected the simulated controller")?;
@@ -160,38 +147,34 @@ pub(crate) fn watch(
     });
     let over = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&over);
-    let looker = thread::spawn(move || {
+    let sampler = thread::spawn(move || {
         let mut seen = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             if all {
                 seen.push((Instant::now(), joints.positions()));
             }
-            thread::sleep(LOOK);
+            thread::sleep(SAMPLE);
         }
         seen
     });
-    let (sender, sights) = mpsc::channel();
     let listener = thread::spawn(move || {
         let mut seen = Vec::new();
-        for sight in sights {
-            let now = Instant::now();
-            each(now, &sight);
+        for (at, event) in events {
+            each(at, &event);
             if all {
-                seen.push((now, sight));
+                seen.push((at, event));
             }
         }
         seen
     });
-    let options = RunOptions { seconds: Some(seconds), sights: Some(sender), ..RunOptions::default() };
+    let options = RunOptions { seconds: Some(seconds), ..RunOptions::default() };
     let outcome = robot.run(&options);
     let ended = Instant::now();
-    drop(options);
     ticker.join().map_err(|_| "the thread that sees the controller's ticks ended")?;
     over.store(true, Ordering::Relaxed);
-    let joints = looker.join().map_err(|_| "the thread that looks at the joints ended")?;
-    let sights = listener.join().map_err(|_| "the thread that listens ended")?;
-    let log = std::mem::take(&mut *log.lines.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Watched { outcome, began, ended, log, sights, joints })
+    let joints = sampler.join().map_err(|_| "the thread that looks at the joints ended")?;
+    let events = listener.join().map_err(|_| "the thread that listens ended")?;
+    Ok(Watched { outcome, began, ended, events, joints })
 }
 
 /// Prints what became of a check, unless it passed.

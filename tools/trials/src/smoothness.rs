@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use fathom::action::smoothness::{Joins, Smoothness};
-use fathom::action::{Look, Planner, Policy, Rules};
+use fathom::action::{InferenceStart, Planner, Policy, Rules};
 use fathom::bench::{Renderer, Scene};
 use fathom::config::RobotConfig;
 use fathom::engine::{Inputs, Session};
@@ -94,7 +94,7 @@ fn open(config: &RobotConfig) -> Result<Bench, Box<dyn Error>> {
 }
 
 impl Bench {
-    fn infer(&mut self, positions: &[f32], look: &Look, seed: u64) -> Result<Vec<f32>, Box<dyn Error>> {
+    fn infer(&mut self, positions: &[f32], start: &InferenceStart, seed: u64) -> Result<Vec<f32>, Box<dyn Error>> {
         let mut images = Vec::new();
         for renderer in &mut self.renderers {
             let (width, height) = renderer.size();
@@ -107,7 +107,7 @@ impl Bench {
         let c = &self.session.loaded().model.config;
         let noise = random::normal(seed, c.horizon * c.action_dim);
         let inputs = Inputs { images: &images, state: positions, noise: &noise };
-        let raw = self.session.infer_guided(&inputs, look.guide.as_ref(), false)?.0;
+        let raw = self.session.infer_guided(&inputs, start.guide.as_ref(), false)?.0;
         let raw = raw.first().map(|output| output.values.clone()).unwrap_or_default();
         Ok(finish_actions(self.session.loaded(), positions, raw)?.1)
     }
@@ -199,7 +199,7 @@ fn simulate(
     let mut controller = Controller::new(Config::new(table), output, NoEstop);
     let mut planner = Planner::new(rules);
     let mut sequence = 0;
-    let mut tell = |controller: &mut Controller<Joints, NoEstop>, message: Message<'_>, now_us: u64| {
+    let mut send = |controller: &mut Controller<Joints, NoEstop>, message: Message<'_>, now_us: u64| {
         sequence += 1;
         let frame = Frame { header: Header::new(sequence, 1, now_us), message };
         match controller.handle(&frame, now_us) {
@@ -211,19 +211,19 @@ fn simulate(
     let mut sent: BTreeMap<u32, (u64, Vec<f32>)> = BTreeMap::new();
     let mut at: Option<(u32, u64)> = None;
     // The inference under way: when its chunk is there, and what it will be.
-    let mut thinking: VecDeque<(u64, Look, Vec<f32>)> = VecDeque::new();
+    let mut inferring: VecDeque<(u64, InferenceStart, Vec<f32>)> = VecDeque::new();
     let (mut seed, mut late) = (bench.seed, 0);
     let start_us = 1_000_000;
-    tell(&mut controller, Message::Hello { schema: SCHEMA_HASH }, start_us);
+    send(&mut controller, Message::Hello { schema: SCHEMA_HASH }, start_us);
     // The joints are measured before they are armed.
     for ticks in (0..10).rev() {
         let _ = controller.tick(start_us - ticks * TICK_US);
     }
-    tell(&mut controller, Message::Arm, start_us);
+    send(&mut controller, Message::Arm, start_us);
     for now_us in (start_us..start_us + length_us).step_by(TICK_US as usize) {
         controller.output_mut().step();
         if (now_us - start_us) % HEARTBEAT_US == 0 {
-            tell(&mut controller, Message::Heartbeat, now_us);
+            send(&mut controller, Message::Heartbeat, now_us);
         }
         let _ = controller.tick(now_us);
         let active = controller.mode() == Mode::Active;
@@ -258,20 +258,20 @@ fn simulate(
             }
         }
         if (now_us - start_us) % REPORT_US == 0 {
-            planner.heard(now_us, active, progress);
-            if thinking.is_empty() && planner.wants() {
-                let look = planner.look(now_us);
+            planner.reported(now_us, active, progress);
+            if inferring.is_empty() && planner.wants() {
+                let start = planner.start_at(now_us);
                 let positions = controller.output_mut().positions.clone();
-                let actions = bench.infer(&positions, &look, seed)?;
+                let actions = bench.infer(&positions, &start, seed)?;
                 seed += 1;
-                thinking.push_back((now_us + delay_us, look, actions));
+                inferring.push_back((now_us + delay_us, start, actions));
             }
         }
-        let Some((_, look, mut actions)) = thinking.pop_front_if(|(due_us, ..)| *due_us <= now_us) else { continue };
+        let Some((_, start, mut actions)) = inferring.pop_front_if(|(due_us, ..)| *due_us <= now_us) else { continue };
         for (value, joint) in actions.iter_mut().zip(table.as_slice().iter().cycle()) {
             *value = value.clamp(joint.min, joint.max);
         }
-        let Ok(planned) = planner.plan(&look, &actions, now_us) else {
+        let Ok(planned) = planner.plan(&start, &actions, now_us, |_| {}) else {
             late += 1;
             continue;
         };
@@ -285,11 +285,11 @@ fn simulate(
             steps: rules.execution_horizon as u16,
             positions: Positions::Native(&planned.positions),
         });
-        match tell(&mut controller, chunk, now_us) {
+        match send(&mut controller, chunk, now_us) {
             Some(ack) if ack.reason == Reason::Ok => planner.obeyed(planned.id, ack.first_step),
             ack => return Err(format!("a chunk was refused: {ack:?}").into()),
         }
-        sent.insert(planned.id, (planned.base, planned.positions));
+        sent.insert(planned.id, (planned.base, planned.positions.clone()));
         while sent.len() > 4 {
             sent.pop_first();
         }

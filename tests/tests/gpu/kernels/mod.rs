@@ -13,8 +13,8 @@ mod transformer;
 
 use fathom::engine::{Choice, Kernels, Wanted};
 use fathom_models::checkpoint::WeightFormat;
-use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::Graph;
+use fathom_models::graph::precision::Float;
 use fathom_shaders::format::Encoding;
 use fathom_shaders::{Kernel, Key, Variant, variants};
 use fathom_tests::graphs::{Parameters, Rig, on_twins_of, open_gpu, random_inputs};

@@ -1,5 +1,6 @@
-//! What the control loop tells: into the ring, for whoever looks on, and into the table that it prints at its end.
+//! The loop's events as spans, counters and marks: in the ring for other programs, and in the table that a run prints at its end.
 
+use crate::events::{ChunkTimes, Inference, LoopEvent, LoopMode};
 use crate::gpu::GpuTimes;
 
 use super::event::{Event, Kind, Track};
@@ -51,7 +52,7 @@ pub mod stage {
     /// The loop's overhead before the GPU: from when the model is free, a chunk is due and the newest image is here, to
     /// the submission.
     pub const SUBMITTED: &str = "= capture to submission";
-    /// The loop's overhead behind the GPU: from when it was heard to be done to the chunk on the line.
+    /// The loop's overhead behind the GPU: from the signal that it is done to the chunk on the line.
     pub const SENT: &str = "= readback to serial line";
     /// From one chunk to the next.
     pub const PERIOD: &str = "= from chunk to chunk";
@@ -77,30 +78,30 @@ pub mod counter {
     pub const FAULT: &str = "controller fault";
 }
 
-/// Takes what the loop tells. It never waits, and allocates only for names that are new.
+/// Writes events. It never waits, and allocates only for names that are new.
 #[derive(Debug, Default)]
-pub struct Recorder {
+pub struct EventWriter {
     ring: Option<RingWriter>,
     names: Vec<String>,
     table: StageTable,
 }
 
-impl Recorder {
-    /// A recorder whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is told in the log, and
+impl EventWriter {
+    /// A writer whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is logged, and
     /// done without.
-    pub fn open(meta: &str) -> Recorder {
+    pub fn open(meta: &str) -> EventWriter {
         match RingWriter::create(meta) {
-            Ok(ring) => Recorder::over(ring),
+            Ok(ring) => EventWriter::over(ring),
             Err(error) => {
                 tracing::warn!(%error, "nobody can look on: fathom-latency live needs the ring");
-                Recorder::default()
+                EventWriter::default()
             }
         }
     }
 
-    /// A recorder that writes `ring`.
-    pub fn over(ring: RingWriter) -> Recorder {
-        Recorder { ring: Some(ring), ..Recorder::default() }
+    /// A writer that writes `ring`.
+    pub fn over(ring: RingWriter) -> EventWriter {
+        EventWriter { ring: Some(ring), ..EventWriter::default() }
     }
 
     /// The table so far.
@@ -111,6 +112,73 @@ impl Recorder {
     /// The table alone.
     pub fn into_table(self) -> StageTable {
         self.table
+    }
+
+    /// Writes an event of the loop.
+    pub(crate) fn on(&mut self, event: &LoopEvent) {
+        match event {
+            LoopEvent::Tick { due, at } => self.span(Track::Control, stage::LATENESS, 0, due.0, at.0),
+            LoopEvent::Mode { to, at, .. } => {
+                self.counter(Track::Control, counter::ACTIVE, at.0, (*to == LoopMode::Active).into());
+            }
+            LoopEvent::Report { report, received, .. } => {
+                let left = report.progress.map_or(0, |p| p.steps_left);
+                self.counter(Track::Controller, counter::STEPS_LEFT, received.0, left.into());
+                self.counter(Track::Controller, counter::STARVED, received.0, report.starved.into());
+            }
+            LoopEvent::ControllerFault { fault, chunk, received } => {
+                self.mark(Track::Controller, counter::FAULT, *chunk, received.0, *fault as u64);
+            }
+            LoopEvent::Refused { number, reason, received } => {
+                self.mark(Track::Controller, counter::REFUSED, *number, received.0, *reason as u64);
+            }
+            LoopEvent::Inferred { inference, cold: true, .. } => {
+                let output = &inference.output;
+                self.span(Track::Path, stage::COLD, 0, output.started.0, output.inferred.0);
+            }
+            LoopEvent::Inferred { inference, collected, .. } => self.observation(inference, collected.0),
+            LoopEvent::Sent { number, times, .. } => self.sent(*number, times),
+            LoopEvent::Obeyed { number, taken, sent, received, applied } => {
+                let n = *number;
+                if let Some((applied, error_ns)) = applied {
+                    self.span(Track::Link, stage::APPLIED, n, sent.0, applied.0);
+                    self.span(Track::Controller, stage::ACK, n, applied.0, received.0);
+                    self.counter(Track::Controller, counter::CLOCK_ERROR, received.0, *error_ns);
+                    self.span(Track::Path, stage::AGE, n, taken.0, applied.0);
+                }
+                self.span(Track::Path, stage::ROUND, n, taken.0, received.0);
+            }
+            _ => {}
+        }
+    }
+
+    /// The way of an observation from its cameras to the control thread.
+    fn observation(&mut self, Inference { request, output }: &Inference, collected_ns: u64) {
+        let (n, images) = (request.number, &request.images);
+        let Some((index, oldest)) = images.iter().enumerate().min_by_key(|(_, image)| image.taken) else { return };
+        for (view, image) in images.iter().enumerate() {
+            self.mark(Track::Camera(view as u8), counter::STAMP, n, image.taken.0, image.source as u64);
+        }
+        for (view, image) in images.iter().enumerate().filter(|(view, _)| *view != index) {
+            self.detail(Track::Camera(view as u8), stage::CAPTURE, n, image.taken.0, image.dequeued.0);
+        }
+        self.span(Track::Camera(index as u8), stage::CAPTURE, n, oldest.taken.0, oldest.dequeued.0);
+        self.span(Track::Control, stage::WAIT, n, oldest.dequeued.0, request.asked.0);
+        self.span(Track::Inference, stage::HANDOVER, n, request.asked.0, output.started.0);
+        self.span(Track::Path, stage::SUBMITTED, n, request.due.0, output.gpu.host.submitted_ns);
+        self.inference(&output.gpu, n, output.started.0, output.inferred.0);
+        self.span(Track::Inference, stage::UNNORMALISE, n, output.inferred.0, output.finished.0);
+        self.span(Track::Control, stage::COLLECT, n, output.finished.0, collected_ns);
+    }
+
+    /// The way of a chunk from the GPU to the line.
+    fn sent(&mut self, n: u32, times: &ChunkTimes) {
+        self.span(Track::Control, stage::MERGE, n, times.began.0, times.limited.0);
+        self.span(Track::Control, stage::WRITE, n, times.limited.0, times.sent.0);
+        self.span(Track::Path, stage::SENT, n, times.inferred.0, times.sent.0);
+        if let Some(previous) = times.previous {
+            self.span(Track::Path, stage::PERIOD, 0, previous.0, times.sent.0);
+        }
     }
 
     /// A stage, from one instant of CLOCK_MONOTONIC to another, of observation `chunk` (0 for none).

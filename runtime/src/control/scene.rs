@@ -1,47 +1,70 @@
-//! What the bench scene knows of a run: the tool's path, what the prompt names, and a picture.
+//! The bench scene as a sink of a run's events: the tool's path, the object that the prompt names, and a picture.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firmware_bridge::sim::Joints;
 
-use super::feed::Feed;
-use super::robot::RunError;
+use super::camera::CameraThread;
+use super::error::RunError;
 use crate::bench::Scene;
 use crate::bench::math::Vec3;
 use crate::camera::Image;
+use crate::clock::HostNs;
 use crate::config::{CameraSource, RobotConfig};
+use crate::events::{Inference, LoopEvent};
 use crate::picture::{self, Panel};
 
 /// The scene, where the arm is its arm, and the tool's path.
 #[derive(Debug)]
-pub(super) struct Scenery {
+pub(super) struct RunScene {
     scene: Option<Arc<Scene>>,
     path: Vec<Vec3>,
-    /// Depth maps of the latest inference: name, side, values.
-    pub(super) depth: Vec<(String, usize, Vec<f32>)>,
+    /// When the path's last point was noted.
+    noted: Option<HostNs>,
+    /// The joints' positions.
+    measured: Vec<f32>,
+    /// The last inference.
+    inference: Option<Arc<Inference>>,
 }
 
 /// Points of the path that are kept; beyond it every second one goes.
 const POINTS: usize = 20_000;
+/// Time between two points of the path.
+const POINT_NS: u64 = 50_000_000;
 
-impl Scenery {
-    pub(super) fn new(bench: Option<(Arc<Scene>, Joints)>) -> Scenery {
-        Scenery { scene: bench.map(|(scene, _)| scene), path: Vec::new(), depth: Vec::new() }
+impl RunScene {
+    /// The scene of an arm at the positions `measured`.
+    pub(super) fn new(bench: Option<(Arc<Scene>, Joints)>, measured: Vec<f32>) -> RunScene {
+        let scene = bench.map(|(scene, _)| scene);
+        RunScene { scene, path: Vec::new(), noted: None, measured, inference: None }
     }
 
-    /// The arm is at these joint positions.
-    pub(super) fn note(&mut self, measured: &[f32]) {
-        if let Some(point) = self.scene.as_ref().and_then(|scene| scene.end_effector(measured).ok()) {
-            if self.path.len() >= POINTS {
-                let mut odd = false;
-                self.path.retain(|_| {
-                    odd = !odd;
-                    odd
-                });
+    pub(super) fn on(&mut self, event: &LoopEvent) {
+        match event {
+            LoopEvent::Report { report, received, .. } => {
+                report.measured.as_slice().clone_into(&mut self.measured);
+                if self.noted.is_none_or(|noted| received.since(noted) >= POINT_NS) {
+                    self.noted = Some(*received);
+                    self.note();
+                }
             }
-            self.path.push(point);
+            LoopEvent::Inferred { inference, .. } => self.inference = Some(Arc::clone(inference)),
+            LoopEvent::ClockJumped { .. } => self.noted = None,
+            _ => {}
         }
+    }
+
+    fn note(&mut self) {
+        let Some(point) = self.scene.as_ref().and_then(|scene| scene.end_effector(&self.measured).ok()) else { return };
+        if self.path.len() >= POINTS {
+            let mut odd = false;
+            self.path.retain(|_| {
+                odd = !odd;
+                odd
+            });
+        }
+        self.path.push(point);
     }
 
     /// Length of the tool's way in metres.
@@ -57,25 +80,24 @@ impl Scenery {
         Some((object.name.clone(), nearest))
     }
 
-    /// One picture of what the cameras saw, the arm's path over it, and the depth map.
+    /// One picture of the cameras' newest images, the arm's path over it, and the depth map.
     pub(super) fn picture(
         &self,
         path: &Path,
         config: &RobotConfig,
         views: &[String],
-        feeds: &[Feed],
-        measured: &[f32],
+        cameras: &[CameraThread],
     ) -> Result<PathBuf, RunError> {
         let mut panels = Vec::new();
         let mut image = Image::default();
-        for (i, (view, feed)) in views.iter().zip(feeds).enumerate() {
-            feed.newest(&mut image);
+        for (i, (view, camera)) in views.iter().zip(cameras).enumerate() {
+            camera.newest(&mut image);
             let mut panel = Panel::of_image(&image);
             let section = config.cameras.iter().find(|c| c.view == *view);
             let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Bench(_)));
             let camera = self.scene.as_ref().filter(|_| drawn).and_then(|scene| {
                 let index = scene.camera_index(view).ok()?;
-                scene.view(index, measured).ok()
+                scene.view(index, &self.measured).ok()
             });
             // The path is drawn where the camera stands still.
             if let Some(camera) = camera.filter(|_| i == 0) {
@@ -84,12 +106,13 @@ impl Scenery {
             }
             panels.push(panel);
         }
-        for (_, side, values) in &self.depth {
+        let depth = self.inference.as_ref().map(|inference| inference.output.depth.as_slice()).unwrap_or_default();
+        for (_, side, values) in depth {
             panels.push(Panel::of_depth(values, *side, *side));
         }
         // The bench scene knows the truth.
-        let truth = feeds.first().map(Feed::depth).unwrap_or_default();
-        if !truth.is_empty() && !self.depth.is_empty() {
+        let truth = cameras.first().map(CameraThread::depth).unwrap_or_default();
+        if !truth.is_empty() && !depth.is_empty() {
             let width = truth.len().isqrt();
             panels.push(Panel::of_depth(&truth, width, truth.len() / width.max(1)));
         }

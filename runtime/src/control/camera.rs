@@ -5,8 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::core::ImageStatus;
 use crate::camera::{Camera, CameraError, Image};
-use crate::clock::Waker;
+use crate::clock::{HostNs, Waker};
+use crate::events::{Events, LoopEvent};
 
 /// How long a camera may be silent before that is an error.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -18,28 +20,19 @@ struct Latest {
     image: Image,
     depth: Vec<f32>,
     count: u64,
-    error: Option<CameraError>,
+    error: Option<Arc<CameraError>>,
 }
 
 /// A running camera.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct CameraThread {
     shared: Arc<(Mutex<Latest>, Condvar)>,
     exit: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the loop needs to know of a camera in each tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Glance {
-    /// When the newest image was taken, CLOCK_MONOTONIC.
-    pub(super) stamp_ns: u64,
-    /// Whether there is no camera any more: its last image says nothing, however young it is.
-    pub(super) gone: bool,
-}
-
 fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
-    // The holder only swaps and copies: what it left is whole.
+    // The holder only swaps and copies: the image is whole even after a panic.
     latest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -49,9 +42,14 @@ fn capture(camera: &mut dyn Camera, view: &str, image: &mut Image) -> Result<(),
     image.check(view)
 }
 
-impl Feed {
+impl CameraThread {
     /// Starts capturing; `waker` is woken by each image and each failure.
-    pub(super) fn start(view: &str, mut camera: Box<dyn Camera>, waker: Waker) -> std::io::Result<Feed> {
+    pub(super) fn start(
+        view: &str,
+        mut camera: Box<dyn Camera>,
+        waker: Waker,
+        events: Events,
+    ) -> std::io::Result<CameraThread> {
         let shared = Arc::new((Mutex::new(Latest::default()), Condvar::new()));
         let exit = Arc::new(AtomicBool::new(false));
         let (theirs, stop) = (Arc::clone(&shared), Arc::clone(&exit));
@@ -77,19 +75,20 @@ impl Feed {
                         theirs.1.notify_all();
                         waker.wake();
                         if failing {
-                            tracing::info!(view, "images again");
+                            events.emit(LoopEvent::ImagesAgain { view: view.clone() });
                         }
                         failing = false;
                     }
                     Err(error) => {
+                        let error = Arc::new(error);
                         if !failing {
-                            tracing::warn!(view, %error, "no image");
+                            events.emit(LoopEvent::NoImage { view: view.clone(), error: Arc::clone(&error) });
                         }
                         failing = true;
                         if error.is_of_an_image() && camera.refused() == counted {
                             uncounted += 1;
                         }
-                        // What is there again is tried at once: only of what stays away is a pause.
+                        // A camera that delivers is tried again at once, one that is gone after a pause.
                         let pause = !error.is_of_an_image();
                         lock(&theirs.0).error = Some(error);
                         theirs.1.notify_all();
@@ -103,11 +102,11 @@ impl Feed {
             let images = lock(&theirs.0).count;
             tracing::info!(view, images, not_used = camera.refused() + uncounted, "camera closed");
         })?;
-        Ok(Feed { shared, exit, thread: Some(thread) })
+        Ok(CameraThread { shared, exit, thread: Some(thread) })
     }
 
     /// Waits for the first image.
-    pub(super) fn first(&self, into: &mut Image, timeout: Duration) -> Result<(), Option<CameraError>> {
+    pub(super) fn first(&self, into: &mut Image, timeout: Duration) -> Result<(), Option<Arc<CameraError>>> {
         let (latest, changed) = &*self.shared;
         let waiting = |l: &mut Latest| l.count == 0 && l.error.is_none();
         let guard = changed.wait_timeout_while(lock(latest), timeout, waiting);
@@ -129,12 +128,12 @@ impl Feed {
         *into = Image { format, width, height, stride, data, stamp_ns, stamp, dequeued_ns, sequence };
     }
 
-    /// How the camera is.
-    pub(super) fn glance(&self) -> Glance {
+    /// The camera's state.
+    pub(super) fn status(&self) -> ImageStatus {
         let latest = lock(&self.shared.0);
-        // A time-out or a broken image is no news: the age of the last good one tells.
+        // After a time-out or a broken image, the age of the last good one decides.
         let gone = latest.error.as_ref().is_some_and(|error| !error.is_passing());
-        Glance { stamp_ns: latest.image.stamp_ns, gone }
+        ImageStatus { taken: HostNs(latest.image.stamp_ns), gone }
     }
 
     /// True depth of the newest image in metres, where the source knows it.
@@ -143,7 +142,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for CameraThread {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::clock::Waker;
+use crate::events::{Events, LoopEvent};
 use crate::fault::Faults;
 use crate::link::{Link, LinkError};
 
@@ -19,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How the line is opened.
 #[derive(Clone, Debug)]
-pub(super) struct Opener {
+pub(super) struct Connector {
     pub(super) device: String,
     pub(super) baud: u32,
     /// The controller's joints in its order.
@@ -29,11 +30,12 @@ pub(super) struct Opener {
     /// Time without a good frame after which the controller counts as silent; the link's own if not given.
     pub(super) silence: Option<Duration>,
     pub(super) faults: Faults,
+    pub(super) events: Events,
     /// Wakes the control thread when something arrives.
     pub(super) waker: Waker,
 }
 
-impl Opener {
+impl Connector {
     /// Opens the line and checks who is there.
     pub(super) fn open(&self) -> Result<Link, LinkError> {
         let mut link = Link::open_with_faults(&self.device, self.baud, &self.faults)?;
@@ -50,11 +52,11 @@ impl Opener {
     /// than a USB adapter and its rules.
     pub(super) fn open_when_plugged_in(&self) -> Result<Link, LinkError> {
         let deadline = Instant::now() + PLUG;
-        let mut told = false;
+        let mut warned = false;
         loop {
             match self.open() {
                 Err(error @ (LinkError::Absent { .. } | LinkError::Permission { .. })) if Instant::now() < deadline => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(%error, "the line does not open yet");
                     }
                     thread::sleep(PAUSE);
@@ -65,16 +67,16 @@ impl Opener {
     }
 
     /// Closes `lost` and opens the line again, as often as it takes.
-    pub(super) fn reopen(&self, lost: Link) -> std::io::Result<Reopening> {
+    pub(super) fn reconnect(&self, lost: Link) -> std::io::Result<Reconnecting> {
         let (sender, opened) = sync_channel(1);
         let exit = Arc::new(AtomicBool::new(false));
-        let (opener, stop) = (self.clone(), Arc::clone(&exit));
+        let (connector, stop) = (self.clone(), Arc::clone(&exit));
         let thread = thread::Builder::new().name("link-open".into()).spawn(move || {
             // A node that is still open when the device comes back gets another name.
             drop(lost);
-            let mut told = String::new();
+            let mut last = String::new();
             while !stop.load(Ordering::Relaxed) {
-                match opener.open() {
+                match connector.open() {
                     Ok(link) => {
                         // Nobody waits for it any more: it closes.
                         let _ = sender.send(link);
@@ -82,28 +84,28 @@ impl Opener {
                     }
                     Err(error) => {
                         let error = error.to_string();
-                        if error != told {
-                            tracing::warn!(error, "the line does not open yet");
-                            told = error;
+                        if error != last {
+                            last.clone_from(&error);
+                            connector.events.emit(LoopEvent::LineNotOpen { why: error });
                         }
                     }
                 }
                 thread::sleep(PAUSE);
             }
         })?;
-        Ok(Reopening { opened, exit, thread: Some(thread) })
+        Ok(Reconnecting { opened, exit, thread: Some(thread) })
     }
 }
 
 /// A line that is being opened.
 #[derive(Debug)]
-pub(super) struct Reopening {
+pub(super) struct Reconnecting {
     opened: Receiver<Link>,
     exit: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Reopening {
+impl Reconnecting {
     /// The line, when it is open. `Err` when the thread is gone without one.
     pub(super) fn poll(&self) -> Result<Option<Link>, ()> {
         match self.opened.try_recv() {
@@ -114,7 +116,7 @@ impl Reopening {
     }
 }
 
-impl Drop for Reopening {
+impl Drop for Reconnecting {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

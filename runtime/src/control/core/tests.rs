@@ -1,0 +1,527 @@
+//! The whole loop in simulated time, on one thread and without a clock: the core, the firmware's controller on simulated joints, two
+//! cameras and a model.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+use firmware_bridge::controller::{Config, Controller};
+use firmware_bridge::frame::{Counters, Frame, Header};
+use firmware_bridge::joint::{JointSpec, Name, Unit};
+use firmware_bridge::message::{self as wire, Fault, Interpolation, Positions, SCHEMA_HASH};
+use firmware_bridge::output::{NoEstop, SimulatedJoints};
+
+use super::*;
+use crate::action::{Policy, Rules};
+use crate::events::{Causes, ImageProblem, ImageStamp, InferenceRequest, LoopFault};
+use crate::link::{ClockOffset, Event as LinkEvent, Exchange};
+
+const MS: u64 = 1_000_000;
+/// The simulation's step, and the controller's tick.
+const STEP_NS: u64 = 2 * MS;
+const TICK_NS: u64 = 10 * MS;
+/// One way on the line.
+const LINE_NS: u64 = MS;
+/// From exposure to the image in the camera's thread, and from image to image.
+const EXPOSURE_NS: u64 = 5 * MS;
+const FRAME_NS: u64 = 34 * MS;
+/// What an inference takes.
+const INFERENCE_NS: u64 = 60 * MS;
+/// Time without a good frame after which the controller counts as silent.
+const SILENCE_NS: u64 = 150 * MS;
+const MOST_AGE_NS: u64 = 300 * MS;
+const HORIZON: usize = 16;
+const PERIOD_US: u32 = 50_000;
+const JOINTS: [&str; 2] = ["base", "wrist"];
+/// The controller's clock is this much ahead.
+const AHEAD_US: u64 = 7_000_000;
+
+/// Parts of the robot that fail for a while.
+#[derive(Default)]
+struct Broken {
+    camera: bool,
+    cable: bool,
+    /// The controller neither hears nor moves.
+    frozen: bool,
+}
+
+struct Simulation {
+    core: ControlCore,
+    outbox: Outbox,
+    now: HostNs,
+    broken: Broken,
+    controller: Controller<SimulatedJoints, NoEstop>,
+    /// The link: its session's last sequence, what is on the line to the host, and the last good frame.
+    session: u32,
+    sequence: u32,
+    to_host: VecDeque<(HostNs, LinkEvent)>,
+    heard: HostNs,
+    silent: bool,
+    clock: Option<ClockOffset>,
+    reconnecting: bool,
+    /// When the newest image of each camera was taken.
+    images: [HostNs; 2],
+    inference: Option<(HostNs, InferenceRequest)>,
+    sent: Vec<(HostNs, Message)>,
+    events: Vec<(HostNs, LoopEvent)>,
+    positions: Vec<(HostNs, f32)>,
+}
+
+impl Simulation {
+    /// A loop whose images, line and model are all well.
+    fn new(change: impl FnOnce(&mut Settings)) -> Simulation {
+        let mut joints = JointTable::new();
+        for name in JOINTS {
+            let name = Name::new(name).unwrap();
+            joints.push(JointSpec::new(name, Unit::Radian, [-1.0, 1.0], 3.0).with_jump(0.5)).unwrap();
+        }
+        let now = HostNs(1_000 * MS);
+        let mut settings = Settings {
+            device: "simulated".to_owned(),
+            baud: 1_000_000,
+            dry_run: false,
+            arm_at_start: true,
+            rearm: true,
+            length_ns: None,
+        };
+        change(&mut settings);
+        let views = ["base", "wrist"].map(str::to_owned).to_vec();
+        let freshness = Freshness { views, most_age_ns: MOST_AGE_NS, most_skew_ns: 10_000 * MS };
+        let planner = Planner::new(Rules {
+            policy: Policy::Replace,
+            joints: JOINTS.len(),
+            horizon: HORIZON,
+            execution_horizon: HORIZON,
+            replan_steps: 4,
+            period_us: PERIOD_US,
+            validity_us: 2_000_000,
+        });
+        let output = SimulatedJoints::new(&joints, &[0.0; 2], 0.02);
+        let mut simulation = Simulation {
+            core: ControlCore::new(settings, joints, freshness, (planner, 1), now),
+            outbox: Outbox::default(),
+            now,
+            broken: Broken::default(),
+            controller: Controller::new(Config::new(joints), output, NoEstop),
+            session: 0,
+            sequence: 0,
+            to_host: VecDeque::new(),
+            heard: now,
+            silent: false,
+            clock: None,
+            reconnecting: false,
+            images: [now; 2],
+            inference: None,
+            sent: Vec::new(),
+            events: Vec::new(),
+            positions: Vec::new(),
+        };
+        simulation.hello();
+        simulation.give(Input::Opened);
+        simulation
+    }
+
+    fn controller_us(&self) -> u64 {
+        self.now.0 / 1000 + AHEAD_US
+    }
+
+    fn hello(&mut self) {
+        (self.session, self.sequence) = (self.session + 1, 0);
+        self.to_host.clear();
+        (self.heard, self.silent) = (self.now, false);
+        self.handle(&wire::Message::Hello { schema: SCHEMA_HASH });
+        self.handle(&wire::Message::Heartbeat);
+    }
+
+    /// Lets the controller handle a message; its answer is on the line then.
+    fn handle(&mut self, message: &wire::Message<'_>) -> u32 {
+        self.sequence += 1;
+        if self.broken.frozen {
+            return self.sequence;
+        }
+        let header = Header::new(self.sequence, self.session, self.now.0 / 1000);
+        let now_us = self.controller_us();
+        let answer = self.controller.handle(&Frame { header, message: *message }, now_us);
+        let received = self.now.after(2 * LINE_NS);
+        match answer {
+            Some(wire::Message::Ack(ack)) => {
+                self.to_host
+                    .push_back((received, LinkEvent::Ack { ack, controller_us: now_us, received_ns: received.0 }));
+            }
+            Some(wire::Message::HeartbeatReply(reply)) => {
+                self.clock = ClockOffset::from_exchange(&Exchange {
+                    sent_us: reply.host_time_us,
+                    received_us: reply.received_us,
+                    replied_us: now_us,
+                    returned_us: reply.host_time_us,
+                });
+            }
+            _ => {}
+        }
+        self.sequence
+    }
+
+    fn send(&mut self, message: &Message) -> Result<u32, SendError> {
+        if self.reconnecting {
+            return Err(SendError::NoLine);
+        }
+        if self.broken.cable {
+            return Err(SendError::Lost("unplugged".to_owned()));
+        }
+        self.sent.push((self.now, message.clone()));
+        Ok(match message {
+            Message::Heartbeat => self.handle(&wire::Message::Heartbeat),
+            Message::Arm => self.handle(&wire::Message::Arm),
+            Message::ClearFault => self.handle(&wire::Message::ClearFault),
+            Message::Disarm => self.handle(&wire::Message::Disarm),
+            Message::Stop => self.handle(&wire::Message::Stop),
+            Message::Chunk(chunk) => self.handle(&wire::Message::Chunk(wire::Chunk {
+                id: chunk.id,
+                start_us: chunk.start_us,
+                period_us: PERIOD_US,
+                validity_us: chunk.validity_us,
+                interpolation: Interpolation::Linear,
+                joints: JOINTS.len() as u8,
+                steps: HORIZON as u16,
+                positions: Positions::Native(&chunk.positions),
+            })),
+        })
+    }
+
+    /// Gives the core an input, and carries its effects out as the shell does.
+    fn give(&mut self, input: Input<'_>) {
+        let now = Now { at: self.now, clock: if self.reconnecting { None } else { self.clock } };
+        self.core.on(now, input, &mut self.outbox);
+        while let Some(effect) = self.outbox.next() {
+            match effect {
+                Effect::Send(message) => {
+                    let sent = self.send(&message);
+                    let input = Input::Sent { message: &message, began: self.now, sent };
+                    self.core.on(now, input, &mut self.outbox);
+                }
+                Effect::TakeImages => {
+                    let stamp = |taken: HostNs| ImageStamp {
+                        taken,
+                        source: Default::default(),
+                        dequeued: taken.after(EXPOSURE_NS),
+                    };
+                    let images = self.images.map(stamp).to_vec();
+                    self.core.on(now, Input::ImagesTaken(images), &mut self.outbox);
+                }
+                Effect::Infer(request) => self.inference = Some((self.now.after(INFERENCE_NS), request)),
+                Effect::Reconnect => self.reconnecting = true,
+                Effect::Emit(event) => self.events.push((self.now, event)),
+            }
+        }
+    }
+
+    /// Swings both joints, beyond their limits.
+    fn infer(&self, request: InferenceRequest) -> Inference {
+        let taken = request.oldest().unwrap();
+        let step = |k: usize| {
+            let at_s = taken.after(k as u64 * u64::from(PERIOD_US) * 1000).0 as f32 * 1e-9;
+            [1.2 * (1.5 * at_s).sin(), 0.5 * (1.5 * at_s).cos()]
+        };
+        let mut inference = Inference { request, ..Inference::default() };
+        inference.output.actions = (0..HORIZON).flat_map(step).collect();
+        (inference.output.inferred, inference.output.finished) = (self.now, self.now);
+        inference
+    }
+
+    fn step(&mut self) {
+        self.now = self.now.after(STEP_NS);
+        if !self.broken.frozen {
+            self.controller.output_mut().step(STEP_NS as f32 * 1e-9);
+            let now_us = self.controller_us();
+            let _ = self.controller.tick(now_us);
+            if self.now.0.is_multiple_of(10 * MS) && !self.broken.cable {
+                let state = self.controller.state(&Counters::default(), 0);
+                let received = self.now.after(LINE_NS);
+                let report = LinkEvent::State { state, controller_us: now_us, received_ns: received.0 };
+                self.to_host.push_back((received, report));
+            }
+        }
+        self.positions.push((self.now, self.controller.output_mut().positions()[0]));
+        if self.now.0 % FRAME_NS < STEP_NS {
+            let taken = HostNs(self.now.0 - EXPOSURE_NS);
+            self.images[0] = taken;
+            if !self.broken.camera {
+                self.images[1] = taken;
+            }
+        }
+        let is_tick = self.now.0.is_multiple_of(TICK_NS);
+        if is_tick {
+            self.give(Input::Tick { due: self.now });
+        }
+        self.receive();
+        if let Some((_, request)) = self.inference.take_if(|(done, _)| *done <= self.now) {
+            let inference = self.infer(request);
+            self.give(Input::Inference(InferenceNews::Done(inference.into())));
+        }
+        let status = self.images.map(|taken| ImageStatus { taken, gone: false });
+        self.give(Input::Images(&status));
+        if is_tick || self.core.resend_due().is_some_and(|due| due <= self.now) {
+            self.give(Input::Retry);
+        }
+    }
+
+    fn receive(&mut self) {
+        if self.reconnecting {
+            if self.broken.cable || self.broken.frozen {
+                return;
+            }
+            self.reconnecting = false;
+            self.hello();
+            self.give(Input::Reconnected);
+        }
+        while let Some((received, event)) = self.to_host.pop_front_if(|(received, _)| *received <= self.now) {
+            self.heard = received;
+            self.give(Input::Link(event));
+            if std::mem::take(&mut self.silent) {
+                self.give(Input::Link(LinkEvent::Heard));
+            }
+        }
+        if !self.silent && self.now.since(self.heard) > SILENCE_NS {
+            self.silent = true;
+            self.give(Input::Link(LinkEvent::Silent { last_heard_ns: self.heard.0 }));
+        }
+    }
+
+    fn run(&mut self, ms: u64) {
+        let end = self.now.after(ms * MS);
+        while self.now < end && !self.core.is_finished() {
+            self.step();
+        }
+    }
+
+    fn unplug(&mut self) {
+        self.broken.cable = true;
+        self.to_host.clear();
+        self.give(Input::Link(LinkEvent::Lost { kind: ErrorKind::BrokenPipe }));
+    }
+
+    /// Every change of the loop's mode since `from`, and how long after it, in milliseconds.
+    fn modes(&self, from: HostNs) -> Vec<(LoopMode, u64)> {
+        let mode = |(at, event): &(HostNs, LoopEvent)| match event {
+            LoopEvent::Mode { to, .. } => Some((*to, at.since(from) / MS)),
+            _ => None,
+        };
+        self.events.iter().filter(|(at, _)| *at >= from).filter_map(mode).collect()
+    }
+
+    /// The length of the first joint's way since `from`.
+    fn way(&self, from: HostNs) -> f32 {
+        let way = self.positions.windows(2).filter(|pair| pair[0].0 >= from);
+        way.map(|pair| (pair[1].1 - pair[0].1).abs()).sum()
+    }
+
+    /// The controller is at rest: over `ms` from now on its joints do not move.
+    fn rests(&mut self, ms: u64) -> bool {
+        let from = self.now;
+        self.run(ms);
+        self.way(from) < 1e-3
+    }
+
+    fn hold(cause: impl FnOnce(&mut Causes)) -> LoopMode {
+        let mut causes = Causes::default();
+        cause(&mut causes);
+        LoopMode::Hold(causes)
+    }
+
+    /// What holds in every run: heartbeats come in time as long as there is a line, and chunks are sent only while the loop is
+    /// active, within the joints' limits.
+    fn check(&self) {
+        let mut mode = LoopMode::Boot;
+        let mut lost = self.now;
+        let mut events = self.events.iter().peekable();
+        let mut beat: Option<HostNs> = None;
+        for (at, message) in &self.sent {
+            // A message that caused an event was sent before it, at the same time.
+            while let Some((_, event)) = events.next_if(|(when, _)| when < at) {
+                if let LoopEvent::Mode { to, .. } = event {
+                    mode = *to;
+                    if *to == Self::hold(|c| c.line = true) {
+                        (lost, beat) = (*at, None);
+                    }
+                }
+            }
+            match message {
+                Message::Heartbeat => {
+                    assert!(beat.is_none_or(|beat| at.since(beat) <= 50 * MS), "at {at:?}");
+                    beat = Some(*at);
+                }
+                Message::Chunk(chunk) => {
+                    assert!(mode == LoopMode::Active, "a chunk was sent in {mode} at {at:?}, lost {lost:?}");
+                    assert!(chunk.positions.iter().all(|position| position.abs() <= 1.0), "{chunk:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_simulated_minute_of_the_whole_loop() {
+    let mut s = Simulation::new(|_| {});
+    let start = s.now;
+    s.run(2_000);
+    let modes: Vec<LoopMode> = s.modes(start).into_iter().map(|(mode, _)| mode).collect();
+    assert_eq!(modes, [LoopMode::Warm, LoopMode::Ready, LoopMode::Active]);
+    assert_eq!(s.controller.mode(), Mode::Active, "it arms, and the controller follows chunks");
+    let (obeyed, way) = (s.core.counts.chunks, s.way(start));
+    s.run(8_000);
+    assert!(s.core.counts.chunks > obeyed + 30 && s.way(start) > way + 5.0, "{:?}", s.core.counts);
+    assert_eq!((s.core.counts.refused, s.core.counts.late), (0, 0));
+
+    // A camera stalls: hold, and go on by itself.
+    s.broken.camera = true;
+    let stalled = s.now;
+    s.run(500);
+    let hold = Simulation::hold(|c| c.images = true);
+    assert!(matches!(s.modes(stalled)[..], [(mode, ms)] if mode == hold && (260..=320).contains(&ms)));
+    let is_old = |(_, e): &(HostNs, LoopEvent)| match e {
+        LoopEvent::Mode { detail: Detail::Images(ImageProblem::Old { view, .. }), .. } => view == "wrist",
+        _ => false,
+    };
+    assert!(s.events.iter().any(is_old));
+    assert_eq!(s.controller.mode(), Mode::Holding);
+    assert!(s.rests(1_000));
+    s.broken.camera = false;
+    let again = s.now;
+    s.run(1_000);
+    assert!(matches!(s.modes(again)[..], [(LoopMode::Active, ms)] if ms <= 40), "{:?}", s.modes(again));
+    assert!(s.way(again) > 0.3);
+
+    // The line is lost: the controller stops by itself. It is opened again, cleared and armed.
+    s.unplug();
+    let lost = s.now;
+    s.run(200);
+    assert_eq!(s.modes(lost), [(Simulation::hold(|c| c.line = true), 0)]);
+    assert_eq!(s.controller.mode(), Mode::Faulted(Fault::HostSilent));
+    assert!(s.reconnecting && s.rests(1_000));
+    s.broken.cable = false;
+    let again = s.now;
+    s.run(1_500);
+    let modes = s.modes(again);
+    assert!(matches!(modes[..], [(LoopMode::Ready, ..=10), (LoopMode::Active, ..=600)]), "{modes:?}");
+    assert!(s.sent.iter().any(|(at, message)| *at > again && *message == Message::ClearFault));
+    assert!(s.way(again) > 0.3);
+
+    // The controller hangs for a while that its own deadman does not see.
+    s.broken.frozen = true;
+    let hung = s.now;
+    s.run(400);
+    assert!(matches!(s.modes(hung)[..], [(mode, ..=170)] if mode == Simulation::hold(|c| c.silent = true)));
+    s.broken.frozen = false;
+    s.run(2_000);
+    assert_eq!(s.core.mode, LoopMode::Active);
+
+    // The GPU is lost, and comes back.
+    let lost = s.now;
+    s.inference = None;
+    s.give(Input::Inference(InferenceNews::Lost("lost".to_owned())));
+    assert_eq!(s.core.mode, Simulation::hold(|c| c.model = true));
+    s.run(300);
+    assert!(s.rests(500));
+    s.give(Input::Inference(InferenceNews::Back));
+    s.run(700);
+    assert!(matches!(s.modes(lost)[..], [_, (LoopMode::Active, 800..=810)]), "{:?}", s.modes(lost));
+    assert!(s.way(lost) > 0.3);
+
+    // A person has the arm rest, and move again.
+    s.give(Input::Operator(Request::Disarm));
+    s.run(300);
+    assert_eq!((s.core.mode, s.controller.mode()), (LoopMode::Ready, Mode::Disarmed));
+    assert!(s.rests(500));
+    s.give(Input::Operator(Request::Arm));
+    s.run(1_000);
+    assert_eq!(s.core.mode, LoopMode::Active);
+
+    // The rest of the minute, and the end: the joints ramp to rest and are released.
+    s.run(60_000 - s.now.since(start) / MS);
+    assert!(s.core.counts.chunks > 150, "{:?}", s.core.counts);
+    s.give(Input::Operator(Request::Stop));
+    let stopped = s.now;
+    s.run(1_000);
+    assert!(s.core.is_finished() && s.now.since(stopped) < 460 * MS, "{}", s.now.since(stopped));
+    let last: Vec<&Message> = s.sent.iter().filter(|(at, _)| *at >= stopped).map(|(_, message)| message).collect();
+    assert_eq!((last[0], last[last.len() - 1]), (&Message::Stop, &Message::Disarm));
+    assert_eq!(s.controller.mode(), Mode::Disarmed);
+    s.check();
+}
+
+/// The cases in which a person has to ask for arming.
+#[test]
+fn who_arms() {
+    for (arm_at_start, rearm, at_start, again) in
+        [(true, true, true, true), (true, false, true, false), (false, true, false, false)]
+    {
+        let mut s = Simulation::new(|settings| (settings.arm_at_start, settings.rearm) = (arm_at_start, rearm));
+        s.run(1_000);
+        assert_eq!(s.core.mode == LoopMode::Active, at_start, "{arm_at_start} {rearm}");
+        s.unplug();
+        s.run(300);
+        s.broken.cable = false;
+        s.run(1_000);
+        assert_eq!(s.core.mode, if again { LoopMode::Active } else { LoopMode::Ready }, "{arm_at_start} {rearm}");
+        s.give(Input::Operator(Request::Arm));
+        s.run(1_000);
+        assert_eq!(s.core.mode, LoopMode::Active, "a person asked for it");
+        s.check();
+    }
+}
+
+#[test]
+fn a_dry_run_infers_and_sends_heartbeats_alone() {
+    let mut s = Simulation::new(|settings| settings.dry_run = true);
+    s.run(2_000);
+    assert_eq!(s.core.mode, LoopMode::Active);
+    let inferred = s.events.iter().filter(|(_, event)| matches!(event, LoopEvent::Inferred { .. })).count();
+    assert!(inferred > 10, "{inferred}");
+    assert!(s.sent.iter().all(|(_, message)| *message == Message::Heartbeat));
+}
+
+#[test]
+fn a_run_ends_when_its_time_is_over() {
+    let mut s = Simulation::new(|settings| settings.length_ns = Some(3_000 * MS));
+    s.run(10_000);
+    assert!(s.core.is_finished() && s.core.mode == LoopMode::Stop);
+    let modes = s.modes(HostNs(0));
+    let at = |mode: LoopMode| modes.iter().find(|(to, _)| *to == mode).map(|(_, at)| *at).unwrap();
+    assert_eq!(at(LoopMode::Stop) - at(LoopMode::Active), 3_000 + (10 - at(LoopMode::Active) % 10) % 10);
+}
+
+/// What ends the loop before it moves anything, and in which mode.
+#[test]
+fn failures_before_the_loop_is_ready_end_it() {
+    let cases: [(fn() -> Input<'static>, LoopFault); 3] = [
+        (|| Input::Link(LinkEvent::Lost { kind: ErrorKind::BrokenPipe }), LoopFault::Link),
+        (|| Input::Inference(InferenceNews::Lost("lost".to_owned())), LoopFault::Inference),
+        (|| Input::Inference(InferenceNews::Failed("failed".to_owned())), LoopFault::Inference),
+    ];
+    for (input, fault) in cases {
+        let mut s = Simulation::new(|_| {});
+        assert_eq!(s.core.mode, LoopMode::Warm);
+        s.give(input());
+        assert_eq!(s.core.mode, LoopMode::Fault(fault));
+        s.run(1_000);
+        assert!(s.core.is_finished());
+        assert!(!s.sent.iter().any(|(_, message)| *message == Message::Arm));
+    }
+}
+
+/// The clock jumps ahead by an hour, or back: a heartbeat goes out at once, and the jump does not count for the length of the run.
+#[test]
+fn a_clock_that_jumps_is_noticed_and_heartbeats_go_on() {
+    for by_s in [3_600_i64, -1] {
+        let mut s = Simulation::new(|settings| settings.length_ns = Some(10_000 * MS));
+        s.run(2_000);
+        let before = s.now;
+        let now = Now { at: HostNs(before.0.saturating_add_signed(by_s * 1_000_000_000)), clock: s.clock };
+        s.core.on(now, Input::Tick { due: before }, &mut s.outbox);
+        let effects: Vec<Effect> = std::iter::from_fn(|| s.outbox.next()).collect();
+        let jumped = |e: &Effect| matches!(e, Effect::Emit(LoopEvent::ClockJumped { by_ms }) if *by_ms == by_s * 1000);
+        assert!(effects.iter().any(jumped), "{effects:?}");
+        assert!(effects.iter().any(|e| matches!(e, Effect::Send(Message::Heartbeat))), "{effects:?}");
+        assert_eq!(s.core.mode, LoopMode::Active);
+    }
+}

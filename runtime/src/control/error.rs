@@ -1,0 +1,121 @@
+//! What can fail between `robot.toml` and the end of a run.
+
+use std::sync::Arc;
+
+use fathom_models::ModelError;
+use fathom_models::io::output_file::OutputError;
+use firmware_bridge::sim::SimError;
+
+use crate::bench::SceneError;
+use crate::camera::CameraError;
+use crate::config::{RobotConfigError, ValueError};
+use crate::engine::EngineError;
+use crate::events::{Detail, LoopMode};
+use crate::gpu::GpuError;
+use crate::link::LinkError;
+use crate::record::RecordError;
+
+/// What can fail in a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// `robot.toml`.
+    #[error(transparent)]
+    Config(#[from] RobotConfigError),
+    /// A value of a configuration that was made without its file.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The model on the GPU.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A camera.
+    #[error("camera of view {view}: {source}")]
+    Camera {
+        /// The view.
+        view: String,
+        /// Why.
+        source: Arc<CameraError>,
+    },
+    /// A camera gave no image in time.
+    #[error("camera of view {view}: no image within {seconds} s")]
+    NoImage {
+        /// The view.
+        view: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The cameras are not the model's views.
+    #[error(
+        "cameras: expected one for each of the model's views {expected:?}, found {found:?}; a view without a camera is \
+         named in model.skip_views"
+    )]
+    Views {
+        /// The model's views.
+        expected: Vec<String>,
+        /// Views in `robot.toml`.
+        found: Vec<String>,
+    },
+    /// The bench scene.
+    #[error(transparent)]
+    Scene(#[from] SceneError),
+    /// The simulated controller.
+    #[error(transparent)]
+    Sim(#[from] SimError),
+    /// The line to the controller.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Model and controller do not fit each other.
+    #[error("{what}: the model has {model}, the controller {controller} joints")]
+    Joints {
+        /// Actions or state.
+        what: &'static str,
+        /// The model's.
+        model: String,
+        /// The controller's.
+        controller: usize,
+    },
+    /// A chunk is longer than the controller's buffer.
+    #[error("chunks.execution_horizon: the controller takes {depth} steps, a chunk has {steps}")]
+    Buffer {
+        /// Steps that the controller takes.
+        depth: usize,
+        /// Steps that would be sent.
+        steps: usize,
+    },
+    /// The recording.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The picture of the run.
+    #[error(transparent)]
+    Picture(#[from] OutputError),
+    /// A fault on purpose that this robot cannot have.
+    #[error("fault {fault}: needs {needs}")]
+    Unfit {
+        /// The fault.
+        fault: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
+    /// The loop ended in a fault.
+    #[error("the loop ended in {mode}: {detail}")]
+    Fault {
+        /// The loop's last mode.
+        mode: LoopMode,
+        /// Why.
+        detail: Detail,
+    },
+    /// The run's time was over before a chunk was obeyed.
+    #[error("no action chunk was obeyed ({refused} refused): the model is too slow here, or the run too short")]
+    Idle {
+        /// Chunks that the controller refused.
+        refused: u64,
+    },
+    /// A thread could not be started, or a signal handler not set.
+    #[error("system: {0}")]
+    System(#[from] std::io::Error),
+}
