@@ -7,7 +7,7 @@ use fathom_models::graph::precision::Float;
 use firmware_bridge::message::Interpolation;
 use serde::Deserialize;
 
-use crate::action::Policy;
+use crate::action::ChunkPolicy;
 use crate::camera::{FolderConfig, V4lConfig};
 use crate::engine::{Kernels, Wanted};
 
@@ -132,7 +132,7 @@ impl Default for ControlSection {
 #[serde(deny_unknown_fields, default)]
 pub struct ChunkSection {
     /// What the steps are that two chunks have in common.
-    pub policy: Policy,
+    pub policy: ChunkPolicy,
     /// Steps of a chunk that are consumed before the next inference begins; 0: as soon as the model is free.
     pub replan_steps: u32,
     /// Steps of a chunk that are sent, from the one that belongs to its images on; all if not given.
@@ -155,7 +155,7 @@ enum InterpolationName {
 impl Default for ChunkSection {
     fn default() -> ChunkSection {
         ChunkSection {
-            policy: Policy::Replace,
+            policy: ChunkPolicy::Replace,
             replan_steps: 0,
             execution_horizon: None,
             validity_ms: 3000,

@@ -14,6 +14,6 @@ pub mod fault;
 pub mod gpu;
 pub mod link;
 pub mod picture;
-mod policy;
+pub mod policy;
 pub mod record;
 pub mod telemetry;

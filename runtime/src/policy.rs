@@ -1,7 +1,35 @@
-//! A policy on its GPU: images and joint state in, actions out. It opens its GPU again when that is lost.
+//! A policy on its GPU: images, joint state and a task in, actions out.
+//!
+//! ```
+//! # fathom::doc::untrained(|folder| {
+//! use fathom::camera::Image;
+//! use fathom::policy::{Observation, Policy, PolicyOptions};
+//!
+//! let options = PolicyOptions { depth_map: true, ..PolicyOptions::default() };
+//! # let options = fathom::doc::on_any_driver(options);
+//! let mut policy = Policy::open_with(folder, options)?;
+//! let base = Image::rgb(224, 224, vec![0; 224 * 224 * 3])?;
+//! let wrist = Image::rgb(224, 224, vec![0; 224 * 224 * 3])?;
+//! let observation =
+//!     Observation::new("reach for the red block").state(&[0.0; 6]).image("base", &base).image("wrist", &wrist);
+//! let output = policy.infer(&observation)?;
+//! for step in output.steps() {
+//!     println!("{step:?}"); // a position for each joint, in the robot's own units
+//! }
+//! # assert_eq!(output.steps().count(), policy.horizon());
+//! # assert_eq!(output.depth.len(), 1);
+//! # Ok(())
+//! # })
+//! ```
 
+use std::path::{Path, PathBuf};
+
+use fathom_models::ModelError;
 use fathom_models::checkpoint::random;
+use fathom_models::families::{self, Family, Loaded};
+use fathom_models::nets::config::PromptFormat;
 use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::nets::image::ImageSpec;
 use fathom_models::processing::guidance::Guide;
 use fathom_models::processing::observation::finish_actions;
 use fathom_models::processing::prompt;
@@ -9,63 +37,295 @@ use fathom_models::processing::tokenizer::Tokenizer;
 
 use crate::camera::Image;
 use crate::clock::HostNs;
-use crate::engine::{EngineError, Inputs, Output, Session, Wanted};
-use crate::gpu::{Gpu, GpuError, GpuOptions, GpuTimes};
+use crate::engine::{EngineError, Inputs, Output, Session, Wanted, log_model};
+use crate::gpu::{AdapterInfo, Gpu, GpuError, GpuOptions, GpuTimes};
 
-/// A prompt that the state is part of: its tokens change with every inference.
-#[derive(Debug)]
-pub(crate) struct StatePrompt {
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) task: String,
+/// How a policy is opened.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyOptions {
+    /// The checkpoint's family; detected if not given.
+    pub family: Option<&'static Family>,
+    /// Views of the checkpoint for which there is no camera. They are dropped, which is equivalent to masking.
+    pub skip_views: Vec<String>,
+    /// The adapter, and how it is opened.
+    pub gpu: GpuOptions,
+    /// Kernels and number formats; chosen by the adapter where not given.
+    pub wanted: Wanted,
+    /// Give the depth maps of the views that have one.
+    pub depth_map: bool,
+    /// Prepare for real-time chunking: [`Observation::guide`] then has an effect.
+    pub guided: bool,
 }
 
-/// An observation to infer from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Observation<'a> {
-    /// One image a view, in the model's order.
-    pub(crate) images: &'a [Image],
-    /// The robot's own state.
-    pub(crate) state: &'a [f32],
-    /// Seed of the noise.
-    pub(crate) seed: u64,
-    /// The steps that the chunk is drawn towards, for real-time chunking.
-    pub(crate) guide: Option<&'a Guide>,
+/// Why a policy does not open or infer.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The checkpoint or the observation is wrong.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The GPU does not serve, or the inputs do not fit it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The observation's images are of other views than the policy's.
+    #[error("the policy's views are {expected:?}; the observation has {found:?}")]
+    Views {
+        /// The policy's.
+        expected: Vec<String>,
+        /// The observation's.
+        found: Vec<String>,
+    },
+}
+
+impl From<GpuError> for PolicyError {
+    fn from(error: GpuError) -> PolicyError {
+        PolicyError::Engine(error.into())
+    }
+}
+
+impl PolicyError {
+    /// Whether the observation or the model is wrong, not the GPU.
+    pub fn is_of_input(&self) -> bool {
+        !matches!(self, PolicyError::Engine(error) if !matches!(error, EngineError::Model(_) | EngineError::Input { .. }))
+    }
+
+    /// Whether the GPU was lost, and opening it again may help.
+    pub fn is_gpu_lost(&self) -> bool {
+        matches!(self, PolicyError::Engine(EngineError::Gpu(GpuError::DeviceLost { .. } | GpuError::Timeout { .. })))
+    }
+}
+
+/// An observation to infer from. What is not given stays as it was: the task of the inference before, an empty state,
+/// noise of seed 0.
+#[derive(Clone, Debug, Default)]
+pub struct Observation<'a> {
+    images: Vec<(&'a str, &'a Image)>,
+    /// Images in the order of the policy's views, instead of `images`.
+    ordered: Option<&'a [Image]>,
+    state: &'a [f32],
+    task: Option<&'a str>,
+    seed: u64,
+    guide: Option<&'a Guide>,
+}
+
+impl<'a> Observation<'a> {
+    /// An observation for a task in plain words, without images and state.
+    ///
+    /// ```
+    /// use fathom::policy::Observation;
+    ///
+    /// let observation = Observation::new("put the cup on the saucer").state(&[0.1, -0.4]).seed(7);
+    /// # let _ = observation;
+    /// ```
+    pub fn new(task: &'a str) -> Observation<'a> {
+        Observation { task: Some(task), ..Observation::default() }
+    }
+
+    /// Adds the image of a view, by the view's name in the checkpoint ([`Policy::views`]), in any order.
+    pub fn image(mut self, view: &'a str, image: &'a Image) -> Observation<'a> {
+        self.images.push((view, image));
+        self
+    }
+
+    /// Sets the images, in the order of the policy's views.
+    pub(crate) fn ordered(mut self, images: &'a [Image]) -> Observation<'a> {
+        self.ordered = Some(images);
+        self
+    }
+
+    /// Sets the joints' positions, in the robot's own units and the checkpoint's order.
+    pub fn state(mut self, state: &'a [f32]) -> Observation<'a> {
+        self.state = state;
+        self
+    }
+
+    /// Sets the seed of the flow's noise. The same seed and observation give the same actions.
+    pub fn seed(mut self, seed: u64) -> Observation<'a> {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets the steps that the chunk is drawn towards (real-time chunking).
+    pub fn guide(mut self, guide: Option<&'a Guide>) -> Observation<'a> {
+        self.guide = guide;
+        self
+    }
 }
 
 /// The output of an inference.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyOutput {
-    /// `(horizon, action_dim)`, the robot's own.
+    /// `(horizon, action_dim)`, in the robot's own units.
     pub actions: Vec<f32>,
-    /// Depth maps of the views that have one: view, side, values.
-    pub depth: Vec<(String, usize, Vec<f32>)>,
+    /// Values of a step: one for each joint.
+    pub action_dim: usize,
+    /// Depth maps of the views that have one.
+    pub depth: Vec<ViewDepth>,
     /// When it began.
     pub started: HostNs,
-    /// The GPU's part is done and read back.
+    /// When the GPU was done and its results were read back.
     pub inferred: HostNs,
-    /// Actions are in the robot's own units.
+    /// When the actions were in the robot's own units.
     pub finished: HostNs,
-    /// The GPU's part of it.
+    /// Times of the GPU's stages.
     pub gpu: GpuTimes,
 }
 
-/// A prepared session with its settings: a camera whose image changes its form (one that was plugged in again,
-/// a folder of different pictures) has it prepared anew, and so has a prompt whose number of tokens changes with the state.
-#[derive(Debug)]
-pub(crate) struct PolicyRunner {
-    pub(crate) session: Session,
-    pub(crate) forward: ForwardOptions,
-    pub(crate) tokens: Vec<i32>,
-    pub(crate) prompt: Option<StatePrompt>,
-    /// How the GPU was opened.
-    pub(crate) options: GpuOptions,
-    pub(crate) wanted: Wanted,
+impl PolicyOutput {
+    /// The steps of the chunk, each with a value for each joint.
+    ///
+    /// ```
+    /// use fathom::policy::PolicyOutput;
+    ///
+    /// let output = PolicyOutput { actions: vec![0.0, 1.0, 0.5, 1.5], action_dim: 2, ..PolicyOutput::default() };
+    /// assert_eq!(output.steps().collect::<Vec<_>>(), [[0.0, 1.0], [0.5, 1.5]]);
+    /// ```
+    pub fn steps(&self) -> impl Iterator<Item = &[f32]> {
+        self.actions.chunks_exact(self.action_dim.max(1))
+    }
 }
 
-impl PolicyRunner {
-    /// Infers actions from an observation.
-    pub(crate) fn infer(&mut self, observation: &Observation<'_>) -> Result<PolicyOutput, EngineError> {
-        self.fit(observation)?;
+/// The depth map of a view.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewDepth {
+    /// The view.
+    pub view: String,
+    /// Width and height in pixels.
+    pub side: usize,
+    /// `(side, side)`, row-major.
+    pub values: Vec<f32>,
+}
+
+/// A policy's files, read and checked, not on a GPU yet.
+#[derive(Debug)]
+pub(crate) struct PolicyFiles {
+    pub(crate) loaded: Loaded,
+    prompt: Prompt,
+    options: PolicyOptions,
+}
+
+impl PolicyFiles {
+    pub(crate) fn read(directory: &Path, options: PolicyOptions) -> Result<PolicyFiles, PolicyError> {
+        let mut loaded = families::load_as(directory, options.family)?;
+        loaded.skip_views(&options.skip_views)?;
+        log_model(&loaded);
+        Ok(PolicyFiles { loaded, prompt: Prompt::new(directory), options })
+    }
+
+    /// Sets the task of the inferences to come.
+    pub(crate) fn set_task(&mut self, task: &str) -> Result<(), PolicyError> {
+        // The state is not known yet.
+        let state = vec![0.0; *self.loaded.state_dims.start()];
+        self.prompt.set_task(&self.loaded, task)?;
+        self.prompt.update(&self.loaded, &state)
+    }
+
+    /// Sets the prompt of the inferences to come.
+    pub(crate) fn set_tokens(&mut self, tokens: &[i32]) {
+        self.prompt.set_tokens(tokens);
+    }
+
+    /// Opens the GPU and puts the weights on it.
+    pub(crate) fn open(self) -> Result<Policy, PolicyError> {
+        let PolicyFiles { loaded, prompt, options } = self;
+        let gpu = Gpu::open(&options.gpu)?;
+        tracing::info!(adapter = %gpu.info(), "GPU");
+        let session = Session::open_with(gpu, loaded, options.wanted)?;
+        // The first observation decides what is prepared.
+        let forward = ForwardOptions {
+            images: Vec::new(),
+            prompt_tokens: 0,
+            depth_map: options.depth_map,
+            guided: options.guided,
+            taps: false,
+        };
+        Ok(Policy { session, forward, prompt, options })
+    }
+}
+
+/// The prompt as tokens, and the task that they are made of.
+#[derive(Debug)]
+struct Prompt {
+    /// The checkpoint's, with its tokenizer.
+    directory: PathBuf,
+    tokenizer: Option<Tokenizer>,
+    task: Option<String>,
+    tokens: Vec<i32>,
+    /// The tokens are others than those that the session was given.
+    changed: bool,
+}
+
+impl Prompt {
+    fn new(directory: &Path) -> Prompt {
+        Prompt { directory: directory.to_owned(), tokenizer: None, task: None, tokens: Vec::new(), changed: true }
+    }
+
+    fn set_task(&mut self, loaded: &Loaded, task: &str) -> Result<(), ModelError> {
+        if self.tokenizer.is_none() {
+            self.tokenizer = Some(Tokenizer::open_for(&self.directory, loaded.model.config.vocab)?);
+        }
+        self.task = Some(task.to_owned());
+        self.changed = true;
+        Ok(())
+    }
+
+    fn set_tokens(&mut self, tokens: &[i32]) {
+        self.task = None;
+        self.changed |= self.tokens != tokens;
+        self.tokens = tokens.to_vec();
+    }
+
+    /// Makes the tokens of the task anew: after it changed, and for every inference where the state is part of the prompt.
+    fn update(&mut self, loaded: &Loaded, state: &[f32]) -> Result<(), PolicyError> {
+        let format = loaded.model.config.prompt;
+        let (Some(task), Some(tokenizer)) = (&self.task, &self.tokenizer) else { return Ok(()) };
+        if self.changed || format == PromptFormat::TaskAndState {
+            let text = prompt::text(loaded, task, state);
+            tracing::debug!(text, "prompt");
+            let tokens = tokenizer.text(format, &text)?;
+            self.changed |= tokens != self.tokens;
+            self.tokens = tokens;
+        }
+        Ok(())
+    }
+}
+
+/// A policy on its GPU.
+///
+/// It prepares itself for the form of the images and the number of the prompt's tokens: an inference that changes one of them
+/// takes longer.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) session: Session,
+    forward: ForwardOptions,
+    prompt: Prompt,
+    options: PolicyOptions,
+}
+
+impl Policy {
+    /// Opens the checkpoint in `directory` on the GPU that suits best, never on a software driver.
+    ///
+    /// # Errors
+    /// [`PolicyError::Model`] for a checkpoint that is not complete and correct, with everything that is wrong with it;
+    /// [`PolicyError::Engine`] when there is no GPU, or it does not serve.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Policy, PolicyError> {
+        Policy::open_with(directory, PolicyOptions::default())
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(directory: impl AsRef<Path>, options: PolicyOptions) -> Result<Policy, PolicyError> {
+        PolicyFiles::read(directory.as_ref(), options)?.open()
+    }
+
+    /// Infers a chunk of actions.
+    ///
+    /// # Errors
+    /// [`PolicyError::Views`] for other views than the policy's; [`PolicyError::Model`] for a state of another length, numbers
+    /// that are not finite, and a task without a tokenizer; [`PolicyError::Engine`] when the GPU fails.
+    pub fn infer(&mut self, observation: &Observation<'_>) -> Result<PolicyOutput, PolicyError> {
+        self.prepare_for(observation)?;
         let started = HostNs::now();
         let (outputs, gpu) = self.run(observation)?;
         let inferred = HostNs::now();
@@ -73,60 +333,135 @@ impl PolicyRunner {
         let mut depth = Vec::new();
         for output in outputs {
             match output.name.strip_prefix("depth.") {
-                Some(view) => depth.push((view.to_owned(), output.shape[1], output.values.clone())),
+                Some(view) => depth.push(ViewDepth {
+                    view: view.to_owned(),
+                    side: output.shape[1],
+                    values: output.values.clone(),
+                }),
                 None if output.name == "actions" => raw = output.values.clone(),
                 None => {}
             }
         }
-        let (_, actions) = finish_actions(self.session.loaded(), observation.state, raw)?;
-        Ok(PolicyOutput { actions, depth, started, inferred, finished: HostNs::now(), gpu })
+        let (_, actions) = finish_actions(self.loaded(), observation.state, raw)?;
+        let action_dim = self.action_dim();
+        Ok(PolicyOutput { actions, action_dim, depth, started, inferred, finished: HostNs::now(), gpu })
+    }
+
+    /// The views that an observation has an image of.
+    pub fn views(&self) -> &[String] {
+        &self.loaded().model.config.views
+    }
+
+    /// Steps of a chunk.
+    pub fn horizon(&self) -> usize {
+        self.loaded().model.config.horizon
+    }
+
+    /// Values of a step.
+    pub fn action_dim(&self) -> usize {
+        self.loaded().action_dim
+    }
+
+    /// The adapter that computes.
+    pub fn adapter(&self) -> &AdapterInfo {
+        self.session.gpu().info()
+    }
+
+    /// The model, with its configuration and statistics.
+    pub fn loaded(&self) -> &Loaded {
+        self.session.loaded()
     }
 
     /// The graph's outputs for an observation.
-    pub(crate) fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), EngineError> {
-        self.fit(observation)?;
+    pub(crate) fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
+        self.prepare_for(observation)?;
         self.run(observation)
     }
 
-    fn run(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), EngineError> {
+    /// Whether every stage's tensors are outputs from here on.
+    pub(crate) fn set_taps(&mut self, on: bool) {
+        if self.forward.taps != on {
+            self.forward.taps = on;
+            // Whatever was prepared is not for this.
+            self.forward.images.clear();
+        }
+    }
+
+    /// Sets the prompt of the inferences to come.
+    pub(crate) fn set_tokens(&mut self, tokens: &[i32]) {
+        self.prompt.set_tokens(tokens);
+    }
+
+    /// The prompt's tokens.
+    pub(crate) fn tokens(&self) -> &[i32] {
+        &self.prompt.tokens
+    }
+
+    /// What the session is prepared for.
+    pub(crate) fn forward(&self) -> &ForwardOptions {
+        &self.forward
+    }
+
+    /// Prepares for images of this form, one a view in the model's order, and the prompt that is set.
+    pub(crate) fn prepare(&mut self, images: Vec<ImageSpec>) -> Result<(), PolicyError> {
+        self.forward.images = images;
+        self.forward.prompt_tokens = self.prompt.tokens.len();
+        self.session.prepare(&self.forward, &self.prompt.tokens)?;
+        self.prompt.changed = false;
+        Ok(())
+    }
+
+    /// Opens the GPU again, after it was lost, and puts the weights on it.
+    pub(crate) fn reopen(self) -> Result<Policy, PolicyError> {
+        let Policy { session, forward, prompt, options } = self;
+        let loaded = session.into_loaded();
+        let session = Session::open_with(Gpu::open(&options.gpu)?, loaded, options.wanted)?;
+        let mut policy = Policy { session, forward, prompt, options };
+        policy.prepare(policy.forward.images.clone())?;
+        Ok(policy)
+    }
+
+    fn run(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
         let config = &self.session.loaded().model.config;
         let noise = random::normal(observation.seed, config.horizon * config.action_dim);
-        let images: Vec<&[u8]> = observation.images.iter().map(pixels).collect();
+        let images = in_order(&config.views, observation)?;
+        let images: Vec<&[u8]> = images.into_iter().map(pixels).collect();
         let inputs = Inputs { images: &images, state: observation.state, noise: &noise };
-        self.session.infer_guided(&inputs, observation.guide, false)
+        Ok(self.session.infer_guided(&inputs, observation.guide, false)?)
     }
 
-    /// Prepares the session for the observation's images and, where the state is part of it, its prompt.
-    fn fit(&mut self, observation: &Observation<'_>) -> Result<(), EngineError> {
-        let PolicyRunner { session, forward, tokens, prompt, .. } = self;
-        if let Some(StatePrompt { tokenizer, task }) = prompt {
-            let text = prompt::text(session.loaded(), task, observation.state);
-            tracing::debug!(text, "prompt");
-            *tokens = tokenizer.text(session.loaded().model.config.prompt, &text)?;
+    /// Prepares for the observation's images and its prompt, as far as it is not.
+    fn prepare_for(&mut self, observation: &Observation<'_>) -> Result<(), PolicyError> {
+        let Policy { session, forward, prompt, .. } = self;
+        let loaded = session.loaded();
+        let images = in_order(&loaded.model.config.views, observation)?;
+        if let Some(task) = observation.task.filter(|task| prompt.task.as_deref() != Some(task)) {
+            prompt.set_task(loaded, task)?;
         }
-        let same = observation.images.iter().map(Image::spec).eq(session.images().iter().copied());
-        if same && tokens.len() == forward.prompt_tokens {
-            return if prompt.is_some() { session.reword(tokens) } else { Ok(()) };
+        prompt.update(loaded, observation.state)?;
+        let specs: Vec<ImageSpec> = images.into_iter().map(Image::spec).collect();
+        if specs != forward.images || prompt.tokens.len() != forward.prompt_tokens {
+            tracing::debug!(images = ?specs, tokens = prompt.tokens.len(), "prepared anew");
+            return self.prepare(specs);
         }
-        forward.images = observation.images.iter().map(Image::spec).collect();
-        forward.prompt_tokens = tokens.len();
-        tracing::debug!(images = ?forward.images, tokens = tokens.len(), "prepared anew");
-        session.prepare(forward, tokens)
-    }
-
-    /// Opens the GPU again, after it was lost, and puts the model on it.
-    pub(crate) fn reopen(self) -> Result<PolicyRunner, EngineError> {
-        let PolicyRunner { session, forward, tokens, prompt, options, wanted } = self;
-        let loaded = session.into_loaded();
-        let mut session = Session::open_with(Gpu::open(&options)?, loaded, wanted)?;
-        session.prepare(&forward, &tokens)?;
-        Ok(PolicyRunner { session, forward, tokens, prompt, options, wanted })
+        if std::mem::take(&mut prompt.changed) {
+            session.reword(&prompt.tokens)?;
+        }
+        Ok(())
     }
 }
 
-/// Whether a new [`Gpu`] may help.
-pub(crate) fn is_lost(error: &EngineError) -> bool {
-    matches!(error, EngineError::Gpu(GpuError::DeviceLost { .. } | GpuError::Timeout { .. }))
+/// The observation's images in the order of the views.
+fn in_order<'a>(views: &[String], observation: &Observation<'a>) -> Result<Vec<&'a Image>, PolicyError> {
+    if let Some(images) = observation.ordered.filter(|images| images.len() == views.len()) {
+        return Ok(images.iter().collect());
+    }
+    let image = |view: &String| observation.images.iter().find(|(name, _)| name == view).map(|(_, image)| *image);
+    let images: Option<Vec<_>> = views.iter().map(image).collect();
+    images.filter(|images| images.len() == observation.images.len()).ok_or_else(|| PolicyError::Views {
+        expected: views.to_vec(),
+        found: observation.images.iter().map(|(view, _)| (*view).to_owned()).collect(),
+    })
 }
 
 /// The image's bytes without what a source may have behind them.

@@ -25,7 +25,7 @@ const REPORTS: usize = 1024;
 /// How a chunk follows the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
-pub enum Policy {
+pub enum ChunkPolicy {
     /// The newer chunk replaces the older one.
     #[default]
     Replace,
@@ -65,7 +65,7 @@ fn rtc_most() -> f32 {
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// How a chunk follows the one before.
-    pub policy: Policy,
+    pub policy: ChunkPolicy,
     /// Joints of a step.
     pub joints: usize,
     /// Steps of the model's chunk.
@@ -160,7 +160,7 @@ pub struct Planner {
 impl Planner {
     /// Nothing is followed yet.
     pub fn new(rules: Rules) -> Planner {
-        let decay = if let Policy::Ensemble { decay } = rules.policy { decay } else { 0.0 };
+        let decay = if let ChunkPolicy::Ensemble { decay } = rules.policy { decay } else { 0.0 };
         Planner {
             ensemble: Ensemble::new(rules.joints, decay),
             rules,
@@ -243,7 +243,7 @@ impl Planner {
         let report = self.reports.get(known.saturating_sub(1)).or(self.reports.front());
         let count = report.map_or(self.count, |(_, count)| *count);
         let guide = match (self.rules.policy, &self.followed) {
-            (Policy::Rtc { horizon, schedule, max_guidance }, Some(followed)) => {
+            (ChunkPolicy::Rtc { horizon, schedule, max_guidance }, Some(followed)) => {
                 let over = count.saturating_sub(followed.chunk.base) as usize * self.rules.joints;
                 let left = followed.chunk.positions.get(over..).unwrap_or_default().to_vec();
                 let guide = Guide { left, delay: self.expected_delay(), horizon, schedule, most: max_guidance };
@@ -304,7 +304,7 @@ impl Planner {
             return Err(Late::Old { age_ms, validity_ms: validity_us / 1000 });
         }
         let mut positions = actions.get(..steps as usize * joints).unwrap_or(actions).to_vec();
-        if let Policy::Ensemble { .. } = self.rules.policy {
+        if let ChunkPolicy::Ensemble { .. } = self.rules.policy {
             positions = self.ensemble.mean(start.count, actions, steps as usize);
         }
         limit(&mut positions);

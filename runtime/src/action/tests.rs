@@ -2,7 +2,7 @@ use super::*;
 
 const PERIOD: u32 = 100_000;
 
-fn rules(policy: Policy) -> Rules {
+fn rules(policy: ChunkPolicy) -> Rules {
     Rules {
         policy,
         joints: 1,
@@ -24,7 +24,7 @@ fn at(chunk: u32, step: u16) -> Option<Progress> {
 }
 
 /// A planner whose first chunk is followed from 1 s on, and which consumed `steps` of it.
-fn following(policy: Policy, steps: u16) -> Planner {
+fn following(policy: ChunkPolicy, steps: u16) -> Planner {
     let mut planner = Planner::new(rules(policy));
     planner.reported(900_000, false, None);
     let start = planner.start_at(950_000);
@@ -40,7 +40,7 @@ fn following(policy: Policy, steps: u16) -> Planner {
 /// The second chunk lies on the grid of the first, and the delay is what was consumed: times play no part.
 #[test]
 fn the_delay_is_the_controllers_count() {
-    let mut planner = following(Policy::Replace, 2);
+    let mut planner = following(ChunkPolicy::Replace, 2);
     assert!(planner.wants(), "two steps are consumed");
     let start = planner.start_at(1_210_000);
     assert_eq!((start.count, start.following), (2, true));
@@ -61,7 +61,7 @@ fn the_delay_is_the_controllers_count() {
 /// A controller that ran out stands still, and so does its count.
 #[test]
 fn an_arm_at_rest_consumes_nothing() {
-    let mut planner = following(Policy::Replace, 5);
+    let mut planner = following(ChunkPolicy::Replace, 5);
     let start = planner.start_at(1_450_000);
     planner.reported(1_600_000, false, at(1, 6));
     planner.reported(2_600_000, false, at(1, 6));
@@ -82,7 +82,7 @@ fn an_arm_at_rest_consumes_nothing() {
 /// Whatever the delay, no step is followed later than the validity after its images.
 #[test]
 fn steps_are_valid_from_their_images_on() {
-    let mut planner = following(Policy::Replace, 2);
+    let mut planner = following(ChunkPolicy::Replace, 2);
     let start = InferenceStart { image_us: 0, ..planner.start_at(1_210_000) };
     let planned = planner.plan(&start, &chunk(2), 1_300_000, |_| {}).expect("it is not late");
     assert_eq!(planned.start_us + u64::from(planned.validity_us), 1_800_000.min(start.image_us + 2_000_000));
@@ -96,7 +96,7 @@ fn steps_are_valid_from_their_images_on() {
 /// An acknowledgement that was lost is made up for by the controller's own report.
 #[test]
 fn a_report_stands_for_a_lost_acknowledgement() {
-    let mut planner = following(Policy::Replace, 2);
+    let mut planner = following(ChunkPolicy::Replace, 2);
     let start = planner.start_at(1_210_000);
     let planned = planner.plan(&start, &chunk(2), 1_300_000, |_| {}).expect("it is not late");
     planner.reported(1_400_000, true, at(planned.id, 2));
@@ -107,7 +107,7 @@ fn a_report_stands_for_a_lost_acknowledgement() {
 /// What is left of the chunk, from the step that belongs to the images on; the delay is the longest that was counted.
 #[test]
 fn guidance_is_what_is_left() {
-    let policy = Policy::Rtc { horizon: 4, schedule: Schedule::Linear, max_guidance: 10.0 };
+    let policy = ChunkPolicy::Rtc { horizon: 4, schedule: Schedule::Linear, max_guidance: 10.0 };
     let mut planner = following(policy, 2);
     let start = planner.start_at(1_210_000);
     let guide = start.guide.clone().expect("a chunk is followed");

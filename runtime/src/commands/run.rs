@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fathom::bounds;
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::{OpenOptions, Robot, RunOptions};
+use fathom::control::{Robot, RunOptions};
 use fathom::engine::Kernels;
 use fathom::fault::{Faults, Spec};
 use fathom::within;
@@ -79,9 +79,7 @@ impl Run {
             let limit_mb = config.record.as_ref().map_or(RecordSection::LIMIT_MB, |r| r.limit_mb);
             config.record = Some(RecordSection { folder, limit_mb });
         }
-        let faults = Faults::new(self.fault);
-        let opening = OpenOptions { faults, clear_fault: self.clear_fault, ..OpenOptions::default() };
-        let robot = Robot::open_with(config, opening)?;
+        let robot = Robot::builder(config).faults(Faults::new(self.fault)).clear_fault(self.clear_fault).open()?;
         let options = RunOptions { seconds: self.seconds, picture: self.picture, ..RunOptions::default() };
         let outcome = robot.run(&options)?;
         // Files first: whoever reads the table may never take it.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::{CameraSource, ChunkSection, ControlSection, RecordSection, RobotConfig};
-use crate::action::Policy;
+use crate::action::ChunkPolicy;
 use crate::bounds::{self, Bounds};
 
 /// A value that no robot can have.
@@ -95,9 +95,9 @@ impl ChunkSection {
             within("chunks.execution_horizon", &bounds::EXECUTION_HORIZON, steps)?;
         }
         match self.policy {
-            Policy::Replace => Ok(()),
-            Policy::Ensemble { decay } => within("chunks.policy.decay", &bounds::ENSEMBLE_DECAY, decay),
-            Policy::Rtc { horizon, max_guidance, .. } => {
+            ChunkPolicy::Replace => Ok(()),
+            ChunkPolicy::Ensemble { decay } => within("chunks.policy.decay", &bounds::ENSEMBLE_DECAY, decay),
+            ChunkPolicy::Rtc { horizon, max_guidance, .. } => {
                 within("chunks.policy.horizon", &bounds::RTC_HORIZON, horizon)?;
                 within("chunks.policy.max_guidance", &bounds::RTC_GUIDANCE, max_guidance)
             }

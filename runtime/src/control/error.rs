@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use fathom_models::ModelError;
 use fathom_models::io::output_file::OutputError;
 use firmware_bridge::sim::SimError;
 
 use crate::bench::SceneError;
 use crate::camera::CameraError;
 use crate::config::{RobotConfigError, ValueError};
-use crate::engine::EngineError;
 use crate::events::{Detail, LoopMode};
-use crate::gpu::GpuError;
 use crate::link::LinkError;
+use crate::policy::PolicyError;
 use crate::record::RecordError;
 
 /// What can fail in a run.
@@ -24,15 +22,9 @@ pub enum RunError {
     /// A value of a configuration that was made without its file.
     #[error(transparent)]
     Value(#[from] ValueError),
-    /// The model.
+    /// The policy: its checkpoint, or its GPU.
     #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The GPU.
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    /// The model on the GPU.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+    Policy(#[from] PolicyError),
     /// A camera.
     #[error("camera of view {view}: {source}")]
     Camera {

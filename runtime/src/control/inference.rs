@@ -9,10 +9,9 @@ use std::time::Duration;
 use super::core::InferenceNews;
 use crate::camera::Image;
 use crate::clock::{NS_PER_S, Waker, kernel_ns};
-use crate::engine::EngineError;
 use crate::events::{Inference, InferenceRequest};
 use crate::fault::{Faults, Kind};
-use crate::policy::{Observation, PolicyRunner, is_lost};
+use crate::policy::{Observation, Policy, PolicyError};
 use crate::record::RecordingWriter;
 
 /// A GPU that is lost more often than this within [`LOSSES_NS`] is given up.
@@ -35,7 +34,7 @@ pub(super) struct InferenceThread {
 impl InferenceThread {
     /// Takes over a prepared policy; `waker` is woken by all news.
     pub(super) fn start(
-        runner: PolicyRunner,
+        policy: Policy,
         faults: Faults,
         recording: Option<Arc<RecordingWriter>>,
         waker: Waker,
@@ -45,7 +44,7 @@ impl InferenceThread {
         let sender = NewsSender { sender, waker };
         let thread = thread::Builder::new()
             .name("inference".into())
-            .spawn(move || run(runner, &inbox, &sender, &faults, recording.as_deref()))?;
+            .spawn(move || run(policy, &inbox, &sender, &faults, recording.as_deref()))?;
         Ok(InferenceThread { jobs: Some(jobs), news, images: Vec::new(), thread: Some(thread) })
     }
 
@@ -109,7 +108,7 @@ impl Drop for NewsSender {
 
 /// Makes inferences until the loop is gone, or the GPU is given up.
 fn run(
-    mut runner: PolicyRunner,
+    mut policy: Policy,
     jobs: &Receiver<Job>,
     news: &NewsSender,
     faults: &Faults,
@@ -119,15 +118,15 @@ fn run(
     for (request, images) in jobs {
         // Here, so that the control thread copies no images for it.
         if let Some(recording) = recording {
-            recording.observation(&request, &images, &runner.tokens);
+            recording.observation(&request, &images, policy.tokens());
         }
         if faults.once(Kind::DeviceLost).is_some() {
-            runner.session.lose_gpu("a fault on purpose");
+            policy.session.lose_gpu("a fault on purpose");
         }
         let began_ns = kernel_ns();
         let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());
-        let observation = Observation { images: &images, state: &request.state, seed: request.seed, guide };
-        let inferred = runner.infer(&observation);
+        let observation = Observation::default().ordered(&images).state(&request.state).seed(request.seed).guide(guide);
+        let inferred = policy.infer(&observation);
         if let Some(longer_s) = faults.now(Kind::SlowGpu, None) {
             thread::sleep(Duration::from_secs_f64(longer_s));
         }
@@ -140,12 +139,12 @@ fn run(
         };
         losses.push_back(began_ns);
         losses.retain(|at_ns| began_ns.saturating_sub(*at_ns) < LOSSES_NS);
-        if !is_lost(&error) || losses.len() > LOSSES {
+        if !error.is_gpu_lost() || losses.len() > LOSSES {
             return news.send(InferenceNews::Failed(error.to_string()), images);
         }
         news.send(InferenceNews::Lost(error.to_string()), images)?;
-        runner = match runner.reopen() {
-            Ok(runner) => runner,
+        policy = match policy.reopen() {
+            Ok(policy) => policy,
             Err(error) => return news.send(InferenceNews::Failed(reopen_failed(&error)), Vec::new()),
         };
         news.send(InferenceNews::Back, Vec::new())?;
@@ -153,6 +152,6 @@ fn run(
     Some(())
 }
 
-fn reopen_failed(error: &EngineError) -> String {
+fn reopen_failed(error: &PolicyError) -> String {
     format!("the GPU was lost, and does not open again: {error}")
 }

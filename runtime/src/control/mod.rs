@@ -13,5 +13,5 @@ mod signals;
 mod sinks;
 
 pub use error::RunError;
-pub use robot::{OpenOptions, Robot};
+pub use robot::{Robot, RobotBuilder};
 pub use run::{Outcome, RunOptions};

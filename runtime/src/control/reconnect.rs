@@ -1,5 +1,7 @@
 //! The line to the controller: opening it, and opening it again on a thread of its own while the loop ticks on.
 
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -18,11 +20,48 @@ const PLUG: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Both ends of a line.
+type Ends = (Box<dyn Read + Send>, Box<dyn Write + Send>);
+
+/// Where the line's ends come from.
+#[derive(Clone)]
+pub(super) enum Port {
+    /// A serial device.
+    Serial {
+        /// Bits per second.
+        baud: u32,
+    },
+    /// A user's own.
+    Own(Arc<dyn Fn() -> io::Result<Ends> + Send + Sync>),
+}
+
+impl Port {
+    pub(super) fn own<R, W>(open: impl Fn() -> io::Result<(R, W)> + Send + Sync + 'static) -> Port
+    where
+        R: Read + Send + 'static,
+        W: Write + Send + 'static,
+    {
+        Port::Own(Arc::new(move || {
+            let (reader, writer) = open()?;
+            Ok((Box::new(reader), Box::new(writer)))
+        }))
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Port::Serial { .. } => "Serial",
+            Port::Own(_) => "Own",
+        })
+    }
+}
+
 /// How the line is opened.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     pub(super) device: String,
-    pub(super) baud: u32,
+    pub(super) port: Port,
     /// The controller's joints in its order.
     pub(super) joints: Vec<String>,
     /// The only controller to accept; any if not given.
@@ -38,7 +77,14 @@ pub(super) struct Connector {
 impl Connector {
     /// Opens the line and checks who is there.
     pub(super) fn open(&self) -> Result<Link, LinkError> {
-        let mut link = Link::open_with_faults(&self.device, self.baud, &self.faults)?;
+        let mut link = match &self.port {
+            Port::Serial { baud } => Link::open_with_faults(&self.device, *baud, &self.faults)?,
+            Port::Own(open) => {
+                let failed = |source| LinkError::Open { device: self.device.clone(), source };
+                let (reader, writer) = open().map_err(failed)?;
+                Link::over(&self.device, reader, writer)?
+            }
+        };
         link.wakes(self.waker.clone());
         if let Some(silence) = self.silence {
             link.set_silence(silence);

@@ -1,31 +1,29 @@
 //! Opens what `robot.toml` names: cameras, link, model; checks that they fit each other.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fathom_models::families::{self, Loaded};
-use fathom_models::nets::config::PromptFormat;
-use fathom_models::nets::depthvla::ForwardOptions;
+use fathom_models::families::Loaded;
 use fathom_models::nets::image::ImageSpec;
-use fathom_models::processing::prompt;
-use fathom_models::processing::tokenizer::Tokenizer;
 use firmware_bridge::joint::Unit;
 use firmware_bridge::sim::{Joints, Sim, SimConfig, SimJoint};
 
 use super::camera::CameraThread;
 use super::error::RunError;
-use super::reconnect::Connector;
-use crate::action::Policy;
+use super::reconnect::{Connector, Port};
+use crate::action::ChunkPolicy;
 use crate::bench::{BenchCamera, Scene};
 use crate::camera::{Camera, FolderCamera, Image, V4lCamera};
 use crate::clock::Waker;
 use crate::config::{CameraSection, CameraSource, RobotConfig};
-use crate::engine::{Session, log_model};
+use crate::engine::Session;
 use crate::events::Events;
 use crate::fault::{Faults, FaultyCamera, Kind};
-use crate::gpu::{Gpu, GpuOptions, cache_folder};
+use crate::gpu::{GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
-use crate::policy::{PolicyRunner, StatePrompt};
+use crate::policy::{Policy, PolicyFiles, PolicyOptions};
 
 /// How long a camera may take for its first image.
 const FIRST: Duration = Duration::from_secs(5);
@@ -37,17 +35,6 @@ const CLEAR: Duration = Duration::from_secs(5);
 /// pseudo-terminal's bytes go through the kernel's work queues: a busy computer holds them up longer than a wire does.
 const SIM_DEADMAN: Duration = Duration::from_secs(1);
 
-/// Options of opening a robot.
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    /// Faults on purpose that happen while it runs.
-    pub faults: Faults,
-    /// Clear a fault that the controller latched before; else it is an error.
-    pub clear_fault: bool,
-    /// The stream of events of its cameras, loop and recording.
-    pub events: Events,
-}
-
 /// Everything open and checked, nothing moving.
 #[derive(Debug)]
 pub struct Robot {
@@ -57,7 +44,7 @@ pub struct Robot {
     pub(super) views: Vec<String>,
     pub(super) link: Link,
     pub(super) connector: Connector,
-    pub(super) runner: PolicyRunner,
+    pub(super) policy: Policy,
     pub(super) faults: Faults,
     pub(super) events: Events,
     /// The arm's scene and its joints, where it is the bench's.
@@ -66,65 +53,144 @@ pub struct Robot {
     pub(super) sim: Option<Sim>,
 }
 
-impl Robot {
-    /// Opens the model's files, controller, GPU, cameras, in this order, and prepares the inference.
+/// Opens a robot, with parts of one's own where they are given.
+///
+/// A robot of a configuration alone is [`Robot::open`].
+pub struct RobotBuilder {
+    config: RobotConfig,
+    faults: Faults,
+    clear_fault: bool,
+    events: Events,
+    cameras: BTreeMap<String, Box<dyn Camera>>,
+    port: Option<(String, Port)>,
+    scene: Option<Scene>,
+}
+
+impl RobotBuilder {
+    /// Takes this camera for a view, instead of one that the configuration names.
+    #[must_use]
+    pub fn camera(mut self, view: impl Into<String>, camera: impl Camera + 'static) -> RobotBuilder {
+        self.cameras.insert(view.into(), Box::new(camera));
+        self
+    }
+
+    /// Takes this line to the controller, called `name` in messages, instead of the configuration's device. `open` gives both ends
+    /// of the line, and is called again after the line was lost. Reads should time out within some 20 ms.
+    #[must_use]
+    pub fn line<R, W>(
+        mut self,
+        name: impl Into<String>,
+        open: impl Fn() -> io::Result<(R, W)> + Send + Sync + 'static,
+    ) -> RobotBuilder
+    where
+        R: io::Read + Send + 'static,
+        W: io::Write + Send + 'static,
+    {
+        self.port = Some((name.into(), Port::own(open)));
+        self
+    }
+
+    /// Takes this scene, instead of the configuration's.
+    #[must_use]
+    pub fn scene(mut self, scene: Scene) -> RobotBuilder {
+        self.scene = Some(scene);
+        self
+    }
+
+    /// Injects faults while the robot runs.
+    #[must_use]
+    pub fn faults(mut self, faults: Faults) -> RobotBuilder {
+        self.faults = faults;
+        self
+    }
+
+    /// Clears a fault that the controller latched before; otherwise it is an error.
+    #[must_use]
+    pub fn clear_fault(mut self, clear: bool) -> RobotBuilder {
+        self.clear_fault = clear;
+        self
+    }
+
+    /// Sends every event of cameras, loop and recording there, too.
+    #[must_use]
+    pub fn events(mut self, events: Events) -> RobotBuilder {
+        self.events = events;
+        self
+    }
+
+    /// Opens the policy's files, the controller, the GPU and the cameras, in this order, and prepares the inference.
     ///
     /// # Errors
     /// The first [`RunError`].
-    pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
-        Robot::open_with(config, OpenOptions::default())
-    }
-
-    /// As [`open`](Self::open), with options.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), and [`RunError::Unfit`].
-    pub fn open_with(config: RobotConfig, options: OpenOptions) -> Result<Robot, RunError> {
-        let OpenOptions { faults, clear_fault, events } = options;
+    pub fn open(self) -> Result<Robot, RunError> {
+        let RobotBuilder { config, faults, clear_fault, events, mut cameras, port, scene } = self;
         config.check()?;
-        check_faults(&config, &faults)?;
+        let simulated = port.is_none() && config.link.is_simulated();
+        check_faults(&config, simulated, &faults)?;
         faults.emit_to(&events);
-        let (loaded, prompt) = load(&config)?;
-        let views = loaded.model.config.views.clone();
-        let scene = match &config.bench.scene {
-            Some(path) => Scene::load(path, config.bench.seed)?,
-            None => Scene::built_in(config.bench.seed)?,
+        let files = read_policy(&config, cameras.keys())?;
+        let scene = match (scene, &config.bench.scene) {
+            (Some(scene), _) => scene,
+            (None, Some(path)) => Scene::load(path, config.bench.seed)?,
+            (None, None) => Scene::built_in(config.bench.seed)?,
         };
         let scene = Arc::new(scene);
-        let sim = if config.link.is_simulated() { Some(Sim::start(sim_config(&scene))?) } else { None };
-        let connector = connector(&config, sim.as_ref(), &scene, faults.clone(), events.clone());
+        let sim = if simulated { Some(Sim::start(sim_config(&scene))?) } else { None };
+        let connector = connector(&config, sim.as_ref(), port, &scene, faults.clone(), events.clone());
         let mut link = connector.open_when_plugged_in()?;
         check_latched(&mut link, clear_fault)?;
-        check_fit(&config, &link, &loaded)?;
-        let options = gpu_options(&config);
-        let mut session = open_session(&config, options.clone(), loaded)?;
+        check_fit(&config, &link, &files.loaded)?;
+        let mut policy = open_policy(&config, files)?;
         let bench = sim.as_ref().map(|sim| (Arc::clone(&scene), sim.joints()));
-        let (mut cameras, mut images) = (Vec::new(), Vec::new());
-        for section in views.iter().filter_map(|view| config.cameras.iter().find(|c| c.view == *view)) {
-            let camera = open_camera(section, &scene, bench.as_ref().map(|(_, joints)| joints))?;
-            let (camera, spec) = start_camera(section, camera, &faults, &connector.waker, &events)?;
-            cameras.push(camera);
+        let views = policy.views().to_vec();
+        let (mut threads, mut images) = (Vec::new(), Vec::new());
+        for view in &views {
+            let camera = match (cameras.remove(view), config.cameras.iter().find(|section| section.view == *view)) {
+                (Some(camera), _) => camera,
+                (None, Some(section)) => open_camera(section, &scene, bench.as_ref().map(|(_, joints)| joints))?,
+                (None, None) => continue,
+            };
+            let (thread, spec) = start_camera(view, camera, &faults, &connector.waker, &events)?;
+            threads.push(thread);
             images.push(spec);
         }
-        let forward = ForwardOptions {
-            images,
-            prompt_tokens: prompt.tokens.len(),
-            depth_map: config.model.depth_map,
-            guided: matches!(config.chunks.policy, Policy::Rtc { .. }),
-            taps: false,
-        };
-        session.prepare(&forward, &prompt.tokens)?;
-        log_prepared(&session);
-        let Prompt { tokens, state: prompt } = prompt;
-        let wanted = config.gpu.wanted();
-        let runner = PolicyRunner { session, forward, tokens, prompt, options, wanted };
-        Ok(Robot { config, cameras, views, link, connector, runner, faults, events, bench, sim })
+        policy.prepare(images)?;
+        log_prepared(&policy.session);
+        Ok(Robot { config, cameras: threads, views, link, connector, policy, faults, events, bench, sim })
+    }
+}
+
+impl Robot {
+    /// Begins to open a robot with parts of one's own.
+    pub fn builder(config: RobotConfig) -> RobotBuilder {
+        RobotBuilder {
+            config,
+            faults: Faults::default(),
+            clear_fault: false,
+            events: Events::default(),
+            cameras: BTreeMap::new(),
+            port: None,
+            scene: None,
+        }
+    }
+
+    /// Opens the robot that the configuration describes.
+    ///
+    /// # Errors
+    /// As [`RobotBuilder::open`].
+    pub fn open(config: RobotConfig) -> Result<Robot, RunError> {
+        Robot::builder(config).open()
+    }
+
+    /// Where the joints of the simulated controller are.
+    pub fn joints(&self) -> Option<Joints> {
+        self.bench.as_ref().map(|(_, joints)| joints.clone())
     }
 }
 
 /// The faults on purpose are such as this robot can have.
-fn check_faults(config: &RobotConfig, faults: &Faults) -> Result<(), RunError> {
-    if let Some(fault) = faults.first(Kind::is_of_controller).filter(|_| !config.link.is_simulated()) {
+fn check_faults(config: &RobotConfig, simulated: bool, faults: &Faults) -> Result<(), RunError> {
+    if let Some(fault) = faults.first(Kind::is_of_controller).filter(|_| !simulated) {
         return Err(RunError::Unfit { fault: fault.name(), needs: "the simulated controller" });
     }
     if faults.any(|k| k == Kind::DiskFull) && config.record.is_none() {
@@ -133,52 +199,51 @@ fn check_faults(config: &RobotConfig, faults: &Faults) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The prompt's tokens, and the prompt that makes them anew where the state is part of it.
-struct Prompt {
-    tokens: Vec<i32>,
-    state: Option<StatePrompt>,
-}
-
-/// Loads the model's files, and checks that each of its views has a camera.
-fn load(config: &RobotConfig) -> Result<(Loaded, Prompt), RunError> {
-    let mut loaded = families::load_as(&config.model.path, config.model.family)?;
-    loaded.skip_views(&config.model.skip_views)?;
-    log_model(&loaded);
-    let mut state = None;
-    let tokens = match (&config.model.tokens, &config.model.prompt) {
-        (Some(tokens), _) => tokens.clone(),
-        (None, Some(task)) => {
-            let tokenizer = Tokenizer::open_for(&config.model.path, loaded.model.config.vocab)?;
-            let format = loaded.model.config.prompt;
-            // The controller is asked later; until then the state is nothing in particular.
-            let text = prompt::text(&loaded, task, &vec![0.0; *loaded.state_dims.start()]);
-            let tokens = tokenizer.text(format, &text)?;
-            if format == PromptFormat::TaskAndState {
-                state = Some(StatePrompt { tokenizer, task: task.clone() });
-            }
-            tokens
-        }
-        (None, None) => Vec::new(),
+/// Reads the policy's files, and checks that each of its views has a camera: one of the configuration, or of `more`.
+fn read_policy<'a>(config: &'a RobotConfig, more: impl Iterator<Item = &'a String>) -> Result<PolicyFiles, RunError> {
+    let options = PolicyOptions {
+        family: config.model.family,
+        skip_views: config.model.skip_views.clone(),
+        gpu: gpu_options(config),
+        wanted: config.gpu.wanted(),
+        depth_map: config.model.depth_map,
+        guided: matches!(config.chunks.policy, ChunkPolicy::Rtc { .. }),
     };
-    let expected = &loaded.model.config.views;
-    let found: Vec<String> = config.cameras.iter().map(|c| c.view.clone()).collect();
+    let mut files = PolicyFiles::read(&config.model.path, options)?;
+    match (&config.model.tokens, &config.model.prompt) {
+        (Some(tokens), _) => files.set_tokens(tokens),
+        (None, Some(task)) => files.set_task(task)?,
+        (None, None) => {}
+    }
+    let expected = &files.loaded.model.config.views;
+    let found: BTreeSet<&String> = config.cameras.iter().map(|camera| &camera.view).chain(more).collect();
     if found.len() != expected.len() || !expected.iter().all(|view| found.contains(view)) {
+        let found = found.into_iter().cloned().collect();
         return Err(RunError::Views { expected: expected.clone(), found });
     }
-    Ok((loaded, Prompt { tokens, state }))
+    Ok(files)
 }
 
 /// How the line to the controller is opened.
-fn connector(config: &RobotConfig, sim: Option<&Sim>, scene: &Scene, faults: Faults, events: Events) -> Connector {
+fn connector(
+    config: &RobotConfig,
+    sim: Option<&Sim>,
+    port: Option<(String, Port)>,
+    scene: &Scene,
+    faults: Faults,
+    events: Events,
+) -> Connector {
+    let device = sim.map_or(config.link.device.clone(), |s| s.path().display().to_string());
+    let (device, port) = port.unwrap_or((device, Port::Serial { baud: config.link.baud }));
     Connector {
-        device: sim.map_or(config.link.device.clone(), |s| s.path().display().to_string()),
-        baud: config.link.baud,
-        joints: match config.link.is_simulated() {
+        device,
+        port,
+        joints: match sim.is_some() {
             true => scene.joints().iter().map(|j| j.name.clone()).collect(),
             false => config.link.joints.clone(),
         },
         identity: config.link.controller.clone(),
-        silence: config.link.is_simulated().then_some(SIM_DEADMAN),
+        silence: sim.is_some().then_some(SIM_DEADMAN),
         faults,
         events,
         waker: Waker::default(),
@@ -231,20 +296,18 @@ fn gpu_options(config: &RobotConfig) -> GpuOptions {
     }
 }
 
-/// Opens the GPU and puts the model on it, on a thread of its own: a software driver computes on threads that inherit this
+/// Opens the GPU and puts the policy on it, on a thread of its own: a software driver computes on threads that inherit this
 /// one's priority, and takes only the time that the control loop leaves.
-fn open_session(config: &RobotConfig, options: GpuOptions, loaded: Loaded) -> Result<Session, RunError> {
-    let (software, wanted) = (config.gpu.software, config.gpu.wanted());
+fn open_policy(config: &RobotConfig, files: PolicyFiles) -> Result<Policy, RunError> {
+    let software = config.gpu.software;
     let open = move || {
         if software && let Err(error) = rustix::process::nice(10) {
             tracing::debug!(%error, "the software driver keeps its priority");
         }
-        let gpu = Gpu::open(&options)?;
-        tracing::info!(adapter = %gpu.info(), "GPU");
-        Ok(Session::open_with(gpu, loaded, wanted)?)
+        Ok(files.open()?)
     };
     let opened = std::thread::scope(|scope| scope.spawn(open).join());
-    opened.unwrap_or_else(|_| Err(std::io::Error::other("the thread that opens the GPU ended").into()))
+    opened.unwrap_or_else(|_| Err(io::Error::other("the thread that opens the GPU ended").into()))
 }
 
 fn log_prepared(session: &Session) {
@@ -262,13 +325,12 @@ fn log_prepared(session: &Session) {
 
 /// Starts a camera's thread and waits for its first image; the thread, and the image's form.
 fn start_camera(
-    section: &CameraSection,
+    view: &str,
     camera: Box<dyn Camera>,
     faults: &Faults,
     waker: &Waker,
     events: &Events,
 ) -> Result<(CameraThread, ImageSpec), RunError> {
-    let view = &section.view;
     tracing::info!(view, camera = camera.describe(), "camera");
     let camera = match faults.any_of_camera() {
         true => Box::new(FaultyCamera::new(camera, view, faults.clone())),
@@ -277,17 +339,10 @@ fn start_camera(
     let thread = CameraThread::start(view, camera, waker.clone(), events.clone())?;
     let mut image = Image::default();
     thread.first(&mut image, FIRST).map_err(|error| match error {
-        Some(source) => RunError::Camera { view: view.clone(), source },
-        None => RunError::NoImage { view: view.clone(), seconds: FIRST.as_secs() },
+        Some(source) => RunError::Camera { view: view.to_owned(), source },
+        None => RunError::NoImage { view: view.to_owned(), seconds: FIRST.as_secs() },
     })?;
     Ok((thread, image.spec()))
-}
-
-impl Robot {
-    /// Where the joints of the simulated controller are.
-    pub fn joints(&self) -> Option<Joints> {
-        self.bench.as_ref().map(|(_, joints)| joints.clone())
-    }
 }
 
 fn open_camera(

@@ -101,7 +101,7 @@ impl Robot {
         // The controller's messages while the model was loaded are over.
         self.link.hello(&self.connector.joints, HELLO)?;
         let header =
-            Header::of(&self.runner.session, self.config.model.path.display().to_string(), self.config.model.seed);
+            Header::of(&self.policy.session, self.config.model.path.display().to_string(), self.config.model.seed);
         let mut shell = Shell::new(self, options, &header)?;
         shell.ticks(&signals)?;
         shell.outcome(options, header)
@@ -110,7 +110,7 @@ impl Robot {
     /// The planner for a controller with these joints.
     fn planner(&self, joints: &JointTable) -> Planner {
         let (chunks, control) = (&self.config.chunks, &self.config.control);
-        let horizon = self.runner.session.loaded().model.config.horizon;
+        let horizon = self.policy.session.loaded().model.config.horizon;
         Planner::new(Rules {
             policy: chunks.policy,
             joints: joints.len().into(),
@@ -125,7 +125,7 @@ impl Robot {
     /// Begins the recording, where there is to be one; a full disk does not stop the robot.
     fn begin_recording(&self, joints: JointTable) -> Result<Option<Arc<RecordingWriter>>, RunError> {
         let Some(section) = &self.config.record else { return Ok(None) };
-        let note = RunNote::of(&self.config, &self.runner, &self.connector.joints);
+        let note = RunNote::of(&self.config, &self.policy, &self.connector.joints);
         match RecordingWriter::start(section, note, joints, self.faults.clone(), self.events.clone()) {
             Ok(recording) => Ok(Some(Arc::new(recording))),
             Err(error) if error.is_full() => {
@@ -142,7 +142,7 @@ impl Shell {
         let joints = robot.link.controller().map(|hello| hello.joints).unwrap_or_default();
         let planner = robot.planner(&joints);
         let recording = robot.begin_recording(joints)?;
-        let Robot { config, cameras, views, link, connector, runner, faults, events, bench, sim } = robot;
+        let Robot { config, cameras, views, link, connector, policy, faults, events, bench, sim } = robot;
         let control = &config.control;
         let freshness = Freshness {
             views: views.clone(),
@@ -159,7 +159,7 @@ impl Shell {
             length_ns: options.seconds.map(|s| (s * 1e9) as u64),
         };
         let waker = connector.waker.clone();
-        let inference = InferenceThread::start(runner, faults.clone(), recording.clone(), waker.clone())?;
+        let inference = InferenceThread::start(policy, faults.clone(), recording.clone(), waker.clone())?;
         let telemetry = EventWriter::open(&RunInfo::new(header.clone(), control).to_json());
         let started = HostNs::now();
         let core = ControlCore::new(settings, joints, freshness, (planner, config.model.seed), started);

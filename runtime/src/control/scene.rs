@@ -107,8 +107,8 @@ impl RunScene {
             panels.push(panel);
         }
         let depth = self.inference.as_ref().map(|inference| inference.output.depth.as_slice()).unwrap_or_default();
-        for (_, side, values) in depth {
-            panels.push(Panel::of_depth(values, *side, *side));
+        for map in depth {
+            panels.push(Panel::of_depth(&map.values, map.side, map.side));
         }
         // The bench scene knows the truth.
         let truth = cameras.first().map(CameraThread::depth).unwrap_or_default();

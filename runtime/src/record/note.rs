@@ -5,15 +5,15 @@ use fathom_models::graph::params::ParamId;
 
 use super::{RunNote, clock_offset_ns};
 use crate::config::RobotConfig;
-use crate::policy::PolicyRunner;
+use crate::policy::Policy;
 
 /// Bytes of a tensor that the fingerprint looks at, at each end.
 const SAMPLE: usize = 4096;
 
 impl RunNote {
-    pub(crate) fn of(config: &RobotConfig, runner: &PolicyRunner, joints: &[String]) -> RunNote {
-        let loaded = runner.session.loaded();
-        let info = runner.session.gpu().info();
+    pub(crate) fn of(config: &RobotConfig, policy: &Policy, joints: &[String]) -> RunNote {
+        let loaded = policy.session.loaded();
+        let info = policy.session.gpu().info();
         RunNote {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: std::path::absolute(&config.model.path).unwrap_or(config.model.path.clone()).display().to_string(),
@@ -24,7 +24,7 @@ impl RunNote {
             prompt: config.model.prompt.clone(),
             adapter: info.name.clone(),
             driver: info.driver.clone(),
-            kernels: runner.session.choice().to_string(),
+            kernels: policy.session.choice().to_string(),
             joints: joints.to_vec(),
             action_rate_hz: config.control.action_rate_hz,
             realtime_offset_ns: u64::try_from(clock_offset_ns()).unwrap_or(0),

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fathom_models::ModelError;
 use fathom_models::checkpoint::random;
-use fathom_models::families;
-use fathom_models::nets::depthvla::ForwardOptions;
 use fathom_models::nets::reference::Reference;
 use fathom_models::processing::observation::{check_state, finish_actions};
 
@@ -15,9 +12,9 @@ use super::note::fingerprint;
 use super::read::{Moment, Recording};
 use super::{RecordError, RunNote, schema};
 use crate::camera::Image;
-use crate::engine::{EngineError, Session, Wanted};
-use crate::gpu::{Gpu, GpuError, GpuOptions};
-use crate::policy::{Observation, PolicyRunner, pixels};
+use crate::engine::Wanted;
+use crate::gpu::GpuOptions;
+use crate::policy::{Observation, Policy, PolicyError, PolicyFiles, PolicyOptions, pixels};
 
 /// What can fail in a replay.
 #[derive(Debug, thiserror::Error)]
@@ -25,15 +22,9 @@ pub enum ReplayError {
     /// The recording.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The model.
+    /// The policy: its checkpoint, or its GPU.
     #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The GPU.
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    /// The model on the GPU.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+    Policy(#[from] PolicyError),
 }
 
 /// How to replay.
@@ -84,7 +75,7 @@ pub struct Replayed {
 /// The run whose messages are read, and its model, unless that cannot be had.
 struct Playing {
     note: RunNote,
-    runner: Result<PolicyRunner, String>,
+    policy: Result<Policy, String>,
 }
 
 /// Values of every stage by its name, in the graph's order.
@@ -116,12 +107,12 @@ impl Replay {
                         // Of another run, with the same numbers.
                         again = None;
                     }
-                    let runner = match playing.take() {
-                        Some(playing) if playing.note.is_of_the_same_model(&note) => playing.runner,
+                    let policy = match playing.take() {
+                        Some(playing) if playing.note.is_of_the_same_model(&note) => playing.policy,
                         _ => match self.open(&at, &note) {
                             Ok(opened) => Ok(opened),
                             // Another run's model may be there.
-                            Err(error @ (ReplayError::Model(_) | ReplayError::Record(_))) => {
+                            Err(error @ (ReplayError::Policy(PolicyError::Model(_)) | ReplayError::Record(_))) => {
                                 let said = error.to_string();
                                 refusal.get_or_insert(error);
                                 Err(said)
@@ -129,17 +120,17 @@ impl Replay {
                             Err(error) => return Err(error),
                         },
                     };
-                    match &runner {
-                        Ok(runner) if replayed.adapter.is_empty() => {
-                            let info = runner.session.gpu().info();
+                    match &policy {
+                        Ok(policy) if replayed.adapter.is_empty() => {
+                            let info = policy.session.gpu().info();
                             replayed.adapter = format!("{} ({})", info.name, info.driver);
-                            replayed.kernels = runner.session.choice().to_string();
+                            replayed.kernels = policy.session.choice().to_string();
                             replayed.note = note.clone();
                         }
                         Ok(_) => {}
                         Err(said) => refused.push((at.clone(), said.clone())),
                     }
-                    playing = Some(Playing { note, runner });
+                    playing = Some(Playing { note, policy });
                 }
                 Moment::Image { view, image } => {
                     images.insert(view, image);
@@ -148,13 +139,13 @@ impl Replay {
                     let mut images = std::mem::take(&mut images);
                     let number = observation.number;
                     if self.number.is_none_or(|n| n == number)
-                        && let Some(Playing { note, runner: Ok(runner) }) = &mut playing
+                        && let Some(Playing { note, policy: Ok(policy) }) = &mut playing
                         && let Some(recorded) = Recorded::new(note, observation, &mut images)
                     {
                         let stages = self.stages && replayed.stages.is_none();
-                        let (actions, outputs) = match infer(runner, &recorded, stages) {
+                        let (actions, outputs) = match infer(policy, &recorded, stages) {
                             Ok(inferred) => inferred,
-                            Err(error @ (EngineError::Model(_) | EngineError::Input { .. })) => {
+                            Err(error) if error.is_of_input() => {
                                 refused.push((at.clone(), format!("inference {}: {error}", number)));
                                 return Ok(true);
                             }
@@ -163,8 +154,8 @@ impl Replay {
                         if stages {
                             replayed.stages = Some((number, outputs));
                         }
-                        if stages && parameters(runner) <= TWINS {
-                            replayed.twins = Some(twins(runner, &recorded)?);
+                        if stages && parameters(policy) <= TWINS {
+                            replayed.twins = Some(twins(policy, &recorded)?);
                         }
                         again = Some((number, actions));
                     }
@@ -192,22 +183,23 @@ impl Replay {
         Ok(replayed)
     }
 
-    fn open(&self, path: &Path, note: &RunNote) -> Result<PolicyRunner, ReplayError> {
+    fn open(&self, path: &Path, note: &RunNote) -> Result<Policy, ReplayError> {
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(&note.model));
-        let family = note.family.parse().ok();
-        let mut loaded = families::load_as(&model, family)?;
-        loaded.skip_views(&note.skip_views)?;
-        let found = fingerprint(&loaded);
+        let options = PolicyOptions {
+            family: note.family.parse().ok(),
+            skip_views: note.skip_views.clone(),
+            gpu: self.gpu.clone(),
+            wanted: self.wanted,
+            depth_map: false,
+            guided: true,
+        };
+        let files = PolicyFiles::read(&model, options)?;
+        let found = fingerprint(&files.loaded);
         if found != note.fingerprint {
             let (path, expected) = (path.to_owned(), note.fingerprint.clone());
             return Err(RecordError::Model { path, model, expected, found }.into());
         }
-        let session = Session::open_with(Gpu::open(&self.gpu)?, loaded, self.wanted)?;
-        // The first request says what to prepare for.
-        let forward =
-            ForwardOptions { images: Vec::new(), prompt_tokens: 0, depth_map: false, guided: true, taps: false };
-        let (options, wanted) = (self.gpu.clone(), self.wanted);
-        Ok(PolicyRunner { session, forward, tokens: Vec::new(), prompt: None, options, wanted })
+        Ok(files.open()?)
     }
 }
 
@@ -226,26 +218,17 @@ impl Recorded {
 
     fn observation(&self) -> Observation<'_> {
         let schema::Observation { state, seed, guide, .. } = &self.observation;
-        Observation { images: &self.images, state, seed: *seed, guide: guide.as_ref() }
+        Observation::default().ordered(&self.images).state(state).seed(*seed).guide(guide.as_ref())
     }
 }
 
-fn infer(runner: &mut PolicyRunner, recorded: &Recorded, stages: bool) -> Result<(Vec<f32>, Stages), EngineError> {
-    if runner.forward.taps != stages {
-        runner.forward.taps = stages;
-        // Whatever was prepared is not for this.
-        runner.forward.prompt_tokens = usize::MAX;
-    }
-    let tokens = &recorded.observation.tokens;
-    let reworded = *tokens != runner.tokens && tokens.len() == runner.forward.prompt_tokens;
-    runner.tokens.clone_from(tokens);
-    if reworded {
-        runner.session.reword(&runner.tokens)?;
-    }
-    let (outputs, _) = runner.outputs(&recorded.observation())?;
+fn infer(policy: &mut Policy, recorded: &Recorded, stages: bool) -> Result<(Vec<f32>, Stages), PolicyError> {
+    policy.set_taps(stages);
+    policy.set_tokens(&recorded.observation.tokens);
+    let (outputs, _) = policy.outputs(&recorded.observation())?;
     let outputs: Stages = outputs.iter().map(|o| (o.name.clone(), o.values.clone())).collect();
     let raw = outputs.iter().find(|(name, _)| name == "actions").map(|(_, v)| v.clone()).unwrap_or_default();
-    let (_, actions) = finish_actions(runner.session.loaded(), &recorded.observation.state, raw)?;
+    let (_, actions) = finish_actions(policy.loaded(), &recorded.observation.state, raw)?;
     Ok((actions, if stages { outputs } else { Vec::new() }))
 }
 
@@ -257,23 +240,23 @@ fn difference(number: u32, recorded: &[f32], again: &[f32]) -> Difference {
     Difference { number, identical, largest }
 }
 
-fn parameters(runner: &PolicyRunner) -> usize {
-    runner.session.loaded().model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum()
+fn parameters(policy: &Policy) -> usize {
+    policy.loaded().model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum()
 }
 
 /// Every stage by the CPU twins.
-fn twins(runner: &PolicyRunner, recorded: &Recorded) -> Result<Stages, EngineError> {
-    let Observation { images, state, seed, guide } = recorded.observation();
-    let loaded = runner.session.loaded();
+fn twins(policy: &Policy, recorded: &Recorded) -> Result<Stages, PolicyError> {
+    let schema::Observation { state, seed, guide, .. } = &recorded.observation;
+    let loaded = policy.loaded();
     let (model, config) = (&loaded.model, &loaded.model.config);
     check_state(loaded, state)?;
-    let graph = model.forward(&loaded.weights, &runner.forward)?;
+    let graph = model.forward(&loaded.weights, policy.forward())?;
     let mut normalized = state.to_vec();
     loaded.normalization.state.normalize(&mut normalized);
     normalized.resize(config.state_dim, 0.0);
-    let text = loaded.weights.rows(model.embed_tokens, config.vlm.width, &runner.tokens)?;
-    let noise = random::normal(seed, config.horizon * config.action_dim);
-    let guided = guide.map(|guide| guide.inputs(loaded, state)).transpose()?;
+    let text = loaded.weights.rows(model.embed_tokens, config.vlm.width, policy.tokens())?;
+    let noise = random::normal(*seed, config.horizon * config.action_dim);
+    let guided = guide.as_ref().map(|guide| guide.inputs(loaded, state)).transpose()?;
     let mut reference = Reference::new(&graph, &loaded.weights);
     let mut give = |name: &str, bytes: &[u8]| {
         if let Some(tensor) = graph.input(name) {
@@ -287,7 +270,7 @@ fn twins(runner: &PolicyRunner, recorded: &Recorded) -> Result<Stages, EngineErr
         give("goal", bytemuck::cast_slice(goal));
         give("gains", bytemuck::cast_slice(gains));
     }
-    for (view, image) in config.views.iter().zip(images) {
+    for (view, image) in config.views.iter().zip(&recorded.images) {
         give(&format!("image.{view}"), pixels(image));
     }
     reference.run()?;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
-use fathom::action::{Planner, Policy, Rules};
+use fathom::action::{ChunkPolicy, Planner, Rules};
 use fathom::engine::{Inputs, Session};
 use fathom_models::checkpoint::Checkpoint;
 use fathom_models::nets::depthvla::ForwardOptions;
@@ -125,7 +125,7 @@ fn what_is_left_is_made_relative_again() {
 fn the_ensemble_is_that_of_act() {
     let expected = golden();
     let rules = Rules {
-        policy: Policy::Ensemble { decay: 0.05 },
+        policy: ChunkPolicy::Ensemble { decay: 0.05 },
         joints: 3,
         horizon: 6,
         execution_horizon: 6,

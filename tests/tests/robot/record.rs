@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use fathom::bench::{Scene, write_untrained};
 use fathom::config::{RecordSection, RobotConfig};
-use fathom::control::{OpenOptions, Robot, RunOptions};
+use fathom::control::{Robot, RunOptions};
 use fathom::fault::Faults;
 use fathom::gpu::GpuOptions;
 use fathom::record::{Moment, Recording, Replay};
@@ -41,7 +41,7 @@ fn record(model: &Path, runs: &Path, more: &str, limit_mb: u64, faults: &[&str],
     let mut config = RobotConfig::load(&path).unwrap();
     config.record = Some(RecordSection { folder: runs.to_owned(), limit_mb });
     let faults = Faults::new(faults.iter().map(|f| f.parse().unwrap()).collect());
-    let robot = Robot::open_with(config, OpenOptions { faults, ..OpenOptions::default() }).unwrap();
+    let robot = Robot::builder(config).faults(faults).open().unwrap();
     robot.run(&RunOptions { seconds: Some(seconds), ..RunOptions::default() }).unwrap().chunks
 }
 

@@ -8,11 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fathom::config::RobotConfig;
-use fathom::control::{OpenOptions, Outcome, Robot, RunError, RunOptions};
+use fathom::control::{Outcome, Robot, RunError, RunOptions};
+use fathom::engine::EngineError;
 use fathom::events::{Events, LoopEvent};
 use fathom::fault::{Faults, Spec};
 use fathom::gpu::GpuError;
 use fathom::link::LinkError;
+use fathom::policy::PolicyError;
 use fathom_contention::{Failure, Verdict};
 use fathom_models::{errln, outln};
 use firmware_bridge::sim::Tick;
@@ -86,7 +88,7 @@ impl Watched {
             RunError::NoImage { .. }
                 | RunError::Idle { .. }
                 | RunError::Fault { .. }
-                | RunError::Gpu(GpuError::Timeout { .. })
+                | RunError::Policy(PolicyError::Engine(EngineError::Gpu(GpuError::Timeout { .. })))
                 | RunError::Link(LinkError::NoReply { .. } | LinkError::Lost { .. } | LinkError::Latched { .. })
         );
         Some(if in_vain { Failure::within(self.began, self.ended, what) } else { Failure::always(what) })
@@ -129,8 +131,8 @@ pub(crate) fn watch(
     IS_LOUD.store(loud, Ordering::Relaxed);
     let began = Instant::now();
     let (sender, events) = mpsc::channel();
-    let opening = OpenOptions { faults: Faults::new(faults), events: Events::to(sender), ..OpenOptions::default() };
-    let robot = match Robot::open_with(config.clone(), opening) {
+    let builder = Robot::builder(config.clone()).faults(Faults::new(faults)).events(Events::to(sender));
+    let robot = match builder.open() {
         Ok(robot) => robot,
         Err(error) => {
             let (outcome, ended) = (Err(error), Instant::now());

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use fathom::action::smoothness::{Joins, Smoothness};
-use fathom::action::{InferenceStart, Planner, Policy, Rules};
+use fathom::action::{ChunkPolicy, InferenceStart, Planner, Rules};
 use fathom::bench::{Renderer, Scene};
 use fathom::config::RobotConfig;
 use fathom::engine::{Inputs, Session};
@@ -132,8 +132,9 @@ pub(crate) fn run(
 ) -> Result<bool, Box<dyn Error>> {
     let mut bench = open(&config)?;
     let horizon = bench.session.loaded().model.config.horizon;
-    let rtc = Policy::Rtc { horizon: horizon.saturating_sub(2), schedule: Schedule::Exp, max_guidance: 10.0 };
-    let policies = [("replace", Policy::Replace), ("ensemble", Policy::Ensemble { decay: 0.01 }), ("rtc", rtc)];
+    let rtc = ChunkPolicy::Rtc { horizon: horizon.saturating_sub(2), schedule: Schedule::Exp, max_guidance: 10.0 };
+    let policies =
+        [("replace", ChunkPolicy::Replace), ("ensemble", ChunkPolicy::Ensemble { decay: 0.01 }), ("rtc", rtc)];
     outln!("adapter: {}", bench.session.gpu().info());
     outln!(
         "{seconds} simulated seconds each, {} steps a second, chunks of {horizon}, replanned after {replan_steps}\n",

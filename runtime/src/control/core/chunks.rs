@@ -91,7 +91,7 @@ mod tests {
     use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
 
     use super::*;
-    use crate::action::{Policy, Rules};
+    use crate::action::{ChunkPolicy, Rules};
     use crate::link::{ClockOffset, Exchange};
 
     const MS: u64 = 1_000_000;
@@ -110,7 +110,7 @@ mod tests {
 
     fn chunks() -> Chunks {
         let rules = Rules {
-            policy: Policy::Replace,
+            policy: ChunkPolicy::Replace,
             joints: 1,
             horizon: 4,
             execution_horizon: 4,

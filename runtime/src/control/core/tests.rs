@@ -11,7 +11,7 @@ use firmware_bridge::message::{self as wire, Fault, Interpolation, Positions, SC
 use firmware_bridge::output::{NoEstop, SimulatedJoints};
 
 use super::*;
-use crate::action::{Policy, Rules};
+use crate::action::{ChunkPolicy, Rules};
 use crate::events::{Causes, ImageProblem, ImageStamp, InferenceRequest, LoopFault};
 use crate::link::{ClockOffset, Event as LinkEvent, Exchange};
 
@@ -87,7 +87,7 @@ impl Simulation {
         let views = ["base", "wrist"].map(str::to_owned).to_vec();
         let freshness = Freshness { views, most_age_ns: MOST_AGE_NS, most_skew_ns: 10_000 * MS };
         let planner = Planner::new(Rules {
-            policy: Policy::Replace,
+            policy: ChunkPolicy::Replace,
             joints: JOINTS.len(),
             horizon: HORIZON,
             execution_horizon: HORIZON,
