@@ -1,5 +1,5 @@
 //! Parses and validates every variant of every kernel, so that a WGSL mistake is a build error with its place,
-//! and writes `shaders.rs`: a [`Shader`] constant per variant with its reflected bindings.
+//! and writes `shaders.rs`: the kernels, and for each variant what tells it from others, its bindings and its tile.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,33 +29,30 @@ fn run() -> Result<(), String> {
         }
     }
     let mut generated = String::new();
-    let mut names = Vec::new();
-    let variants = preprocess::variants(&read(&root.join("variants.txt"))?)?;
-    for variant in &variants {
+    let (mut kernels, mut names) = (Vec::new(), Vec::new());
+    for variant in preprocess::variants(&read(&root.join("variants.txt"))?)? {
         let file = format!("{}.wgsl", variant.kernel);
         let flags: Vec<&str> = variant.flags.iter().map(String::as_str).collect();
         let source = preprocess::preprocess(&file, &read(&root.join(&file))?, &flags, &prelude)?;
         let module = validate(&variant.name, &source)?;
-        let constant = variant.name.to_uppercase();
-        let bindings = bindings(&variant.name, &module)?;
-        let size = module.entry_points[0].workgroup_size;
-        let twice = format!("{}_h", variant.name);
-        let half = match variants.iter().any(|v| v.name == twice) {
-            true => format!("Some(&{})", twice.to_uppercase()),
-            false => "None".to_owned(),
-        };
+        let shader = shader(&variant, &source.wgsl, &module)?;
+        let (name, kernel, [rows, columns]) = (variant.name.to_uppercase(), camel(&variant.kernel), tile(&module));
+        let key = key(&variant, &module);
         writeln!(
             generated,
-            "/// `{}`: `wgsl/{file}` with flags {flags:?}.\npub const {constant}: Shader = Shader {{ name: {:?}, wgsl: {:?}, workgroup_size: {size:?}, bindings: &[{bindings}], half: {half} }};",
-            variant.name, variant.name, source.wgsl
+            "/// `wgsl/{file}` with flags {flags:?}.\npub static {name}: Variant = Variant {{ shader: {shader}, key: Key {{ kernel: Kernel::{kernel}, {key} }}, tile: [{rows}, {columns}] }};"
         )
         .map_err(|e| e.to_string())?;
-        names.push(constant);
+        names.push(format!("&{name}"));
+        if !kernels.iter().any(|(known, _)| *known == kernel) {
+            kernels.push((kernel, file));
+        }
     }
+    let kernels: String = kernels.iter().map(|(kernel, file)| format!("/// `wgsl/{file}`\n{kernel},\n")).collect();
     writeln!(
         generated,
-        "/// Every variant of every kernel.\npub const ALL: &[&Shader] = &[{}];",
-        names.iter().map(|n| format!("&{n}")).collect::<Vec<_>>().join(", ")
+        "/// A kernel.\n#[derive(Clone, Copy, Debug, PartialEq, Eq)]\npub enum Kernel {{\n{kernels}}}\n/// Every variant of every kernel.\npub static ALL: &[&Variant] = &[{}];",
+        names.join(", ")
     )
     .map_err(|e| e.to_string())?;
     let out = env::var("OUT_DIR").map_err(|e| e.to_string())?;
@@ -87,6 +84,50 @@ fn validate(name: &str, source: &preprocess::Source) -> Result<naga::Module, Str
         [entry] if entry.name == "main" => Ok(module),
         _ => Err(format!("{name}: a kernel has one entry point, main")),
     }
+}
+
+/// The shader's fields.
+fn shader(variant: &preprocess::Variant, wgsl: &str, module: &naga::Module) -> Result<String, String> {
+    let (name, bindings) = (&variant.name, bindings(&variant.name, module)?);
+    let size = module.entry_points[0].workgroup_size;
+    Ok(format!("Shader {{ name: {name:?}, wgsl: {wgsl:?}, workgroup_size: {size:?}, bindings: &[{bindings}] }}"))
+}
+
+/// The key's fields besides the kernel.
+fn key(variant: &preprocess::Variant, module: &naga::Module) -> String {
+    let has = |flag: &str| variant.flags.iter().any(|f| f == flag);
+    let encodings = [("W_F32", "F32"), ("W_F16", "F16"), ("W_BF16", "Bf16"), ("W_W8", "W8"), ("W_W4", "W4")];
+    let encoding = encodings.into_iter().find(|(flag, _)| has(flag)).map(|(_, encoding)| encoding);
+    let weights = encoding.map(|e| format!("Encoding::{e}{}", if has("MINIMA") { "Minima" } else { "" }));
+    let weights = weights.map_or_else(|| "None".to_owned(), |e| format!("Some({e})"));
+    // Matrices are T on each side, and WIDTHS are 64 columns of a head each.
+    let (side, width) = (constant(module, &["T"]).unwrap_or(0), constant(module, &["WIDTHS"]).unwrap_or(0) * 64);
+    let (subgroups, f16) = (has("SUBGROUPS"), variant.f16);
+    format!("weights: {weights}, matrix_side: {side}, head_width: {width}, subgroups: {subgroups}, f16: {f16}")
+}
+
+/// Rows and columns of the tile that a workgroup computes, by the names that kernels have for them.
+fn tile(module: &naga::Module) -> [u32; 2] {
+    let names = [["ROWS", "TILE_ROWS", "TILE"].as_slice(), &["COLS", "COLUMNS", "TILE_COLS", "TILE"]];
+    names.map(|names| constant(module, names).unwrap_or(1))
+}
+
+/// The first constant that there is.
+fn constant(module: &naga::Module, names: &[&str]) -> Option<u32> {
+    let value = |name: &&str| {
+        let (_, constant) = module.constants.iter().find(|(_, c)| c.name.as_deref() == Some(*name))?;
+        match module.global_expressions[constant.init] {
+            naga::Expression::Literal(naga::Literal::U32(value)) => Some(value),
+            _ => None,
+        }
+    };
+    names.iter().find_map(value)
+}
+
+/// `linear_coop` as `LinearCoop`.
+fn camel(name: &str) -> String {
+    let word = |word: &str| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
+    name.split('_').map(word).collect::<Vec<String>>().concat()
 }
 
 fn bindings(name: &str, module: &naga::Module) -> Result<String, String> {

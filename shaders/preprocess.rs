@@ -74,6 +74,8 @@ pub(crate) struct Variant {
     pub(crate) kernel: String,
     pub(crate) name: String,
     pub(crate) flags: Vec<String>,
+    /// Whether it is one that `*` lists: for tensors in f16.
+    pub(crate) f16: bool,
 }
 
 /// Reads `variants.txt`: a line with a kernel's name is the kernel without flags, `+ name: FLAG…` below it a variant;
@@ -88,7 +90,7 @@ pub(crate) fn variants(text: &str) -> Result<Vec<Variant>, String> {
             let (name, flags) = rest.split_once(':').unwrap_or((rest, ""));
             let kernel = kernel.clone().ok_or_else(|| format!("variants.txt:{}: variant without kernel", index + 1))?;
             let flags = flags.split_whitespace().map(str::to_owned).collect();
-            list.push(Variant { kernel, name: name.trim().to_owned(), flags });
+            list.push(Variant { kernel, name: name.trim().to_owned(), flags, f16: false });
         } else if let Some(more) = line.strip_prefix('*') {
             let kernel =
                 kernel.as_ref().ok_or_else(|| format!("variants.txt:{}: variants without kernel", index + 1))?;
@@ -99,6 +101,7 @@ pub(crate) fn variants(text: &str) -> Result<Vec<Variant>, String> {
                     kernel: v.kernel.clone(),
                     name: format!("{}_h", v.name),
                     flags: v.flags.iter().cloned().chain(more.split_whitespace().map(str::to_owned)).collect(),
+                    f16: true,
                 })
                 .collect();
             list.extend(again);
@@ -106,7 +109,7 @@ pub(crate) fn variants(text: &str) -> Result<Vec<Variant>, String> {
             kernel = Some(name.trim().to_owned());
         } else if !line.is_empty() {
             kernel = Some(line.to_owned());
-            list.push(Variant { kernel: line.to_owned(), name: line.to_owned(), flags: Vec::new() });
+            list.push(Variant { kernel: line.to_owned(), name: line.to_owned(), flags: Vec::new(), f16: false });
         }
     }
     Ok(list)

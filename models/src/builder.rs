@@ -46,7 +46,7 @@ pub struct Fused {
     pub add: Option<Tensor>,
     /// After the addend.
     pub activation: Activation,
-    /// The layer's rows are gates and then as many values (a stack with `half` that many): `activation(gate) · value`.
+    /// The layer's rows are gates and then as many values (a stack with a `pair_distance` of that many): `activation(gate) · value`.
     pub gated: bool,
     /// Turns queries and keys.
     pub rope: Option<Rope>,
@@ -135,6 +135,8 @@ impl GraphBuilder {
     }
 
     fn allocate(&mut self, name: &str, words: usize, storage: Storage) -> TensorId {
+        // Then places in it fit kernels' parameters, too.
+        self.check("tensor", u32::try_from(words).is_ok(), || format!("{name}: {words} words, at most {}", u32::MAX));
         self.graph.tensors.push(TensorInfo { name: name.to_owned(), words, storage });
         TensorId(int(self.graph.tensors.len() - 1))
     }
@@ -213,14 +215,15 @@ impl GraphBuilder {
             (None, Some([k, _])) if columns == 0 => Tensor { cols: 0, ..k },
             (None, _) => self.activation("linear", x.rows, columns),
         };
-        let pairs = layer.half == 0 || (layer.first.is_multiple_of(2) && layer.n.is_multiple_of(2 * layer.half));
+        let pairs = layer.pair_distance == 0
+            || (layer.first.is_multiple_of(2) && layer.n.is_multiple_of(2 * layer.pair_distance));
         let planes = |[k, v]: [Tensor; 2]| {
             let rows = (k.rows, v.rows) == (x.rows, x.rows) && k.cols == v.cols && k.cols > 0;
             rows && k.id == v.id && (k.stride, v.stride) == (k.cols, k.cols) && k.offset <= v.offset && side <= layer.n
         };
         let turned = |r: Rope| {
-            let fits = layer.half > 0 && r.table.cols == 2 * layer.half && whole(r.table);
-            fits && r.first + x.rows <= r.table.rows && side > 0 && (side / 2).is_multiple_of(2 * layer.half)
+            let fits = layer.pair_distance > 0 && r.table.cols == 2 * layer.pair_distance && whole(r.table);
+            fits && r.first + x.rows <= r.table.rows && side > 0 && (side / 2).is_multiple_of(2 * layer.pair_distance)
         };
         let fits = x.cols == layer.k
             && (y.rows, y.cols) == (x.rows, columns)
@@ -230,7 +233,7 @@ impl GraphBuilder {
             && pairs
             && (layer.first == 0 || columns == 0)
             && (!f.gated
-                || (layer.n == 2 * layer.half
+                || (layer.n == 2 * layer.pair_distance
                     && f.layer_scale.is_none()
                     && f.add.is_none()
                     && f.scale.is_none()
@@ -249,7 +252,7 @@ impl GraphBuilder {
             w_stride: int(layer.k.next_multiple_of(SLICE)),
             group_shift: 0, // the weights' own
             first: int(layer.first),
-            half: int(layer.half),
+            pair_distance: int(layer.pair_distance),
             y_offset: int(y.offset),
             y_stride: int(y.stride),
             split: int(split),

@@ -12,6 +12,13 @@ use crate::params::{ParamId, StackId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(pub u32);
 
+impl TensorId {
+    /// Its place in a list of all tensors.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A `(rows, cols)` f32 view of a tensor; all in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {

@@ -7,6 +7,13 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParamId(pub u32);
 
+impl ParamId {
+    /// Its place in a list of all parameters.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// How a parameter is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -37,6 +44,13 @@ pub struct Param {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackId(pub u32);
 
+impl StackId {
+    /// Its place in a list of all stacks.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Matrices, or vectors, on top of each other: what one linear layer takes at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
@@ -44,9 +58,9 @@ pub struct Stack {
     pub parts: Vec<ParamId>,
     /// Which columns of the matrices.
     pub columns: Range<usize>,
-    /// Where not 0: in each block of `2 · half` rows, the rows i and i + half lie side by side
+    /// Where not 0: in each block of `2 · pair_distance` rows, the rows i and i + `pair_distance` lie side by side
     /// (`prelude/linear_io.wgsl`).
-    pub half: usize,
+    pub pair_distance: usize,
     /// Where given, the rows are what these columns of a matrix make of the parts: a layer folded into the one that alone
     /// reads it ([`fold_linear`](crate::fold::fold_linear)).
     pub reader: Option<(ParamId, Range<usize>)>,
@@ -78,8 +92,8 @@ pub struct Linear {
     pub n: usize,
     /// Inputs.
     pub k: usize,
-    /// The stack's [`half`](Stack::half).
-    pub half: usize,
+    /// The stack's [`pair_distance`](Stack::pair_distance).
+    pub pair_distance: usize,
 }
 
 impl Linear {
@@ -144,29 +158,29 @@ impl ParamTable {
     }
 
     /// The layers `parts`, which have the same inputs and all or none a bias, as one.
-    pub fn stack(&mut self, parts: &[Tensors], half: usize) -> Linear {
+    pub fn stack(&mut self, parts: &[Tensors], pair_distance: usize) -> Linear {
         let k = parts.first().map_or(0, |p| p.k);
-        self.columns(parts, 0..k, half, true)
+        self.columns(parts, 0..k, pair_distance, true)
     }
 
     /// As [`stack`](Self::stack), of these columns, and with the biases only where they are asked for.
-    pub fn columns(&mut self, parts: &[Tensors], columns: Range<usize>, half: usize, bias: bool) -> Linear {
+    pub fn columns(&mut self, parts: &[Tensors], columns: Range<usize>, pair_distance: usize, bias: bool) -> Linear {
         let (n, k) = (parts.iter().map(|p| p.n).sum(), columns.len());
-        let w = self.push(Stack { parts: parts.iter().map(|p| p.w).collect(), columns, half, reader: None });
+        let w = self.push(Stack { parts: parts.iter().map(|p| p.w).collect(), columns, pair_distance, reader: None });
         let biases: Vec<ParamId> = parts.iter().filter_map(|p| p.bias).collect();
-        let biases = Stack { parts: biases, columns: 0..1, half: 0, reader: None };
+        let biases = Stack { parts: biases, columns: 0..1, pair_distance: 0, reader: None };
         let bias = (bias && !biases.parts.is_empty()).then(|| self.push(biases));
-        Linear { w, bias, first: 0, n, k, half }
+        Linear { w, bias, first: 0, n, k, pair_distance }
     }
 
     /// The layer `inner` and those columns of `outer` that alone read it, as one, without the outer bias.
     pub fn folded(&mut self, inner: Tensors, outer: Tensors, columns: Range<usize>) -> Linear {
         let reader = Some((outer.w, columns));
-        let w = Stack { parts: vec![inner.w], columns: 0..inner.k, half: 0, reader: reader.clone() };
+        let w = Stack { parts: vec![inner.w], columns: 0..inner.k, pair_distance: 0, reader: reader.clone() };
         let w = self.push(w);
-        let bias = inner.bias.map(|bias| Stack { parts: vec![bias], columns: 0..1, half: 0, reader });
+        let bias = inner.bias.map(|bias| Stack { parts: vec![bias], columns: 0..1, pair_distance: 0, reader });
         let bias = bias.map(|bias| self.push(bias));
-        Linear { w, bias, first: 0, n: outer.n, k: inner.k, half: 0 }
+        Linear { w, bias, first: 0, n: outer.n, k: inner.k, pair_distance: 0 }
     }
 
     fn push(&mut self, stack: Stack) -> StackId {

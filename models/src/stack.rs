@@ -21,7 +21,7 @@ pub struct Rows<'a> {
     /// Values of a row, padding included.
     pub stride: usize,
     columns: Range<usize>,
-    half: usize,
+    pair_distance: usize,
     parts: Vec<Part<'a>>,
 }
 
@@ -54,6 +54,7 @@ impl Part<'_> {
 
 impl<'a> Rows<'a> {
     pub(crate) fn new(weights: &'a Weights, stack: &Stack) -> Result<Rows<'a>, ModelError> {
+        let (format, columns) = (format(weights, stack)?, stack.columns.clone());
         let mut parts = Vec::with_capacity(stack.parts.len());
         for id in &stack.parts {
             let (n, k) = weights.rows_and_columns(*id);
@@ -65,19 +66,17 @@ impl<'a> Rows<'a> {
             let outer = outer(weights, *reader, columns)?;
             let values = fold_linear(&outer, &mut vec![0.0; n], &weights.host(*inner)?, &vec![0.0; m]);
             let bytes = Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect());
-            parts = vec![Part { format: WeightFormat::F32, n, bytes, scales: &[], k }];
+            parts = vec![Part { format, n, bytes, scales: &[], k }];
         }
-        let columns = stack.columns.clone();
         let n = parts.iter().map(|p| p.n).sum();
-        let first = parts.first().map_or(WeightFormat::F32, |p| p.format);
-        let cut = match first {
-            WeightFormat::W4 { group, .. } => {
-                [columns.start, columns.end].iter().any(|c| !c.is_multiple_of(group as usize))
-            }
-            _ => false,
-        };
-        let format = if parts.iter().all(|p| p.format == first) && !cut { first } else { WeightFormat::F32 };
-        Ok(Rows { format, n, stride: columns.len().next_multiple_of(SLICE), columns, half: stack.half, parts })
+        Ok(Rows {
+            format,
+            n,
+            stride: columns.len().next_multiple_of(SLICE),
+            columns,
+            pair_distance: stack.pair_distance,
+            parts,
+        })
     }
 
     /// Bytes of a row.
@@ -94,7 +93,7 @@ impl<'a> Rows<'a> {
     pub fn verbatim(&self) -> Option<&'a [u8]> {
         match self.parts.as_slice() {
             [Part { bytes: Cow::Borrowed(bytes), k, .. }] => {
-                (self.columns == (0..*k) && *k == self.stride && self.half == 0).then_some(*bytes)
+                (self.columns == (0..*k) && *k == self.stride && self.pair_distance == 0).then_some(*bytes)
             }
             _ => None,
         }
@@ -103,9 +102,9 @@ impl<'a> Rows<'a> {
     /// The part and its row that row `j` is.
     fn find(&self, j: usize) -> Option<(&Part<'a>, usize)> {
         let mut c = j;
-        if self.half != 0 {
-            let block = 2 * self.half;
-            c = j / block * block + j % block / 2 + j % 2 * self.half;
+        if self.pair_distance != 0 {
+            let block = 2 * self.pair_distance;
+            c = j / block * block + j % block / 2 + j % 2 * self.pair_distance;
         }
         for part in &self.parts {
             match c.checked_sub(part.n) {
@@ -148,6 +147,21 @@ impl<'a> Rows<'a> {
         }
         out
     }
+}
+
+/// The format of a stack's rows.
+pub(crate) fn format(weights: &Weights, stack: &Stack) -> Result<WeightFormat, ModelError> {
+    let formats = stack.parts.iter().map(|id| Ok(weights.encoded(*id)?.0));
+    let formats: Vec<WeightFormat> = formats.collect::<Result<_, ModelError>>()?;
+    let Some(first) = formats.first().filter(|first| formats.iter().all(|f| f == *first)) else {
+        return Ok(WeightFormat::F32);
+    };
+    let cut = |group: u32| [stack.columns.start, stack.columns.end].iter().any(|c| !c.is_multiple_of(group as usize));
+    Ok(match *first {
+        _ if stack.reader.is_some() => WeightFormat::F32,
+        WeightFormat::W4 { group, .. } if cut(group) => WeightFormat::F32,
+        format => format,
+    })
 }
 
 /// Values of vectors one after another, or what a reader makes of one.

@@ -187,10 +187,10 @@ impl Weights {
     /// As [`encoded`](Self::encoded).
     pub fn formats(&self) -> Result<BTreeSet<WeightFormat>, ModelError> {
         let mut formats = BTreeSet::new();
-        for (i, stack) in self.stacks.iter().enumerate() {
+        for stack in &self.stacks {
             let role = stack.parts.first().and_then(|id| self.params.get(id.0 as usize)).map(|p| p.role);
             if role == Some(Role::Matrix) {
-                formats.insert(self.stacked(StackId(i as u32))?.format);
+                formats.insert(stack::format(self, stack)?);
             }
         }
         Ok(formats)
@@ -213,7 +213,7 @@ impl Weights {
     }
 
     fn stack(&self, id: StackId) -> &Stack {
-        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, half: 0, reader: None };
+        const NONE: &Stack = &Stack { parts: Vec::new(), columns: 0..0, pair_distance: 0, reader: None };
         self.stacks.get(id.0 as usize).unwrap_or(NONE)
     }
 

@@ -24,6 +24,36 @@ pub enum WeightFormat {
     },
 }
 
+/// How a kernel decodes weights: a [`WeightFormat`] whose groups are a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// [`WeightFormat::F32`].
+    F32,
+    /// [`WeightFormat::F16`].
+    F16,
+    /// [`WeightFormat::Bf16`].
+    Bf16,
+    /// [`WeightFormat::W8`].
+    W8,
+    /// [`WeightFormat::W4`] without minima.
+    W4,
+    /// [`WeightFormat::W4`] with minima.
+    W4Minima,
+}
+
+impl From<WeightFormat> for Encoding {
+    fn from(format: WeightFormat) -> Encoding {
+        match format {
+            WeightFormat::F32 => Encoding::F32,
+            WeightFormat::F16 => Encoding::F16,
+            WeightFormat::Bf16 => Encoding::Bf16,
+            WeightFormat::W8 => Encoding::W8,
+            WeightFormat::W4 { minima: false, .. } => Encoding::W4,
+            WeightFormat::W4 { minima: true, .. } => Encoding::W4Minima,
+        }
+    }
+}
+
 impl WeightFormat {
     /// Bytes of `k` weights of a row; `k` is even for W4.
     pub fn row_bytes(self, k: usize) -> usize {

@@ -47,7 +47,7 @@ params! {
     /// `linear.wgsl`, `linear_skinny.wgsl` and `linear_lanes.wgsl`
     Linear {
         m: u32, n: u32, k: u32, x_offset: u32, x_stride: u32, w_row: u32, w_stride: u32, group_shift: u32, first: u32,
-        half: u32, y_offset: u32, y_stride: u32, split: u32, side_offset: u32, side_cols: u32, side_plane: u32,
+        pair_distance: u32, y_offset: u32, y_stride: u32, split: u32, side_offset: u32, side_cols: u32, side_plane: u32,
         other_offset: u32, other_stride: u32, rope_columns: u32, table_offset: u32, flags: u32, activation: u32, eps: f32,
         scale: f32,
     }

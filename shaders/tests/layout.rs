@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use fathom_shaders::{params, variants};
+use fathom_shaders::{Kernel, Variant, params, variants};
 
 #[test]
 fn parameters_match_the_wgsl_of_every_variant() {
     let rust: BTreeMap<_, _> =
         params::layouts().into_iter().map(|(name, fields, size)| (name, (fields, size))).collect();
     let mut seen = std::collections::BTreeSet::new();
-    for shader in variants::ALL {
+    for variant in variants::ALL {
+        let shader = &variant.shader;
         let module = naga::front::wgsl::parse_str(shader.wgsl).expect("validated by build.rs");
         let (_, uniform) = module
             .global_variables
@@ -27,4 +28,17 @@ fn parameters_match_the_wgsl_of_every_variant() {
         seen.insert(name.to_owned());
     }
     assert_eq!(seen.len(), rust.len(), "every Rust parameter struct has a kernel");
+}
+
+/// The images' kernels are told apart by layout and arithmetic, all others by their keys.
+#[test]
+fn a_key_finds_its_variant() {
+    for variant in variants::ALL {
+        let named = Variant::named(variant.shader.name).expect("it is one of all");
+        assert!(std::ptr::eq(named, *variant), "{}", variant.shader.name);
+        if !matches!(variant.key.kernel, Kernel::ImageUnpack | Kernel::ResizeAxis) {
+            let found = Variant::of(variant.key).expect("it is one of all");
+            assert!(std::ptr::eq(found, *variant), "{} and {}", variant.shader.name, found.shader.name);
+        }
+    }
 }

@@ -1,88 +1,106 @@
 //! Places a graph's tensors in one buffer. Constants and inputs keep their place for good; activations share memory
 //! with those whose life does not overlap theirs.
 
-use fathom_models::graph::{Graph, Storage};
+use fathom_models::graph::{Graph, Storage, TensorId, TensorInfo};
+use fathom_models::precision::Precision;
+
+use super::EngineError;
 
 /// Slots begin at a multiple of this, which every adapter accepts.
 pub(super) const ALIGN: u64 = 256;
 
-/// Where each tensor lies.
+/// Where a tensor lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// First byte.
+    pub(super) offset: u64,
+    /// Bytes; in f16 as many as kernels may bind as vectors of f32, too.
+    pub(super) bytes: u64,
+    /// Whether it is in f16.
+    pub(super) f16: bool,
+}
+
+impl Place {
+    /// Bytes up to the next place.
+    fn span(self) -> u64 {
+        self.bytes.max(1).next_multiple_of(ALIGN)
+    }
+}
+
+/// Where the tensors of a graph lie.
 #[derive(Debug)]
 pub(super) struct Placement {
-    /// First byte of each tensor.
-    pub(super) offsets: Vec<u64>,
+    /// By [`TensorId`].
+    pub(super) places: Vec<Place>,
     /// Bytes of the whole.
     pub(super) bytes: u64,
 }
 
-/// Bytes of a tensor; in f16 as many as kernels may bind as vectors of f32, too.
-pub(super) fn bytes(elements: usize, half: bool) -> u64 {
-    match half {
-        true => (elements as u64 * 2).next_multiple_of(16),
-        false => elements as u64 * 4,
-    }
-}
-
 impl Placement {
-    /// Places the tensors of `graph`, of which `halves` says whether they are in f16.
-    pub(super) fn of(graph: &Graph, halves: &[bool]) -> Placement {
-        let lives = lives(graph);
-        let span = |i: usize| {
-            let (elements, half) = (graph.tensors.get(i).map_or(0, |t| t.words), halves.get(i).copied());
-            bytes(elements, half.unwrap_or_default()).max(1).next_multiple_of(ALIGN)
-        };
-        let mut offsets = vec![0; graph.tensors.len()];
+    /// Places the tensors of `graph` in this precision.
+    pub(super) fn of(graph: &Graph, precision: Precision) -> Placement {
         let mut fixed = 0;
-        for (i, (offset, tensor)) in offsets.iter_mut().zip(&graph.tensors).enumerate() {
+        let place = |(tensor, f16): (&TensorInfo, bool)| {
+            let words = tensor.words as u64;
+            let bytes = if f16 { (words * 2).next_multiple_of(16) } else { words * 4 };
+            let place = Place { offset: fixed, bytes, f16 };
             if tensor.storage != Storage::Activation {
-                *offset = fixed;
-                fixed += span(i);
+                fixed += place.span();
             }
-        }
+            place
+        };
+        let mut places: Vec<Place> = graph.tensors.iter().zip(precision.halves(graph)).map(place).collect();
         // Largest first, each at the lowest place free for its whole life.
-        let mut order: Vec<usize> = (0..lives.len())
-            .filter(|i| graph.tensors.get(*i).is_some_and(|t| t.storage == Storage::Activation))
+        let mut order: Vec<(&mut Place, (usize, usize))> = places
+            .iter_mut()
+            .zip(lives(graph))
+            .zip(&graph.tensors)
+            .filter_map(|(place, tensor)| (tensor.storage == Storage::Activation).then_some(place))
             .collect();
-        order.sort_by_key(|i| std::cmp::Reverse(span(*i)));
-        let mut placed: Vec<(usize, u64, u64)> = Vec::new();
+        order.sort_by_key(|(place, _)| std::cmp::Reverse(place.span()));
+        let mut placed: Vec<((usize, usize), u64, u64)> = Vec::new();
         let mut bytes = fixed;
-        for i in order {
-            let (Some(life), Some(slot)) = (lives.get(i), offsets.get_mut(i)) else { continue };
+        for (place, life) in order {
             let mut busy: Vec<(u64, u64)> = placed
                 .iter()
-                .filter(|(other, _, _)| lives.get(*other).is_some_and(|o| o.0 <= life.1 && life.0 <= o.1))
+                .filter(|(other, _, _)| other.0 <= life.1 && life.0 <= other.1)
                 .map(|(_, start, end)| (*start, *end))
                 .collect();
             busy.sort_unstable();
             let mut at = fixed;
             for (start, end) in busy {
-                if at + span(i) <= start {
+                if at + place.span() <= start {
                     break;
                 }
                 at = at.max(end);
             }
-            *slot = at;
-            placed.push((i, at, at + span(i)));
-            bytes = bytes.max(at + span(i));
+            place.offset = at;
+            placed.push((life, at, at + place.span()));
+            bytes = bytes.max(at + place.span());
         }
-        Placement { offsets, bytes }
+        Placement { places, bytes }
+    }
+
+    /// The place of a tensor.
+    pub(super) fn place(&self, id: TensorId) -> Result<Place, EngineError> {
+        self.places.get(id.index()).copied().ok_or(EngineError::NoTensor(id))
     }
 }
 
 /// First and last operation that touches each tensor; outputs live to the end.
 fn lives(graph: &Graph) -> Vec<(usize, usize)> {
     let mut lives = vec![(usize::MAX, 0); graph.tensors.len()];
-    let mut touch = |id: usize, at: usize| {
-        if let Some(life) = lives.get_mut(id) {
+    let mut touch = |id: TensorId, at: usize| {
+        if let Some(life) = lives.get_mut(id.index()) {
             *life = (life.0.min(at), life.1.max(at));
         }
     };
     for (at, (_, op)) in graph.ops.iter().enumerate() {
         let (read, written) = op.tensors();
-        read.iter().chain(&written).for_each(|id| touch(id.0 as usize, at));
+        read.iter().chain(&written).for_each(|id| touch(*id, at));
     }
     for output in &graph.outputs {
-        touch(output.tensor.id.0 as usize, graph.ops.len());
+        touch(output.tensor.id, graph.ops.len());
     }
     lives
 }
@@ -106,10 +124,10 @@ mod tests {
         }
         g.output("last", x);
         let graph = g.finish().expect("shapes fit");
-        let placement = Placement::of(&graph, &[]);
+        let placement = Placement::of(&graph, Precision::F32);
         assert_eq!(placement.bytes, 256 * (1 + 1 + 2), "input, first, and two that alternate");
-        let first_at = placement.offsets[first.id.0 as usize];
-        let others = placement.offsets.iter().filter(|o| **o == first_at).count();
+        let first_at = placement.place(first.id).expect("it is the graph's").offset;
+        let others = placement.places.iter().filter(|p| p.offset == first_at).count();
         assert_eq!(others, 1, "nothing else lies where an output is");
     }
 }

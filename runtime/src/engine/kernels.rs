@@ -2,9 +2,10 @@
 
 use fathom_models::builder::SKINNY_ROWS;
 use fathom_models::weights::WeightFormat;
-use fathom_shaders::{Shader, params, variants};
+use fathom_shaders::{Kernel, Key, Variant, params};
 use serde::Deserialize;
 
+use super::EngineError;
 use crate::gpu::{AdapterInfo, AdapterKind};
 
 /// The family of kernels that an adapter gets.
@@ -84,61 +85,55 @@ impl Kernels {
         if self == Kernels::Lanes { 64 } else { 1 }
     }
 
-    /// A norm's kernel, of the two that sum up a row through workgroup memory and by subgroups.
-    pub(super) fn norm(self, any: &'static Shader, by_subgroups: &'static Shader) -> &'static Shader {
+    /// A norm's variant, whose output is in f16 or f32.
+    pub(super) fn norm(self, kernel: Kernel, f16: bool) -> Result<&'static Variant, EngineError> {
         // All that has matrices has subgroups.
-        if self.side() > 0 { by_subgroups } else { any }
+        variant(Key { subgroups: self.side() > 0, f16, ..kernel.key() })
     }
 
-    /// The kernel for a linear layer, and the columns and rows of one of its workgroups.
-    pub(super) fn linear(self, format: WeightFormat, p: &params::Linear) -> (&'static Shader, [u32; 2]) {
+    /// The variant for a linear layer.
+    pub(super) fn linear(self, format: WeightFormat, p: &params::Linear) -> Result<&'static Variant, EngineError> {
         use params::epilogue::{SIDE_F16, X_F16, Y_F16};
         let few = p.m as usize <= SKINNY_ROWS;
         // Cooperative matrices take x in whole vectors of four.
         let wide = [p.x_offset, p.x_stride, p.k].iter().all(|n| n.is_multiple_of(4));
-        let t = self.side();
-        let matrices = t > 0 && wide && format != WeightFormat::F32;
-        let (shader, tile) = match self {
-            Kernels::Coop16 if matrices && few => (SKINNY_COOP16.of(format), [4 * t, 2 * t]),
-            Kernels::Coop8 if matrices && few => (SKINNY_COOP8.of(format), [4 * t, 2 * t]),
-            Kernels::Coop16 if matrices => (COOP16.of(format), [16 * t, 4 * t]),
-            Kernels::Coop8 if matrices => (COOP8.of(format), [16 * t, 4 * t]),
-            Kernels::Lanes if format.is_float() => (LANES.of(format), [16, 9]),
-            Kernels::Lanes => (LANES.of(format), [32, 9]),
-            Kernels::Dot8 if format == WeightFormat::W8 && !few => (&variants::LINEAR_DOT8, [64, 64]),
-            _ if few => (SKINNY.of(format), [16, 16]),
-            _ => (TILED.of(format), [64, 64]),
+        let matrix_side = if wide && format != WeightFormat::F32 { self.side() } else { 0 };
+        let kernel = match self {
+            _ if matrix_side > 0 && few => Kernel::LinearSkinnyCoop,
+            _ if matrix_side > 0 => Kernel::LinearCoop,
+            Kernels::Lanes => Kernel::LinearLanes,
+            Kernels::Dot8 if format == WeightFormat::W8 && !few => Kernel::LinearDot8,
+            _ if few => Kernel::LinearSkinny,
+            _ => Kernel::Linear,
         };
-        let variant = if matrices { X_F16 } else { X_F16 | Y_F16 | SIDE_F16 };
-        (half_of(shader, p.flags & variant != 0), tile)
+        let flags = if matrix_side > 0 { X_F16 } else { X_F16 | Y_F16 | SIDE_F16 };
+        variant(Key { weights: Some(format.into()), matrix_side, f16: p.flags & flags != 0, ..kernel.key() })
     }
 
-    /// The kernel for attention, and the rows of one of its workgroups.
-    pub(super) fn attention(self, p: &params::Attention) -> (&'static Shader, u32) {
+    /// The variant for attention.
+    pub(super) fn attention(self, p: &params::Attention) -> Result<&'static Variant, EngineError> {
         let places = [p.q_offset, p.q_stride, p.k_offset, p.v_offset, p.kv_stride, p.head_dim];
         let wide = places.iter().all(|n| n.is_multiple_of(4));
-        let t = self.side();
-        let matrices = t > 0 && wide;
-        let (shader, rows) = match (self, p.head_dim) {
-            (Kernels::Lanes, _) => (&variants::ATTENTION_LANES, 24),
-            (Kernels::Coop16, 0..=64) if wide => (&variants::ATTENTION_COOP16_64, 2 * t),
-            (Kernels::Coop16, 65..=128) if wide => (&variants::ATTENTION_COOP16_128, 2 * t),
-            (Kernels::Coop16, _) if wide => (&variants::ATTENTION_COOP16_256, 2 * t),
-            (Kernels::Coop8, 0..=64) if wide => (&variants::ATTENTION_COOP8_64, 2 * t),
-            (Kernels::Coop8, 65..=128) if wide => (&variants::ATTENTION_COOP8_128, 2 * t),
-            (Kernels::Coop8, _) if wide => (&variants::ATTENTION_COOP8_256, 2 * t),
-            (_, 0..=64) => (&variants::ATTENTION_64, 64),
-            (_, 65..=128) => (&variants::ATTENTION_128, 64),
-            (_, _) => (&variants::ATTENTION_256, 64),
+        let matrix_side = if wide { self.side() } else { 0 };
+        let kernel = match self {
+            Kernels::Lanes => Kernel::AttentionLanes,
+            _ if matrix_side > 0 => Kernel::AttentionCoop,
+            _ => Kernel::Attention,
         };
-        let variant = if matrices { params::halves::KV_F16 } else { u32::MAX };
-        (half_of(shader, p.flags & variant != 0), rows)
+        let head_width = match p.head_dim {
+            _ if self == Kernels::Lanes => 0,
+            0..=64 => 64,
+            65..=128 => 128,
+            _ => 256,
+        };
+        let f16 = if matrix_side > 0 { p.flags & params::halves::KV_F16 != 0 } else { p.flags != 0 };
+        variant(Key { matrix_side, head_width, f16, ..kernel.key() })
     }
 }
 
-/// A kernel's variant for tensors in f16, where it is `wanted`.
-pub(super) fn half_of(shader: &'static Shader, wanted: bool) -> &'static Shader {
-    shader.half.filter(|_| wanted).unwrap_or(shader)
+/// The variant of this key.
+pub(super) fn variant(key: Key) -> Result<&'static Variant, EngineError> {
+    Variant::of(key).ok_or(EngineError::NoVariant(key))
 }
 
 impl std::fmt::Display for Kernels {
@@ -163,89 +158,3 @@ impl std::str::FromStr for Kernels {
         found.ok_or_else(|| format!("expected one of {}, found {name:?}", Kernels::ALL.map(Kernels::name).join(", ")))
     }
 }
-
-/// A kernel's variants by the weights' format.
-struct ByFormat {
-    f32: &'static Shader,
-    f16: &'static Shader,
-    bf16: &'static Shader,
-    w8: &'static Shader,
-    w4: &'static Shader,
-    w4_minima: &'static Shader,
-}
-
-impl ByFormat {
-    fn of(&self, format: WeightFormat) -> &'static Shader {
-        match format {
-            WeightFormat::F32 => self.f32,
-            WeightFormat::F16 => self.f16,
-            WeightFormat::Bf16 => self.bf16,
-            WeightFormat::W8 => self.w8,
-            WeightFormat::W4 { minima: false, .. } => self.w4,
-            WeightFormat::W4 { minima: true, .. } => self.w4_minima,
-        }
-    }
-}
-
-const TILED: ByFormat = ByFormat {
-    f32: &variants::LINEAR_F32,
-    f16: &variants::LINEAR_F16,
-    bf16: &variants::LINEAR_BF16,
-    w8: &variants::LINEAR_W8,
-    w4: &variants::LINEAR_W4,
-    w4_minima: &variants::LINEAR_W4_MINIMA,
-};
-
-const SKINNY: ByFormat = ByFormat {
-    f32: &variants::LINEAR_SKINNY_F32,
-    f16: &variants::LINEAR_SKINNY_F16,
-    bf16: &variants::LINEAR_SKINNY_BF16,
-    w8: &variants::LINEAR_SKINNY_W8,
-    w4: &variants::LINEAR_SKINNY_W4,
-    w4_minima: &variants::LINEAR_SKINNY_W4_MINIMA,
-};
-
-const LANES: ByFormat = ByFormat {
-    f32: &variants::LINEAR_LANES_F32,
-    f16: &variants::LINEAR_LANES_F16,
-    bf16: &variants::LINEAR_LANES_BF16,
-    w8: &variants::LINEAR_LANES_W8,
-    w4: &variants::LINEAR_LANES_W4,
-    w4_minima: &variants::LINEAR_LANES_W4_MINIMA,
-};
-
-const COOP16: ByFormat = ByFormat {
-    f32: &variants::LINEAR_F32,
-    f16: &variants::LINEAR_COOP16_F16,
-    bf16: &variants::LINEAR_COOP16_BF16,
-    w8: &variants::LINEAR_COOP16_W8,
-    w4: &variants::LINEAR_COOP16_W4,
-    w4_minima: &variants::LINEAR_COOP16_W4_MINIMA,
-};
-
-const SKINNY_COOP16: ByFormat = ByFormat {
-    f32: &variants::LINEAR_SKINNY_F32,
-    f16: &variants::LINEAR_SKINNY_COOP16_F16,
-    bf16: &variants::LINEAR_SKINNY_COOP16_BF16,
-    w8: &variants::LINEAR_SKINNY_COOP16_W8,
-    w4: &variants::LINEAR_SKINNY_COOP16_W4,
-    w4_minima: &variants::LINEAR_SKINNY_COOP16_W4_MINIMA,
-};
-
-const COOP8: ByFormat = ByFormat {
-    f32: &variants::LINEAR_F32,
-    f16: &variants::LINEAR_COOP8_F16,
-    bf16: &variants::LINEAR_COOP8_BF16,
-    w8: &variants::LINEAR_COOP8_W8,
-    w4: &variants::LINEAR_COOP8_W4,
-    w4_minima: &variants::LINEAR_COOP8_W4_MINIMA,
-};
-
-const SKINNY_COOP8: ByFormat = ByFormat {
-    f32: &variants::LINEAR_SKINNY_F32,
-    f16: &variants::LINEAR_SKINNY_COOP8_F16,
-    bf16: &variants::LINEAR_SKINNY_COOP8_BF16,
-    w8: &variants::LINEAR_SKINNY_COOP8_W8,
-    w4: &variants::LINEAR_SKINNY_COOP8_W4,
-    w4_minima: &variants::LINEAR_SKINNY_COOP8_W4_MINIMA,
-};

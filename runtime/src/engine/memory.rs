@@ -25,7 +25,7 @@ pub(super) fn explain(
         let assignment = Scheme::from(named).assign(table).ok()?;
         let planned = Weights::planned(table, |id, _| {
             let own = weights.encoded(id).map_or(fathom_models::weights::WeightFormat::F32, |w| w.0);
-            assignment.targets.get(id.0 as usize).map_or(own, |target| target.format(own))
+            assignment.targets.get(id.index()).map_or(own, |target| target.format(own))
         });
         let (resident, _) = Resident::place(table, &planned, choice, info.max_buffer_bytes).ok()?;
         Some((named.name(), resident.bytes() + rest))

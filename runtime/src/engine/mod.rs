@@ -22,9 +22,10 @@ pub use program::{Arena, Output, Program};
 pub use resident::Resident;
 pub use roofline::{Bound, DEVICES, Device};
 pub use session::{Inputs, Once, Session, log_model};
-pub use work::Work;
 
 use fathom_models::ModelError;
+use fathom_models::graph::TensorId;
+use fathom_shaders::Key;
 
 use crate::gpu::GpuError;
 
@@ -57,6 +58,12 @@ pub enum EngineError {
         /// Largest that is allowed.
         tolerance: f32,
     },
+    /// An operation that no kernel is compiled for.
+    #[error("no kernel is compiled for {0:?}")]
+    NoVariant(Key),
+    /// An operation on a tensor that its graph does not have.
+    #[error("the graph has no tensor {}", .0.0)]
+    NoTensor(TensorId),
     /// The model does not fit into the GPU's memory.
     #[error(
         "out of GPU memory: {what} asked for {}, and {adapter} holds {} in all; {}",

@@ -6,11 +6,10 @@ use fathom_models::precision::keys_values;
 use fathom_models::weights::Weights;
 use serde::Serialize;
 
-use super::arena::{self, Placement};
+use super::arena::Placement;
 use super::lower::Places;
-use super::work::Work;
 use super::{Choice, EngineError, Resident};
-use crate::gpu::{BufferId, Commands};
+use crate::gpu::{BufferId, Commands, Work};
 
 /// The binding limit, and that of a buffer, of NVIDIA's driver as wgpu has it.
 const NVIDIA_BYTES: u64 = (1 << 31) - 256;
@@ -66,23 +65,13 @@ impl Plan {
     ) -> Result<Plan, EngineError> {
         let choice = choice.into();
         let (resident, sizes) = Resident::place(table, weights, choice, NVIDIA_BYTES)?;
-        let halves = choice.precision.halves(graph);
-        let placement = Placement::of(graph, &halves);
+        let placement = Placement::of(graph, choice.precision);
         let buffer = BufferId::new(sizes.len() as u32);
-        let places = Places {
-            graph,
-            placement: &placement,
-            halves: &halves,
-            buffer,
-            resident: &resident,
-            max_binding_bytes: NVIDIA_BYTES,
-        };
+        let places =
+            Places { graph, placement: &placement, buffer, resident: &resident, max_binding_bytes: NVIDIA_BYTES };
         let stages = stages(&places.commands("plan")?);
-        let size = |(i, kv): (usize, bool)| {
-            let (elements, half) = (graph.tensors.get(i).map_or(0, |t| t.words), halves.get(i).copied());
-            if kv { arena::bytes(elements, half.unwrap_or_default()) } else { 0 }
-        };
-        let kv = keys_values(graph).into_iter().enumerate().map(size).sum();
+        let kv = placement.places.iter().zip(keys_values(graph));
+        let kv = kv.filter_map(|(place, kv)| kv.then_some(place.bytes)).sum();
         Ok(Plan { choice, stages, weights: resident.bytes(), arena: placement.bytes, kv })
     }
 
@@ -103,7 +92,7 @@ pub(super) fn stages(commands: &Commands) -> Vec<StageWork> {
             stages.len() - 1
         });
         if let Some(stage) = stages.get_mut(index) {
-            let Work { flops, weight_bytes, activation_bytes } = Work::of(dispatch);
+            let Work { flops, weight_bytes, activation_bytes } = dispatch.work;
             stage.dispatches += 1;
             stage.flops += flops;
             stage.weight_bytes += weight_bytes;

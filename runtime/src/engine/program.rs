@@ -8,8 +8,7 @@ use super::arena::Placement;
 use super::lower::Places;
 use super::plan::{StageWork, stages};
 use super::resident::Resident;
-use super::work::Work;
-use crate::gpu::{BufferId, Download, Gpu, GpuTimes, Recording, Slot, Upload};
+use crate::gpu::{BufferId, CommandList, Download, Gpu, GpuTimes, Slot, Upload, Work};
 
 /// The buffer that programs keep their tensors in; made anew only for a program that needs more.
 #[derive(Debug, Default)]
@@ -41,30 +40,26 @@ struct Place {
     buffer: BufferId,
     /// First byte that is read.
     offset: u64,
-    /// Of one in f16, the words that are read, of which `skip` halves come before its own.
-    half: Option<Vec<u32>>,
+    /// Of one in f16, the words that are read, of which `skip` numbers come before its own.
+    f16: Option<Vec<u32>>,
     skip: usize,
 }
 
 impl Place {
-    fn new(places: &Places<'_>, t: Tensor) -> Place {
-        let slot = places.slot(t.id);
+    fn new(places: &Places<'_>, t: Tensor) -> Result<Place, EngineError> {
+        let slot = places.slot(t.id)?;
         let count = t.rows * t.cols;
-        match places.half(t.id) {
-            true => {
-                let skip = t.offset % 2;
-                let offset = slot.offset + (t.offset - skip) as u64 * 2;
-                Place { buffer: slot.buffer, offset, half: Some(vec![0; (skip + count).div_ceil(2)]), skip }
-            }
-            false => Place { buffer: slot.buffer, offset: slot.offset + t.offset as u64 * 4, half: None, skip: 0 },
-        }
+        let (skip, bytes) = if places.f16(t.id)? { (t.offset % 2, 2) } else { (0, 4) };
+        let offset = slot.offset + (t.offset - skip) as u64 * bytes;
+        let words = (bytes == 2).then(|| vec![0; (skip + count).div_ceil(2)]);
+        Ok(Place { buffer: slot.buffer, offset, f16: words, skip })
     }
 }
 
 /// A graph on the GPU.
 #[derive(Debug)]
 pub struct Program {
-    recording: Recording,
+    list: CommandList,
     work: Vec<Work>,
     stages: Vec<StageWork>,
     /// Name and slot of each input.
@@ -86,8 +81,7 @@ impl Program {
         resident: &Resident,
         graph: &Graph,
     ) -> Result<Program, EngineError> {
-        let halves = resident.choice.precision.halves(graph);
-        let placement = Placement::of(graph, &halves);
+        let placement = Placement::of(graph, resident.choice.precision);
         let buffer = match arena.held {
             Some((buffer, bytes)) if bytes >= placement.bytes => buffer,
             _ => {
@@ -98,16 +92,17 @@ impl Program {
             }
         };
         let max_binding_bytes = gpu.info().max_binding_bytes;
-        let places = Places { graph, placement: &placement, halves: &halves, buffer, resident, max_binding_bytes };
+        let places = Places { graph, placement: &placement, buffer, resident, max_binding_bytes };
         let commands = places.commands("inference")?;
         let stages = stages(&commands);
-        let work = commands.dispatches.iter().map(Work::of).collect();
-        let recording = gpu.prepare(&commands)?;
+        let work = commands.dispatches.iter().map(|d| d.work).collect();
+        let list = gpu.prepare(&commands)?;
         gpu.save_pipelines();
         upload_constants(gpu, graph, &places)?;
-        let inputs = graph.inputs.iter().map(|n| (n.name.clone(), places.slot(n.tensor.id))).collect();
+        let inputs = graph.inputs.iter().map(|n| Ok((n.name.clone(), places.slot(n.tensor.id)?)));
+        let inputs = inputs.collect::<Result<_, EngineError>>()?;
         let of = |n: &Named| Place::new(&places, n.tensor);
-        let output_places = graph.outputs.iter().map(of).collect();
+        let output_places = graph.outputs.iter().map(of).collect::<Result<_, _>>()?;
         let outputs = graph
             .outputs
             .iter()
@@ -116,17 +111,17 @@ impl Program {
                 Output { name: n.name.clone(), shape, values: vec![0.0; shape[0] * shape[1]] }
             })
             .collect();
-        Ok(Program { recording, work, stages, inputs, places: output_places, outputs })
+        Ok(Program { list, work, stages, inputs, places: output_places, outputs })
     }
 
     /// Bytes of the arena that `graph` needs in this precision.
     pub(super) fn arena_bytes(graph: &Graph, precision: Precision) -> u64 {
-        Placement::of(graph, &precision.halves(graph)).bytes
+        Placement::of(graph, precision).bytes
     }
 
     /// Dispatches of a run.
     pub fn dispatches(&self) -> usize {
-        self.recording.len()
+        self.list.len()
     }
 
     /// What each dispatch of a run does, in their order.
@@ -169,21 +164,21 @@ impl Program {
             .map(|(place, o)| Download {
                 buffer: place.buffer,
                 offset: place.offset,
-                into: match &mut place.half {
+                into: match &mut place.f16 {
                     Some(words) => bytemuck::cast_slice_mut(words),
                     None => bytemuck::cast_slice_mut(&mut o.values),
                 },
             })
             .collect();
-        let recordings = [&self.recording];
+        let lists = [&self.list];
         let times = match profile {
-            true => gpu.profile(&recordings, &uploads, &mut downloads)?,
-            false => gpu.submit(&recordings, &uploads, &mut downloads)?,
+            true => gpu.profile(&lists, &uploads, &mut downloads)?,
+            false => gpu.submit(&lists, &uploads, &mut downloads)?,
         };
         for (place, output) in self.places.iter().zip(&mut self.outputs) {
-            let halves = place.half.as_deref().map(bytemuck::cast_slice::<u32, half::f16>).unwrap_or_default();
-            for (value, half) in output.values.iter_mut().zip(halves.iter().skip(place.skip)) {
-                *value = half.to_f32();
+            let numbers = place.f16.as_deref().map(bytemuck::cast_slice::<u32, half::f16>).unwrap_or_default();
+            for (value, number) in output.values.iter_mut().zip(numbers.iter().skip(place.skip)) {
+                *value = number.to_f32();
             }
         }
         Ok(times)
@@ -191,9 +186,9 @@ impl Program {
 }
 
 fn upload_constants(gpu: &mut Gpu, graph: &Graph, places: &Places<'_>) -> Result<(), EngineError> {
-    for (i, tensor) in graph.tensors.iter().enumerate() {
+    for (id, tensor) in (0..).map(TensorId).zip(&graph.tensors) {
         if let Storage::Constant(words) = &tensor.storage {
-            let slot = places.slot(TensorId(i as u32));
+            let slot = places.slot(id)?;
             gpu.upload(slot.buffer, slot.offset, bytemuck::cast_slice(words))?;
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use fathom_models::ModelError;
-use fathom_models::params::{ParamId, ParamTable, Role, StackId};
+use fathom_models::params::{Param, ParamId, ParamTable, Role, Stack, StackId};
 use fathom_models::stack::Rows;
 use fathom_models::weights::{WeightFormat, Weights};
 
@@ -45,63 +45,51 @@ enum Source<'a> {
     Rows(Rows<'a>),
 }
 
-/// A model's parameters as they are to lie on the GPU.
+/// A model's parameters as they are to lie on the GPU; `None` for those without a place of their own.
 struct Sources<'a> {
-    table: &'a ParamTable,
-    weights: &'a Weights,
-    /// Those that lie in a stack.
-    stacked: BTreeSet<ParamId>,
+    params: Vec<Option<Source<'a>>>,
+    stacks: Vec<Option<Source<'a>>>,
 }
 
 impl<'a> Sources<'a> {
-    fn new(table: &'a ParamTable, weights: &'a Weights) -> Sources<'a> {
-        let stacked = table.stacks.iter().flat_map(|s| s.parts.iter().copied()).collect();
-        Sources { table, weights, stacked }
+    fn of(table: &ParamTable, weights: &'a Weights) -> Result<Sources<'a>, EngineError> {
+        let stacked: BTreeSet<ParamId> = table.stacks.iter().flat_map(|s| s.parts.iter().copied()).collect();
+        let param = |(id, param): (ParamId, &Param)| {
+            let source = match param.role {
+                Role::Vector if !stacked.contains(&id) => Some(Source::Vector(weights.host(id)?.into_owned())),
+                Role::Kernel => {
+                    let (format, bytes, _) = weights.encoded(id)?;
+                    let (n, k) = weights.rows_and_columns(id);
+                    Some(Source::Kernel(format, n * k, bytes))
+                }
+                _ => None,
+            };
+            weights.release(id);
+            Ok(source)
+        };
+        let stack = |(id, stack): (StackId, &Stack)| {
+            let first = stack.parts.first().and_then(|id| table.params.get(id.index()));
+            let source = match first.map(|p| p.role) {
+                Some(Role::Vector) => Source::Vector(weights.stacked_vector(id)?),
+                _ => Source::Rows(weights.stacked(id)?),
+            };
+            stack.parts.iter().for_each(|part| weights.release(*part));
+            Ok(Some(source))
+        };
+        let params = (0..).map(ParamId).zip(&table.params).map(param).collect::<Result<_, EngineError>>()?;
+        let stacks = (0..).map(StackId).zip(&table.stacks).map(stack).collect::<Result<_, EngineError>>()?;
+        Ok(Sources { params, stacks })
     }
 
-    fn role(&self, id: ParamId) -> Option<Role> {
-        self.table.params.get(id.0 as usize).map(|p| p.role)
-    }
-
-    /// A parameter, where it has a place of its own.
-    fn param(&self, id: ParamId) -> Result<Option<Source<'a>>, EngineError> {
-        Ok(match self.role(id) {
-            Some(Role::Vector) if !self.stacked.contains(&id) => {
-                Some(Source::Vector(self.weights.host(id)?.into_owned()))
-            }
-            Some(Role::Kernel) => {
-                let (format, bytes, _) = self.weights.encoded(id)?;
-                let (n, k) = self.weights.rows_and_columns(id);
-                Some(Source::Kernel(format, n * k, bytes))
-            }
-            _ => None,
-        })
-    }
-
-    fn stack(&self, id: StackId) -> Result<Option<Source<'a>>, EngineError> {
-        let first = self.table.stacks.get(id.0 as usize).and_then(|s| s.parts.first());
-        Ok(Some(match first.and_then(|id| self.role(*id)) {
-            Some(Role::Vector) => Source::Vector(self.weights.stacked_vector(id)?),
-            _ => Source::Rows(self.weights.stacked(id)?),
-        }))
-    }
-
-    /// Parameters, then stacks, each through `each`.
-    fn all<T>(
-        &self,
-        mut each: impl FnMut(Source<'a>) -> Result<T, EngineError>,
-    ) -> Result<[Vec<Option<T>>; 2], EngineError> {
-        let mut params = Vec::with_capacity(self.table.params.len());
-        for id in (0..self.table.params.len() as u32).map(ParamId) {
-            params.push(self.param(id)?.map(&mut each).transpose()?);
-            self.weights.release(id);
-        }
-        let mut stacks = Vec::with_capacity(self.table.stacks.len());
-        for (id, stack) in (0..).map(StackId).zip(&self.table.stacks) {
-            stacks.push(self.stack(id)?.map(&mut each).transpose()?);
-            stack.parts.iter().for_each(|part| self.weights.release(*part));
-        }
-        Ok([params, stacks])
+    /// Where everything is to lie with buffers of at most `limit` bytes: in buffers of the sizes that come with it,
+    /// numbered from 0.
+    fn place(&self, choice: Choice, limit: u64) -> (Resident, Vec<u64>) {
+        let mut dealer = Dealer { kernels: choice.kernels, limit, sizes: Vec::new() };
+        let mut deal = |sources: &[Option<Source<'a>>]| -> Vec<Option<Placed>> {
+            sources.iter().map(|source| source.as_ref().map(|s| dealer.place(s))).collect()
+        };
+        let (params, stacks) = (deal(&self.params), deal(&self.stacks));
+        (Resident { params, stacks, bytes: dealer.sizes.iter().sum(), choice }, dealer.sizes)
     }
 }
 
@@ -149,8 +137,7 @@ impl Dealer {
 }
 
 impl Resident {
-    /// Where everything is to lie with buffers of at most `limit` bytes: in buffers of the sizes that come with it,
-    /// numbered from 0.
+    /// Where everything is to lie with buffers of at most `limit` bytes, and their sizes.
     ///
     /// # Errors
     /// [`EngineError::Model`] for a parameter that is not there.
@@ -160,10 +147,7 @@ impl Resident {
         choice: Choice,
         limit: u64,
     ) -> Result<(Resident, Vec<u64>), EngineError> {
-        let mut dealer = Dealer { kernels: choice.kernels, limit, sizes: Vec::new() };
-        let [params, stacks] = Sources::new(table, weights).all(|source| Ok(dealer.place(&source)))?;
-        let bytes = dealer.sizes.iter().sum();
-        Ok((Resident { params, stacks, bytes, choice }, dealer.sizes))
+        Ok(Sources::of(table, weights)?.place(choice, limit))
     }
 
     /// Uploads every stack, vector and convolution, streamed from the memory map.
@@ -177,27 +161,34 @@ impl Resident {
         choice: impl Into<Choice>,
     ) -> Result<Resident, EngineError> {
         let choice = choice.into();
-        let (mut resident, sizes) = Resident::place(table, weights, choice, gpu.info().max_buffer_bytes)?;
+        let sources = Sources::of(table, weights)?;
+        let (mut resident, sizes) = sources.place(choice, gpu.info().max_buffer_bytes);
         gpu.check_room("weights", resident.bytes)?;
         let buffers: Vec<BufferId> = sizes
             .iter()
             .enumerate()
             .map(|(n, bytes)| gpu.create_weights(&format!("weights {n}"), *bytes))
             .collect::<Result<_, _>>()?;
-        let renumber = |slot: &mut Slot| {
-            if let Some(buffer) = buffers.get(slot.buffer.index() as usize) {
-                slot.buffer = *buffer;
-            }
+        let renumber = |slot: &mut Slot| -> Result<(), EngineError> {
+            slot.buffer = *buffers.get(slot.buffer.index() as usize).ok_or_else(|| absent("a weight's buffer"))?;
+            Ok(())
         };
         for placed in resident.params.iter_mut().chain(&mut resident.stacks).flatten() {
-            renumber(&mut placed.slot);
-            placed.scales.iter_mut().for_each(renumber);
+            renumber(&mut placed.slot)?;
+            placed.scales.iter_mut().try_for_each(renumber)?;
         }
-        let mut places = resident.params.iter().chain(&resident.stacks).flatten();
-        Sources::new(table, weights).all(|source| match places.next() {
-            Some(place) => fill(gpu, &source, place, choice.kernels),
-            None => Err(absent("a weight's place")),
-        })?;
+        for (id, (source, place)) in (0..).map(ParamId).zip(sources.params.iter().zip(&resident.params)) {
+            if let (Some(source), Some(place)) = (source, place) {
+                fill(gpu, source, place, choice.kernels)?;
+                weights.release(id);
+            }
+        }
+        for (stack, (source, place)) in table.stacks.iter().zip(sources.stacks.iter().zip(&resident.stacks)) {
+            if let (Some(source), Some(place)) = (source, place) {
+                fill(gpu, source, place, choice.kernels)?;
+                stack.parts.iter().for_each(|part| weights.release(*part));
+            }
+        }
         gpu.flush()?;
         Ok(resident)
     }
@@ -209,12 +200,12 @@ impl Resident {
 
     /// The place of a vector or a convolution.
     pub(super) fn param(&self, id: ParamId) -> Result<Placed, EngineError> {
-        self.params.get(id.0 as usize).copied().flatten().ok_or_else(|| absent(&format!("parameter {}", id.0)))
+        self.params.get(id.index()).copied().flatten().ok_or_else(|| absent(&format!("parameter {}", id.0)))
     }
 
     /// The place of a stack.
     pub(super) fn stack(&self, id: StackId) -> Result<Placed, EngineError> {
-        self.stacks.get(id.0 as usize).copied().flatten().ok_or_else(|| absent(&format!("stack {}", id.0)))
+        self.stacks.get(id.index()).copied().flatten().ok_or_else(|| absent(&format!("stack {}", id.0)))
     }
 
     /// A slot that a kernel may bind and not read: small, since the tensor may pass the binding limit.

@@ -9,14 +9,14 @@ use fathom_models::random;
 use fathom_models::weights::WeightFormat;
 use fathom_shaders::cpu::{self, LinearIn};
 use fathom_shaders::params::{epilogue, halves};
-use fathom_shaders::{Shader, params};
+use fathom_shaders::{Kernel, Shader, Variant, params};
 use half::f16;
 
 use super::EngineError;
 use super::choice::{Choice, Wanted};
 use super::kernels::Kernels;
 use super::resident::interleave;
-use crate::gpu::{Commands, Dispatch, Download, Gpu, Slot};
+use crate::gpu::{Commands, Dispatch, Download, Gpu, Slot, Work};
 
 /// Largest error relative to the largest output: operands are rounded to f16 (2⁻¹¹), of which sums of 256 products keep
 /// about 2⁻¹¹; a kernel that is wrong is off by far more.
@@ -66,19 +66,19 @@ struct Case {
     bindings: Vec<usize>,
     workgroups: [u32; 3],
     /// Whether the output is in f16.
-    half: bool,
+    in_f16: bool,
     expected: Vec<f32>,
 }
 
-/// Numbers that f16 holds where `half`.
-fn numbers(seed: u64, count: usize, half: bool) -> Vec<f32> {
+/// Numbers that f16 holds where `in_f16`.
+fn numbers(seed: u64, count: usize, in_f16: bool) -> Vec<f32> {
     let values = random::normal(seed, count);
-    if half { values.into_iter().map(stored_in_f16).collect() } else { values }
+    if in_f16 { values.into_iter().map(stored_in_f16).collect() } else { values }
 }
 
-/// The bytes of numbers, in f16 where `half`.
-fn floats(values: &[f32], half: bool) -> Vec<u8> {
-    match half {
+/// The bytes of numbers, in f16 where `in_f16`.
+fn floats(values: &[f32], in_f16: bool) -> Vec<u8> {
+    match in_f16 {
         true => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
         false => cast_slice(values).to_vec(),
     }
@@ -87,6 +87,7 @@ fn floats(values: &[f32], half: bool) -> Vec<u8> {
 fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, choice: Choice) -> Result<(), EngineError> {
     let linear = formats.iter().flat_map(|format| ROWS.map(|m| linear(*format, m, choice)));
     for case in linear.chain(HEADS.map(|head_dim| attention(head_dim, choice))) {
+        let case = case?;
         let (kernel, error) = (case.shader.name, error_of(gpu, case)?);
         tracing::debug!(kernel, error, "self-test");
         if error > TOLERANCE || error.is_nan() {
@@ -96,11 +97,11 @@ fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, choice: Choice) ->
     Ok(())
 }
 
-fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -> Case {
+fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -> Result<Case, EngineError> {
     // Columns go to y, or where only these are in f16 to the planes of keys and values.
-    let half = precision.activations == Float::F16;
-    let aside = !half && precision.kv == Float::F16;
-    let x = numbers(1, m as usize * INPUTS, half);
+    let in_f16 = precision.activations == Float::F16;
+    let aside = !in_f16 && precision.kv == Float::F16;
+    let x = numbers(1, m as usize * INPUTS, in_f16);
     let values = random::normal(2, COLUMNS * INPUTS);
     let (mut bytes, mut scales, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
     for row in values.chunks(INPUTS) {
@@ -122,30 +123,31 @@ fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -
         y_stride: COLUMNS as u32,
         split: if aside { 0 } else { COLUMNS as u32 },
         side_cols: COLUMNS as u32,
-        flags: if half { epilogue::X_F16 | epilogue::Y_F16 } else { 0 } | if aside { epilogue::SIDE_F16 } else { 0 },
+        flags: if in_f16 { epilogue::X_F16 | epilogue::Y_F16 } else { 0 } | if aside { epilogue::SIDE_F16 } else { 0 },
         scale: 1.0,
         ..params::Linear::default()
     };
-    let (shader, [columns, rows]) = kernels.linear(format, &p);
+    let variant = kernels.linear(format, &p)?;
+    let [rows, columns] = variant.tile;
     let mut expected = vec![0.0; m as usize * COLUMNS];
     let read = LinearIn { x: &x, w: &decoded, ..LinearIn::default() };
-    let twin = if shader.name.starts_with("linear_dot8") { cpu::linear_dot8 } else { cpu::linear };
+    let twin = if variant.key.kernel == Kernel::LinearDot8 { cpu::linear_dot8 } else { cpu::linear };
     twin(&params::Linear { split: COLUMNS as u32, ..p }, read, &mut expected, &mut []);
-    Case {
-        shader,
+    Ok(Case {
+        shader: &variant.shader,
         params: bytes_of(&p).to_vec(),
-        given: vec![floats(&x, half), bytes, scales],
+        given: vec![floats(&x, in_f16), bytes, scales],
         bindings: vec![0, 1, 2, 2, 2, 2, 0, 0, 3, 3, 3, 3, 0],
         workgroups: [p.n.div_ceil(columns), p.m.div_ceil(rows), 1],
-        half: half || aside,
+        in_f16: in_f16 || aside,
         expected,
-    }
+    })
 }
 
 /// Nine tokens, whose four heads share keys and values, and 70 keys: more rows and keys than a tile, and no whole tiles.
-fn attention(head_dim: u32, Choice { kernels, precision }: Choice) -> Case {
+fn attention(head_dim: u32, Choice { kernels, precision }: Choice) -> Result<Case, EngineError> {
     let (rows, heads, keys) = (9, 4, 70);
-    let [half, kv] = [precision.activations, precision.kv].map(|f| f == Float::F16);
+    let [in_f16, kv] = [precision.activations, precision.kv].map(|f| f == Float::F16);
     let p = params::Attention {
         rows,
         heads,
@@ -157,23 +159,23 @@ fn attention(head_dim: u32, Choice { kernels, precision }: Choice) -> Case {
         key_count: keys,
         q_block: rows,
         scale: (head_dim as f32).sqrt().recip(),
-        flags: if half { halves::Q_F16 | halves::OUT_F16 } else { 0 } | if kv { halves::KV_F16 } else { 0 },
+        flags: if in_f16 { halves::Q_F16 | halves::OUT_F16 } else { 0 } | if kv { halves::KV_F16 } else { 0 },
         ..params::Attention::default()
     };
-    let (shader, tile) = kernels.attention(&p);
-    let q = numbers(3, (rows * heads * head_dim) as usize, half);
+    let Variant { shader, tile: [tile, _], .. } = kernels.attention(&p)?;
+    let q = numbers(3, (rows * heads * head_dim) as usize, in_f16);
     let [k, v] = [4, 5].map(|seed| numbers(seed, (keys * head_dim) as usize, kv));
     let mut expected = vec![0.0; q.len()];
     cpu::attention(&p, &q, &k, &v, &mut expected);
-    Case {
+    Ok(Case {
         shader,
         params: bytes_of(&p).to_vec(),
-        given: vec![floats(&q, half), floats(&k, kv), floats(&v, kv)],
+        given: vec![floats(&q, in_f16), floats(&k, kv), floats(&v, kv)],
         bindings: vec![0, 1, 2, 3, 3, 0, 1, 2],
-        workgroups: [(rows * heads).div_ceil(tile), 1, 1],
-        half,
+        workgroups: [(rows * heads).div_ceil(*tile), 1, 1],
+        in_f16,
         expected,
-    }
+    })
 }
 
 /// The largest difference of a kernel and its twin, relative to the largest output.
@@ -193,17 +195,18 @@ fn error_of(gpu: &mut Gpu, mut case: Case) -> Result<f32, EngineError> {
         slots: bound.filter_map(|i| places.get(*i).copied()).collect(),
         workgroups: case.workgroups,
         stage: 0,
+        work: Work::default(),
     };
     let commands = Commands { label: "self-test".to_owned(), stages: vec![String::new()], dispatches: vec![dispatch] };
-    let recording = gpu.prepare(&commands)?;
+    let list = gpu.prepare(&commands)?;
     let mut found = vec![0.0_f32; case.expected.len()];
     let into = bytemuck::cast_slice_mut(&mut found);
     let downloads = places.last().map(|y| Download { buffer: y.buffer, offset: 0, into });
-    gpu.submit(&[&recording], &[], downloads.into_iter().collect::<Vec<_>>().as_mut_slice())?;
+    gpu.submit(&[&list], &[], downloads.into_iter().collect::<Vec<_>>().as_mut_slice())?;
     for slot in places {
         gpu.release(slot.buffer);
     }
-    if case.half {
+    if case.in_f16 {
         found = cast_slice::<f32, f16>(&found).iter().take(case.expected.len()).map(|v| v.to_f32()).collect();
     }
     let largest = case.expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));

@@ -7,8 +7,8 @@ use fathom_models::image::ImageSpec;
 use fathom_models::observation::{Observation, check_state, finish_actions};
 
 use super::memory::explain;
-use super::{Arena, Choice, EngineError, Kernels, Output, Program, Resident, StageWork, Wanted, Work};
-use crate::gpu::{Gpu, GpuTimes};
+use super::{Arena, Choice, EngineError, Kernels, Output, Program, Resident, StageWork, Wanted};
+use crate::gpu::{Gpu, GpuTimes, Work};
 
 /// What changes from one inference to the next.
 #[derive(Clone, Copy, Debug)]

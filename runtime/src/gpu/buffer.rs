@@ -101,7 +101,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Frees a buffer's memory. A recording that binds it can no longer be replayed.
+    /// Frees a buffer's memory. A command list that binds it can no longer be replayed.
     pub fn release(&mut self, buffer: BufferId) {
         if let Some((_, buffer)) = self.buffers.get(buffer.0 as usize) {
             self.held = self.held.saturating_sub(buffer.size());

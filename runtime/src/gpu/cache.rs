@@ -25,7 +25,10 @@ pub fn cache_folder() -> Option<PathBuf> {
 
 /// What a file is good for: its first lines are exactly these.
 fn key(info: &AdapterInfo) -> String {
-    let shaders = variants::ALL.iter().fold(FNV, |hash, s| fnv(fnv(hash, s.name.as_bytes()), s.wgsl.as_bytes()));
+    let shaders = variants::ALL
+        .iter()
+        .map(|v| &v.shader)
+        .fold(FNV, |hash, s| fnv(fnv(hash, s.name.as_bytes()), s.wgsl.as_bytes()));
     format!(
         "{MAGIC}\nadapter {}\ndriver {}\nchecked {}\nshaders {shaders:016x}\n",
         info.name, info.driver, info.checked

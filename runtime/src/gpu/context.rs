@@ -76,7 +76,7 @@ pub struct Gpu {
     pub(super) held: u64,
     pub(super) queries: Queries,
     pub(super) calibration: Option<Calibration>,
-    /// Tells this GPU's recordings from those of another.
+    /// Tells this GPU's command lists from those of another.
     pub(super) id: u64,
     /// Kernels that do nothing, by a part of their names.
     pub(super) broken: Option<String>,

@@ -108,10 +108,10 @@ pub enum GpuError {
         /// How many stages the list has.
         stages: usize,
     },
-    /// A recording is submitted to another [`Gpu`](super::Gpu) than the one that prepared it.
-    #[error("recording {label} was prepared on another GPU")]
-    ForeignRecording {
-        /// Label of the recording.
+    /// A command list is submitted to another [`Gpu`](super::Gpu) than the one that prepared it.
+    #[error("command list {label} was prepared on another GPU")]
+    ForeignCommandList {
+        /// Label of the command list.
         label: String,
     },
     /// A dispatch gives another number of slots than its kernel has storage bindings.

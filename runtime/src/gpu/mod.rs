@@ -2,10 +2,10 @@
 //!
 //! The rest of the runtime speaks in plain data: buffers are [`BufferId`]s, the work of one
 //! inference is a [`Commands`] list that [`Gpu::prepare`] checks once and turns into a
-//! [`Recording`], and [`Gpu::submit`] replays any sequence of recordings in one submission.
+//! [`CommandList`], and [`Gpu::submit`] replays any sequence of command lists in one submission.
 //!
 //! Invariants:
-//! * Once a sequence of recordings was submitted, submitting it again creates no buffer, bind
+//! * Once a sequence of command lists was submitted, submitting it again creates no buffer, bind
 //!   group, pipeline or query set; [`Gpu::counts`] shows it.
 //! * Nothing here panics on a GPU fault. A lost device stays lost: every later call returns
 //!   [`GpuError::DeviceLost`].
@@ -17,19 +17,19 @@ mod adapter;
 mod buffer;
 mod cache;
 mod clock;
+mod command_list;
 mod context;
 mod device;
 mod error;
 mod kernel;
-mod recording;
 mod submit;
 mod times;
 
 pub use adapter::{AdapterInfo, AdapterKind};
 pub use buffer::BufferId;
 pub use cache::cache_folder;
+pub use command_list::{CommandList, Commands, Dispatch, Slot, Work};
 pub use context::{Counts, Gpu, GpuOptions};
 pub use error::GpuError;
-pub use recording::{Commands, Dispatch, Recording, Slot};
 pub use submit::{Download, Upload};
 pub use times::{GpuTimes, HostTimes, KernelTime, Origin, StageTime};

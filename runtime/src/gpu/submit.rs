@@ -1,13 +1,13 @@
-//! Replaying recordings: uploads, compute passes and downloads of one submission.
+//! Replaying command lists: uploads, compute passes and downloads of one submission.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::buffer::{BufferId, COPY_ALIGN};
+use super::command_list::{CommandList, Step};
 use super::context::Gpu;
 use super::error::GpuError;
-use super::recording::{Recording, Step};
 use super::times::{Detail, GpuTimes, HostTimes, PASS_BYTES, Queries};
 use crate::clock::monotonic_ns;
 
@@ -16,7 +16,7 @@ const MIN_STAGING_BYTES: u64 = 64 << 10;
 /// Each upload and download begins at a multiple of this in its staging buffer.
 const STAGING_ALIGN: u64 = wgpu::MAP_ALIGNMENT;
 
-/// Bytes to put into a buffer before the recordings run.
+/// Bytes to put into a buffer before the command lists run.
 #[derive(Debug, Clone, Copy)]
 pub struct Upload<'a> {
     /// The buffer.
@@ -27,7 +27,7 @@ pub struct Upload<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Bytes to fetch from a buffer after the recordings ran.
+/// Bytes to fetch from a buffer after the command lists ran.
 #[derive(Debug)]
 pub struct Download<'a> {
     /// The buffer.
@@ -53,20 +53,20 @@ struct Plan {
 }
 
 impl Gpu {
-    /// Uploads, replays `recordings` one after the other, and downloads, in one submission, and
-    /// waits until it is done. A recording may occur several times.
+    /// Uploads, replays `lists` one after the other, and downloads, in one submission, and
+    /// waits until it is done. A command list may occur several times.
     ///
     /// # Errors
     /// [`GpuError::UnknownBuffer`], [`GpuError::OutOfBuffer`] and [`GpuError::Misaligned`] for an
-    /// upload or download that does not fit; [`GpuError::ForeignRecording`]; [`GpuError::Timeout`] and [`GpuError::DeviceLost`]
+    /// upload or download that does not fit; [`GpuError::ForeignCommandList`]; [`GpuError::Timeout`] and [`GpuError::DeviceLost`]
     /// where the GPU fails. No download is filled then.
     pub fn submit(
         &mut self,
-        recordings: &[&Recording],
+        lists: &[&CommandList],
         uploads: &[Upload<'_>],
         downloads: &mut [Download<'_>],
     ) -> Result<GpuTimes, GpuError> {
-        self.execute(recordings, uploads, downloads, Detail::Stages)
+        self.execute(lists, uploads, downloads, Detail::Stages)
     }
 
     /// Like [`Gpu::submit`], with a pass and a time for each single dispatch. Slower.
@@ -75,24 +75,24 @@ impl Gpu {
     /// As for [`Gpu::submit`].
     pub fn profile(
         &mut self,
-        recordings: &[&Recording],
+        lists: &[&CommandList],
         uploads: &[Upload<'_>],
         downloads: &mut [Download<'_>],
     ) -> Result<GpuTimes, GpuError> {
-        self.execute(recordings, uploads, downloads, Detail::Kernels)
+        self.execute(lists, uploads, downloads, Detail::Kernels)
     }
 
     fn execute(
         &mut self,
-        recordings: &[&Recording],
+        lists: &[&CommandList],
         uploads: &[Upload<'_>],
         downloads: &mut [Download<'_>],
         detail: Detail,
     ) -> Result<GpuTimes, GpuError> {
         self.check()?;
         let mut host = HostTimes { began_ns: monotonic_ns(), ..HostTimes::default() };
-        if let Some(foreign) = recordings.iter().find(|r| r.gpu != self.id) {
-            return Err(GpuError::ForeignRecording { label: foreign.label.clone() });
+        if let Some(foreign) = lists.iter().find(|r| r.gpu != self.id) {
+            return Err(GpuError::ForeignCommandList { label: foreign.label.clone() });
         }
         for (index, u) in uploads.iter().enumerate() {
             let what = format!("upload {index}");
@@ -102,12 +102,12 @@ impl Gpu {
             let what = format!("download {index}");
             self.check_range(&what, d.buffer, d.offset, d.into.len() as u64, COPY_ALIGN)?;
         }
-        let mut plan = self.plan(recordings, uploads, downloads, detail)?;
+        let mut plan = self.plan(lists, uploads, downloads, detail)?;
         host.filled_ns = monotonic_ns();
         let commands = self.scoped(
             |device| {
                 let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                self.encode(&mut encoder, &plan, recordings, uploads, downloads, detail);
+                self.encode(&mut encoder, &plan, lists, uploads, downloads, detail);
                 encoder.finish()
             },
             |e| refused("submission", &e),
@@ -141,7 +141,7 @@ impl Gpu {
             return Err(unmapped("staging memory was not given back"));
         }
         self.staging.upload = plan.upload.take().or(self.staging.upload.take());
-        let (mut times, first_tick) = self.read(&plan, recordings, downloads, detail)?;
+        let (mut times, first_tick) = self.read(&plan, lists, downloads, detail)?;
         self.staging.download = plan.download.take().or(self.staging.download.take());
         host.read_ns = monotonic_ns();
         times.host = host;
@@ -153,7 +153,7 @@ impl Gpu {
     /// one for uploads.
     fn plan(
         &mut self,
-        recordings: &[&Recording],
+        lists: &[&CommandList],
         uploads: &[Upload<'_>],
         downloads: &[Download<'_>],
         detail: Detail,
@@ -161,8 +161,8 @@ impl Gpu {
         let mut timed_passes = 0;
         if self.info.timestamps {
             timed_passes = match detail {
-                Detail::Stages => recordings.iter().map(|r| r.passes().count()).sum(),
-                Detail::Kernels => recordings.iter().map(|r| r.len()).sum(),
+                Detail::Stages => lists.iter().map(|r| r.passes().count()).sum(),
+                Detail::Kernels => lists.iter().map(|r| r.len()).sum(),
             };
             self.ensure_queries(timed_passes)?;
         }
@@ -214,7 +214,7 @@ impl Gpu {
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &Plan,
-        recordings: &[&Recording],
+        lists: &[&CommandList],
         uploads: &[Upload<'_>],
         downloads: &[Download<'_>],
         detail: Detail,
@@ -228,9 +228,9 @@ impl Gpu {
             }
         }
         let mut pass_index = 0;
-        for recording in recordings {
-            for pass in recording.passes() {
-                let stage = recording.stage_of(pass);
+        for list in lists {
+            for pass in list.passes() {
+                let stage = list.stage_of(pass);
                 let timed = if detail == Detail::Kernels { 1 } else { pass.len() };
                 for steps in pass.chunks(timed) {
                     let writes = self.queries.writes(pass_index).filter(|_| plan.timed_passes > 0);
@@ -257,7 +257,7 @@ impl Gpu {
     fn read(
         &self,
         plan: &Plan,
-        recordings: &[&Recording],
+        lists: &[&CommandList],
         downloads: &mut [Download<'_>],
         detail: Detail,
     ) -> Result<(GpuTimes, Option<u64>), GpuError> {
@@ -272,24 +272,24 @@ impl Gpu {
             download.into.copy_from_slice(&view[start..start + download.into.len()]);
         }
         let raw = &view[plan.times_at as usize..];
-        let times = self.queries.times(recordings, detail, raw);
+        let times = self.queries.times(lists, detail, raw);
         let first_tick = Queries::first_tick(raw);
         drop(view);
         staging.unmap();
         Ok((times, first_tick))
     }
 
-    /// Encodes `recording` without running it, which makes wgpu check all of it.
-    pub(super) fn rehearse(&self, recording: &Recording) -> Result<(), GpuError> {
+    /// Encodes `list` without running it, which makes wgpu check all of it.
+    pub(super) fn rehearse(&self, list: &CommandList) -> Result<(), GpuError> {
         self.scoped(
             |device| {
                 let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                for pass in recording.passes() {
-                    encode_pass(&mut encoder, &recording.stage_of(pass), pass, None);
+                for pass in list.passes() {
+                    encode_pass(&mut encoder, &list.stage_of(pass), pass, None);
                 }
                 drop(encoder.finish());
             },
-            |e| refused(&recording.label, &e),
+            |e| refused(&list.label, &e),
         )
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::command_list::CommandList;
 use super::context::Gpu;
 use super::error::GpuError;
-use super::recording::Recording;
 
 /// Passes whose two timestamps fit into one query set of wgpu.
 const PASSES_PER_SET: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
@@ -63,7 +63,7 @@ pub struct Origin {
 /// timestamps ([`AdapterInfo::timestamps`](super::AdapterInfo::timestamps)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuTimes {
-    /// One entry per stage and recording; a stage that is interrupted has one entry per part.
+    /// One entry per stage and command list; a stage that is interrupted has one entry per part.
     pub stages: Vec<StageTime>,
     /// One entry per dispatch; filled by [`Gpu::profile`] only.
     pub kernels: Vec<KernelTime>,
@@ -136,17 +136,17 @@ impl Queries {
         self.period
     }
 
-    /// Times from the resolved timestamps of all passes of `recordings`.
-    pub(super) fn times(&self, recordings: &[&Recording], detail: Detail, raw: &[u8]) -> GpuTimes {
+    /// Times from the resolved timestamps of all passes of `lists`.
+    pub(super) fn times(&self, lists: &[&CommandList], detail: Detail, raw: &[u8]) -> GpuTimes {
         let ticks = raw.chunks_exact(8).map(|b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
         let ticks: Vec<u64> = ticks.collect();
         let origin = ticks.first().copied().unwrap_or_default();
         let ns = |from: u64, to: u64| (to.saturating_sub(from) as f64 * self.period) as u64;
         let mut spans = ticks.chunks_exact(2).map(|t| (t[0], t[1]));
         let mut times = GpuTimes::default();
-        for recording in recordings {
-            for pass in recording.passes() {
-                let stage = recording.stage_of(pass);
+        for list in lists {
+            for pass in list.passes() {
+                let stage = list.stage_of(pass);
                 let mut whole: Option<(u64, u64)> = None;
                 let timed = if detail == Detail::Kernels { pass } else { &pass[..1] };
                 for (step, (begin, end)) in timed.iter().zip(&mut spans) {

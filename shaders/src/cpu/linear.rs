@@ -5,7 +5,7 @@ use crate::params::{Linear, epilogue};
 pub struct LinearIn<'a> {
     /// `(m, k)`
     pub x: &'a [f32],
-    /// Rows of `w_stride` values, in pairs where there is a `half`.
+    /// Rows of `w_stride` values, in pairs where there is a `pair_distance`.
     pub w: &'a [f32],
     /// `(columns,)`
     pub bias: &'a [f32],
@@ -15,14 +15,14 @@ pub struct LinearIn<'a> {
     pub norm: &'a [f32],
     /// `(m, columns)`
     pub other: &'a [f32],
-    /// `(positions, half, [cos, sin])`
+    /// `(positions, pair_distance, [cos, sin])`
     pub table: &'a [f32],
 }
 
 /// `epilogue( Σ_k x[r, k] · w[j, k] )`: the norm's scale of the row, bias, scale, layer scale, addend, activation; then
 /// gate times value, or RoPE. The first columns go to `y (m, columns)`, those from `split` on to the planes of `side`.
 pub fn linear(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
-    let [m, n, k, half] = [p.m, p.n, p.k, p.half].map(|v| v as usize);
+    let [m, n, k, distance] = [p.m, p.n, p.k, p.pair_distance].map(|v| v as usize);
     for r in 0..m {
         let row = &i.x[p.x_offset as usize + r * p.x_stride as usize..][..k];
         let (row, scale) = if p.flags & epilogue::NORM == 0 {
@@ -45,10 +45,10 @@ pub fn linear(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
         for j in (0..n).step_by(2) {
             let mut c = p.first as usize + j;
             let (mut next, mut pair) = (c + 1, 0);
-            if half != 0 {
-                pair = c % (2 * half) / 2;
-                c = c / (2 * half) * (2 * half) + pair;
-                next = c + half;
+            if distance != 0 {
+                pair = c % (2 * distance) / 2;
+                c = c / (2 * distance) * (2 * distance) + pair;
+                next = c + distance;
             }
             let both = j + 1 < n;
             if p.flags & epilogue::GATE != 0 {
@@ -59,7 +59,7 @@ pub fn linear(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
             let mut a = activate(p, affine(p, i, r, c, sum(j)));
             let mut b = if both { activate(p, affine(p, i, r, next, sum(j + 1))) } else { 0.0 };
             if c < p.rope_columns as usize {
-                let at = p.table_offset as usize + (r * half + pair) * 2;
+                let at = p.table_offset as usize + (r * distance + pair) * 2;
                 let (cos, sin) = (i.table[at], i.table[at + 1]);
                 (a, b) = (a * cos - b * sin, b * cos + a * sin);
             }

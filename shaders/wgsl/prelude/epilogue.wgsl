@@ -68,10 +68,10 @@ fn store(r: u32, j: u32, sums: vec2<f32>) {
     var c = params.first + j;
     var next = c + 1u;
     var pair = 0u;
-    if params.half != 0u {
-        pair = c % (2u * params.half) / 2u;
-        c = c / (2u * params.half) * (2u * params.half) + pair;
-        next = c + params.half;
+    if params.pair_distance != 0u {
+        pair = c % (2u * params.pair_distance) / 2u;
+        c = c / (2u * params.pair_distance) * (2u * params.pair_distance) + pair;
+        next = c + params.pair_distance;
     }
     if (params.flags & GATE) != 0u {
         var v = sums;
@@ -83,7 +83,7 @@ fn store(r: u32, j: u32, sums: vec2<f32>) {
     let both = j + 1u < params.n;
     if both { v.y = activate(affine(r, next, sums.y)); }
     if c < params.rope_columns {
-        let at = params.table_offset + (r * params.half + pair) * 2u;
+        let at = params.table_offset + (r * params.pair_distance + pair) * 2u;
         let turn = vec2(table[at], table[at + 1u]);
         v = vec2(v.x * turn.x - v.y * turn.y, v.y * turn.x + v.x * turn.y);
     }

@@ -1,8 +1,8 @@
 // y[r, c] = epilogue( sum_k x[r, k] * w[j, k] ), c the layer's own column of w's row j. Offsets and strides are in elements.
 //
-// A layer is one weight or several on top of each other (queries, keys and values; gate and up). With `half`, w's rows are
-// in pairs: in each block of 2 half, rows 2i and 2i + 1 are the layer's columns i and i + half. So one thread has both
-// halves of what RoPE turns, or a gate and its value.
+// A layer is one weight or several on top of each other (queries, keys and values; gate and up). With `pair_distance`, w's
+// rows are in pairs: in each block of 2 pair_distance, rows 2i and 2i + 1 are the layer's columns i and i + pair_distance. So
+// one thread has both halves of what RoPE turns, or a gate and its value.
 
 struct Linear {
     m: u32,             // rows of x and y
@@ -14,7 +14,7 @@ struct Linear {
     w_stride: u32,      // from row to row, a multiple of 32; w is 0 beyond k
     group_shift: u32,   // W4: 1 << group_shift weights share a scale
     first: u32,         // place among the layer's rows of the first row of w that is used
-    half: u32,          // 0: rows are columns
+    pair_distance: u32, // 0: rows are columns
     y_offset: u32,
     y_stride: u32,
     split: u32,         // columns from here on go to `side`
@@ -50,7 +50,7 @@ alias Four = vec4<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;          // (columns,)
 @group(0) @binding(5) var<storage, read> layer_scale: array<f32>;   // (columns,)
 @group(0) @binding(7) var<storage, read_write> other: array<f32>;   // (m, columns), addend
-@group(0) @binding(8) var<storage, read_write> table: array<f32>;   // (positions, half, [cos, sin])
+@group(0) @binding(8) var<storage, read_write> table: array<f32>;   // (positions, pair_distance, [cos, sin])
 @group(0) @binding(9) var<storage, read_write> side: array<f32>;    // (planes, _, side_cols)
 @group(0) @binding(10) var<storage, read_write> y: array<f32>;      // (m, columns)
 #ifdef HALVES

@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use ash::vk;
-use fathom::gpu::{Commands, Dispatch, Gpu, GpuOptions, Slot};
+use fathom::gpu::{Commands, Dispatch, Gpu, GpuOptions, Slot, Work};
 use fathom_shaders::{BindingKind, Shader};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -23,7 +23,6 @@ static WRITE: Shader = Shader {
         fn main(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = params.value; }",
     workgroup_size: [64, 1, 1],
     bindings: &[BindingKind::Uniform, BindingKind::ReadWrite],
-    half: None,
 };
 
 /// 64 invocations on a binding of 16 words.
@@ -36,10 +35,11 @@ fn bounds() -> Outcome {
         slots: vec![Slot { buffer, offset: 0, bytes: 64 }],
         workgroups: [1, 1, 1],
         stage: 0,
+        work: Work::default(),
     };
     let commands = Commands { label: "misuse".into(), stages: vec!["write".into()], dispatches: vec![dispatch] };
-    let recording = gpu.prepare(&commands)?;
-    gpu.submit(&[&recording], &[], &mut [])?;
+    let list = gpu.prepare(&commands)?;
+    gpu.submit(&[&list], &[], &mut [])?;
     Ok(())
 }
 

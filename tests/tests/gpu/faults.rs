@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fathom::gpu::{BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Slot, Upload};
+use fathom::gpu::{BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Slot, Upload, Work};
 use fathom_shaders::{BindingKind, Shader};
 
 use crate::{BYTES, N, chain, commands, floats, open};
@@ -20,7 +20,6 @@ static SPIN: Shader = Shader {
         }",
     workgroup_size: [64, 1, 1],
     bindings: &[BindingKind::Uniform, BindingKind::ReadWrite],
-    half: None,
 };
 
 /// A shader that is no WGSL.
@@ -29,7 +28,6 @@ static BROKEN: Shader = Shader {
     wgsl: "fn main() { nonsense }",
     workgroup_size: [1, 1, 1],
     bindings: &[BindingKind::Uniform],
-    half: None,
 };
 
 /// An edit of a command list, and what it does to the error of `prepare`.
@@ -103,10 +101,10 @@ fn too_large_a_buffer_is_refused() {
 }
 
 #[test]
-fn a_recording_belongs_to_its_gpu() {
+fn a_command_list_belongs_to_its_gpu() {
     let (mut one, two) = (chain(false), chain(false));
-    let error = one.gpu.submit(&[&two.recording], &[], &mut []).expect_err("refused");
-    assert_eq!(error, GpuError::ForeignRecording { label: "chain".into() });
+    let error = one.gpu.submit(&[&two.list], &[], &mut []).expect_err("refused");
+    assert_eq!(error, GpuError::ForeignCommandList { label: "chain".into() });
 }
 
 #[test]
@@ -116,12 +114,13 @@ fn a_gpu_that_does_not_answer_is_given_up() {
     let mut gpu = Gpu::open(&options).expect("adapter");
     let buffer = gpu.create_buffer("counters", BYTES).expect("buffer");
     let slots = vec![Slot { buffer, offset: 0, bytes: BYTES }];
-    let dispatch = Dispatch { shader: &SPIN, params: vec![], slots, workgroups: [4, 1, 1], stage: 0 };
+    let dispatch =
+        Dispatch { shader: &SPIN, params: vec![], slots, workgroups: [4, 1, 1], stage: 0, work: Work::default() };
     let commands = Commands { label: "spin".into(), stages: vec!["spin".into()], dispatches: vec![dispatch] };
-    let recording = gpu.prepare(&commands).expect("prepare");
-    let error = gpu.submit(&[&recording], &[], &mut []).expect_err("too slow");
+    let list = gpu.prepare(&commands).expect("prepare");
+    let error = gpu.submit(&[&list], &[], &mut []).expect_err("too slow");
     assert!(matches!(error, GpuError::Timeout { .. }), "{error:?}");
-    let error = gpu.submit(&[&recording], &[], &mut []).expect_err("given up");
+    let error = gpu.submit(&[&list], &[], &mut []).expect_err("given up");
     assert!(matches!(error, GpuError::DeviceLost { .. }), "{error:?}");
 }
 
@@ -143,12 +142,12 @@ fn checked_mode_confines_a_kernel_to_its_slots() {
     let mut commands = commands(chain.arena, BufferId::new(0));
     commands.dispatches.truncate(1);
     commands.dispatches[0].workgroups[0] *= 2;
-    let recording = chain.gpu.prepare(&commands).expect("prepare");
+    let list = chain.gpu.prepare(&commands).expect("prepare");
     let ones = vec![1f32; N];
     let mut after = vec![0f32; N];
     let upload = Upload { buffer: chain.arena, offset: 2 * BYTES, bytes: bytemuck::cast_slice(&ones) };
     let into = bytemuck::cast_slice_mut(&mut after);
     let download = Download { buffer: chain.arena, offset: 2 * BYTES, into };
-    chain.gpu.submit(&[&recording], &[upload], &mut [download]).expect("submit");
+    chain.gpu.submit(&[&list], &[upload], &mut [download]).expect("submit");
     assert_eq!(after, ones, "the array behind the one written");
 }

@@ -9,7 +9,7 @@ mod kernels;
 mod replay;
 mod resize;
 
-use fathom::gpu::{BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Recording, Slot, Upload};
+use fathom::gpu::{BufferId, CommandList, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Slot, Upload, Work};
 use fathom_shaders::{BindingKind, Shader};
 
 /// `y[i] = x[i] + params.scale * w[i]` without a bounds check of its own.
@@ -28,7 +28,6 @@ static ADD: Shader = Shader {
         }",
     workgroup_size: [64, 1, 1],
     bindings: &[BindingKind::Uniform, BindingKind::Read, BindingKind::ReadWrite, BindingKind::ReadWrite],
-    half: None,
 };
 
 /// Values per array.
@@ -49,7 +48,7 @@ fn floats(scale: f32) -> Vec<f32> {
 struct Chain {
     gpu: Gpu,
     arena: BufferId,
-    recording: Recording,
+    list: CommandList,
 }
 
 /// `b = a + 2 w` and then `c = b + 3 w` in stages of their own.
@@ -61,6 +60,7 @@ fn commands(arena: BufferId, weights: BufferId) -> Commands {
         slots: vec![slot(weights, 0), slot(arena, from), slot(arena, from + 1)],
         workgroups: [(N / 64) as u32, 1, 1],
         stage,
+        work: Work::default(),
     };
     Commands {
         label: "chain".into(),
@@ -74,8 +74,8 @@ fn chain(checked: bool) -> Chain {
     let weights = gpu.create_buffer("weights", BYTES).expect("weights");
     let arena = gpu.create_buffer("arena", 4 * BYTES).expect("arena");
     gpu.upload(weights, 0, bytemuck::cast_slice(&floats(0.5))).expect("upload");
-    let recording = gpu.prepare(&commands(arena, weights)).expect("prepare");
-    Chain { gpu, arena, recording }
+    let list = gpu.prepare(&commands(arena, weights)).expect("prepare");
+    Chain { gpu, arena, list }
 }
 
 impl Chain {
@@ -85,7 +85,7 @@ impl Chain {
         let upload = Upload { buffer: self.arena, offset: 0, bytes: bytemuck::cast_slice(a) };
         let into = bytemuck::cast_slice_mut(&mut c);
         let download = Download { buffer: self.arena, offset: 2 * BYTES, into };
-        self.gpu.submit(&[&self.recording], &[upload], &mut [download])?;
+        self.gpu.submit(&[&self.list], &[upload], &mut [download])?;
         Ok(c)
     }
 }

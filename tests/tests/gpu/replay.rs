@@ -27,7 +27,7 @@ fn replays_make_nothing_and_repeat_to_the_bit() {
 }
 
 #[test]
-fn recordings_of_one_submission_run_in_order() {
+fn command_lists_of_one_submission_run_in_order() {
     let mut chain = chain(false);
     let slot = |index: u64| Slot { buffer: chain.arena, offset: index * BYTES, bytes: BYTES };
     let mut accumulate = commands(chain.arena, BufferId::new(0));
@@ -36,9 +36,9 @@ fn recordings_of_one_submission_run_in_order() {
     let accumulate = chain.gpu.prepare(&accumulate).expect("in place");
     let mut c = vec![0f32; N];
     let into = bytemuck::cast_slice_mut(&mut c);
-    let recordings = [&chain.recording, &accumulate, &accumulate];
+    let lists = [&chain.list, &accumulate, &accumulate];
     let download = Download { buffer: chain.arena, offset: 2 * BYTES, into };
-    chain.gpu.submit(&recordings, &[], &mut [download]).expect("submit");
+    chain.gpu.submit(&lists, &[], &mut [download]).expect("submit");
     let expected: Vec<f32> = floats(0.5).iter().map(|w| 9.0 * w).collect();
     assert_eq!(c, expected, "a is zero: 2 + 3 + 2 + 2");
 }
@@ -74,7 +74,7 @@ fn stages_are_placed_on_the_hosts_clock() {
     for checked in [false, true] {
         let mut chain = chain(checked);
         let before_ns = monotonic_ns();
-        let times = chain.gpu.submit(&[&chain.recording], &[], &mut []).expect("submit");
+        let times = chain.gpu.submit(&[&chain.list], &[], &mut []).expect("submit");
         let after_ns = monotonic_ns();
         let h = times.host;
         let parts = [before_ns, h.began_ns, h.filled_ns, h.submitted_ns, h.done_ns, h.read_ns, after_ns];
@@ -90,8 +90,8 @@ fn stages_are_placed_on_the_hosts_clock() {
 #[test]
 fn times_follow_each_other() {
     let mut chain = chain(false);
-    let times = chain.gpu.submit(&[&chain.recording], &[], &mut []).expect("submit");
-    let profile = chain.gpu.profile(&[&chain.recording], &[], &mut []).expect("profile");
+    let times = chain.gpu.submit(&[&chain.list], &[], &mut []).expect("submit");
+    let profile = chain.gpu.profile(&[&chain.list], &[], &mut []).expect("profile");
     if !chain.gpu.info().timestamps {
         assert!(times.stages.is_empty() && profile.kernels.is_empty());
         return;

@@ -3,7 +3,8 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
-use fathom::engine::{Choice, DEVICES, FLOW, Kernels, Plan, Session, StageWork, Wanted, Work};
+use fathom::engine::{Choice, DEVICES, FLOW, Kernels, Plan, Session, StageWork, Wanted};
+use fathom::gpu::Work;
 use fathom_models::config::ModelConfig;
 use fathom_models::depthvla::{ForwardOptions, Model};
 use fathom_models::image::ImageSpec;

@@ -93,7 +93,8 @@ fn compile(names: &[String], checked: bool, cache: Option<PathBuf>) -> Result<()
     let mut gpu = Gpu::open(&GpuOptions { checked, cache, ..GpuOptions::default() })?;
     // At once: the driver writes its assembly between these lines.
     console::log_now(format_args!("{}{}", table::DRIVER, gpu.info().driver))?;
-    for shader in variants::ALL {
+    for variant in variants::ALL {
+        let shader = &variant.shader;
         if names.is_empty() || names.iter().any(|name| shader.name.contains(name)) {
             console::log_now(format_args!("{NAME}{}", shader.name))?;
             gpu.compile(shader)?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use fathom_shaders::{Kernel, Variant};
+
 use crate::assembly::{Assembly, Loop};
 use crate::{Failure, NAME};
 
@@ -85,7 +87,14 @@ impl Table {
             if said != listed as u64 {
                 wrong += &format!("{name}: {listed} instructions are listed, expected the {said} that NVK says\n");
             }
-            let serves = !["coop8", "lanes"].iter().any(|other| name.contains(other));
+            let Some(Variant { key, .. }) = Variant::named(name) else {
+                wrong += &format!("{name}: no such variant\n");
+                continue;
+            };
+            // On Orin neither small matrices nor the kernels of software drivers serve.
+            let lanes = matches!(key.kernel, Kernel::LinearLanes | Kernel::AttentionLanes);
+            let serves = key.matrix_side != 8 && !lanes;
+            let bounded = key.kernel == Kernel::LinearCoop && key.matrix_side == 16;
             let (local, spilled) = (row.said("SLM size"), row.said("Spills to mem"));
             if serves && local + spilled > 0 {
                 wrong += &format!("{name}: {local} bytes of local memory and {spilled} spills, expected none\n");
@@ -93,7 +102,7 @@ impl Table {
             if row.bounds > 0 {
                 wrong += &format!("{name}: {} reads of a buffer's size, expected none without checks\n", row.bounds);
             }
-            if let Some(found) = row.per_matrix().filter(|n| *n > PER_MATRIX && name.starts_with("linear_coop16")) {
+            if let Some(found) = row.per_matrix().filter(|n| *n > PER_MATRIX && bounded) {
                 wrong += &format!("{name}: {found:.2} instructions for each of matrices, at most {PER_MATRIX}\n");
             }
         }

@@ -6,6 +6,7 @@ use clap::Args;
 use fathom::engine::{Kernels as Family, Session};
 use fathom::telemetry::{Header, Stage, StageTable};
 use fathom::{bounds, within};
+use fathom_shaders::Variant;
 
 use crate::Failure;
 use crate::inference::Synthetic;
@@ -106,8 +107,8 @@ pub(crate) fn measure(session: &mut Session, inputs: &Synthetic, rounds: u32, co
 fn row(stage: Stage, sum: Sum, roofs: &[Roof]) -> KernelRow {
     let seconds = stage.p50_ns.max(1) as f64 / 1e9;
     let peak = |name: &str| roofs.iter().find(|r| r.name == name).map(|r| r.per_second);
-    let arithmetic =
-        if stage.name.contains("coop") && peak(roof::MATRIX).is_some() { roof::MATRIX } else { roof::SINGLE };
+    let matrices = Variant::named(&stage.name).is_some_and(|v| v.key.matrix_side > 0);
+    let arithmetic = if matrices && peak(roof::MATRIX).is_some() { roof::MATRIX } else { roof::SINGLE };
     let at_roof = |amount: u64, name: &str| peak(name).map_or(0.0, |peak| amount as f64 / peak);
     let (computing, moving) = (at_roof(sum.flops, arithmetic), at_roof(sum.bytes, roof::MEMORY));
     let (bound, roof) = if computing >= moving { (computing, arithmetic) } else { (moving, roof::MEMORY) };
@@ -143,8 +144,8 @@ mod tests {
             let row = row(stage(name), Sum { flops, bytes, ..Sum::default() }, &roofs());
             (row.roof.clone(), (row.share_of_roof * 1000.0).round() / 1000.0)
         };
-        assert_eq!(of("linear", 5_000_000_000, 1_000_000), (roof::SINGLE.to_owned(), 0.5));
-        assert_eq!(of("linear_coop", 5_000_000_000, 1_000_000), (roof::MATRIX.to_owned(), 0.05));
-        assert_eq!(of("linear_skinny", 1_000_000, 800_000_000), (roof::MEMORY.to_owned(), 0.8));
+        assert_eq!(of("linear_f32", 5_000_000_000, 1_000_000), (roof::SINGLE.to_owned(), 0.5));
+        assert_eq!(of("linear_coop16_f16", 5_000_000_000, 1_000_000), (roof::MATRIX.to_owned(), 0.05));
+        assert_eq!(of("linear_skinny_f32", 1_000_000, 800_000_000), (roof::MEMORY.to_owned(), 0.8));
     }
 }

@@ -15,7 +15,8 @@ use fathom::engine::{Choice, Kernels, Wanted};
 use fathom_models::graph::Graph;
 use fathom_models::precision::Float;
 use fathom_models::weights::WeightFormat;
-use fathom_shaders::variants;
+use fathom_shaders::format::Encoding;
+use fathom_shaders::{Kernel, Key, Variant, variants};
 use fathom_tests::graphs::{Parameters, Rig, on_twins_of, open_gpu, random_inputs};
 use fathom_tests::relative_error;
 use transformer::Mode;
@@ -23,16 +24,16 @@ use transformer::Mode;
 /// Everything in f16 that can be.
 const HALVES: Wanted = Wanted { kernels: None, kv: Some(Float::F16), activations: Some(Float::F16) };
 
-/// What exercises the variant `name`, and the largest error that is allowed, relative to an output's largest
+/// What exercises a variant, and the largest error that is allowed, relative to an output's largest
 /// magnitude. 0 means equal to the bit.
-fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
+fn case(variant: &Variant, p: &mut Parameters) -> (Graph, f32) {
     // Integers, and a single product, which every adapter rounds correctly.
     const EXACT: f32 = 0.0;
     // A few operations: an adapter may fuse a product and a sum, and divide to 2.5 ulp.
     const ROUNDED: f32 = 1e-6;
-    // The kernel, and whether the case is of its variant for tensors in f16.
-    let (name, half) = name.strip_suffix("_h").map_or((name, false), |kernel| (kernel, true));
-    let mode = |unit| Mode { unit, half };
+    let key = variant.key;
+    let name = variant.shader.name.trim_end_matches("_h");
+    let mode = |unit| Mode { unit, half: key.f16 };
     let (graph, tolerance) = match name {
         "image_unpack_rgb24" => (images::unpack(fathom_shaders::cpu::Layout::Rgb24), EXACT),
         "image_unpack_yuyv" => (images::unpack(fathom_shaders::cpu::Layout::Yuyv), EXACT),
@@ -52,19 +53,19 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "conv_transpose_f16" => (maps::conv_transpose(p, WeightFormat::F16), SUMMED),
         "conv_transpose_bf16" => (maps::conv_transpose(p, WeightFormat::Bf16), SUMMED),
         "resize_corners" => (maps::resize_corners(), SUMMED),
-        _ if name.starts_with("linear") => {
-            let (kernel, format) = linear_variant(name);
-            let rows: &[usize] = match kernel {
-                "linear_lanes" => &[1, 7, 17, 33],
-                _ if kernel.starts_with("linear_skinny") => &[1, 3, 17, 32],
+        _ if let Some(encoding) = key.weights => {
+            let rows: &[usize] = match key.kernel {
+                Kernel::LinearLanes => &[1, 7, 17, 33],
+                Kernel::LinearSkinny | Kernel::LinearSkinnyCoop => &[1, 3, 17, 32],
                 _ => &[33, 64, 65],
             };
             // Cooperative matrices take inputs in whole vectors of four.
-            let (unit, tolerance) = match name {
-                _ if name.contains("coop") => (4, HALF),
-                _ if name.contains("dot8") => (1, HALF),
+            let (unit, tolerance) = match key.kernel {
+                Kernel::LinearDot8 => (1, HALF),
+                _ if key.matrix_side > 0 => (4, HALF),
                 _ => (1, SUMMED),
             };
+            let format = format(encoding);
             (transformer::linear(p, format, rows, mode(unit)), tolerance)
         }
         "rms_norm" | "rms_norm_subgroups" => (transformer::rms_norm(p, mode(1)), SUMMED),
@@ -82,23 +83,30 @@ fn case(name: &str, p: &mut Parameters) -> (Graph, f32) {
         "guide" => (transformer::guide(), ROUNDED),
         _ => panic!("no case for {name}: every variant in shaders/wgsl/variants.txt has one here"),
     };
-    (graph, if half { f32::max(tolerance, FLIPPED) } else { tolerance })
+    (graph, if key.f16 { f32::max(tolerance, FLIPPED) } else { tolerance })
 }
 
-/// Kernel and weights' format of a variant's name.
-fn linear_variant(name: &str) -> (&str, WeightFormat) {
-    let w4 = |minima| WeightFormat::W4 { group: if minima { 64 } else { 32 }, minima };
-    let formats = [
-        ("_dot8", WeightFormat::W8),
-        ("_f32", WeightFormat::F32),
-        ("_bf16", WeightFormat::Bf16),
-        ("_f16", WeightFormat::F16),
-        ("_w8", WeightFormat::W8),
-        ("_w4", w4(false)),
-        ("_w4_minima", w4(true)),
-    ];
-    let found = formats.into_iter().find_map(|(suffix, format)| Some((name.strip_suffix(suffix)?, format)));
-    found.unwrap_or_else(|| panic!("no format in the name of {name}"))
+/// A format of this encoding.
+fn format(encoding: Encoding) -> WeightFormat {
+    match encoding {
+        Encoding::F32 => WeightFormat::F32,
+        Encoding::F16 => WeightFormat::F16,
+        Encoding::Bf16 => WeightFormat::Bf16,
+        Encoding::W8 => WeightFormat::W8,
+        Encoding::W4 => WeightFormat::W4 { group: 32, minima: false },
+        Encoding::W4Minima => WeightFormat::W4 { group: 64, minima: true },
+    }
+}
+
+/// The family that has the variant.
+fn family(key: Key) -> Kernels {
+    match key.kernel {
+        Kernel::LinearDot8 => Kernels::Dot8,
+        Kernel::LinearLanes | Kernel::AttentionLanes => Kernels::Lanes,
+        _ if key.matrix_side == 16 || key.subgroups => Kernels::Coop16,
+        _ if key.matrix_side == 8 => Kernels::Coop8,
+        _ => Kernels::Tiled,
+    }
 }
 
 /// A number that is stored in f16 is the twin's neighbour where the two are on either side of the middle between both:
@@ -131,19 +139,17 @@ fn error_of(expected: &[f32], found: &[f32], tolerance: f32) -> f32 {
 
 fn every_variant_agrees(checked: bool) {
     let mut parameters = Parameters::default();
-    let names = variants::ALL.iter().map(|shader| shader.name);
     // Those in f16 last: what the others draw does not depend on them.
-    let (halves, own): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with("_h"));
-    let cases: Vec<_> = own.iter().chain(&halves).map(|name| (*name, case(name, &mut parameters))).collect();
+    let (halves, own): (Vec<_>, Vec<_>) = variants::ALL.iter().partition(|v| v.key.f16);
+    let cases: Vec<_> = own.into_iter().chain(halves).map(|v| (v, case(v, &mut parameters))).collect();
     let weights = parameters.weights();
     let mut rigs: Vec<(Choice, Rig)> = Vec::new();
     let mut wrong = String::new();
-    for (name, (graph, tolerance)) in cases {
+    for (variant, (graph, tolerance)) in cases {
+        let (name, key) = (variant.shader.name, variant.key);
         assert!(!graph.outputs.is_empty(), "{name}: nothing to compare");
         let inputs = random_inputs(&graph);
-        let named = Kernels::ALL.into_iter().find(|kernels| name.contains(kernels.name()));
-        let own = named.unwrap_or(if name.contains("subgroups") { Kernels::Coop16 } else { Kernels::Tiled });
-        let choice = if name.ends_with("_h") { HALVES.with(own) } else { Choice::from(own) };
+        let choice = if key.f16 { HALVES.with(family(key)) } else { Choice::from(family(key)) };
         let expected = on_twins_of(&graph, &weights, &inputs, choice);
         let at = rigs.iter().position(|(c, _)| *c == choice).unwrap_or_else(|| {
             rigs.push((choice, Rig::with(open_gpu(checked), &parameters.table, &weights, choice)));

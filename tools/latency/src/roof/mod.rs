@@ -1,7 +1,7 @@
 //! What an adapter can do at best, measured on it: the roofs that kernels are held against.
 
 use fathom::clock::monotonic_ns;
-use fathom::gpu::{AdapterInfo, AdapterKind, Commands, Dispatch, Gpu, Slot};
+use fathom::gpu::{AdapterInfo, AdapterKind, Commands, Dispatch, Gpu, Slot, Work};
 use fathom_shaders::{BindingKind, Shader};
 
 use crate::Failure;
@@ -21,34 +21,14 @@ const GROUPS: u32 = 4096;
 const WRITES: &[BindingKind] = &[BindingKind::Uniform, BindingKind::ReadWrite];
 const READS: &[BindingKind] = &[BindingKind::Uniform, BindingKind::Read, BindingKind::ReadWrite];
 
-static FLOPS: Shader = Shader {
-    name: "roof_flops",
-    wgsl: include_str!("flops.wgsl"),
-    workgroup_size: [64, 1, 1],
-    bindings: WRITES,
-    half: None,
-};
-static BYTES: Shader = Shader {
-    name: "roof_bytes",
-    wgsl: include_str!("bytes.wgsl"),
-    workgroup_size: [64, 1, 1],
-    bindings: READS,
-    half: None,
-};
-static MATRIX8: Shader = Shader {
-    name: "roof_matrix8",
-    wgsl: include_str!("matrix8.wgsl"),
-    workgroup_size: [32, 1, 1],
-    bindings: WRITES,
-    half: None,
-};
-static MATRIX16: Shader = Shader {
-    name: "roof_matrix16",
-    wgsl: include_str!("matrix16.wgsl"),
-    workgroup_size: [32, 1, 1],
-    bindings: WRITES,
-    half: None,
-};
+static FLOPS: Shader =
+    Shader { name: "roof_flops", wgsl: include_str!("flops.wgsl"), workgroup_size: [64, 1, 1], bindings: WRITES };
+static BYTES: Shader =
+    Shader { name: "roof_bytes", wgsl: include_str!("bytes.wgsl"), workgroup_size: [64, 1, 1], bindings: READS };
+static MATRIX8: Shader =
+    Shader { name: "roof_matrix8", wgsl: include_str!("matrix8.wgsl"), workgroup_size: [32, 1, 1], bindings: WRITES };
+static MATRIX16: Shader =
+    Shader { name: "roof_matrix16", wgsl: include_str!("matrix16.wgsl"), workgroup_size: [32, 1, 1], bindings: WRITES };
 
 /// Name of the roof of memory.
 pub(crate) const MEMORY: &str = "memory";
@@ -72,8 +52,14 @@ pub(crate) fn measure(gpu: &mut Gpu, matrices: bool) -> Result<Vec<Roof>, Failur
     let read = Slot { buffer: source, offset: 0, bytes: size };
     let each = (size / 16 / u64::from(THREADS)) as u32;
     let params = each.to_le_bytes().to_vec();
-    let dispatch =
-        Dispatch { shader: &BYTES, params, slots: vec![read, written], workgroups: [THREADS / 64, 1, 1], stage: 0 };
+    let dispatch = Dispatch {
+        shader: &BYTES,
+        params,
+        slots: vec![read, written],
+        workgroups: [THREADS / 64, 1, 1],
+        stage: 0,
+        work: Work::default(),
+    };
     let best_ns = best(gpu, dispatch)?;
     let roof = |name: &str, unit: &str, amount: f64, ns: u64| Roof {
         name: name.to_owned(),
@@ -89,6 +75,7 @@ pub(crate) fn measure(gpu: &mut Gpu, matrices: bool) -> Result<Vec<Roof>, Failur
         slots: vec![written],
         workgroups: [THREADS / 64, 1, 1],
         stage: 0,
+        work: Work::default(),
     };
     // 16 steps of 4 lanes, each a product and a sum.
     let (rounds, ns) = long_enough(gpu, single)?;
@@ -103,6 +90,7 @@ pub(crate) fn measure(gpu: &mut Gpu, matrices: bool) -> Result<Vec<Roof>, Failur
             slots: vec![slot],
             workgroups: [GROUPS, 1, 1],
             stage: 0,
+            work: Work::default(),
         };
         let (rounds, ns) = long_enough(gpu, products)?;
         let flops = f64::from(rounds) * f64::from(GROUPS) * 4.0 * 2.0 * f64::from(side).powi(3);
@@ -141,14 +129,14 @@ fn long_enough(gpu: &mut Gpu, dispatch: impl Fn(u32) -> Dispatch) -> Result<(u32
 /// The shortest time of some runs.
 fn best(gpu: &mut Gpu, dispatch: Dispatch) -> Result<u64, Failure> {
     let commands = Commands { label: "roof".to_owned(), stages: vec!["roof".to_owned()], dispatches: vec![dispatch] };
-    let recording = gpu.prepare(&commands)?;
+    let list = gpu.prepare(&commands)?;
     let mut best = u64::MAX;
     let began_ns = monotonic_ns();
     for run in 0..RUNS[1] {
         if run >= RUNS[0] && monotonic_ns() - began_ns > RUNS_NS {
             break;
         }
-        let times = gpu.submit(&[&recording], &[], &mut [])?;
+        let times = gpu.submit(&[&list], &[], &mut [])?;
         best = best.min(times.stages.iter().map(|s| s.ns).sum());
     }
     Ok(best)

@@ -1,5 +1,6 @@
 //! The work of one inference as plain data, and its checked, replayable form.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use fathom_shaders::{BindingKind, Shader};
@@ -26,6 +27,25 @@ pub struct Slot {
     pub bytes: u64,
 }
 
+/// Operations and bytes of one or several dispatches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Operations of matrix products, attention and convolutions: two for each multiplication with its addition.
+    pub flops: u64,
+    /// Bytes of weights that are read, each once a dispatch.
+    pub weight_bytes: u64,
+    /// Bytes of everything else that is read or written, each once a dispatch.
+    pub activation_bytes: u64,
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Work) {
+        self.flops += other.flops;
+        self.weight_bytes += other.weight_bytes;
+        self.activation_bytes += other.activation_bytes;
+    }
+}
+
 /// One run of a kernel.
 #[derive(Clone)]
 pub struct Dispatch {
@@ -39,6 +59,8 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// Index into [`Commands::stages`].
     pub stage: u16,
+    /// What it does, for reports.
+    pub work: Work,
 }
 
 /// A list of dispatches, executed in order; each sees what all before it wrote.
@@ -68,7 +90,7 @@ pub(super) struct Step {
 /// A checked [`Commands`] list with its bind groups and parameters, ready to be replayed on the
 /// [`Gpu`] that prepared it.
 #[derive(Debug)]
-pub struct Recording {
+pub struct CommandList {
     /// [`Gpu::id`] of the GPU that made the bind groups.
     pub(super) gpu: u64,
     pub(super) label: String,
@@ -76,7 +98,7 @@ pub struct Recording {
     pub(super) steps: Vec<Step>,
 }
 
-impl Recording {
+impl CommandList {
     /// Number of dispatches.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -111,7 +133,7 @@ impl Gpu {
     /// [`GpuError::Limit`] for a dispatch that does not fit its kernel, its buffers or the
     /// adapter; [`GpuError::Pipeline`] for a kernel that is not accepted;
     /// [`GpuError::Validation`] for what only wgpu finds, such as parameters that are too short.
-    pub fn prepare(&mut self, commands: &Commands) -> Result<Recording, GpuError> {
+    pub fn prepare(&mut self, commands: &Commands) -> Result<CommandList, GpuError> {
         self.check()?;
         for (index, dispatch) in commands.dispatches.iter().enumerate() {
             let what = format!("{} dispatch {index} ({})", commands.label, dispatch.shader.name);
@@ -134,9 +156,9 @@ impl Gpu {
             steps.push(self.bind(dispatch, uniform)?);
         }
         let stages = commands.stages.iter().map(|name| name.as_str().into()).collect();
-        let recording = Recording { gpu: self.id, label: commands.label.clone(), stages, steps };
-        self.rehearse(&recording)?;
-        Ok(recording)
+        let list = CommandList { gpu: self.id, label: commands.label.clone(), stages, steps };
+        self.rehearse(&list)?;
+        Ok(list)
     }
 
     /// Checks a dispatch against its kernel, its buffers and the adapter.
