@@ -286,6 +286,42 @@ pub enum RobotConfigError {
 }
 
 impl RobotConfig {
+    /// The configuration of a robot made in code: the checkpoint in `model`, the simulated arm, no camera, and the defaults of
+    /// `robot.toml` for the rest.
+    ///
+    /// ```
+    /// use fathom::config::RobotConfig;
+    ///
+    /// let mut config = RobotConfig::new("/var/lib/fathom/model");
+    /// config.model.prompt = Some("reach for the red block".to_owned());
+    /// config.control.action_rate_hz = 30.0;
+    /// ```
+    pub fn new(model: impl Into<PathBuf>) -> RobotConfig {
+        RobotConfig {
+            model: ModelSection {
+                path: model.into(),
+                family: None,
+                skip_views: Vec::new(),
+                prompt: None,
+                tokens: None,
+                seed: 0,
+                depth_map: false,
+            },
+            gpu: GpuSection::default(),
+            control: ControlSection::default(),
+            chunks: ChunkSection::default(),
+            record: None,
+            link: LinkSection {
+                device: SIMULATED.to_owned(),
+                baud: default_baud(),
+                controller: None,
+                joints: Vec::new(),
+            },
+            bench: BenchSection::default(),
+            cameras: Vec::new(),
+        }
+    }
+
     /// Reads and checks a file, and makes its paths absolute or relative to the working directory.
     ///
     /// # Errors

@@ -1,25 +1,32 @@
 //! A policy on its GPU: images, joint state and a task in, actions out.
 //!
 //! ```
-//! # fathom::doc::untrained(|folder| {
 //! use fathom::camera::Image;
 //! use fathom::policy::{Observation, Policy, PolicyOptions};
 //!
-//! let options = PolicyOptions { depth_map: true, ..PolicyOptions::default() };
-//! # let options = fathom::doc::on_any_driver(options);
-//! let mut policy = Policy::open_with(folder, options)?;
-//! let base = Image::rgb(224, 224, vec![0; 224 * 224 * 3])?;
-//! let wrist = Image::rgb(224, 224, vec![0; 224 * 224 * 3])?;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let scene = fathom::bench::Scene::built_in(0)?;
+//! # let folder = tempfile::tempdir()?;
+//! # fathom::bench::write_untrained(folder.path(), &fathom_models::nets::presets::small(), &scene, 0)?;
+//! # let checkpoint = folder.path();
+//! # let options = || {
+//! #     let gpu = fathom::gpu::GpuOptions { allow_software: true, ..Default::default() };
+//! #     PolicyOptions { gpu, ..PolicyOptions::default() }
+//! # };
+//! let mut policy = Policy::open_with(checkpoint, PolicyOptions { depth_map: true, ..options() })?;
+//! let base = Image::rgb(640, 480, vec![0; 640 * 480 * 3])?;
+//! let wrist = Image::rgb(640, 480, vec![0; 640 * 480 * 3])?;
 //! let observation =
-//!     Observation::new("reach for the red block").state(&[0.0; 6]).image("base", &base).image("wrist", &wrist);
+//!     Observation::new("reach for the red block").image("base", &base).image("wrist", &wrist).state(&[0.0; 6]);
 //! let output = policy.infer(&observation)?;
 //! for step in output.steps() {
-//!     println!("{step:?}"); // a position for each joint, in the robot's own units
+//!     println!("{step:?}"); // a value for each joint, in the robot's own units
 //! }
 //! # assert_eq!(output.steps().count(), policy.horizon());
-//! # assert_eq!(output.depth.len(), 1);
+//! # assert!(!output.depth.is_empty());
+//! # assert!(policy.infer(&Observation::new("reach").image("base", &base)).is_err());
 //! # Ok(())
-//! # })
+//! # }
 //! ```
 
 use std::path::{Path, PathBuf};

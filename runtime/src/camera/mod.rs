@@ -176,6 +176,30 @@ impl Default for Image {
 }
 
 impl Image {
+    /// An image of 8-bit RGB pixels, row-major `(height, width, 3)`.
+    ///
+    /// ```
+    /// use fathom::camera::Image;
+    ///
+    /// let image = Image::rgb(640, 480, vec![0; 640 * 480 * 3])?;
+    /// assert!(Image::rgb(640, 480, vec![0; 7]).is_err());
+    /// # let _ = image;
+    /// # Ok::<(), fathom::camera::CameraError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CameraError::EmptyImage`] for a width or height of 0, [`CameraError::Incomplete`] for another number of bytes.
+    pub fn rgb(width: u32, height: u32, data: Vec<u8>) -> Result<Image, CameraError> {
+        let format = PixelFormat::Rgb24;
+        let image = Image { format, width, height, stride: format.row_bytes(width), data, ..Image::default() };
+        image.check("image")?;
+        if image.data.len() != format.image_bytes(image.stride, height) {
+            let (device, expected) = ("image".to_owned(), format.image_bytes(image.stride, height));
+            return Err(CameraError::Incomplete { device, expected, received: image.data.len() });
+        }
+        Ok(image)
+    }
+
     /// Takes on a geometry with unpadded rows and makes `data` exactly as long as it needs.
     ///
     /// Allocates only when the image becomes larger than it ever was.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fathom::bench::Scene;
-use fathom::config::RobotConfig;
+use fathom::config::{BenchCameraConfig, CameraSection, CameraSource, RobotConfig};
 use fathom::control::{Robot, RunOptions};
 use fathom::telemetry::{RingReader, RunInfo, stage};
 use fathom_models::errln;
@@ -54,7 +54,7 @@ pub(crate) fn watch(info: &RunInfo, deadline_ns: Option<u64>, round: u64) -> Wat
     Watch { name: "control loop", path: stage::AGE, tick_ns: info.tick_ns, deadline_ns, round }
 }
 
-/// `robot.toml` of the bench scene's arm behind a simulated controller, for the model in `dir` with these views.
+/// The bench scene's arm behind a simulated controller, for the model in `dir` with these views.
 pub(crate) fn bench_robot(
     dir: &Path,
     views: &[String],
@@ -63,31 +63,21 @@ pub(crate) fn bench_robot(
     adapter: &AdapterOptions,
 ) -> Result<RobotConfig, Failure> {
     let scene = Scene::built_in(0)?;
-    let folder = tempfile::tempdir()?;
-    let mut text = format!(
-        "[model]\npath = {dir:?}\ntokens = {tokens:?}\nseed = {seed}\n[gpu]\nsoftware = {}\n",
-        adapter.software
-    );
-    if let Some(name) = &adapter.adapter {
-        text += &format!("adapter = {name:?}\n");
-    }
-    if let Some(kernels) = adapter.kernels {
-        text += &format!("kernels = \"{kernels}\"\n");
-    }
-    text += &format!(
-        "[control]\naction_rate_hz = {action_rate_hz:.3}\nmax_image_age_ms = 60000\nmax_image_skew_ms = 60000\n[chunks]\nvalidity_ms = 60000\n[link]\ndevice = \"simulated\"\n"
-    );
-    for view in views {
-        let camera = if scene.camera_index(view).is_ok() { view } else { "base" };
-        text += &format!(
-            "[[camera]]\nview = {view:?}\nsource = {{ kind = \"bench\", camera = {camera:?}, rate_hz = 30.0 }}\n"
-        );
-    }
-    let path = folder.path().join("robot.toml");
-    std::fs::write(&path, text)?;
-    let mut config = RobotConfig::load(&path)?;
-    // Relative paths are the caller's.
-    config.model.path = dir.to_owned();
+    let mut config = RobotConfig::new(dir);
+    config.model.tokens = Some(tokens.to_vec());
+    config.model.seed = seed;
+    config.gpu.software = adapter.software;
+    config.gpu.adapter.clone_from(&adapter.adapter);
+    config.gpu.kernels = adapter.kernels;
+    config.control.action_rate_hz = action_rate_hz;
+    config.control.max_image_age_ms = 60_000;
+    config.control.max_image_skew_ms = 60_000;
+    config.chunks.validity_ms = 60_000;
+    let camera = |view: &String| {
+        let camera = Some(if scene.camera_index(view).is_ok() { view.clone() } else { "base".to_owned() });
+        CameraSection { view: view.clone(), source: CameraSource::Bench(BenchCameraConfig { camera, rate_hz: 30.0 }) }
+    };
+    config.cameras = views.iter().map(camera).collect();
     Ok(config)
 }
 
