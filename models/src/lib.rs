@@ -1,7 +1,7 @@
 //! The DepthVLA and pi0 models without a GPU: configuration, parameters, checkpoints, and one forward definition that writes
 //! a [`graph::Graph`]. The graph runs on the CPU twins ([`mod@nets::reference`]) or, lowered by the runtime, on a GPU.
 //!
-//! The modules import only from those above them in this list (`tests/tests/tidy.rs`):
+//! The modules import only from those above them in this list (`tests/tests/tree/tidy.rs`):
 //!
 //! | module | contents |
 //! |---|---|

@@ -6,13 +6,11 @@
 # same version, compiled into the user's cache folder. Nothing of the toolchain changes.
 
 thumb=thumbv7em-none-eabihf
-boards=(netduinoplus2 blackpill)
 firmware_plan= # "core" when the core library is not there yet
 
 # need_firmware: plans what building and emulating the boards' firmware needs besides Rust.
 need_firmware() {
   need_emulator
-  if ! have readelf; then miss binutils "binutils (readelf)"; fi
   if [[ -z $rust_plan ]] && ! any_file "$(thumb_libraries)/libcore-*.rlib" "$(thumb_sysroot)/.complete"; then
     firmware_plan=core
   fi
@@ -51,27 +49,5 @@ build_firmware() (
   local lock=()
   if [[ ${CI:-} == true ]]; then lock=(--locked); fi
   firmware_target || return
-  cargo build "${lock[@]}" --release && check_firmware
+  cargo build "${lock[@]}" --release --bins --examples && cd "$root" && cargo xtask firmware
 )
-
-# check_firmware: that no board's firmware has a panic path, and what each takes of flash and memory.
-check_firmware() {
-  local board elf symbols kind address in_file in_memory flash memory
-  for board in "${boards[@]}"; do
-    elf=$(board_elf "$board")
-    symbols=$(readelf --symbols --wide "$elf") || return
-    # A check that finds nothing must be able to find something.
-    [[ $symbols == *LONGEST_TURN_COUNTS* ]] || { echo "$elf has no symbols"; return 1; }
-    if grep -iE 'panic|unwrap_failed|expect_failed' <<<"$symbols"; then
-      echo "$board: its firmware has a panic path"
-      return 1
-    fi
-    flash=0 memory=0
-    while read -r kind _ address _ in_file in_memory _; do
-      if [[ $kind != LOAD ]]; then continue; fi
-      flash=$((flash + in_file))
-      if [[ $address == 0x2* ]]; then memory=$((memory + in_memory)); fi
-    done < <(readelf --segments --wide "$elf")
-    echo "$board: $flash bytes of flash, $memory of memory besides the stack, no panic path"
-  done
-}

@@ -62,6 +62,7 @@ need_packages() {
       browser) miss chromium-headless-shell "Chromium (it looks at the latency tool's page)" ;;
       python-venv) miss python3-venv "Python 3 with venv (Perfetto's own schema reads the traces)" ;;
       systemd-analyze) miss systemd "$tool" ;;
+      strip) miss binutils "binutils (strip)" ;;
       *) miss "$tool" "$tool" ;;
     esac
   done

@@ -1,6 +1,6 @@
 //! Changes to weights that leave their results unchanged, up to rounding: done once when weights are packed, they need not be
 //! done in every inference. Matrices are row-major `(n, k)`, `y = w · x`, in f32. The equalities are tests in
-//! `tests/tests/exactness.rs`.
+//! `tests/tests/models/exactness.rs`.
 
 /// `w · (scale ⊙ x) = w' · x`: a norm's scale `(k,)` goes into a layer that reads the norm. Gemma's RMSNorm scales with
 /// `1 + weight`, LayerNorm with `weight`.

@@ -1,4 +1,4 @@
-//! SHA-256 (FIPS 180-4), so that the daemon needs no more packages for it; `tests/tests/pack.rs` compares it with the `sha2`
+//! SHA-256 (FIPS 180-4), so that the daemon needs no more packages for it; `tests/tests/models/pack.rs` compares it with the `sha2`
 //! crate.
 
 use std::fs::File;

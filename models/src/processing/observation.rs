@@ -8,8 +8,7 @@ use crate::checkpoint::{Checkpoint, random};
 use crate::error::ModelError;
 use crate::nets::config::PromptFormat;
 use crate::nets::image::ImageSpec;
-use crate::processing::Loaded;
-use crate::processing::prompt;
+use crate::processing::{Loaded, prompt};
 
 /// The inputs of one inference, in the form that the forward pass takes.
 #[derive(Clone, Debug)]

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use fathom_models::ModelError;
-use fathom_models::families;
 use fathom_models::io::output_file;
 use fathom_models::nets::config::ModelConfig;
 use fathom_models::processing::tokenizer;
+use fathom_models::{ModelError, families};
 
 use super::Scene;
 

@@ -10,10 +10,10 @@ use fathom_models::outln;
 /// How long the controller may take to answer, and to ramp to rest.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Ends a fault that the controller latched, for a person who has seen to its cause. Needs neither model nor GPU.
+/// Clears a fault that the controller latched, after you removed its cause. Needs neither model nor GPU.
 #[derive(Args)]
 pub(crate) struct ClearFault {
-    /// The robot's configuration: device and joints of its link.
+    /// The robot's configuration (robot.toml); only `[link]` is used.
     #[arg(long)]
     config: PathBuf,
 }

@@ -10,27 +10,26 @@ use fathom_models::families::{self, paligemma};
 use fathom_models::io::output_file;
 use fathom_models::outln;
 
-/// Makes a DepthVLA directory from a pi0, or a PaliGemma, and a depth model's encoder. The result is not trained.
+/// Make a DepthVLA directory from a pi0 (or a PaliGemma) and a depth model's encoder. The result is not trained.
 #[derive(Args)]
 pub(crate) struct Compose {
-    /// Directory of the pi0.
+    /// Directory of the pi0 checkpoint.
     #[arg(long, required_unless_present = "paligemma", conflicts_with = "paligemma")]
     pi0: Option<PathBuf>,
-    /// Directory of a PaliGemma (Hugging Face) instead: then the action expert comes from the seed, too.
+    /// Directory of a PaliGemma (Hugging Face) instead of a pi0; the action expert then comes from the seed.
     #[arg(long)]
     paligemma: Option<PathBuf>,
     /// Directory of a Dinov2Model or a DepthAnythingForDepthEstimation (Hugging Face).
     #[arg(long)]
     depth: PathBuf,
-    /// Views that the depth branch looks at, the pi0's first if not given; with --paligemma the model's views, "base" if not
-    /// given.
+    /// View of the depth branch (default: the pi0's first); with --paligemma a view of the model (default: base). Repeatable.
     #[arg(long)]
     view: Vec<String>,
-    /// Safetensors file with some of what comes from neither (depth expert, depth head, with --paligemma the action expert),
-    /// under the names that the model has then.
+    /// Safetensors file with tensors that neither source has (depth expert, depth head, with --paligemma the action expert),
+    /// under the names of the composed model.
     #[arg(long)]
     tensors: Option<PathBuf>,
-    /// Seed of what comes from nowhere else.
+    /// Seed of tensors that no source has.
     #[arg(long, default_value_t = 0, value_parser = within!(bounds::SEED))]
     seed: u64,
     /// Directory to write.

@@ -12,26 +12,25 @@ use fathom_models::outln;
 
 use super::gpu::GpuArguments;
 
-/// A depth map of a photo, from a Depth Anything checkpoint.
+/// Compute a depth map of a photo with a Depth Anything checkpoint.
 #[derive(Args)]
 pub(crate) struct Depth {
-    /// Directory of the checkpoint, as Hugging Face has it: `config.json`, `model.safetensors`,
-    /// `preprocessor_config.json`.
+    /// Checkpoint directory (Hugging Face): `config.json`, `model.safetensors`, `preprocessor_config.json`.
     #[arg(long)]
     model: PathBuf,
-    /// PNG or JPEG file.
+    /// Photo: a PNG or JPEG file.
     #[arg(long)]
     image: PathBuf,
-    /// Grey PNG of 16 bits to write: millimetres of a metric model; from least to most near of a relative one.
+    /// Output: 16-bit grey PNG. Metric model: millimetres; relative model: 0 is farthest, 65535 nearest.
     #[arg(long)]
     output: PathBuf,
-    /// PNG in colours to write: near is yellow, far is blue.
+    /// Output: colour PNG; near is yellow, far is blue.
     #[arg(long, alias = "color")]
     colour: Option<PathBuf>,
-    /// The values themselves to write, f32: a .npy or a .safetensors file.
+    /// Output: the f32 values, as a .npy or .safetensors file.
     #[arg(long)]
     values: Option<PathBuf>,
-    /// Resize the map to the photo's size (bicubic), instead of leaving it at the model's.
+    /// Resize the map to the photo's size (bicubic). Default: the model's size.
     #[arg(long)]
     original_size: bool,
     #[command(flatten)]

@@ -8,39 +8,38 @@ use fathom::gpu::{Gpu, GpuError, GpuOptions, cache_folder};
 use fathom::within;
 use fathom_models::graph::precision::Float;
 
-/// Which GPU, and how.
+/// GPU and its settings.
 #[derive(Args)]
 pub(crate) struct GpuArguments {
     /// Allow a software driver.
     #[arg(long)]
     software: bool,
-    /// Part of the adapter's name.
+    /// Part of the adapter's name. Default: any hardware adapter.
     #[arg(long)]
     adapter: Option<String>,
-    /// Let shaders and driver check their bounds.
+    /// Enable bounds checks in shaders and driver.
     #[arg(long)]
     checked: bool,
-    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
+    /// Time limit of one submission, in seconds. Default: 10 on a GPU, 600 on a software driver.
     #[arg(long, value_parser = within!(bounds::TIMEOUT_S))]
     timeout: Option<u64>,
-    /// Folder for compiled pipelines, so that the next start need not compile them; fathom's in the user's cache folder if
-    /// not given.
+    /// Folder for compiled pipelines, which the next start reuses. Default: fathom in the user's cache folder.
     #[arg(long)]
     cache: Option<PathBuf>,
-    /// Kernels to take instead of those that suit the adapter: tiled, coop16, coop8, dot8 or lanes.
+    /// Kernel family; overrides the automatic choice: tiled, coop16, coop8, dot8 or lanes.
     #[arg(long)]
     kernels: Option<Kernels>,
     #[command(flatten)]
     precision: PrecisionArguments,
 }
 
-/// What tensors between kernels are stored in.
+/// Precision of tensors between kernels.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct PrecisionArguments {
-    /// Store keys and values in f16 or f32; the kernels with matrices have them in f16 if not given, others in f32.
+    /// Precision of keys and values: f16 or f32. Default: f16 for kernels with matrix units, otherwise f32.
     #[arg(long, value_name = "FORMAT")]
     kv: Option<Float>,
-    /// Store what goes from kernel to kernel, but for the residual stream, in f16 or f32; by the kernels, too, if not given.
+    /// Precision of activations between kernels (the residual stream stays f32): f16 or f32. Default: chosen with the kernels.
     #[arg(long, value_name = "FORMAT")]
     activations: Option<Float>,
 }

@@ -19,32 +19,32 @@ use safetensors::tensor::TensorView;
 
 use super::gpu::GpuArguments;
 
-/// One inference: an observation in, actions out.
+/// Run one inference: an observation in, actions out.
 #[derive(Args)]
 pub(crate) struct Infer {
-    /// Directory of the checkpoint.
+    /// Checkpoint directory.
     #[arg(long)]
     model: PathBuf,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
-    /// View of the checkpoint that the robot has no camera for: it is left out, not faked. May be given again.
+    /// View to drop because the robot has no camera for it; no placeholder image. Repeatable.
     #[arg(long)]
     skip_view: Vec<String>,
-    /// safetensors file with `image.<view>` (u8), `state` (f32), `tokens` (i32, or `prompt` in the metadata), and
-    /// optionally `noise` (f32).
+    /// Input: safetensors with `image.<view>` (u8), `state` (f32), `tokens` (i32, or `prompt` in the metadata), optionally
+    /// `noise` (f32).
     #[arg(long)]
     observation: PathBuf,
-    /// safetensors file to write: `actions`, `actions.normalized`, `depth.<view>`.
+    /// Output: safetensors with `actions`, `actions.normalized`, `depth.<view>`.
     #[arg(long)]
     output: PathBuf,
-    /// Write every stage's tensors, too.
+    /// Also write the tensors of every stage.
     #[arg(long)]
     taps: bool,
-    /// Seed of the noise, where the observation has none.
+    /// Seed of the noise, if the observation has none.
     #[arg(long, default_value_t = 0, value_parser = within!(bounds::SEED))]
     seed: u64,
-    /// Print how long each stage took, and how much main memory this process held after it.
+    /// Print the time of each stage, and the main memory that the process held after it.
     #[arg(long)]
     times: bool,
     #[command(flatten)]

@@ -11,11 +11,11 @@ use fathom_models::nets::presets;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-/// Makes a model directory with seeded random weights: a model that was never trained, for trying out the path. In it
-/// lies an `observation.safetensors` for `infer`.
+/// Make a model directory with seeded random weights (not trained), to try the data path. Includes an
+/// `observation.safetensors` for `infer`.
 #[derive(Args)]
 pub(crate) struct Init {
-    /// Sizes of the model.
+    /// Size of the model.
     #[arg(long, value_enum, default_value = "small")]
     preset: Preset,
     /// Seed of the weights.
@@ -28,7 +28,7 @@ pub(crate) struct Init {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Preset {
-    /// A DepthVLA for a software driver: two views, four layers, some 2 M parameters.
+    /// DepthVLA for a software driver: two views, four layers, about 2 M parameters.
     Small,
     /// DepthVLA at the paper's sizes: one view, 3.85 B parameters, 7.7 GB.
     Full,

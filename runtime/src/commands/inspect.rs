@@ -8,17 +8,17 @@ use fathom_models::io::console;
 
 use super::plan::PlanArguments;
 
-/// What a model directory holds: family, sizes, parameters of each part, names, normalisation, what is left out; or, with
-/// `--plan`, what an inference does.
+/// Describe a checkpoint: family, sizes, parameters of each part, names, normalisation, dropped tensors; with `--plan`, count
+/// the work of an inference.
 #[derive(Args)]
 pub(crate) struct Inspect {
-    /// Directory of the checkpoint.
+    /// Checkpoint directory.
     #[arg(required_unless_present = "full_size")]
     model: Option<PathBuf>,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

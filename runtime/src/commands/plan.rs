@@ -20,33 +20,31 @@ use super::gpu::PrecisionArguments;
 /// The form of every view's image.
 const IMAGE: (usize, usize) = (640, 480);
 
-/// What is counted with `--plan`.
+/// Options of `--plan`.
 #[derive(Args)]
 pub(crate) struct PlanArguments {
-    /// Count dispatches, operations and bytes of an inference, stage by stage, and the time that devices take at least; no
-    /// GPU is needed.
+    /// Count dispatches, operations and bytes of each stage of an inference, and the least time that devices need. Needs no GPU.
     #[arg(long)]
     pub(crate) plan: bool,
-    /// The sizes of a whole DepthVLA (3.85 billion parameters in bf16) instead of a checkpoint's; nothing of them is read
-    /// or allocated.
+    /// Plan a full-size DepthVLA (3.85 billion parameters, bf16) instead of a checkpoint; reads and allocates no weights.
     #[arg(long, requires = "plan", conflicts_with = "model")]
     full_size: bool,
-    /// As if packed by this scheme: f16, w8, w4, w4-all or a TOML file.
+    /// Plan the model as packed by this scheme: f16, w8, w4, w4-all or a TOML file.
     #[arg(long, requires = "plan")]
     scheme: Option<String>,
-    /// Number of views, instead of the model's; those beyond it have names of their own.
+    /// Number of views. Default: the model's; additional views get generated names.
     #[arg(long, requires = "plan", value_parser = within!(bounds::VIEWS))]
     views: Option<usize>,
-    /// Flow steps, instead of the model's.
+    /// Number of flow steps. Default: the model's.
     #[arg(long, requires = "plan", value_parser = within!(bounds::FLOW_STEPS))]
     steps: Option<usize>,
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     #[arg(long, requires = "plan", default_value_t = 20, value_parser = within!(bounds::PROMPT_TOKENS))]
     prompt_tokens: usize,
-    /// With the depth map.
+    /// Include the depth map.
     #[arg(long, requires = "plan")]
     depth_map: bool,
-    /// Kernels that it is lowered to: tiled, coop16, coop8, dot8 or lanes.
+    /// Kernel family: tiled, coop16, coop8, dot8 or lanes.
     #[arg(long, requires = "plan", default_value = "coop16")]
     kernels: Kernels,
     #[command(flatten)]

@@ -14,27 +14,27 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::gpu::GpuArguments;
 
-/// Infers a recorded run again: the same bits on the same adapter, else the differences, stage by stage.
+/// Infer a recorded run again: bit-identical on the same adapter, otherwise print the differences, stage by stage.
 ///
-/// Whatever of the recording is whole is replayed; files and messages that are damaged are named and left out. The exit status is
-/// 0 if something was replayed and did not differ.
+/// Replays the undamaged part of the recording, and lists damaged files and messages. The exit status is 0 if at least one
+/// inference was replayed and none differed.
 #[derive(Args)]
 pub(crate) struct Replay {
-    /// A recording of `fathom run --record`: a file, or a folder of them.
+    /// Recording of `fathom run --record`: a file, or a folder of them.
     recording: PathBuf,
-    /// Directory of the checkpoint, where it is not where it was.
+    /// Checkpoint directory. Default: the one of the recorded run.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Only the inference of this number.
+    /// Replay only the inference with this number.
     #[arg(long)]
     number: Option<u32>,
-    /// Write every stage's tensors of the first inference that is replayed: safetensors, for `--against` elsewhere.
+    /// Output: safetensors with all stages of the first replayed inference, for `--against` on another machine.
     #[arg(long)]
     stages: Option<PathBuf>,
-    /// Compare the stages with those that `--stages` wrote on another adapter or by another build.
+    /// Compare the stages with a file that `--stages` wrote on another adapter or by another build.
     #[arg(long)]
     against: Option<PathBuf>,
-    /// Largest difference of an action, in the robot's units, that is no failure.
+    /// Largest accepted difference of an action, in the robot's units.
     #[arg(long, default_value_t = 0.0, value_parser = within!(bounds::TOLERANCE))]
     tolerance: f32,
     #[command(flatten)]

@@ -14,48 +14,48 @@ use fathom_models::outln;
 
 use super::gpu::PrecisionArguments;
 
-/// The control loop: capture, infer, send, until a signal comes.
+/// Run the control loop (capture, infer, send) until a signal ends it.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// The robot's configuration.
+    /// The robot's configuration (robot.toml).
     #[arg(long)]
     config: PathBuf,
-    /// Directory of the checkpoint, instead of the configuration's.
+    /// Checkpoint directory; overrides the configuration.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
-    /// End this many seconds after the arm may move.
+    /// End this many seconds after the arm may move. Default: run until a signal.
     #[arg(long, value_parser = within!(bounds::RUN_S))]
     seconds: Option<f64>,
-    /// Write a PNG of what the cameras saw, the arm's path and the depth map when the run ends.
+    /// Output: PNG with the cameras' images, the arm's path and the depth map, written when the run ends.
     #[arg(long)]
     picture: Option<PathBuf>,
-    /// Write the stage table as JSON, too.
+    /// Output: the stage table as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Allow a software driver; also `gpu.software = true` in the configuration.
     #[arg(long)]
     software: bool,
-    /// Kernels to take instead of those that suit the adapter; also `gpu.kernels` in the configuration.
+    /// Kernel family; overrides the automatic choice; also `gpu.kernels` in the configuration.
     #[arg(long)]
     kernels: Option<Kernels>,
     #[command(flatten)]
     precision: PrecisionArguments,
-    /// Do all but arm and send.
+    /// Do everything except arming and sending.
     #[arg(long)]
     dry_run: bool,
-    /// Clear a fault that the controller latched before.
+    /// Clear a fault that the controller latched before this run.
     #[arg(long)]
     clear_fault: bool,
-    /// Record the run into this folder; also `record.folder` in the configuration.
+    /// Output: folder of the recording; also `record.folder` in the configuration.
     #[arg(long)]
     record: Option<PathBuf>,
-    /// Let something go wrong on purpose: KIND[:VIEW][=VALUE][@AT][+FOR], times in seconds from when the arm may move.
-    /// Kinds: camera-stall, camera-drop, camera-corrupt, camera-unplug, serial-flip, serial-loss, serial-delay,
-    /// serial-unplug, controller-reset, wrong-reading, stuck-reading, stalled-joint, hot-motor, slow-gpu, device-lost, clock-jump,
-    /// wall-clock, disk-full, log-gone, log-stall. May be given again.
+    /// Inject a fault: KIND[:VIEW][=VALUE][@AT][+FOR]; AT and FOR in seconds, AT from when the arm may move. Repeatable.
+    /// Kinds: camera-stall, camera-drop, camera-corrupt, camera-unplug, camera-empty, camera-cut, serial-flip, serial-loss,
+    /// serial-delay, serial-unplug, controller-reset, wrong-reading, stuck-reading, stalled-joint, hot-motor, slow-gpu, device-lost,
+    /// clock-jump, wall-clock, disk-full, log-gone, log-stall.
     #[arg(long, value_name = "SPEC")]
     fault: Vec<Spec>,
 }

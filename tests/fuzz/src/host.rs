@@ -1,6 +1,6 @@
 //! The files that the host reads.
 
-use crate::models::{folder, golden};
+use super::models::{folder, golden};
 
 /// One configuration file of a model directory that is whole besides, or a `robot.toml`: the first byte says which.
 pub fn config(data: &[u8]) {

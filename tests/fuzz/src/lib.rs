@@ -1,5 +1,5 @@
 //! What each fuzz target does with its input. A target ends with a panic where something is wrong; the tests of
-//! `tests/tests/fuzz.rs` run the same functions over the corpus and over changed copies of it.
+//! `tests/tests/tree/fuzz.rs` run the same functions over the corpus and over changed copies of it.
 
 #[cfg(feature = "host")]
 pub mod host;

@@ -1,11 +1,13 @@
-//! The GPU layer on a real adapter, be it software.
+//! The GPU layer and every kernel on a real adapter, be it software.
 
 #![expect(clippy::expect_used, reason = "a set-up that fails is a test that fails")]
 
 mod adapter;
 mod cache;
 mod faults;
+mod kernels;
 mod replay;
+mod resize;
 
 use fathom::gpu::{BufferId, Commands, Dispatch, Download, Gpu, GpuError, GpuOptions, Recording, Slot, Upload};
 use fathom_shaders::{BindingKind, Shader};

@@ -30,31 +30,31 @@ pub(crate) struct Options {
     pub(crate) model: ModelOptions,
     #[command(flatten)]
     pub(crate) adapter: AdapterOptions,
-    /// Rounds of inferences; how far their medians lie apart is the noise that `compare` goes by.
+    /// Rounds of inferences; the spread of their medians is the noise for `compare`.
     #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     pub(crate) rounds: u32,
-    /// Inferences of a round.
+    /// Inferences in each round.
     #[arg(long, default_value_t = 20, value_parser = within!(bounds::REPEATS))]
     pub(crate) count: u32,
-    /// Seconds of inferences before the measurement, for clocks to ramp up; the first inference always is before it.
+    /// Warm-up before the measurement, in seconds; the first inference never counts.
     #[arg(long, default_value_t = 3.0, value_parser = within!(bounds::MEASURE_S))]
     pub(crate) warm_up: f64,
-    /// Seconds that the loop runs on the bench scene, longer where it has no eight chunks by then; 0 leaves it out.
+    /// Length of the loop's run on the simulated scene, in seconds (longer until it has eight chunks); 0 skips it.
     #[arg(long, default_value_t = 10.0, value_parser = within!(bounds::MEASURE_S))]
     pub(crate) loop_seconds: f64,
-    /// Seconds at the loop's begin that are not counted.
+    /// Warm-up of the loop, in seconds, which does not count.
     #[arg(long, default_value_t = 1.0, value_parser = within!(bounds::MEASURE_S))]
     pub(crate) loop_warm_up: f64,
-    /// Count observations that are older than this at actuation, in milliseconds, as missed.
+    /// Count an observation as missed if it is older than this at actuation, in milliseconds. Default: no deadline.
     #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
     pub(crate) deadline_ms: Option<f64>,
-    /// Time each kernel, too, in inferences of their own.
+    /// Also time each kernel, in separate inferences.
     #[arg(long)]
     pub(crate) kernel_times: bool,
-    /// Do not measure what measuring costs.
+    /// Skip the measurement of the tool's own cost.
     #[arg(long)]
     pub(crate) no_cost: bool,
-    /// Write the loop as a trace for ui.perfetto.dev; the inferences, where the loop is left out.
+    /// Output: a trace of the loop for ui.perfetto.dev (of the inferences if the loop is skipped).
     #[arg(long)]
     pub(crate) trace: Option<PathBuf>,
     #[command(flatten)]

@@ -20,41 +20,41 @@ use crate::result::Measured;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Watch the running daemon instead of a loop of its own.
+    /// Watch the running daemon. Default: run a loop in this process.
     #[arg(long, conflicts_with_all = ["robot", "model", "preset", "config"])]
     attach: bool,
-    /// The daemon's process, where there are several.
+    /// Process id of the daemon, if several run.
     #[arg(long, requires = "attach", value_parser = within!(bounds::PID))]
     pid: Option<u32>,
-    /// A robot.toml, instead of the bench scene with a simulated controller.
+    /// Run the robot of this robot.toml. Default: the simulated scene with a simulated controller.
     #[arg(long, conflicts_with_all = ["model", "preset", "config"])]
     robot: Option<PathBuf>,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
     adapter: AdapterOptions,
-    /// How long.
+    /// Length of the measurement, in seconds.
     #[arg(long, default_value_t = 3600.0, value_parser = within!(bounds::MEASURE_S))]
     seconds: f64,
-    /// Seconds at the begin that are not counted.
+    /// Warm-up, in seconds, which does not count.
     #[arg(long, default_value_t = 3.0, value_parser = within!(bounds::MEASURE_S))]
     warm_up: f64,
-    /// Actions per second of the bench scene's arm.
+    /// Actions per second of the simulated arm.
     #[arg(long, default_value_t = 15.0, value_parser = within!(bounds::ACTION_RATE_HZ))]
     action_rate: f64,
-    /// Count observations that are older than this at actuation, in milliseconds, as missed.
+    /// Count an observation as missed if it is older than this at actuation, in milliseconds. Default: no deadline.
     #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
     deadline_ms: Option<f64>,
-    /// End with 1 at the first control tick that is late by more than its period, and keep a trace of what came before it.
+    /// End with exit status 1 at the first control tick that is late by more than its period, and keep a trace.
     #[arg(long)]
     break_on_miss: bool,
-    /// Seconds before a late tick that its trace has.
+    /// Length of the trace before a late tick, in seconds.
     #[arg(long, default_value_t = 5.0, value_parser = within!(bounds::MEASURE_S))]
     keep: f64,
-    /// The trace of a late tick.
+    /// Output: the trace of a late tick.
     #[arg(long, default_value = "late-tick.pftrace")]
     trace: PathBuf,
-    /// Seconds from one word on how it goes to the next.
+    /// Interval of progress lines, in seconds; 0 prints none.
     #[arg(long, default_value_t = 60.0, value_parser = within!(bounds::MEASURE_S))]
     progress: f64,
     #[command(flatten)]

@@ -21,10 +21,10 @@ pub(crate) struct Options {
     model: ModelOptions,
     #[command(flatten)]
     adapter: AdapterOptions,
-    /// Rounds of inferences; how far their medians lie apart is the noise that `compare` goes by.
+    /// Rounds of inferences; the spread of their medians is the noise for `compare`.
     #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     rounds: u32,
-    /// Inferences of a round.
+    /// Inferences in each round.
     #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     count: u32,
     #[command(flatten)]

@@ -31,7 +31,7 @@ mod watch;
 use output::Outputs;
 use result::{Measured, SCHEMA};
 
-/// Where the milliseconds go: from the camera's exposure to the controller's first step, stage by stage.
+/// Measure latency from the camera's exposure to the controller's first step, stage by stage.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -41,58 +41,57 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The whole path without a checkpoint and without a robot: synthetic images, random weights, a simulated controller.
+    /// Measure the whole path without checkpoint or robot: synthetic images, random weights, a simulated controller.
     Bench(bench::Options),
-    /// The running daemon, without disturbing it: a view that refreshes, or once where the output is no terminal.
+    /// Show the running daemon without disturbing it: a view that refreshes, or one table if the output is no terminal.
     Live {
-        /// The daemon's process, where there are several.
+        /// Process id of the daemon, if several run.
         #[arg(long, value_parser = within!(bounds::PID))]
         pid: Option<u32>,
-        /// End after so many seconds.
+        /// End after this many seconds. Default: until Ctrl-C; one table if the output is no terminal.
         #[arg(long, value_parser = within!(bounds::MEASURE_S))]
         seconds: Option<f64>,
-        /// Print the last minute and end.
+        /// Print the last minute once, and end.
         #[arg(long)]
         once: bool,
-        /// Count observations that are older than this at actuation, in milliseconds, as missed.
+        /// Count an observation as missed if it is older than this at actuation, in milliseconds. Default: no deadline.
         #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
         deadline_ms: Option<f64>,
-        /// Write what is seen as a trace for ui.perfetto.dev.
+        /// Output: a trace for ui.perfetto.dev.
         #[arg(long)]
         trace: Option<PathBuf>,
         #[command(flatten)]
         outputs: Outputs,
     },
-    /// Every kernel: calls, time, rates, and its share of what this adapter can do at best, which is measured.
+    /// List every kernel: calls, time, rates, and its share of the peak rates measured on this adapter.
     Kernels(kernels::Options),
-    /// For hours, in fixed memory; ends at the first late control tick where that is asked for.
+    /// Measure for hours, in fixed memory; `--break-on-miss` ends at the first late control tick.
     Cycle(cycle::Options),
-    /// A recorded run (`fathom run --record`), inferred again and timed.
+    /// Infer a recorded run (`fathom run --record`) again, and time it.
     Replay(replay::Options),
-    /// What changed from the first to the last result by more than its own noise. Ends with 1 where something is slower, and
-    /// with 2 at an error.
+    /// List changes from the first to the last result that exceed the noise. Exit status 1 if something is slower, 2 at an error.
     Compare {
-        /// Results, the oldest first.
+        /// Result files, the oldest first.
         #[arg(required = true, num_args = 2..)]
         files: Vec<PathBuf>,
-        /// Changes up to so many percent never count.
+        /// Ignore changes up to this many percent.
         #[arg(long, default_value_t = 5.0, value_parser = within!(bounds::FLOOR_PERCENT))]
         floor: f64,
-        /// Compare results of different machines, drivers, models or sizes all the same.
+        /// Compare results even of different machines, drivers, models or sizes.
         #[arg(long)]
         force: bool,
-        /// Write the comparison as Markdown, too.
+        /// Output: the comparison as Markdown.
         #[arg(long)]
         markdown: Option<PathBuf>,
     },
-    /// A result's file in its other forms.
+    /// Print a result file as text, or convert it.
     Report {
-        /// The result.
+        /// Result file.
         file: PathBuf,
         #[command(flatten)]
         outputs: Outputs,
     },
-    /// The kernels at the full-size model's shapes, each by itself.
+    /// Time single kernels at the full-size model's shapes.
     Shapes(shapes::Options),
 }
 

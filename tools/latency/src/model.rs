@@ -19,25 +19,25 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::Failure;
 
-/// Which model.
+/// Model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ModelOptions {
-    /// A checkpoint's directory, instead of random weights.
+    /// Checkpoint directory. Default: random weights.
     #[arg(long, conflicts_with_all = ["preset", "config"])]
     pub(crate) model: Option<PathBuf>,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     pub(crate) family: Option<&'static Family>,
-    /// Sizes of the model with random weights.
+    /// Size of the model with random weights.
     #[arg(long, value_enum, default_value = "small")]
     pub(crate) preset: Preset,
-    /// A DepthVLA's config.json with the sizes of the model with random weights.
+    /// config.json of a DepthVLA: other sizes for the model with random weights.
     #[arg(long, conflicts_with = "preset")]
     pub(crate) config: Option<PathBuf>,
     /// Width and height of the synthetic images, in pixels.
     #[arg(long, value_parser = size, default_value = "640x480")]
     pub(crate) image: [usize; 2],
-    /// Tokens of the synthetic prompt.
+    /// Number of tokens of the synthetic prompt.
     #[arg(long, default_value_t = 20, value_parser = within!(bounds::PROMPT_TOKENS))]
     pub(crate) prompt_tokens: usize,
     /// Seed of weights, images and noise.
@@ -45,23 +45,23 @@ pub(crate) struct ModelOptions {
     pub(crate) seed: u64,
 }
 
-/// Which adapter and kernels.
+/// Adapter and kernels.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct AdapterOptions {
     /// Allow a software driver.
     #[arg(long)]
     pub(crate) software: bool,
-    /// Part of the adapter's name.
+    /// Part of the adapter's name. Default: any hardware adapter.
     #[arg(long)]
     pub(crate) adapter: Option<String>,
-    /// A family of kernels instead of what the adapter gets.
+    /// Kernel family; overrides the automatic choice.
     #[arg(long)]
     pub(crate) kernels: Option<Kernels>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
-    /// Two views, four layers, some 2 M parameters.
+    /// Two views, four layers, about 2 M parameters.
     Small,
     /// DepthVLA at the paper's sizes: one view, 3.85 B parameters, 7.7 GB in the folder for temporary files.
     Full,

@@ -26,20 +26,20 @@ use crate::watch::{Pump, TraceFile};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// A recording of `fathom run --record`: a file, or a folder of them.
+    /// Recording of `fathom run --record`: a file, or a folder of them.
     recording: PathBuf,
-    /// Directory of the checkpoint, where it is not where it was.
+    /// Checkpoint directory. Default: the one of the recorded run.
     #[arg(long)]
     model: Option<PathBuf>,
     #[command(flatten)]
     adapter: AdapterOptions,
-    /// How often the recording is gone through; how far the medians lie apart is the noise that `compare` goes by.
+    /// Rounds through the recording; the spread of their medians is the noise for `compare`.
     #[arg(long, default_value_t = 3, value_parser = within!(bounds::REPEATS))]
     rounds: u32,
-    /// Count inferences that take longer than this, in milliseconds, as missed.
+    /// Count an inference as missed if it takes longer than this, in milliseconds. Default: no deadline.
     #[arg(long, value_parser = within!(bounds::DEADLINE_MS))]
     deadline_ms: Option<f64>,
-    /// Write a trace for ui.perfetto.dev.
+    /// Output: a trace for ui.perfetto.dev.
     #[arg(long)]
     trace: Option<PathBuf>,
     #[command(flatten)]

@@ -17,25 +17,25 @@ use fathom_models::quantize::encode;
 
 use crate::Failure;
 
-/// What is measured of the shapes.
+/// Options of the measurement.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Runs of each that are measured.
+    /// Measured runs of each shape.
     #[arg(long, default_value_t = 5, value_parser = within!(bounds::REPEATS))]
     pub(crate) count: u32,
-    /// A JSON line for each instead of a table.
+    /// Print one JSON line for each shape. Default: a table.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Only shapes whose name has this part.
+    /// Only shapes whose name contains this text.
     #[arg(long)]
     pub(crate) only: Option<String>,
-    /// The tiled kernels, which GPUs get, or those for vector lanes; else what the adapter gets.
+    /// Kernel family: tiled (for GPUs) or lanes (for software drivers). Default: chosen by the adapter.
     #[arg(long)]
     pub(crate) kernels: Option<Kernels>,
     /// Allow a software driver.
     #[arg(long)]
     pub(crate) software: bool,
-    /// Part of the adapter's name.
+    /// Part of the adapter's name. Default: any hardware adapter.
     #[arg(long)]
     pub(crate) adapter: Option<String>,
 }

@@ -14,7 +14,7 @@ pub(crate) struct GpuArguments {
     /// Part of the adapter's name.
     #[arg(long)]
     pub(crate) adapter: Option<String>,
-    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
+    /// Time limit of one submission, in seconds. Default: 10 on a GPU, 600 on a software driver.
     #[arg(long, value_parser = within!(bounds::TIMEOUT_S))]
     pub(crate) timeout: Option<u64>,
 }

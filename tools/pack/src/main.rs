@@ -14,7 +14,7 @@ mod eval;
 mod gpu;
 mod pack;
 
-/// Packs a checkpoint: its weights quantised by a scheme, its other files as they are, and a manifest.
+/// Pack a checkpoint: quantise its weights by a scheme, copy its other files, write a manifest.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {

@@ -19,29 +19,29 @@ use crate::{calibrate, size, weight_bytes};
 
 #[derive(Args)]
 pub(crate) struct Pack {
-    /// Directory of the checkpoint, of any family.
+    /// Checkpoint directory, of any family.
     #[arg(long)]
     model: PathBuf,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
-    /// f16, w8, w4 (the experts' MLPs in 4 bits, the rest in 8), w4-all, or a TOML file with rules.
+    /// Scheme: f16, w8, w4 (the experts' MLPs in 4 bits, the rest in 8), w4-all, or a TOML file with rules.
     #[arg(long)]
     scheme: String,
-    /// Directory to write. It appears when all of it is there.
+    /// Output directory. It appears only when it is complete.
     #[arg(long)]
     output: PathBuf,
-    /// Observations (of a Depth Anything, photos) that the model is run on first, on the GPU: its weights are then quantised
-    /// so that its layers compute what they did on these.
+    /// Run the model on these observations first (photos for a Depth Anything), on the GPU, and quantise the weights so that
+    /// each layer reproduces its outputs on them.
     #[arg(long, num_args = 1.., value_name = "OBSERVATION")]
     calibrate: Vec<PathBuf>,
-    /// Allow a software driver for it.
+    /// Allow a software driver for the calibration.
     #[arg(long)]
     software: bool,
-    /// Part of the adapter's name.
+    /// Part of the adapter's name. Default: any hardware adapter.
     #[arg(long)]
     adapter: Option<String>,
-    /// Seconds that one submission may take; 10 on a GPU and 600 on a software driver if not given.
+    /// Time limit of one submission, in seconds. Default: 10 on a GPU, 600 on a software driver.
     #[arg(long, value_parser = within!(bounds::TIMEOUT_S))]
     timeout: Option<u64>,
 }

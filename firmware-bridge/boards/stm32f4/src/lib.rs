@@ -1,6 +1,6 @@
 #![no_std]
 //! What firmware on an STM32F4 needs besides `firmware-bridge`, register by register: the clock
-//! ([`clock`]), serial lines ([`uart`]), pins ([`pin`]), the watchdog ([`watchdog`]), the board's identity
+//! ([`clock`]), serial lines ([`uart`]), pins ([`pin`]), PWM ([`pwm`]), the watchdog ([`watchdog`]), the board's identity
 //! ([`identity`]), and the main loop ([`run`]).
 //!
 //! All registers used are at the same place in the whole series (reference manuals RM0090, RM0383).
@@ -15,6 +15,7 @@ use firmware_bridge::output::{JointOutput, StopCircuit};
 pub mod clock;
 pub mod identity;
 pub mod pin;
+pub mod pwm;
 mod register;
 pub mod uart;
 pub mod watchdog;

@@ -28,36 +28,36 @@ mod html;
 mod report;
 mod text;
 
-/// Compares a packed directory with its source, stage by stage and in what the robot would do. Ends with 1 when the packed
-/// model misses the threshold.
+/// Compare a packed directory with its source: every stage, and the actions. Exit status 1 if the packed model misses the
+/// threshold.
 #[derive(Args)]
 pub(crate) struct Eval {
-    /// Directory that was packed: it runs in f32.
+    /// Source directory, which runs in f32.
     #[arg(long)]
     reference: PathBuf,
-    /// Directory that fathom-pack wrote.
+    /// Packed directory.
     #[arg(long)]
     packed: PathBuf,
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
-    /// Observations as `fathom infer` takes them; photos for a Depth Anything.
+    /// Observations as for `fathom infer`; photos for a Depth Anything.
     #[arg(long, required = true, num_args = 1..)]
     observations: Vec<PathBuf>,
-    /// Seeds of the noise for each observation; the first is the observation's own noise, where it has any.
+    /// Number of noise seeds for each observation; the first is the observation's own noise, if it has any.
     #[arg(long, default_value_t = 3, value_parser = within!(bounds::SEEDS))]
     seeds: u64,
-    /// Least cosine of the actions (of a Depth Anything, the depth map) in any run. If not given, what the scheme promises:
-    /// 0.9999 for f16, 0.999 for w8, else 0.99.
+    /// Least cosine of the actions (of a Depth Anything, the depth map) in any run. Default: 0.9999 for f16, 0.999 for w8,
+    /// otherwise 0.99.
     #[arg(long, value_parser = within!(bounds::COSINE))]
     threshold: Option<f64>,
-    /// Largest error of any joint in any step, in the joint's own unit.
+    /// Largest accepted error of any joint in any step, in the joint's own unit. Default: no limit.
     #[arg(long, value_parser = within!(bounds::JOINT_ERROR))]
     max_error: Option<f64>,
-    /// Write the report as JSON.
+    /// Output: the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the report as a page with plots.
+    /// Output: the report as an HTML page with plots.
     #[arg(long)]
     html: Option<PathBuf>,
     /// Kernels for the packed model instead of those that suit the adapter.

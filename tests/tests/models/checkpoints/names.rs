@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use fathom_models::checkpoint::WeightFormat;
-use fathom_models::families::depth_anything;
+use fathom_models::families::{self, depth_anything};
 use fathom_models::quantize::pack::{self, Options, Source};
 use fathom_models::quantize::scheme::{Named, Scheme};
-use fathom_models::{FileError, ModelError, TensorProblem, families};
+use fathom_models::{FileError, ModelError, TensorProblem};
 use fathom_tests::tensors::{Dtype, Tensors, copy_golden};
 
 use super::{DEPTHVLA, LEROBOT, WEIGHTS, actions, expected, load, names_all, refused};

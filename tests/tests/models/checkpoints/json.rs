@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use fathom_models::families::depth_anything;
-use fathom_models::families::{self, galaxea};
+use fathom_models::families::{self, depth_anything, galaxea};
 use fathom_models::processing::tokenizer::Tokenizer;
 use fathom_models::{FileError, JsonError, ModelError};
 use fathom_tests::path;

@@ -8,7 +8,6 @@ use firmware_bridge::joint::StopBehaviour;
 use firmware_bridge::message::{Fault, Interpolation, Mode, Reason};
 use firmware_bridge::sim::{Defects, Sim, SimConfig, SimJoint};
 
-#[path = "link/noise.rs"]
 mod noise;
 
 const NAMES: [&str; 3] = ["base", "elbow", "wrist"];

@@ -8,16 +8,16 @@ use firmware_bridge::PROTOCOL_VERSION;
 use firmware_bridge::frame::{Decoder, Header, MAX_FRAME, encode};
 use firmware_bridge::message::{Chunk, Interpolation, Message, Positions, START_NOW};
 
-#[path = "../fuzz/src/host.rs"]
+#[path = "../../fuzz/src/host.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod host;
-#[path = "../fuzz/src/models.rs"]
+#[path = "../../fuzz/src/models.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod models;
-#[path = "../fuzz/src/recording.rs"]
+#[path = "../../fuzz/src/recording.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod recording;
-#[path = "../fuzz/src/wire.rs"]
+#[path = "../../fuzz/src/wire.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer's crate exports them")]
 mod wire;
 

@@ -11,7 +11,7 @@ use fathom_tests::graphs::{Parameters, Rig, on_twins_of, open_gpu, random_inputs
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::{FLIPPED, HALF, error_of};
+use super::{FLIPPED, HALF, error_of};
 
 /// A linear layer and an attention.
 #[derive(Clone, Debug)]

@@ -7,12 +7,6 @@ use std::sync::Arc;
 use fathom::gpu::{GpuTimes, HostTimes, Origin, StageTime};
 use fathom::telemetry::{Recorder, RingReader, RingWriter, Track, counter, stage};
 
-#[path = "../src/counting.rs"]
-mod counting;
-
-#[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
-
 /// A control tick in which an inference is taken and its chunk sent and acknowledged: all that a tick can tell.
 fn busy_tick(r: &mut Recorder, times: &GpuTimes, number: u32) {
     let at = u64::from(number) * 1_000_000;
@@ -56,7 +50,7 @@ fn stage_stamps_allocate_nothing_and_take_less_than_half_a_percent_of_a_tick() {
     busy_tick(&mut recorder, &times, 1);
     let ticks = 20_000;
     let began = thread_cpu_ns();
-    let allocations = counting::allocations(|| (2..2 + ticks).for_each(|n| busy_tick(&mut recorder, &times, n)));
+    let allocations = crate::counting::allocations(|| (2..2 + ticks).for_each(|n| busy_tick(&mut recorder, &times, n)));
     let each_ns = (thread_cpu_ns() - began) / u64::from(ticks);
     println!("a busy tick's events take {each_ns} ns: {:.3} % of 10 ms", each_ns as f64 / 1e5);
     assert_eq!(allocations, 0);

@@ -9,10 +9,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use tempfile::TempDir;
 
-#[path = "camera/picture.rs"]
-mod picture;
-
-use picture::{check_picture, shim_folder};
+use crate::picture::{check_picture, shim_folder};
 
 /// The library that plays a V4L2 device, compiled once for all tests.
 fn shim() -> &'static Path {

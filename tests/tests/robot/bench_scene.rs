@@ -12,12 +12,6 @@ use fathom::bench::math::{Vec3, vec3};
 use fathom::bench::{BenchCamera, FixedJoints, Renderer, Scene, SceneError};
 use fathom::camera::{Camera, CameraError, Image, PixelFormat, StampSource};
 
-#[path = "../src/counting.rs"]
-mod counting;
-
-#[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
-
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A camera 1 m above the table's middle that looks straight down on three solids.
@@ -289,7 +283,7 @@ fn the_bench_camera_sees_the_joints_move_without_allocating() {
     assert!(image.stamp_ns <= image.dequeued_ns);
     let (before, depth) = (image.data.clone(), camera.true_depth().unwrap().to_vec());
     pan.store(0.8_f32.to_bits(), Ordering::Relaxed);
-    let allocations = counting::allocations(|| camera.capture(&mut image, SECOND).unwrap());
+    let allocations = crate::counting::allocations(|| camera.capture(&mut image, SECOND).unwrap());
     assert_eq!(allocations, 0);
     assert_eq!(image.sequence, 1);
     assert_eq!(camera.positions()[0], 0.8);

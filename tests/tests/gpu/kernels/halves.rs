@@ -5,7 +5,7 @@ use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::builder::{Fused, GraphBuilder};
 use fathom_tests::graphs::{Parameters, Rig, open_gpu, random_inputs};
 
-use crate::HALVES;
+use super::HALVES;
 
 const GIVEN: [f32; 5] = [1e6, -1e6, 65504.0, 0.1, 1e-9];
 

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use fathom::camera::{Camera, CameraError, FolderCamera, FolderConfig, Image, PixelFormat, StampSource};
 
-#[path = "camera/picture.rs"]
-mod picture;
-
-use picture::{check_picture, shim_folder};
+use crate::picture::{check_picture, shim_folder};
 
 const SECOND: Duration = Duration::from_secs(1);
 
