@@ -2,6 +2,8 @@
 //! and a CPU twin of the same name that defines what the kernel computes.
 //!
 //! **Invariant:** this crate does not depend on wgpu.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 use format::Encoding;
 

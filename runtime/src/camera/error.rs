@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::bench::SceneError;
-
 /// A failure of a camera source. Each message names the device or file, what was asked of it and,
 /// where it matters, what it offered.
 #[derive(Debug, Error)]
@@ -123,13 +121,13 @@ pub enum CameraError {
         /// Pictures in the replay.
         pictures: usize,
     },
-    /// The bench scene could not be rendered.
+    /// A source that is not a camera of Linux failed: the scene, or a user's own.
     #[error("{device}: {source}")]
-    Scene {
+    Source {
         /// Name of the source.
         device: String,
-        /// What is wrong.
-        source: SceneError,
+        /// Its error.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Any other failure of the operating system.
     #[error("{device}: {doing}: {source}")]

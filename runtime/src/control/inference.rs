@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::core::InferenceNews;
 use crate::camera::Image;
-use crate::clock::{NS_PER_S, Waker, kernel_ns};
+use crate::clock::{NS_PER_S, kernel_ns};
 use crate::events::{Inference, InferenceRequest};
 use crate::fault::{Faults, Kind};
 use crate::policy::{Observation, Policy, PolicyError};
 use crate::record::RecordingWriter;
+use crate::waker::Waker;
 
 /// A GPU that is lost more often than this within [`LOSSES_NS`] is given up.
 const LOSSES: usize = 3;

@@ -11,7 +11,7 @@ use firmware_bridge::frame::{Counters, Decoder, FrameError, Header, MAX_FRAME, e
 use firmware_bridge::message::{Ack, HeartbeatReply, HelloReply, Message, State};
 
 use super::clock::host_now_ns;
-use crate::clock::Waker;
+use crate::waker::Waker;
 
 /// Frames which wait to be sent, at most.
 const OUT_FRAMES: usize = 16;

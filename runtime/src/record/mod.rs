@@ -76,7 +76,7 @@ impl RecordError {
 
 /// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds. A wall clock that was never set may be behind.
 fn clock_offset_ns() -> i128 {
-    i128::from(crate::clock::wall_ns()) - i128::from(crate::clock::kernel_ns())
+    i128::from(crate::wall::wall_ns()) - i128::from(crate::clock::kernel_ns())
 }
 
 /// A time of CLOCK_MONOTONIC as it is in a file's messages.

@@ -1,4 +1,6 @@
 //! `fathom-latency`: where the milliseconds go.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! `fathom-pack`: a checkpoint in, a packed directory out; and what packing costs in accuracy.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 use std::error::Error;
 use std::process::ExitCode;
