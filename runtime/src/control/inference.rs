@@ -117,10 +117,6 @@ fn run(
 ) -> Option<()> {
     let mut losses: VecDeque<u64> = VecDeque::new();
     for (request, images) in jobs {
-        // Here, so that the control thread copies no images for it.
-        if let Some(recording) = recording {
-            recording.observation(&request, &images, policy.tokens());
-        }
         if faults.once(Kind::DeviceLost).is_some() {
             policy.session.lose_gpu("a fault on purpose");
         }
@@ -128,6 +124,11 @@ fn run(
         let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());
         let observation = Observation::default().ordered(&images).state(&request.state).seed(request.seed).guide(guide);
         let inferred = policy.infer(&observation);
+        // Here, so that the control thread copies no images for it, and with the tokens that were inferred from: where the state is
+        // part of the prompt they change with it.
+        if let Some(recording) = recording {
+            recording.observation(&request, &images, policy.tokens());
+        }
         if let Some(longer_s) = faults.now(Kind::SlowGpu, None) {
             thread::sleep(Duration::from_secs_f64(longer_s));
         }
