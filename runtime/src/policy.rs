@@ -32,7 +32,7 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::ModelError;
-use fathom_models::checkpoint::random;
+use fathom_models::checkpoint::{UnverifiedWeights, Weights, random};
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::nets::config::PromptFormat;
 use fathom_models::nets::depthvla::ForwardOptions;
@@ -202,22 +202,30 @@ pub struct ViewDepth {
     pub values: Vec<f32>,
 }
 
-/// A policy's files, read and checked, not on a GPU yet.
+/// A policy's files, not on a GPU yet. The weights are verified when they are uploaded, or before.
 #[derive(Debug)]
-pub(crate) struct PolicyFiles {
-    pub(crate) loaded: Loaded,
+pub(crate) struct PolicyFiles<W = UnverifiedWeights> {
+    pub(crate) loaded: Loaded<W>,
     prompt: Prompt,
     options: PolicyOptions,
 }
 
 impl PolicyFiles {
     pub(crate) fn read(directory: &Path, options: PolicyOptions) -> Result<PolicyFiles, PolicyError> {
-        let mut loaded = families::load_as(directory, options.family)?;
+        let mut loaded = families::open_as(directory, options.family)?;
         loaded.skip_views(&options.skip_views)?;
         log_model(&loaded);
         Ok(PolicyFiles { loaded, prompt: Prompt::new(directory), options })
     }
 
+    /// Verifies the weights.
+    pub(crate) fn verify(self) -> Result<PolicyFiles<Weights>, PolicyError> {
+        let PolicyFiles { loaded, prompt, options } = self;
+        Ok(PolicyFiles { loaded: loaded.verify()?, prompt, options })
+    }
+}
+
+impl<W: Into<UnverifiedWeights>> PolicyFiles<W> {
     /// Sets the task of the inferences to come.
     #[cfg(feature = "robot")]
     pub(crate) fn set_task(&mut self, task: &str) -> Result<(), PolicyError> {
@@ -268,7 +276,7 @@ impl Prompt {
         Prompt { directory: directory.to_owned(), tokenizer: None, task: None, tokens: Vec::new(), changed: true }
     }
 
-    fn set_task(&mut self, loaded: &Loaded, task: &str) -> Result<(), ModelError> {
+    fn set_task<W>(&mut self, loaded: &Loaded<W>, task: &str) -> Result<(), ModelError> {
         if self.tokenizer.is_none() {
             self.tokenizer = Some(Tokenizer::open_for(&self.directory, loaded.model.config.vocab)?);
         }
@@ -284,7 +292,7 @@ impl Prompt {
     }
 
     /// Makes the tokens of the task anew: after it changed, and for every inference where the state is part of the prompt.
-    fn update(&mut self, loaded: &Loaded, state: &[f32]) -> Result<(), PolicyError> {
+    fn update<W>(&mut self, loaded: &Loaded<W>, state: &[f32]) -> Result<(), PolicyError> {
         let format = loaded.model.config.prompt;
         let (Some(task), Some(tokenizer)) = (&self.task, &self.tokenizer) else { return Ok(()) };
         if self.changed || format == PromptFormat::TaskAndState {

@@ -95,7 +95,8 @@ impl Parameters {
         let path = dir.path().join("weights.safetensors");
         self.tensors.write(&path);
         let checkpoint = Checkpoint::open(&path).expect("the file just written");
-        Weights::resolve(checkpoint, &self.table, |p| vec![p.name.clone()], |_| false).expect("exactly the table's")
+        let weights = Weights::resolve(checkpoint, &self.table, |p| vec![p.name.clone()], |_| false);
+        weights.expect("exactly the table's").verify().expect("finite")
     }
 }
 

@@ -1,15 +1,15 @@
 //! The manifest of a packed directory: its scheme, its source, and the SHA-256 of every file.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::sha256::Sha256;
+use super::verify::{cores, parallel};
 use crate::error::{FileProblem, ModelError};
 use crate::io::{is_there, json};
 
@@ -72,17 +72,24 @@ impl<S: DeserializeOwned> Manifest<S> {
     }
 }
 
-/// Checks every file that the manifest of `dir` lists, on all cores. A directory without one passes.
+/// The files that the manifest of `dir` lists; none without a manifest.
 ///
 /// # Errors
-/// [`ModelError::Altered`] with all that differ, [`ModelError::File`] of the manifest.
-pub fn verify(dir: &Path) -> Result<(), ModelError> {
-    let Some(manifest) = Manifest::<IgnoredAny>::read(dir)? else { return Ok(()) };
+/// As [`Manifest::read`].
+pub(super) fn listed(dir: &Path) -> Result<BTreeMap<String, Hashed>, ModelError> {
+    Ok(Manifest::<IgnoredAny>::read(dir)?.map(|manifest| manifest.files).unwrap_or_default())
+}
+
+/// Checks these files of `dir` on all cores.
+///
+/// # Errors
+/// [`ModelError::Altered`] with all that differ.
+pub(super) fn verify<'a>(dir: &Path, listed: impl Iterator<Item = (&'a String, &'a Hashed)>) -> Result<(), ModelError> {
     let mut problems = Vec::new();
     let mut intact = Vec::new();
-    for (file, hashed) in &manifest.files {
+    for (file, hashed) in listed {
         match fs::metadata(dir.join(file)) {
-            Ok(found) if found.len() == hashed.bytes => intact.push(file),
+            Ok(found) if found.len() == hashed.bytes => intact.push((file, hashed)),
             Ok(found) => {
                 problems.push(FileProblem::Size { file: file.clone(), expected: hashed.bytes, found: found.len() });
             }
@@ -91,18 +98,13 @@ pub fn verify(dir: &Path) -> Result<(), ModelError> {
             }
         }
     }
-    for (file, found) in intact.iter().zip(hash(&intact.iter().map(|file| dir.join(file)).collect::<Vec<_>>())) {
-        let Some(expected) = manifest.files.get(*file) else { continue };
+    let paths: Vec<_> = intact.iter().map(|(file, _)| dir.join(file)).collect();
+    for ((file, expected), found) in intact.into_iter().zip(hash(&paths)) {
+        let (file, expected) = (file.clone(), expected.sha256.clone());
         match found {
-            Ok(found) if found == *expected => {}
-            Ok(found) => problems.push(FileProblem::Hash {
-                file: (*file).clone(),
-                expected: expected.sha256.clone(),
-                found: found.sha256,
-            }),
-            Err(error) => {
-                problems.push(FileProblem::Unreadable { file: (*file).clone(), reason: error.to_string() });
-            }
+            Ok(found) if found.sha256 == expected => {}
+            Ok(found) => problems.push(FileProblem::Hash { file, expected, found: found.sha256 }),
+            Err(error) => problems.push(FileProblem::Unreadable { file, reason: error.to_string() }),
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(ModelError::Altered { path: dir.join(FILE), problems }) }
@@ -110,24 +112,47 @@ pub fn verify(dir: &Path) -> Result<(), ModelError> {
 
 /// Size and hash of each file, on all cores.
 pub fn hash<P: AsRef<Path> + Sync>(files: &[P]) -> Vec<io::Result<Hashed>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
+    parallel(cores(), files, |file| {
+        let (mut file, mut hash, mut bytes) = (File::open(file)?, Sha256::new(), 0);
+        let mut buffer = vec![0; 256 << 10];
         loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = files.get(i) else { return done };
-            done.push((i, Sha256::of_file(file.as_ref()).map(|(bytes, sha256)| Hashed { bytes, sha256 })));
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Hashed { bytes, sha256: hexadecimal(hash) }),
+                Ok(count) => {
+                    bytes += count as u64;
+                    hash.update(buffer.get(..count).unwrap_or_default());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(files.len());
-    let mut all: Vec<_> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..cores).map(|_| scope.spawn(work)).collect();
-        let mut all = work();
-        for other in others {
-            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    })
+}
+
+/// A hash in hexadecimal digits.
+pub(super) fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples of FIPS 180-4, in the hexadecimal digits of a manifest.
+    #[test]
+    fn the_standards_examples() {
+        let hash = |data: &[u8]| hexadecimal(Sha256::new_with_prefix(data));
+        for (message, expected) in [
+            ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+            ),
+        ] {
+            assert_eq!(hash(message.as_bytes()), expected);
         }
-        all
-    });
-    all.sort_by_key(|(i, _)| *i);
-    all.into_iter().map(|(_, hashed)| hashed).collect()
+        let long = vec![b'a'; 1_000_000];
+        assert_eq!(hash(&long), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    }
 }

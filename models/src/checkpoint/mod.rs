@@ -20,10 +20,11 @@ pub(crate) mod foreign;
 pub mod manifest;
 pub mod random;
 pub mod save;
-pub mod sha256;
 pub mod stack;
+mod verify;
 mod weights;
 
+pub use verify::UnverifiedWeights;
 pub use weights::{Weights, scales_of};
 pub(crate) use weights::{finite, pair};
 
@@ -56,13 +57,32 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub struct Checkpoint {
     path: PathBuf,
-    maps: Vec<Mmap>,
+    files: Vec<Mapped>,
     entries: BTreeMap<String, Entry>,
     /// Names in the file by their names without the levels of [`WRAPPERS`], if they differ.
     wrapped: BTreeMap<String, String>,
     /// The names level by level from the last on, once an error needs them.
     backwards: OnceLock<BTreeSet<String>>,
     metadata: BTreeMap<String, String>,
+}
+
+/// A mapped file.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    name: String,
+    map: Mmap,
+    /// As a manifest lists it.
+    listed: Option<manifest::Hashed>,
+}
+
+impl Mapped {
+    /// Advises the kernel to drop these pages; they are read again on access.
+    fn release(&self, range: Range<usize>) {
+        // SAFETY: the map is of a file and nothing ever writes to it, so a page that is dropped comes back as it was.
+        let advised = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        // It is advice: a kernel that does not take it keeps the pages.
+        drop(advised);
+    }
 }
 
 /// Levels that PyTorch itself puts into names when it wraps a module to compile it, or to train it in parts. The names are
@@ -121,7 +141,9 @@ impl Checkpoint {
                 (name.to_owned(), Entry { dtype: view.dtype(), shape: view.shape().to_vec(), place })
             })
             .collect();
-        Ok(Checkpoint { path: path.to_owned(), maps: vec![map], entries, metadata, ..Checkpoint::default() })
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let files = vec![Mapped { name, map, listed: None }];
+        Ok(Checkpoint { path: path.to_owned(), files, entries, metadata, ..Checkpoint::default() })
     }
 
     /// Derives shapes and names that depend on all names.
@@ -147,15 +169,31 @@ impl Checkpoint {
         }
     }
 
-    /// The model in `dir`: `model.safetensors`, or the files that `model.safetensors.index.json` names. Where `fathom-pack`
-    /// wrote the directory, its files are as it wrote them.
+    /// What `read` makes of the model in `dir`: of `model.safetensors`, or of the files that `model.safetensors.index.json`
+    /// names. Where `fathom-pack` wrote the directory, the mapped files have the sizes and the others the content that it
+    /// wrote; the content of the mapped ones is left to [`UnverifiedWeights`], unless `read` fails.
     ///
     /// # Errors
     /// As [`open`](Self::open), [`ModelError::File`], [`ModelError::Format`] for a checkpoint of another format,
-    /// [`ModelError::Shards`] with all that contradicts the index, and [`ModelError::Altered`] with all files that are not as
-    /// the manifest says.
-    pub fn open_model(dir: &Path) -> Result<Checkpoint, ModelError> {
-        manifest::verify(dir)?;
+    /// [`ModelError::Shards`] with all that contradicts the index, and those of `read`; in place of each
+    /// [`ModelError::Altered`] with all files that are not as the manifest says, if there are any.
+    pub(crate) fn open_model<T>(
+        dir: &Path,
+        read: impl FnOnce(Checkpoint) -> Result<T, ModelError>,
+    ) -> Result<T, ModelError> {
+        let listed = manifest::listed(dir)?;
+        let opened = Checkpoint::map_model(dir).and_then(|mut checkpoint| {
+            for file in &mut checkpoint.files {
+                file.listed = listed.get(&file.name).filter(|listed| listed.bytes == file.map.len() as u64).cloned();
+            }
+            let later = |name: &String| checkpoint.files.iter().any(|f| f.name == *name && f.listed.is_some());
+            manifest::verify(dir, listed.iter().filter(|(name, _)| !later(name)))?;
+            Ok(checkpoint)
+        });
+        opened.and_then(read).map_err(|problem| manifest::verify(dir, listed.iter()).err().unwrap_or(problem))
+    }
+
+    fn map_model(dir: &Path) -> Result<Checkpoint, ModelError> {
         let whole = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
         match (is_there(&whole), is_there(&index)) {
@@ -190,13 +228,13 @@ impl Checkpoint {
                 Err(error) => return Err(error),
             };
             for (name, mut entry) in shard.entries {
-                entry.place.file = all.maps.len();
+                entry.place.file = all.files.len();
                 if let Some(first) = holders.insert(name.clone(), file) {
                     problems.push(ShardProblem::Twice { name: name.clone(), files: [first.clone(), file.clone()] });
                 }
                 all.entries.insert(name, entry);
             }
-            all.maps.extend(shard.maps);
+            all.files.extend(shard.files);
             all.metadata.extend(shard.metadata);
         }
         let lost = |file: &String| {
@@ -297,7 +335,7 @@ impl Checkpoint {
         if place.range.is_empty() {
             return Some(&[]);
         }
-        self.maps.get(place.file)?.get(place.range.clone())
+        self.files.get(place.file)?.map.get(place.range.clone())
     }
 
     /// Advises the kernel to drop a tensor's pages; they are read again on access. Without it a model that was
@@ -308,13 +346,9 @@ impl Checkpoint {
 
     /// As [`release`](Self::release), of some of a tensor's bytes.
     pub(crate) fn release_part(&self, place: &Place, bytes: Range<usize>) {
-        let Some(map) = self.maps.get(place.file) else { return };
-        // SAFETY: the map is of a file and nothing ever writes to it, so a page that is dropped comes back as it was.
-        let advised = unsafe {
-            map.unchecked_advise_range(UncheckedAdvice::DontNeed, place.range.start + bytes.start, bytes.len())
-        };
-        // It is advice: a kernel that does not take it keeps the pages.
-        drop(advised);
+        if let Some(file) = self.files.get(place.file) {
+            file.release(place.range.start + bytes.start..place.range.start + bytes.end);
+        }
     }
 
     pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
@@ -361,14 +395,21 @@ fn other_format(dir: &Path) -> Option<String> {
     files.iter().find_map(|file| Some(format!("{file}: {}", advice(file)?)))
 }
 
-/// First element of floats that is NaN or infinite.
+/// First element of floats that is NaN or infinite: one with all bits of its exponent.
 pub(crate) fn not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
     match format {
-        WeightFormat::F32 => {
-            bytes.as_chunks().0.iter().position(|b| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000)
-        }
-        WeightFormat::F16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7c00 == 0x7c00),
-        WeightFormat::Bf16 => bytes.as_chunks().0.iter().position(|b| u16::from_le_bytes(*b) & 0x7f80 == 0x7f80),
+        WeightFormat::F32 => first(bytes.as_chunks().0, |b| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000),
+        WeightFormat::F16 => first(bytes.as_chunks().0, |b| u16::from_le_bytes(*b) & 0x7c00 == 0x7c00),
+        WeightFormat::Bf16 => first(bytes.as_chunks().0, |b| u16::from_le_bytes(*b) & 0x7f80 == 0x7f80),
         WeightFormat::W8 | WeightFormat::W4 { .. } => None,
     }
+}
+
+/// Index of the first number that is such a one. A block of numbers is tested without a branch between them, by vector
+/// instructions.
+fn first<const N: usize>(numbers: &[[u8; N]], is: impl Fn(&[u8; N]) -> bool) -> Option<usize> {
+    const BLOCK: usize = 2048;
+    let block = numbers.chunks(BLOCK).position(|block| block.iter().fold(false, |any, number| any | is(number)))?;
+    let begin = block * BLOCK;
+    numbers.get(begin..)?.iter().position(is).map(|i| begin + i)
 }

@@ -1,4 +1,4 @@
-//! A model's parameters in its checkpoint: found by name, complete, and checked.
+//! A model's parameters in its checkpoint: found by name, complete, and verified.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -8,11 +8,11 @@ use safetensors::Dtype;
 use fathom_shaders::format::SLICE;
 
 use super::stack::{self, Rows};
-use super::{Checkpoint, Entry, Place, WeightFormat, float_format, foreign, not_finite, unwrapped};
+use super::{Checkpoint, Entry, Place, UnverifiedWeights, WeightFormat, float_format, foreign, not_finite, unwrapped};
 use crate::error::{ModelError, TensorProblem};
 use crate::graph::params::{Param, ParamId, ParamTable, Role, Stack, StackId};
 
-/// The model's parameters in their checkpoint, complete and checked.
+/// The model's parameters in their checkpoint, complete and verified.
 #[derive(Debug)]
 pub struct Weights {
     checkpoint: Checkpoint,
@@ -32,22 +32,41 @@ struct Found {
     scales: Option<Place>,
 }
 
+impl Found {
+    /// The numbers that have to be finite: the tensor's own, or its scales.
+    fn floats(&self) -> (WeightFormat, &Place) {
+        match (&self.scales, self.format) {
+            (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales),
+            (Some(scales), _) => (WeightFormat::F16, scales),
+            (None, format) => (format, &self.place),
+        }
+    }
+
+    fn finite(&self, checkpoint: &Checkpoint) -> Result<(), TensorProblem> {
+        let (format, place) = self.floats();
+        let name = if self.scales.is_some() { scales_of(&self.name) } else { self.name.clone() };
+        let checked = finite(&name, format, checkpoint.at(place).unwrap_or_default());
+        checkpoint.release(place);
+        checked
+    }
+}
+
 impl Weights {
-    /// Finds every parameter in `checkpoint`. `names` gives the names a parameter may have there, most likely first;
-    /// `ignored` decides whether a tensor that is no parameter may be there.
+    /// Finds every parameter in `checkpoint`, by names, shapes and dtypes. `names` gives the names a parameter may have
+    /// there, most likely first; `ignored` decides whether a tensor that is no parameter may be there.
     ///
     /// # Errors
-    /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen, of a wrong dtype or not finite, and the
-    /// formats of other programs that they suggest.
+    /// [`ModelError::Tensors`] with all that are missing, unexpected, misshapen or of a wrong dtype, with those that are not
+    /// finite if there are any of these, and the formats of other programs that they suggest.
     pub fn resolve(
         checkpoint: Checkpoint,
         table: &ParamTable,
         names: impl Fn(&Param) -> Vec<String>,
         ignored: impl Fn(&str) -> bool,
-    ) -> Result<Weights, ModelError> {
+    ) -> Result<UnverifiedWeights, ModelError> {
         let mut slots = vec![None; table.params.len()];
         let mut skipped: BTreeSet<String> = checkpoint.entries().keys().cloned().collect();
-        let problems = pair(&checkpoint, &table.params, names, ignored, |i, param, name, entry| {
+        let problems = pair(&checkpoint, &table.params, &names, &ignored, |i, param, name, entry| {
             if param.role != Role::Unused {
                 skipped.remove(name);
                 skipped.remove(&scales_of(name));
@@ -59,10 +78,30 @@ impl Weights {
             Ok(())
         });
         if !problems.is_empty() {
+            // One list has all that is wrong.
+            let problems = pair(&checkpoint, &table.params, names, ignored, |_, param, name, entry| {
+                check(param, name, entry, &checkpoint)?.finite(&checkpoint)
+            });
             return Err(ModelError::Tensors { path: checkpoint.path().to_owned(), problems });
         }
         let (params, stacks) = (table.params.clone(), table.stacks.clone());
-        Ok(Weights { checkpoint, slots, params, stacks, skipped: skipped.into_iter().collect() })
+        let skipped = skipped.into_iter().collect();
+        Ok(UnverifiedWeights::new(Weights { checkpoint, slots, params, stacks, skipped }))
+    }
+
+    /// The floats that have to be finite, by the index of their parameter.
+    pub(super) fn floats(&self) -> impl Iterator<Item = (usize, WeightFormat, &Place)> {
+        self.slots.iter().enumerate().filter_map(|(i, slot)| {
+            let (format, place) = slot.as_ref()?.floats();
+            Some((i, format, place))
+        })
+    }
+
+    /// The error of parameters that are not finite.
+    pub(super) fn not_finite(&self, params: &BTreeSet<usize>) -> ModelError {
+        let found = params.iter().filter_map(|i| self.slots.get(*i)?.as_ref());
+        let problems = found.filter_map(|found| found.finite(&self.checkpoint).err()).collect();
+        ModelError::Tensors { path: self.checkpoint.path().to_owned(), problems }
     }
 
     /// Parameters of these formats that are nowhere, for plans: as floats they are zeros, and they have no bytes.
@@ -260,15 +299,6 @@ fn check(param: &Param, name: &str, entry: &Entry, checkpoint: &Checkpoint) -> R
             None => return Err(TensorProblem::Dtype { name, found: format!("{:?}", entry.dtype) }),
         },
     };
-    // The numbers that have to be finite: the tensor's own, or its scales.
-    let (floats, of, at) = match (&scales, format) {
-        (Some(scales), WeightFormat::W8) => (WeightFormat::F32, scales_of(&name), &scales.place),
-        (Some(scales), _) => (WeightFormat::F16, scales_of(&name), &scales.place),
-        (None, _) => (format, name.clone(), &entry.place),
-    };
-    let finite = finite(&of, floats, checkpoint.at(at).unwrap_or_default());
-    checkpoint.release(at);
-    finite?;
     Ok(Found { name, format, place: entry.place.clone(), scales: scales.map(|s| s.place.clone()) })
 }
 

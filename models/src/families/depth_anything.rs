@@ -36,8 +36,8 @@ pub static FAMILY: Family = Family {
 /// Every way in which the directory is not such a model: see [`ModelError`].
 pub fn load(dir: &Path) -> Result<(DepthAnything, Weights), ModelError> {
     let model = DepthAnything::new(read(dir)?);
-    let checkpoint = Checkpoint::open_model(dir)?;
-    let weights = super::find(&FAMILY, checkpoint, &model.params, |p| vec![p.name.clone()])?;
+    let find = |checkpoint| super::find(&FAMILY, checkpoint, &model.params, |p| vec![p.name.clone()]);
+    let weights = Checkpoint::open_model(dir, find)?.verify()?;
     Ok((model, weights))
 }
 

@@ -62,8 +62,8 @@ impl Encoder {
         let mut params = ParamTable::default();
         VitParams::dinov2(&mut params, ROOT, &tower, tower.grid());
         let own = |name: &str| name.trim_start_matches(ROOT).trim_start_matches('.').to_owned();
-        let checkpoint = Checkpoint::open_model(dir)?;
-        let weights = super::find(&FAMILY, checkpoint, &params, |p| vec![own(&p.name)])?;
+        let find = |checkpoint| super::find(&FAMILY, checkpoint, &params, |p| vec![own(&p.name)]);
+        let weights = Checkpoint::open_model(dir, find)?.verify()?;
         Ok(Encoder { family: &FAMILY, tower, params, weights })
     }
 

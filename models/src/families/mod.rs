@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, Weights, foreign, unwrapped};
+use crate::checkpoint::{Checkpoint, UnverifiedWeights, Weights, foreign, unwrapped};
 use crate::error::{ConfigError, ModelError, TensorProblem};
 use crate::graph::params::{Param, ParamTable};
 use crate::io::is_there;
@@ -77,8 +77,20 @@ pub fn load(dir: &Path) -> Result<Loaded, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_as(dir: &Path, family: Option<&'static Family>) -> Result<Loaded, ModelError> {
-    let (family, loaded) = load_any(dir, family)?;
-    if family.purpose.is_some() { Err(family.no_actions(dir)) } else { Ok(loaded) }
+    open_as(dir, family)?.verify()
+}
+
+/// As [`load_as`], without the numbers of the weights, which are still to verify.
+///
+/// # Errors
+/// As [`load`].
+pub fn open_as(dir: &Path, family: Option<&'static Family>) -> Result<Loaded<UnverifiedWeights>, ModelError> {
+    let (family, loaded) = open_any(dir, family)?;
+    if family.purpose.is_none() {
+        return Ok(loaded);
+    }
+    loaded.verify()?;
+    Err(family.no_actions(dir))
 }
 
 /// As [`load_as`], or a PaliGemma, whose action expert is declared and not there.
@@ -86,15 +98,19 @@ pub fn load_as(dir: &Path, family: Option<&'static Family>) -> Result<Loaded, Mo
 /// # Errors
 /// As [`load`].
 pub fn load_base(dir: &Path, family: Option<&'static Family>) -> Result<Loaded, ModelError> {
-    Ok(load_any(dir, family)?.1)
+    open_any(dir, family)?.1.verify()
 }
 
-fn load_any(dir: &Path, family: Option<&'static Family>) -> Result<(&'static Family, Loaded), ModelError> {
-    let checkpoint = Checkpoint::open_model(dir)?;
-    let (family, config) = identify(dir, family, &checkpoint)?;
-    let described = describe(dir, family, config, &checkpoint)
-        .map_err(|problem| nearest::with_nearest(family, problem, foreign::plain_names(&checkpoint)))?;
-    Ok((family, complete(dir, family, described, checkpoint)?))
+fn open_any(
+    dir: &Path,
+    family: Option<&'static Family>,
+) -> Result<(&'static Family, Loaded<UnverifiedWeights>), ModelError> {
+    Checkpoint::open_model(dir, |checkpoint| {
+        let (family, config) = identify(dir, family, &checkpoint)?;
+        let described = describe(dir, family, config, &checkpoint)
+            .map_err(|problem| nearest::with_nearest(family, problem, foreign::plain_names(&checkpoint)))?;
+        Ok((family, complete(dir, family, described, checkpoint)?))
+    })
 }
 
 /// The parameters of a family's model in its checkpoint, as [`Weights::resolve`].
@@ -106,7 +122,7 @@ fn find(
     checkpoint: Checkpoint,
     params: &ParamTable,
     names: impl Fn(&Param) -> Vec<String>,
-) -> Result<Weights, ModelError> {
+) -> Result<UnverifiedWeights, ModelError> {
     let known = foreign::plain_names(&checkpoint);
     Weights::resolve(checkpoint, params, names, family.ignored)
         .map_err(|problem| nearest::with_nearest(family, problem, known))
@@ -172,7 +188,7 @@ fn complete(
     family: &'static Family,
     described: Described,
     checkpoint: Checkpoint,
-) -> Result<Loaded, ModelError> {
+) -> Result<Loaded<UnverifiedWeights>, ModelError> {
     let Described { mut config, normalization, state_dims, action_dim } = described;
     let hints = Hints::read(dir)?;
     config.resize = hints.resize.unwrap_or(config.resize);

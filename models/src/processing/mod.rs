@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::checkpoint::Weights;
+use crate::checkpoint::{UnverifiedWeights, Weights};
 use crate::error::{ConfigError, ModelError};
 use crate::nets::depthvla::Model;
 use normalize::Normalization;
@@ -14,15 +14,15 @@ pub mod observation;
 pub mod prompt;
 pub mod tokenizer;
 
-/// A policy ready for inference.
+/// A policy: ready for inference with [`Weights`], not yet with [`UnverifiedWeights`].
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<W = Weights> {
     /// Name of the family that the checkpoint is of.
     pub family: &'static str,
     /// Configuration and parameters.
     pub model: Model,
     /// Its tensors, mapped.
-    pub weights: Weights,
+    pub weights: W,
     /// Of state and actions.
     pub normalization: Normalization,
     /// Lengths the robot's own state may have; the model's is padded with zeros. One length where it is known.
@@ -35,7 +35,25 @@ pub struct Loaded {
     pub cameras: BTreeMap<String, String>,
 }
 
-impl Loaded {
+impl Loaded<UnverifiedWeights> {
+    /// Verifies the weights.
+    ///
+    /// # Errors
+    /// As [`UnverifiedWeights::verify`].
+    pub fn verify(self) -> Result<Loaded, ModelError> {
+        let (loaded, weights) = self.replace_weights(());
+        Ok(loaded.replace_weights(weights.verify()?).0)
+    }
+}
+
+impl<W> Loaded<W> {
+    /// The policy with these weights, and those that it had.
+    pub fn replace_weights<V>(self, weights: V) -> (Loaded<V>, W) {
+        let Loaded { family, model, weights: old, normalization, state_dims, action_dim, skipped_views, cameras } =
+            self;
+        (Loaded { family, model, weights, normalization, state_dims, action_dim, skipped_views, cameras }, old)
+    }
+
     /// Drops views, which is equivalent to masking them. The depth branch keeps those of its views that remain.
     ///
     /// # Errors

@@ -30,9 +30,9 @@ impl Observation {
     ///
     /// # Errors
     /// [`ModelError::Observation`] naming the part, the expected form and the found one.
-    pub fn read(
+    pub fn read<W>(
         path: &Path,
-        loaded: &Loaded,
+        loaded: &Loaded<W>,
         seed: u64,
         tokenize: impl Fn(&str) -> Result<Vec<i32>, ModelError>,
     ) -> Result<Observation, ModelError> {
@@ -59,7 +59,7 @@ impl Observation {
     ///
     /// # Errors
     /// [`ModelError::Observation`].
-    pub fn check(&self, loaded: &Loaded) -> Result<(), ModelError> {
+    pub fn check<W>(&self, loaded: &Loaded<W>) -> Result<(), ModelError> {
         let config = &loaded.model.config;
         check_state(loaded, &self.state)?;
         finite("noise", "finite numbers", &self.noise)?;
@@ -83,7 +83,7 @@ impl Observation {
 ///
 /// # Errors
 /// [`ModelError::Observation`].
-pub fn check_state(loaded: &Loaded, state: &[f32]) -> Result<(), ModelError> {
+pub fn check_state<W>(loaded: &Loaded<W>, state: &[f32]) -> Result<(), ModelError> {
     let config = &loaded.model.config;
     if (config.state_token || config.prompt == PromptFormat::TaskAndState) && !loaded.state_dims.contains(&state.len())
     {

@@ -11,7 +11,7 @@ const BINS: f64 = 256.0;
 /// `PaligemmaTokenizer.tokenize` and lerobot's `Pi05PrepareStateTokenizerProcessorStep` put them together, lerobot's
 /// `Pi0NewLineProcessor`, open-pi-zero's `add_image_tokens_to_prompt`, and Galaxea's `PaliGemmaTokenizer` with what
 /// `augment_instruction` gives it without a high-level task.
-pub fn text(loaded: &Loaded, task: &str, state: &[f32]) -> String {
+pub fn text<W>(loaded: &Loaded<W>, task: &str, state: &[f32]) -> String {
     match loaded.model.config.prompt {
         PromptFormat::Task => task.to_owned(),
         PromptFormat::Lerobot => lerobot(task),

@@ -55,13 +55,13 @@ impl Infer {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         output_file::check(&self.output)?;
         let mut report = Report { wanted: self.times, last: Instant::now() };
-        let mut loaded = families::load_as(&self.model, self.family)?;
+        let mut loaded = families::open_as(&self.model, self.family)?;
         loaded.skip_views(&self.skip_view)?;
         log_model(&loaded);
         let (format, vocab) = (loaded.model.config.prompt, loaded.model.config.vocab);
         let tokenize = |text: &str| Tokenizer::open_for(&self.model, vocab)?.text(format, text);
         let observation = Observation::read(&self.observation, &loaded, self.seed, tokenize)?;
-        report.done("checkpoint read and checked");
+        report.done("checkpoint opened");
         let wanted = self.gpu.wanted();
         let gpu = self.gpu.open(self.times)?;
         let config = loaded.model.config.clone();

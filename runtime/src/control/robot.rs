@@ -305,7 +305,7 @@ fn check_latched(link: &mut Link, clear_fault: bool) -> Result<(), RunError> {
 }
 
 /// Checks that model and controller match.
-fn check_fit(config: &RobotConfig, link: &Link, loaded: &Loaded) -> Result<(), RunError> {
+fn check_fit<W>(config: &RobotConfig, link: &Link, loaded: &Loaded<W>) -> Result<(), RunError> {
     let hello = link.controller();
     let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
     let (depth, horizon) = (hello.map_or(0, |hello| hello.buffer_depth.into()), loaded.model.config.horizon);

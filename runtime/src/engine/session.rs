@@ -1,5 +1,6 @@
 //! A model on a GPU, ready to be asked again and again.
 
+use fathom_models::checkpoint::UnverifiedWeights;
 use fathom_models::families::Loaded;
 use fathom_models::nets::depthvla::ForwardOptions;
 use fathom_models::nets::image::ImageSpec;
@@ -46,20 +47,29 @@ impl Session {
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
-    pub fn open(gpu: Gpu, loaded: Loaded) -> Result<Session, EngineError> {
+    pub fn open<W: Into<UnverifiedWeights>>(gpu: Gpu, loaded: Loaded<W>) -> Result<Session, EngineError> {
         Session::open_with(gpu, loaded, Wanted::default())
     }
 
-    /// Uploads the weights, for what is wanted where that is given.
+    /// Uploads the weights, for what is wanted where that is given, and verifies them meanwhile if they are not.
     ///
     /// # Errors
-    /// [`EngineError::Lacking`] and [`EngineError::SelfTest`] for what does not serve here, [`EngineError::OutOfMemory`]
-    /// for weights that do not fit, [`EngineError::Gpu`] when the device is lost.
-    pub fn open_with(mut gpu: Gpu, loaded: Loaded, wanted: impl Into<Wanted>) -> Result<Session, EngineError> {
-        let choice = Choice::make(&mut gpu, &loaded.weights.formats()?, wanted.into())?;
-        let parameters = (&loaded.model.params, &loaded.weights);
-        let resident = Resident::upload(&mut gpu, parameters.0, parameters.1, choice)
-            .map_err(|error| explain(error, &gpu, parameters, choice, 0))?;
+    /// [`EngineError::Model`] for weights that do not pass, even if they were uploaded; [`EngineError::Lacking`] and
+    /// [`EngineError::SelfTest`] for what does not serve here, [`EngineError::OutOfMemory`] for weights that do not fit,
+    /// [`EngineError::Gpu`] when the device is lost.
+    pub fn open_with<W: Into<UnverifiedWeights>>(
+        mut gpu: Gpu,
+        loaded: Loaded<W>,
+        wanted: impl Into<Wanted>,
+    ) -> Result<Session, EngineError> {
+        let (loaded, weights) = loaded.replace_weights(());
+        let (weights, resident) = weights.into().verify_while(|weights| {
+            let choice = Choice::make(&mut gpu, &weights.formats()?, wanted.into())?;
+            let parameters = (&loaded.model.params, weights);
+            Resident::upload(&mut gpu, parameters.0, parameters.1, choice)
+                .map_err(|error| explain(error, &gpu, parameters, choice, 0))
+        })?;
+        let (resident, loaded) = (resident?, loaded.replace_weights(weights).0);
         let (arena, program) = (Arena::default(), None);
         let (images, text, state) = (Vec::new(), Vec::new(), Vec::new());
         let (goal, gains) = (Vec::new(), Vec::new());
@@ -271,7 +281,7 @@ pub struct Once {
 }
 
 /// Says what a model is, and that it has no statistics where it has none.
-pub fn log_model(loaded: &Loaded) {
+pub fn log_model<W>(loaded: &Loaded<W>) {
     let parameters: usize = loaded.model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
     let config = &loaded.model.config;
     tracing::info!(

@@ -194,7 +194,7 @@ impl Replay {
             depth_map: false,
             guided: true,
         };
-        let files = PolicyFiles::read(&model, options)?;
+        let files = PolicyFiles::read(&model, options)?.verify()?;
         let found = fingerprint(&files.loaded);
         if found != note.fingerprint {
             let (path, expected) = (path.to_owned(), note.fingerprint.clone());

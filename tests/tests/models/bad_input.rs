@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use fathom::engine::{EngineError, Inputs, Kernels, Session};
+use fathom::engine::{EngineError, Inputs, Kernels, Resident, Session};
 use fathom_models::checkpoint::WeightFormat;
 use fathom_models::families::{self, Loaded, lerobot_pi05};
 use fathom_models::nets::depthvla::ForwardOptions;
@@ -322,6 +322,37 @@ fn kernels_that_need_what_the_adapter_has_not() {
     let loaded: Loaded = families::load(&path("golden").join(CASE)).expect("the golden model");
     let session = Session::open_with(open_gpu(false), loaded, Some(Kernels::Tiled)).expect("any adapter has these");
     assert_eq!(session.kernels(), Kernels::Tiled);
+}
+
+/// The upload succeeds, for every number that it has is one; the session is refused all the same.
+#[test]
+fn no_session_has_weights_that_are_not_verified() {
+    let dir = copy_golden(CASE);
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = Tensors::read(&file);
+    let name = tensors.0.keys().find(|name| name.contains("mlp")).expect("a matrix").clone();
+    let (shape, mut values) = tensors.values(&name);
+    values[5] = f32::NAN;
+    tensors.put(&name, WeightFormat::F32, &shape, &values);
+    tensors.write(&file);
+    let open = || families::open_as(dir.path(), None).expect("names and shapes fit");
+    let refused = |error: ModelError| {
+        let ModelError::Tensors { problems, .. } = &error else { panic!("{error}") };
+        assert!(matches!(&problems[..], [TensorProblem::NotFinite { name: n, index: 5, .. }] if *n == name), "{error}");
+    };
+    let (loaded, weights) = open().replace_weights(());
+    let mut uploaded = None;
+    let result = weights.verify_while(|weights| {
+        uploaded = Some(Resident::upload(&mut open_gpu(false), &loaded.model.params, weights, Kernels::Tiled));
+    });
+    refused(result.expect_err("a number is none"));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(uploaded.map_or(cores == 1, |uploaded| uploaded.is_ok()), "with one core, it is not even uploaded");
+    match Session::open(open_gpu(false), open()).expect_err("a number is none") {
+        EngineError::Model(error) => refused(error),
+        error => panic!("{error}"),
+    }
+    refused(open().verify().expect_err("a number is none"));
 }
 
 /// A model that does not fit says how much was asked for by what, and as what it would fit.

@@ -180,7 +180,7 @@ fn random_weights(table: &ParamTable, format: WeightFormat) -> Result<Weights, F
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("weights.safetensors");
     write_tensors(&path, &saved)?;
-    Ok(Weights::resolve(Checkpoint::open(&path)?, table, |p| vec![p.name.clone()], |_| false)?)
+    Ok(Weights::resolve(Checkpoint::open(&path)?, table, |p| vec![p.name.clone()], |_| false)?.verify()?)
 }
 
 fn report(
