@@ -32,7 +32,9 @@
 use std::path::{Path, PathBuf};
 
 use fathom_models::ModelError;
-use fathom_models::checkpoint::{UnverifiedWeights, Weights, random};
+#[cfg(feature = "robot")]
+use fathom_models::checkpoint::Weights;
+use fathom_models::checkpoint::{UnverifiedWeights, random};
 use fathom_models::families::{self, Family, Loaded};
 use fathom_models::nets::config::PromptFormat;
 use fathom_models::nets::depthvla::ForwardOptions;
@@ -219,6 +221,7 @@ impl PolicyFiles {
     }
 
     /// Verifies the weights.
+    #[cfg(feature = "robot")]
     pub(crate) fn verify(self) -> Result<PolicyFiles<Weights>, PolicyError> {
         let PolicyFiles { loaded, prompt, options } = self;
         Ok(PolicyFiles { loaded: loaded.verify()?, prompt, options })
