@@ -296,7 +296,8 @@ fn programs_print_through_the_console_alone() -> Outcome {
             || path.contains("/tests/")
             || path.starts_with("tools/peers/")
             || path.starts_with("tools/contention/")
-            || path.starts_with("tools/xtask/");
+            || path.starts_with("tools/xtask/")
+            || path.contains("/examples/");
         let exempt = of_tests || path.ends_with("build.rs") || path == "models/src/io/console.rs";
         if exempt || !file.has_extension(&["rs"]) {
             continue;
