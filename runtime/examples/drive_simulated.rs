@@ -12,7 +12,7 @@ use std::error::Error;
 use std::sync::mpsc;
 use std::thread;
 
-use fathom::config::{BenchCameraConfig, CameraSection, CameraSource, RobotConfig};
+use fathom::config::{CameraSection, CameraSource, RobotConfig, SceneCameraConfig};
 use fathom::control::{Robot, RunOptions};
 use fathom::events::{Events, LoopEvent};
 
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.gpu.software = env::var_os("FATHOM_SOFTWARE").is_some();
     config.control.max_image_age_ms = 1000;
     for view in ["base", "wrist"] {
-        let source = CameraSource::Bench(BenchCameraConfig { camera: None, rate_hz: 10.0 });
+        let source = CameraSource::Scene(SceneCameraConfig { camera: None, rate_hz: 10.0 });
         config.cameras.push(CameraSection { view: view.to_owned(), source });
     }
 

@@ -162,23 +162,23 @@ pub const DELAY_MS: Bounds<u64> = Bounds::new(0, 60_000, "ms");
 /// Length of a trial of the loop, or of a simulation.
 pub const TRIAL_S: Bounds<f64> = Bounds::new(1.0, 1e6, "s");
 
-/// A place, or a part of one, in the bench scene.
+/// A place, or a part of one, in a scene.
 pub const SCENE_M: Bounds<f32> = Bounds::new(-1000.0, 1000.0, "m");
-/// A length in the bench scene.
+/// A length in a scene.
 pub const SCENE_LENGTH_M: Bounds<f32> = Bounds::new(1e-4, 1000.0, "m");
-/// How far the seed moves an object of the bench scene.
+/// How far the seed moves an object of a scene.
 pub const SCENE_RANDOM_M: Bounds<f32> = Bounds::new(0.0, 1000.0, "m");
-/// A part of a direction in the bench scene.
+/// A part of a direction in a scene.
 pub const SCENE_DIRECTION: Bounds<f32> = Bounds::new(-1000.0, 1000.0, "");
-/// A position of a joint, or an angle, in the bench scene.
+/// A position of a joint, or an angle, in a scene.
 pub const SCENE_ANGLE_RAD: Bounds<f32> = Bounds::new(-1000.0, 1000.0, "rad");
-/// How far the seed turns an object of the bench scene.
+/// How far the seed turns an object of a scene.
 pub const SCENE_TURN_RAD: Bounds<f32> = Bounds::new(0.0, std::f32::consts::TAU, "rad").note("up to one turn");
-/// Speed limit of a joint of the bench scene.
+/// Speed limit of a joint of a scene.
 pub const SCENE_SPEED_RAD_S: Bounds<f32> = Bounds::new(1e-3, 1000.0, "rad/s");
-/// Vertical angle of view of a camera of the bench scene.
+/// Vertical angle of view of a camera of a scene.
 pub const SCENE_VIEW_RAD: Bounds<f32> = Bounds::new(0.01, 3.1, "rad").note("below half a turn");
-/// Width and height of a camera of the bench scene.
+/// Width and height of a camera of a scene.
 pub const SCENE_PIXELS: Bounds<u32> = Bounds::new(1, 4096, "pixels");
 /// A part of a colour, or of the light.
 pub const SCENE_SHARE: Bounds<f32> = Bounds::new(0.0, 1.0, "");

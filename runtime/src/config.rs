@@ -12,8 +12,10 @@ use crate::camera::{FolderConfig, V4lConfig};
 use crate::engine::{Kernels, Wanted};
 
 mod check;
+mod renamed;
 
 pub use check::ValueError;
+pub use renamed::Renamed;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,9 +36,9 @@ pub struct RobotConfig {
     pub record: Option<RecordSection>,
     /// The line to the motor controller.
     pub link: LinkSection,
-    /// The bench scene, which stands in for the arm and its cameras.
+    /// The simulated scene, which replaces the arm and its cameras.
     #[serde(default)]
-    pub bench: BenchSection,
+    pub scene: SceneSection,
     /// One entry a camera.
     #[serde(rename = "camera")]
     pub cameras: Vec<CameraSection>,
@@ -188,7 +190,7 @@ fn default_limit_mb() -> u64 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkSection {
-    /// The serial device, or `simulated`: the controller's own code on this computer, moving the bench scene's arm.
+    /// The serial device, or `simulated`: the controller's own code on this computer, moving the scene's arm.
     pub device: String,
     /// Bits per second.
     #[serde(default = "default_baud")]
@@ -214,12 +216,12 @@ fn default_baud() -> u32 {
     1_000_000
 }
 
-/// The bench scene.
+/// The simulated scene.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct BenchSection {
+pub struct SceneSection {
     /// Scene file; the built-in scene if not given.
-    pub scene: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// Places the objects.
     pub seed: u64,
 }
@@ -242,14 +244,14 @@ pub enum CameraSource {
     V4l(V4lConfig),
     /// Pictures of a folder.
     Folder(FolderConfig),
-    /// A camera of the bench scene.
-    Bench(BenchCameraConfig),
+    /// A camera of the simulated scene.
+    Scene(SceneCameraConfig),
 }
 
-/// A camera of the bench scene.
+/// A camera of the simulated scene.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BenchCameraConfig {
+pub struct SceneCameraConfig {
     /// Its name in the scene; the view's name if not given.
     pub camera: Option<String>,
     /// Images per second.
@@ -274,6 +276,14 @@ pub enum RobotConfigError {
         path: PathBuf,
         /// Why.
         source: Box<toml::de::Error>,
+    },
+    /// It has names of an older version.
+    #[error("{}: {}", path.display(), keys.iter().map(Renamed::to_string).collect::<Vec<_>>().join("; "))]
+    Renamed {
+        /// The file.
+        path: PathBuf,
+        /// All old names in it.
+        keys: Vec<Renamed>,
     },
     /// A value that cannot be.
     #[error("{}: {source}", path.display())]
@@ -317,7 +327,7 @@ impl RobotConfig {
                 controller: None,
                 joints: Vec::new(),
             },
-            bench: BenchSection::default(),
+            scene: SceneSection::default(),
             cameras: Vec::new(),
         }
     }
@@ -329,16 +339,18 @@ impl RobotConfig {
     pub fn load(path: &Path) -> Result<RobotConfig, RobotConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| RobotConfigError::Io { path: path.to_owned(), source })?;
-        let mut config: RobotConfig = toml::from_str(&text)
-            .map_err(|source| RobotConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
+        let mut config: RobotConfig = toml::from_str(&text).map_err(|source| match renamed::find(&text) {
+            keys if keys.is_empty() => RobotConfigError::Toml { path: path.to_owned(), source: Box::new(source) },
+            keys => RobotConfigError::Renamed { path: path.to_owned(), keys },
+        })?;
         config.check().map_err(|source| RobotConfigError::Value { path: path.to_owned(), source })?;
         let base = path.parent().unwrap_or(Path::new(""));
         config.model.path = base.join(&config.model.path);
         if let Some(cache) = &mut config.gpu.cache {
             *cache = base.join(&*cache);
         }
-        if let Some(scene) = &mut config.bench.scene {
-            *scene = base.join(&*scene);
+        if let Some(file) = &mut config.scene.file {
+            *file = base.join(&*file);
         }
         if let Some(record) = &mut config.record {
             record.folder = base.join(&record.folder);

@@ -1,7 +1,6 @@
 //! Fathom's runtime: GPU layer, engine, cameras, link to the motor controller, and the control loop.
 
 pub mod action;
-pub mod bench;
 pub mod bounds;
 pub mod camera;
 pub mod clock;
@@ -16,4 +15,6 @@ pub mod link;
 pub mod picture;
 pub mod policy;
 pub mod record;
+pub mod scene;
 pub mod telemetry;
+pub mod untrained;

@@ -5,9 +5,9 @@
 //! use fathom::policy::{Observation, Policy, PolicyOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let scene = fathom::bench::Scene::built_in(0)?;
+//! # let scene = fathom::scene::Scene::built_in(0)?;
 //! # let folder = tempfile::tempdir()?;
-//! # fathom::bench::write_untrained(folder.path(), &fathom_models::nets::presets::small(), &scene, 0)?;
+//! # fathom::untrained::write(folder.path(), &fathom_models::nets::presets::small(), &scene, 0)?;
 //! # let checkpoint = folder.path();
 //! # let options = || {
 //! #     let gpu = fathom::gpu::GpuOptions { allow_software: true, ..Default::default() };

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
-use fathom::bench::{Renderer, Scene};
 use fathom::config::{RobotConfig, RobotConfigError};
+use fathom::scene::{Renderer, Scene};
 
 /// Every number that `robot.toml` may have, in as many files as it takes.
 const ROBOTS: [&str; 2] = [
@@ -34,11 +34,11 @@ limit_mb = 2000
 [link]
 device = "simulated"
 baud = 1000000
-[bench]
+[scene]
 seed = 1
 [[camera]]
 view = "base"
-source = { kind = "bench", rate_hz = 10.0 }
+source = { kind = "scene", rate_hz = 10.0 }
 [[camera]]
 view = "wrist"
 source = { kind = "folder", folder = "pictures", rate_hz = 5.0 }
@@ -57,7 +57,7 @@ device = "/dev/ttyACM0"
 joints = ["a"]
 [[camera]]
 view = "base"
-source = { kind = "bench", rate_hz = 10 }
+source = { kind = "scene", rate_hz = 10 }
 "#,
 ];
 

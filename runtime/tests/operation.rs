@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use fathom::bench::Scene;
+use fathom::scene::Scene;
 use firmware_bridge::frame::{Decoder, Frame};
 use firmware_bridge::message::{Interpolation, Message};
 use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
@@ -44,11 +44,11 @@ fn robot() -> &'static Path {
 /// A configuration with these lines in `[control]`.
 fn config(name: &str, control: &str) -> PathBuf {
     let path = robot().join(name);
-    let bench = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+    let scene = r#"{ kind = "scene", rate_hz = 10.0 }"#;
     let text = format!(
         "[model]\npath = \"model\"\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
          max_image_skew_ms = 5000\naction_rate_hz = 4.0\n{control}\n[chunks]\nvalidity_ms = 20000\n[link]\ndevice = \"simulated\"\n\
-         [[camera]]\nview = \"base\"\nsource = {bench}\n[[camera]]\nview = \"wrist\"\nsource = {bench}\n"
+         [[camera]]\nview = \"base\"\nsource = {scene}\n[[camera]]\nview = \"wrist\"\nsource = {scene}\n"
     );
     std::fs::write(&path, text).unwrap();
     path

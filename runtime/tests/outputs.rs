@@ -120,7 +120,7 @@ fn outputs_that_cannot_be_written_are_said_first() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     fs::create_dir(at("folder")).unwrap();
-    fs::write(at("robot.toml"), "[model]\npath = \"/nowhere\"\nprompt = \"x\"\n[link]\ndevice = \"simulated\"\n[[camera]]\nview = \"a\"\nsource = { kind = \"bench\", rate_hz = 1 }\n").unwrap();
+    fs::write(at("robot.toml"), "[model]\npath = \"/nowhere\"\nprompt = \"x\"\n[link]\ndevice = \"simulated\"\n[[camera]]\nview = \"a\"\nsource = { kind = \"scene\", rate_hz = 1 }\n").unwrap();
     let config = at("robot.toml");
     for (path, expected) in [
         (at("folder"), format!("{}: expected a file to write, found a directory", at("folder"))),

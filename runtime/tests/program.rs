@@ -81,7 +81,7 @@ fn robot_with(model: &Path, sources: [&str; 2], rest: &str) -> (TempDir, PathBuf
 }
 
 const SIMULATED: &str = "[link]\ndevice = \"simulated\"";
-const BENCH: &str = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+const SCENE: &str = r#"{ kind = "scene", rate_hz = 10.0 }"#;
 
 /// Runs the loop on a software driver for some seconds and returns what it printed.
 fn run_loop(config: &Path, more: &[&str]) -> String {
@@ -138,7 +138,7 @@ fn kernels_are_chosen_by_name() {
     let expected = "expected one of tiled, coop16, coop8, dot8, lanes, found \"warp\"";
     let output = run(infer(model(), &folder.path().join("none")).args(["--kernels", "warp"]));
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(expected));
-    let (_folder, config) = robot([BENCH, BENCH], &format!("{SIMULATED}\n[gpu]\nkernels = \"warp\""));
+    let (_folder, config) = robot([SCENE, SCENE], &format!("{SIMULATED}\n[gpu]\nkernels = \"warp\""));
     assert!(fail(fathom().args(["run", "--config"]).arg(&config)).contains(expected));
 }
 
@@ -171,9 +171,9 @@ fn infer_on_the_small_model_takes_less_than_400_megabytes() {
 
 /// The path is closed: images, model, chunks, controller, and an arm that moves by what the controller measured.
 #[test]
-fn the_loop_moves_the_bench_scenes_arm() {
+fn the_loop_moves_the_scenes_arm() {
     fathom_contention::timed!();
-    let (folder, config) = robot([BENCH, BENCH], SIMULATED);
+    let (folder, config) = robot([SCENE, SCENE], SIMULATED);
     let (picture, json) = (folder.path().join("run.png"), folder.path().join("run.json"));
     let printed = run_loop(&config, &["--picture", picture.to_str().unwrap(), "--json", json.to_str().unwrap()]);
     assert!(chunks(&printed) >= 1, "no chunk was obeyed");
@@ -209,7 +209,7 @@ fn the_prompt_of_pi05_has_the_measured_state() {
     for file in ["tokenizer.json", "norm_stats.json"] {
         std::fs::copy(model().join(file), pi05.path().join(file)).unwrap();
     }
-    let (_folder, config) = robot_with(pi05.path(), [BENCH, BENCH], SIMULATED);
+    let (_folder, config) = robot_with(pi05.path(), [SCENE, SCENE], SIMULATED);
     let mut command = fathom();
     let output = run(command.args(["run", "--software", "--log", "debug", "--seconds", "8", "--config"]).arg(&config));
     assert!(output.status.success(), "it failed");
@@ -232,7 +232,7 @@ fn the_loop_runs_on_a_folder_of_photographs() {
     let photographs = tempfile::tempdir().unwrap();
     std::fs::copy(tests("shim/picture.jpg"), photographs.path().join("1.jpg")).unwrap();
     let source = format!(r#"{{ kind = "folder", folder = {:?}, rate_hz = 5.0, repeat = true }}"#, photographs.path());
-    let (_folder, config) = robot([&source, BENCH], SIMULATED);
+    let (_folder, config) = robot([&source, SCENE], SIMULATED);
     assert!(chunks(&run_loop(&config, &[])) >= 1, "no chunk was obeyed");
 }
 
@@ -244,7 +244,7 @@ fn run_on_a_played_camera(device: &[(&str, &str)]) -> Output {
     cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(tests("shim/v4l.c")).arg("-ldl");
     assert!(cc.status().expect("a C compiler named cc").success(), "the shim compiles");
     let source = r#"{ kind = "v4l", device = "/dev/video0", width = 320, height = 240 }"#;
-    let (_folder, config) = robot([source, BENCH], SIMULATED);
+    let (_folder, config) = robot([source, SCENE], SIMULATED);
     let mut command = fathom();
     command.env("LD_PRELOAD", &shim).env("FATHOM_SHIM_STAMP", "soe").env("FATHOM_SHIM_RATE", "30");
     command.envs(device.iter().map(|(name, value)| (format!("FATHOM_SHIM_{name}"), *value)));
@@ -278,7 +278,7 @@ fn the_loop_holds_while_a_camera_is_gone() {
 fn a_latched_fault_is_cleared_by_a_person() {
     let sim = Sim::start(SimConfig::new(vec![SimJoint::revolute("base")])).unwrap();
     let link = format!("[link]\ndevice = {:?}\njoints = [\"base\"]", sim.path());
-    let (_folder, config) = robot_with(Path::new("no-model"), [BENCH, BENCH], &link);
+    let (_folder, config) = robot_with(Path::new("no-model"), [SCENE, SCENE], &link);
     let mut arm = Link::open(sim.path().to_str().unwrap(), 1_000_000).unwrap();
     arm.hello(&["base"], Duration::from_secs(5)).unwrap();
     arm.arm().unwrap();
@@ -289,7 +289,7 @@ fn a_latched_fault_is_cleared_by_a_person() {
     }
     drop(arm);
     // Said before anything is loaded: this GPU is no GPU.
-    let (_folder, run) = robot([BENCH, BENCH], &format!("{link}\n[gpu]\nadapter = \"none of this name\""));
+    let (_folder, run) = robot([SCENE, SCENE], &format!("{link}\n[gpu]\nadapter = \"none of this name\""));
     let said = fail(fathom().args(["run", "--config"]).arg(run));
     let latched = "latched HostSilent: the host was silent for 0.1";
     assert!(said.contains(latched) && said.contains("; once its cause is gone, --clear-fault clears it"), "{said}");
@@ -314,7 +314,7 @@ fn the_service_manager_is_told() {
     let socket = folder.path().join("notify");
     let heard = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
     heard.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
-    let (_folder, config) = robot([BENCH, BENCH], SIMULATED);
+    let (_folder, config) = robot([SCENE, SCENE], SIMULATED);
     let mut command = fathom();
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
     let mut child = command.args(["run", "--software", "--config"]).arg(&config).spawn().unwrap();
@@ -488,20 +488,20 @@ fn depth_tells_mistakes_plainly() {
 /// Each message names the thing, what was expected, and what was found.
 #[test]
 fn mistakes_are_told_plainly() {
-    let (_folder, good) = robot([BENCH, BENCH], SIMULATED);
+    let (_folder, good) = robot([SCENE, SCENE], SIMULATED);
     let said = fail(fathom().args(["run", "--config"]).arg(&good));
     assert!(said.contains("--software") && said.contains("gpu.software"), "how to allow a software driver");
 
-    let (_folder, config) = robot([BENCH, BENCH], "[link]\ndevice = \"/dev/ttyNONE\"\njoints = [\"a\"]");
+    let (_folder, config) = robot([SCENE, SCENE], "[link]\ndevice = \"/dev/ttyNONE\"\njoints = [\"a\"]");
     let said = fail(fathom().args(["run", "--software", "--config"]).arg(&config));
     assert!(said.contains("/dev/ttyNONE"), "the serial device is named");
 
     let absent = r#"{ kind = "v4l", device = "/dev/video77", width = 640, height = 480 }"#;
-    let (_folder, config) = robot([absent, BENCH], SIMULATED);
+    let (_folder, config) = robot([absent, SCENE], SIMULATED);
     let said = fail(fathom().args(["run", "--software", "--config"]).arg(&config));
     assert!(said.contains("/dev/video77") && said.contains("base"), "the camera and its view are named");
 
-    let (_folder, config) = robot([BENCH, BENCH], "colour = 3\n[link]\ndevice = \"simulated\"");
+    let (_folder, config) = robot([SCENE, SCENE], "colour = 3\n[link]\ndevice = \"simulated\"");
     let said = fail(fathom().args(["run", "--software", "--config"]).arg(&config));
     assert!(said.contains("colour") && said.contains("line"), "the unknown key and its line are named");
 

@@ -59,12 +59,12 @@ fn robot() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model");
         assert!(fathom(&["init", "--output", model.to_str().unwrap()]).status().unwrap().success());
-        let bench = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+        let scene = r#"{ kind = "scene", rate_hz = 10.0 }"#;
         let text = format!(
             "[model]\npath = \"model\"\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
              max_image_skew_ms = 5000\naction_rate_hz = 4.0\n[chunks]\nvalidity_ms = 20000\n[link]\n\
-             device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {bench}\n[[camera]]\nview = \"wrist\"\n\
-             source = {bench}\n"
+             device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {scene}\n[[camera]]\nview = \"wrist\"\n\
+             source = {scene}\n"
         );
         std::fs::write(folder.path().join("robot.toml"), text).unwrap();
         folder

@@ -21,7 +21,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 /// How long the emulator may take for anything on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The emulated board's joints: those of the bench scene.
+/// The emulated board's joints: those of the simulated scene.
 pub const ARM: [&str; 6] = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"];
 
 /// Where the emulated arm begins, in radians.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::bench::SceneError;
+use crate::scene::SceneError;
 
 /// A failure of a camera source. Each message names the device or file, what was asked of it and,
 /// where it matters, what it offered.
@@ -123,7 +123,7 @@ pub enum CameraError {
         /// Pictures in the replay.
         pictures: usize,
     },
-    /// The bench scene could not be rendered.
+    /// The scene could not be rendered.
     #[error("{device}: {source}")]
     Scene {
         /// Name of the source.

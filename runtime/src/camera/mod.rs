@@ -1,4 +1,4 @@
-//! Camera sources behind one trait: V4L2 devices, folders of pictures, the bench scene.
+//! Camera sources behind one trait: V4L2 devices, folders of pictures, a simulated scene.
 //!
 //! A source writes the newest image into a caller's [`Image`], whose memory is reused. Downstream
 //! sees [`PixelFormat::Rgb24`], [`PixelFormat::Yuyv`] and [`PixelFormat::Nv12`] only: a source

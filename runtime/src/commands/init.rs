@@ -3,8 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use fathom::bench::{Renderer, Scene, write_untrained};
+use fathom::scene::{Renderer, Scene};
 use fathom::telemetry::Memory;
+use fathom::untrained;
 use fathom::{bounds, within};
 use fathom_models::checkpoint::save::write_safetensors;
 use fathom_models::nets::presets;
@@ -41,7 +42,7 @@ impl Init {
             Preset::Full => presets::depthvla(),
         };
         let scene = Arc::new(Scene::built_in(0)?);
-        write_untrained(&self.output, &config, &scene, self.seed)?;
+        untrained::write(&self.output, &config, &scene, self.seed)?;
         write_observation(&self.output.join("observation.safetensors"), &scene, &config.views)?;
         let (directory, seed, memory) = (self.output.display(), self.seed, Memory::now());
         tracing::info!(%directory, seed, %memory, "an untrained model was written");

@@ -44,7 +44,7 @@ impl RobotConfig {
             _ => {}
         }
         within("model.seed", &bounds::SEED, self.model.seed)?;
-        within("bench.seed", &bounds::SEED, self.bench.seed)?;
+        within("scene.seed", &bounds::SEED, self.scene.seed)?;
         self.control.check()?;
         self.chunks.check()?;
         if let Some(record) = &self.record {
@@ -127,7 +127,7 @@ impl CameraSource {
                 v4l.rate_hz.map_or(Ok(()), |rate| within(field("rate_hz"), &bounds::CAMERA_RATE_HZ, rate))
             }
             CameraSource::Folder(folder) => pictures(field("rate_hz"), folder.rate_hz),
-            CameraSource::Bench(bench) => pictures(field("rate_hz"), bench.rate_hz),
+            CameraSource::Scene(scene) => pictures(field("rate_hz"), scene.rate_hz),
         }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use fathom_models::io::output_file::OutputError;
 use firmware_bridge::sim::SimError;
 
-use crate::bench::SceneError;
 use crate::camera::CameraError;
 use crate::config::{RobotConfigError, ValueError};
 use crate::events::{Detail, LoopMode};
 use crate::link::LinkError;
 use crate::policy::PolicyError;
 use crate::record::RecordError;
+use crate::scene::SceneError;
 
 /// What can fail in a run.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum RunError {
         /// Views in `robot.toml`.
         found: Vec<String>,
     },
-    /// The bench scene.
+    /// The scene.
     #[error(transparent)]
     Scene(#[from] SceneError),
     /// The simulated controller.

@@ -14,7 +14,6 @@ use super::camera::CameraThread;
 use super::error::RunError;
 use super::reconnect::{Connector, Port};
 use crate::action::ChunkPolicy;
-use crate::bench::{BenchCamera, Scene};
 use crate::camera::{Camera, FolderCamera, Image, V4lCamera};
 use crate::clock::Waker;
 use crate::config::{CameraSection, CameraSource, RobotConfig};
@@ -24,6 +23,7 @@ use crate::fault::{Faults, FaultyCamera, Kind};
 use crate::gpu::{GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
 use crate::policy::{Policy, PolicyFiles, PolicyOptions};
+use crate::scene::{Scene, SceneCamera};
 
 /// How long a camera may take for its first image.
 const FIRST: Duration = Duration::from_secs(5);
@@ -47,8 +47,8 @@ pub struct Robot {
     pub(super) policy: Policy,
     pub(super) faults: Faults,
     pub(super) events: Events,
-    /// The arm's scene and its joints, where it is the bench's.
-    pub(super) bench: Option<(Arc<Scene>, Joints)>,
+    /// The scene and the joints of its arm, if the controller is simulated.
+    pub(super) arm: Option<(Arc<Scene>, Joints)>,
     /// Kept running as long as the robot.
     pub(super) sim: Option<Sim>,
 }
@@ -129,10 +129,10 @@ impl RobotBuilder {
         check_faults(&config, simulated, &faults)?;
         faults.emit_to(&events);
         let files = read_policy(&config, cameras.keys())?;
-        let scene = match (scene, &config.bench.scene) {
+        let scene = match (scene, &config.scene.file) {
             (Some(scene), _) => scene,
-            (None, Some(path)) => Scene::load(path, config.bench.seed)?,
-            (None, None) => Scene::built_in(config.bench.seed)?,
+            (None, Some(path)) => Scene::load(path, config.scene.seed)?,
+            (None, None) => Scene::built_in(config.scene.seed)?,
         };
         let scene = Arc::new(scene);
         let sim = if simulated { Some(Sim::start(sim_config(&scene))?) } else { None };
@@ -141,13 +141,13 @@ impl RobotBuilder {
         check_latched(&mut link, clear_fault)?;
         check_fit(&config, &link, &files.loaded)?;
         let mut policy = open_policy(&config, files)?;
-        let bench = sim.as_ref().map(|sim| (Arc::clone(&scene), sim.joints()));
+        let arm = sim.as_ref().map(|sim| (Arc::clone(&scene), sim.joints()));
         let views = policy.views().to_vec();
         let (mut threads, mut images) = (Vec::new(), Vec::new());
         for view in &views {
             let camera = match (cameras.remove(view), config.cameras.iter().find(|section| section.view == *view)) {
                 (Some(camera), _) => camera,
-                (None, Some(section)) => open_camera(section, &scene, bench.as_ref().map(|(_, joints)| joints))?,
+                (None, Some(section)) => open_camera(section, &scene, arm.as_ref().map(|(_, joints)| joints))?,
                 (None, None) => continue,
             };
             let (thread, spec) = start_camera(view, camera, &faults, &connector.waker, &events)?;
@@ -156,7 +156,7 @@ impl RobotBuilder {
         }
         policy.prepare(images)?;
         log_prepared(&policy.session);
-        Ok(Robot { config, cameras: threads, views, link, connector, policy, faults, events, bench, sim })
+        Ok(Robot { config, cameras: threads, views, link, connector, policy, faults, events, arm, sim })
     }
 }
 
@@ -184,7 +184,7 @@ impl Robot {
 
     /// Where the joints of the simulated controller are.
     pub fn joints(&self) -> Option<Joints> {
-        self.bench.as_ref().map(|(_, joints)| joints.clone())
+        self.arm.as_ref().map(|(_, joints)| joints.clone())
     }
 }
 
@@ -354,7 +354,7 @@ fn open_camera(
     Ok(match &section.source {
         CameraSource::V4l(config) => Box::new(V4lCamera::open(config.clone()).map_err(failed)?),
         CameraSource::Folder(config) => Box::new(FolderCamera::open(config).map_err(failed)?),
-        CameraSource::Bench(config) => {
+        CameraSource::Scene(config) => {
             let name = config.camera.as_deref().unwrap_or(&section.view);
             let joints = joints.cloned();
             let source = move |into: &mut [f32]| {
@@ -362,7 +362,7 @@ fn open_camera(
                     joints.read(into);
                 }
             };
-            Box::new(BenchCamera::new(Arc::clone(scene), name, Arc::new(source), config.rate_hz)?)
+            Box::new(SceneCamera::new(Arc::clone(scene), name, Arc::new(source), config.rate_hz)?)
         }
     })
 }

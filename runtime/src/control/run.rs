@@ -57,9 +57,9 @@ pub struct Outcome {
     pub starved: u64,
     /// From opening the loop to the first obeyed chunk.
     pub first_action_ns: Option<u64>,
-    /// The object of the bench scene that the prompt names, and how near the tool came to it, in metres.
+    /// The object of the scene that the prompt names, and how near the tool came to it, in metres.
     pub target: Option<(String, f32)>,
-    /// Length of the tool's way in the bench scene, in metres, from the measured joint positions.
+    /// Length of the tool's way in the scene, in metres, from the measured joint positions.
     pub travelled: Option<f32>,
     /// The picture's file.
     pub picture: Option<PathBuf>,
@@ -142,7 +142,7 @@ impl Shell {
         let joints = robot.link.controller().map(|hello| hello.joints).unwrap_or_default();
         let planner = robot.planner(&joints);
         let recording = robot.begin_recording(joints)?;
-        let Robot { config, cameras, views, link, connector, policy, faults, events, bench, sim } = robot;
+        let Robot { config, cameras, views, link, connector, policy, faults, events, arm, sim } = robot;
         let control = &config.control;
         let freshness = Freshness {
             views: views.clone(),
@@ -167,7 +167,7 @@ impl Shell {
             events,
             telemetry,
             recording,
-            scene: RunScene::new(bench, core.measured().to_vec()),
+            scene: RunScene::new(arm, core.measured().to_vec()),
             notify: Notify::new(),
             faults,
         };

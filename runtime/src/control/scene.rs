@@ -1,4 +1,4 @@
-//! The bench scene as a sink of a run's events: the tool's path, the object that the prompt names, and a picture.
+//! The scene as a sink of a run's events: the tool's path, the object that the prompt names, and a picture.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use firmware_bridge::sim::Joints;
 
 use super::camera::CameraThread;
 use super::error::RunError;
-use crate::bench::Scene;
-use crate::bench::math::Vec3;
 use crate::camera::Image;
 use crate::clock::HostNs;
 use crate::config::{CameraSource, RobotConfig};
 use crate::events::{Inference, LoopEvent};
 use crate::picture::{self, Panel};
+use crate::scene::Scene;
+use crate::scene::math::Vec3;
 
 /// The scene, where the arm is its arm, and the tool's path.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ const POINT_NS: u64 = 50_000_000;
 
 impl RunScene {
     /// The scene of an arm at the positions `measured`.
-    pub(super) fn new(bench: Option<(Arc<Scene>, Joints)>, measured: Vec<f32>) -> RunScene {
-        let scene = bench.map(|(scene, _)| scene);
+    pub(super) fn new(scene: Option<(Arc<Scene>, Joints)>, measured: Vec<f32>) -> RunScene {
+        let scene = scene.map(|(scene, _)| scene);
         RunScene { scene, path: Vec::new(), noted: None, measured, inference: None }
     }
 
@@ -94,7 +94,7 @@ impl RunScene {
             camera.newest(&mut image);
             let mut panel = Panel::of_image(&image);
             let section = config.cameras.iter().find(|c| c.view == *view);
-            let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Bench(_)));
+            let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Scene(_)));
             let camera = self.scene.as_ref().filter(|_| drawn).and_then(|scene| {
                 let index = scene.camera_index(view).ok()?;
                 scene.view(index, &self.measured).ok()
@@ -110,7 +110,7 @@ impl RunScene {
         for map in depth {
             panels.push(Panel::of_depth(&map.values, map.side, map.side));
         }
-        // The bench scene knows the truth.
+        // A scene's camera also gives the true depth.
         let truth = cameras.first().map(CameraThread::depth).unwrap_or_default();
         if !truth.is_empty() && !depth.is_empty() {
             let width = truth.len().isqrt();

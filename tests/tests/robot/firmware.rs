@@ -33,7 +33,7 @@ fn board(test: &str, options: &[&str]) -> Option<(Emulated, MutexGuard<'static, 
 
 fn open(board: &Emulated) -> Link {
     let mut link = Link::open(board.path(), 1_000_000).expect("a pty");
-    link.hello(&ARM, PATIENCE).expect("the bench scene's joints");
+    link.hello(&ARM, PATIENCE).expect("the scene's joints");
     link
 }
 

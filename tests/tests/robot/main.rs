@@ -1,7 +1,6 @@
 //! Cameras, the serial line, firmware in an emulator, chunks, recordings and telemetry: from image to motor, without a model's
 //! numbers.
 
-mod bench_scene;
 mod camera;
 mod camera_folder;
 mod chunks;
@@ -12,6 +11,7 @@ mod jpeg;
 mod link;
 mod picture;
 mod record;
+mod scene;
 mod telemetry;
 mod upright;
 

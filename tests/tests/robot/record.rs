@@ -6,36 +6,37 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use fathom::bench::{Scene, write_untrained};
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::{Robot, RunOptions};
 use fathom::fault::Faults;
 use fathom::gpu::GpuOptions;
 use fathom::record::{Moment, Recording, Replay};
+use fathom::scene::Scene;
+use fathom::untrained;
 use fathom_models::nets::presets;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use tempfile::TempDir;
 
-/// A recording of some seconds of the bench scene with real-time chunking, made once.
+/// A recording of some seconds of the simulated scene with real-time chunking, made once.
 fn recording() -> &'static (TempDir, PathBuf, PathBuf) {
     static MADE: OnceLock<(TempDir, PathBuf, PathBuf)> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let (model, runs) = (folder.path().join("model"), folder.path().join("runs"));
-        write_untrained(&model, &presets::small(), &Scene::built_in(0).unwrap(), 0).unwrap();
+        untrained::write(&model, &presets::small(), &Scene::built_in(0).unwrap(), 0).unwrap();
         record(&model, &runs, "", 128, &[], 4.0);
         (folder, model, runs)
     })
 }
 
-/// Runs the loop on the bench scene for some seconds.
+/// Runs the loop on the simulated scene for some seconds.
 fn record(model: &Path, runs: &Path, more: &str, limit_mb: u64, faults: &[&str], seconds: f64) -> u64 {
     let path = runs.with_extension("toml");
-    let bench = r#"{ kind = "bench", rate_hz = 10.0 }"#;
+    let scene = r#"{ kind = "scene", rate_hz = 10.0 }"#;
     let text = format!(
         "[model]\npath = {model:?}\ntokens = [2, 5, 9]\n[gpu]\nsoftware = true\n[control]\nmax_image_age_ms = 5000\n\
          max_image_skew_ms = 5000\naction_rate_hz = 4.0\n{more}\n[chunks]\nvalidity_ms = 20000\npolicy = {{ kind = \"rtc\" }}\n[link]\n\
-         device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {bench}\n[[camera]]\nview = \"wrist\"\nsource = {bench}\n"
+         device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {scene}\n[[camera]]\nview = \"wrist\"\nsource = {scene}\n"
     );
     std::fs::write(&path, text).unwrap();
     let mut config = RobotConfig::load(&path).unwrap();
@@ -141,7 +142,7 @@ fn a_replay_gives_the_same_bits() {
 fn what_cannot_be_replayed_is_told() {
     let (folder, _, runs) = recording();
     let other = folder.path().join("other");
-    write_untrained(&other, &presets::small(), &Scene::built_in(0).unwrap(), 1).unwrap();
+    untrained::write(&other, &presets::small(), &Scene::built_in(0).unwrap(), 1).unwrap();
     let said = Replay { model: Some(other), ..replay() }.run(runs).unwrap_err().to_string();
     assert!(said.contains("fingerprint"), "{said}");
     let empty = tempfile::tempdir().unwrap();
@@ -187,7 +188,7 @@ fn what_is_whole_is_replayed_and_the_rest_is_named() {
     assert_eq!(named.len(), 4, "{named:#?}");
     // A run of a model that is not at hand is left out, in whichever order.
     let (other, elsewhere) = (folder.path().join("moved"), folder.path().join("gone"));
-    write_untrained(&other, &presets::small(), &Scene::built_in(0).unwrap(), 2).unwrap();
+    untrained::write(&other, &presets::small(), &Scene::built_in(0).unwrap(), 2).unwrap();
     let both = folder.path().join("both");
     record(&other, &both, "", 128, &[], 3.0);
     std::fs::rename(&other, elsewhere).unwrap();

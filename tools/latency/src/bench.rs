@@ -1,4 +1,4 @@
-//! The whole path without a checkpoint and without a robot: inference alone in rounds, then the loop on the bench scene.
+//! The whole path without a checkpoint and without a robot: inference alone in rounds, then the loop on the simulated scene.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use fathom::telemetry::{Header, stage};
 use fathom::{bounds, within};
 
 use crate::Failure;
-use crate::drive::{Drive, bench_robot, drive};
+use crate::drive::{Drive, drive, simulated_robot};
 use crate::inference::{self, Amount, Synthetic};
 use crate::machine::Watched;
 use crate::model::{AdapterOptions, ModelOptions, hash};
@@ -108,7 +108,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         // A chunk lasts for four inferences at least.
         let rate = (config.horizon as f64 / (4.0 * inference_s)).clamp(0.1, ACTION_RATE_HZ);
         let tokens = o.model.tokens(&config);
-        let robot = bench_robot(&dir.path, &config.views, &tokens, (o.model.seed, rate), &o.adapter)?;
+        let robot = simulated_robot(&dir.path, &config.views, &tokens, (o.model.seed, rate), &o.adapter)?;
         let wanted = Drive {
             seconds: o.loop_seconds,
             least: CHUNKS,
@@ -127,7 +127,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
             }
             Err(error) if o.model.model.is_some() => {
                 notes.push(format!(
-                    "the loop was left out, since this model does not drive the bench scene's arm: {error}"
+                    "the loop was left out, since this model cannot drive the simulated scene's arm: {error}"
                 ));
             }
             Err(error) => return Err(error),

@@ -1,4 +1,4 @@
-//! For hours: the loop on the bench scene, a robot, or the running daemon, in fixed memory.
+//! For hours: the loop on the simulated scene, a robot, or the running daemon, in fixed memory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use fathom_models::errln;
 
 use crate::Failure;
 use crate::bench::ns;
-use crate::drive::{Drive, bench_robot, drive};
+use crate::drive::{Drive, drive, simulated_robot};
 use crate::live;
 use crate::machine::Watched;
 use crate::model::{AdapterOptions, ModelOptions, hash};
@@ -90,7 +90,13 @@ pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
         (None, Some(dir)) => {
             let loaded = fathom_models::families::load_as(&dir.path, o.model.family)?;
             let config = &loaded.model.config;
-            bench_robot(&dir.path, &config.views, &o.model.tokens(config), (o.model.seed, o.action_rate), &o.adapter)?
+            simulated_robot(
+                &dir.path,
+                &config.views,
+                &o.model.tokens(config),
+                (o.model.seed, o.action_rate),
+                &o.adapter,
+            )?
         }
         (None, None) => return Err("no robot".into()),
     };

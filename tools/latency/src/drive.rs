@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fathom::bench::Scene;
-use fathom::config::{BenchCameraConfig, CameraSection, CameraSource, RobotConfig};
+use fathom::config::{CameraSection, CameraSource, RobotConfig, SceneCameraConfig};
 use fathom::control::{Robot, RunOptions};
+use fathom::scene::Scene;
 use fathom::telemetry::{RingReader, RunInfo, stage};
 use fathom_models::errln;
 
@@ -54,8 +54,8 @@ pub(crate) fn watch(info: &RunInfo, deadline_ns: Option<u64>, round: u64) -> Wat
     Watch { name: "control loop", path: stage::AGE, tick_ns: info.tick_ns, deadline_ns, round }
 }
 
-/// The bench scene's arm behind a simulated controller, for the model in `dir` with these views.
-pub(crate) fn bench_robot(
+/// The simulated scene's arm behind a simulated controller, for the model in `dir` with these views.
+pub(crate) fn simulated_robot(
     dir: &Path,
     views: &[String],
     tokens: &[i32],
@@ -75,7 +75,7 @@ pub(crate) fn bench_robot(
     config.chunks.validity_ms = 60_000;
     let camera = |view: &String| {
         let camera = Some(if scene.camera_index(view).is_ok() { view.clone() } else { "base".to_owned() });
-        CameraSection { view: view.clone(), source: CameraSource::Bench(BenchCameraConfig { camera, rate_hz: 30.0 }) }
+        CameraSection { view: view.clone(), source: CameraSource::Scene(SceneCameraConfig { camera, rate_hz: 30.0 }) }
     };
     config.cameras = views.iter().map(camera).collect();
     Ok(config)

@@ -5,9 +5,10 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use fathom::bench::{Scene, write_untrained};
 use fathom::engine::{Kernels, Session};
 use fathom::gpu::{Gpu, GpuOptions};
+use fathom::scene::Scene;
+use fathom::untrained;
 use fathom::{bounds, within};
 use fathom_models::families::{self, Family};
 use fathom_models::nets::config::ModelConfig;
@@ -98,7 +99,7 @@ impl ModelOptions {
             (None, Preset::Full) => (presets::depthvla(), "full".to_owned()),
         };
         let folder = tempfile::tempdir()?;
-        write_untrained(folder.path(), &config, &Scene::built_in(0)?, self.seed)?;
+        untrained::write(folder.path(), &config, &Scene::built_in(0)?, self.seed)?;
         let path = folder.path().to_owned();
         Ok(ModelDir { path, name: format!("{name}, random weights"), _temporary: Some(folder) })
     }

@@ -222,14 +222,14 @@ fn a_trace_that_does_not_fit_ends_early_and_says_so() {
 fn a_recorded_run_is_timed_again() {
     let folder = tempfile::tempdir().unwrap();
     let (model, record) = (folder.path().join("model"), folder.path().join("record"));
-    let scene = fathom::bench::Scene::built_in(0).unwrap();
-    fathom::bench::write_untrained(&model, &fathom_models::nets::presets::small(), &scene, 0).unwrap();
-    let bench = r#"source = { kind = "bench", rate_hz = 10.0 }"#;
+    let scene = fathom::scene::Scene::built_in(0).unwrap();
+    fathom::untrained::write(&model, &fathom_models::nets::presets::small(), &scene, 0).unwrap();
+    let scene_camera = r#"source = { kind = "scene", rate_hz = 10.0 }"#;
     let robot = folder.path().join("robot.toml");
     let text = format!(
         "[model]\npath = {model:?}\nprompt = \"reach\"\n[control]\naction_rate_hz = 1.0\nmax_image_age_ms = 60000\n\
          max_image_skew_ms = 60000\n[chunks]\nvalidity_ms = 60000\n[record]\nfolder = {record:?}\n[link]\n\
-         device = \"simulated\"\n[[camera]]\nview = \"base\"\n{bench}\n[[camera]]\nview = \"wrist\"\n{bench}\n"
+         device = \"simulated\"\n[[camera]]\nview = \"base\"\n{scene_camera}\n[[camera]]\nview = \"wrist\"\n{scene_camera}\n"
     );
     std::fs::write(&robot, text).unwrap();
     // Longer on a machine that does much else.

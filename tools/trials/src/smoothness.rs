@@ -1,4 +1,4 @@
-//! Where chunks join, in simulated time: the bench scene's images, the model on the GPU, and the controller's own code. A busy
+//! Where chunks join, in simulated time: the simulated scene's images, the model on the GPU, and the controller's own code. A busy
 //! machine takes longer for it, and finds the same numbers.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use fathom::action::smoothness::{Joins, Smoothness};
 use fathom::action::{ChunkPolicy, InferenceStart, Planner, Rules};
-use fathom::bench::{Renderer, Scene};
 use fathom::config::RobotConfig;
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::{Gpu, GpuOptions};
+use fathom::scene::{Renderer, Scene};
 use fathom_models::checkpoint::random;
 use fathom_models::nets::depthvla::ForwardOptions;
 use fathom_models::nets::image::ImageSpec;
@@ -62,16 +62,16 @@ impl JointOutput for Joints {
 }
 
 /// Model and scene, used again for each policy and delay.
-struct Bench {
+struct Rollout {
     session: Session,
     renderers: Vec<Renderer>,
     scene: Arc<Scene>,
     seed: u64,
 }
 
-fn open(config: &RobotConfig) -> Result<Bench, Box<dyn Error>> {
+fn open(config: &RobotConfig) -> Result<Rollout, Box<dyn Error>> {
     let loaded = families::load_as(&config.model.path, config.model.family)?;
-    let scene = Arc::new(Scene::built_in(config.bench.seed)?);
+    let scene = Arc::new(Scene::built_in(config.scene.seed)?);
     let views = loaded.model.config.views.clone();
     let renderers = views
         .iter()
@@ -90,10 +90,10 @@ fn open(config: &RobotConfig) -> Result<Bench, Box<dyn Error>> {
     let mut session = Session::open(Gpu::open(&options)?, loaded)?;
     let forward = ForwardOptions { images, prompt_tokens: tokens.len(), depth_map: false, guided: true, taps: false };
     session.prepare(&forward, &tokens)?;
-    Ok(Bench { session, renderers, scene, seed: config.model.seed })
+    Ok(Rollout { session, renderers, scene, seed: config.model.seed })
 }
 
-impl Bench {
+impl Rollout {
     fn infer(&mut self, positions: &[f32], start: &InferenceStart, seed: u64) -> Result<Vec<f32>, Box<dyn Error>> {
         let mut images = Vec::new();
         for renderer in &mut self.renderers {
@@ -130,12 +130,12 @@ pub(crate) fn run(
     delays: &[u64],
     replan_steps: u32,
 ) -> Result<bool, Box<dyn Error>> {
-    let mut bench = open(&config)?;
-    let horizon = bench.session.loaded().model.config.horizon;
+    let mut rollout = open(&config)?;
+    let horizon = rollout.session.loaded().model.config.horizon;
     let rtc = ChunkPolicy::Rtc { horizon: horizon.saturating_sub(2), schedule: Schedule::Exp, max_guidance: 10.0 };
     let policies =
         [("replace", ChunkPolicy::Replace), ("ensemble", ChunkPolicy::Ensemble { decay: 0.01 }), ("rtc", rtc)];
-    outln!("adapter: {}", bench.session.gpu().info());
+    outln!("adapter: {}", rollout.session.gpu().info());
     outln!(
         "{seconds} simulated seconds each, {} steps a second, chunks of {horizon}, replanned after {replan_steps}\n",
         config.control.action_rate_hz
@@ -155,14 +155,14 @@ pub(crate) fn run(
         for (name, policy) in policies {
             let rules = Rules {
                 policy,
-                joints: bench.scene.joints().len(),
+                joints: rollout.scene.joints().len(),
                 horizon,
                 execution_horizon: config.chunks.execution_horizon.unwrap_or(horizon).min(horizon),
                 replan_steps: replan_steps.into(),
                 period_us: config.control.period_us(),
                 validity_us: config.chunks.validity_us(),
             };
-            let (found, late) = simulate(&mut bench, rules, delay_ms * 1000, (seconds * 1e6) as u64)?;
+            let (found, late) = simulate(&mut rollout, rules, delay_ms * 1000, (seconds * 1e6) as u64)?;
             outln!(
                 "{name:<9} {delay_ms:>8} {:>6} {:>12.4} {:>14.1} {:>16.1} {late:>8}",
                 found.joins,
@@ -189,14 +189,14 @@ pub(crate) fn run(
 }
 
 fn simulate(
-    bench: &mut Bench,
+    rollout: &mut Rollout,
     rules: Rules,
     delay_us: u64,
     length_us: u64,
 ) -> Result<(Smoothness, u64), Box<dyn Error>> {
-    let initial: Vec<f32> = bench.scene.initial_positions().collect();
+    let initial: Vec<f32> = rollout.scene.initial_positions().collect();
     let output = Joints { positions: initial.clone(), command: initial };
-    let table = bench.joints()?;
+    let table = rollout.joints()?;
     let mut controller = Controller::new(Config::new(table), output, NoEstop);
     let mut planner = Planner::new(rules);
     let mut sequence = 0;
@@ -213,7 +213,7 @@ fn simulate(
     let mut at: Option<(u32, u64)> = None;
     // The inference under way: when its chunk is there, and what it will be.
     let mut inferring: VecDeque<(u64, InferenceStart, Vec<f32>)> = VecDeque::new();
-    let (mut seed, mut late) = (bench.seed, 0);
+    let (mut seed, mut late) = (rollout.seed, 0);
     let start_us = 1_000_000;
     send(&mut controller, Message::Hello { schema: SCHEMA_HASH }, start_us);
     // The joints are measured before they are armed.
@@ -263,7 +263,7 @@ fn simulate(
             if inferring.is_empty() && planner.wants() {
                 let start = planner.start_at(now_us);
                 let positions = controller.output_mut().positions.clone();
-                let actions = bench.infer(&positions, &start, seed)?;
+                let actions = rollout.infer(&positions, &start, seed)?;
                 seed += 1;
                 inferring.push_back((now_us + delay_us, start, actions));
             }

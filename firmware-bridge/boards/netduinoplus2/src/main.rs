@@ -1,4 +1,4 @@
-//! The bench scene's arm without motors: six simulated joints, each where it was told to be one
+//! The simulated scene's arm without motors: six simulated joints, each where it was told to be one
 //! tick later, behind USART1 (PA9, PA10; 1 Mbaud) of an STM32F405.
 //!
 //! It runs in QEMU's machine `netduinoplus2` and on a board with a 25 MHz crystal. Emergency stop: PC1 and PC2, each a
@@ -24,7 +24,7 @@ const TELEMETRY_US: u32 = 5_000;
 
 static HOST: Uart = Uart::usart1();
 
-/// Name, lowest, highest, speed and initial position: as in `runtime/src/bench/scene.toml`.
+/// Name, lowest, highest, speed and initial position: as in `runtime/src/scene/scene.toml`.
 const JOINTS: [(&str, f32, f32, f32, f32); 6] = [
     ("shoulder_pan", -1.9, 1.9, 2.0, 0.0),
     ("shoulder_lift", -1.7, 1.7, 2.0, 0.05),

@@ -1,19 +1,19 @@
-//! The bench scene as a camera.
+//! A scene's camera as a source of images.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Scene;
 use super::error::SceneError;
 use super::render::Renderer;
-use super::scene::Scene;
 use crate::camera::{Camera, CameraError, Image, PixelFormat, StampSource};
 use crate::clock::{Pace, monotonic_ns};
 
-/// Tells where the arm's joints are.
+/// The arm's joint positions.
 pub trait JointSource: Send + Sync {
     /// Writes the present positions in radians, in the order of the scene's joints.
     ///
-    /// `into` holds the scene's initial positions; what is left alone stays so.
+    /// `into` holds the scene's initial positions; a joint that this does not write keeps its initial position.
     fn positions(&self, into: &mut [f32]);
 }
 
@@ -36,11 +36,11 @@ impl JointSource for FixedJoints {
     }
 }
 
-/// One of a scene's cameras, at a steady rate, of an arm that somebody else moves.
+/// One of a scene's cameras, at a steady rate. A [`JointSource`] moves the arm.
 ///
-/// The joints are read at the instant of exposure, which the image's stamp is the time of;
-/// drawing comes after it, as read-out does in a camera. Late callers miss images.
-pub struct BenchCamera {
+/// The camera reads the joints at the instant of exposure, which is the image's stamp, and draws afterwards, as a real
+/// camera reads out after exposure. A late caller misses images.
+pub struct SceneCamera {
     name: String,
     renderer: Renderer,
     joints: Arc<dyn JointSource>,
@@ -51,9 +51,8 @@ pub struct BenchCamera {
     pace: Pace,
 }
 
-impl BenchCamera {
-    /// The camera named `camera` of the scene, at `rate_hz` images per second; at 0 there is an
-    /// image whenever one is asked for.
+impl SceneCamera {
+    /// The camera named `camera` of the scene, at `rate_hz` images per second. At 0, each call gives an image.
     ///
     /// # Errors
     /// [`SceneError::Camera`].
@@ -64,7 +63,7 @@ impl BenchCamera {
         rate_hz: f32,
     ) -> Result<Self, SceneError> {
         let index = scene.camera_index(camera)?;
-        let name = format!("camera \"{camera}\" of {}", scene.name());
+        let name = format!("camera \"{camera}\" of scene \"{}\"", scene.name());
         let initial: Vec<f32> = scene.initial_positions().collect();
         let renderer = Renderer::new(scene, index)?;
         let (width, height) = renderer.size();
@@ -87,10 +86,10 @@ impl BenchCamera {
     }
 }
 
-impl Camera for BenchCamera {
+impl Camera for SceneCamera {
     fn describe(&self) -> String {
         let (width, height) = self.renderer.size();
-        let rate = if self.rate_hz > 0.0 { format!("at {} Hz", self.rate_hz) } else { "whenever asked".to_owned() };
+        let rate = if self.rate_hz > 0.0 { format!("at {} Hz", self.rate_hz) } else { "on request".to_owned() };
         format!("{}: RGB24 {width}×{height} with true depth, {rate}", self.name)
     }
 

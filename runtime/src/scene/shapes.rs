@@ -1,7 +1,7 @@
 //! Rays against the solids of a scene.
 
+use super::Shape;
 use super::math::{Pose, Rotation, Vec3, vec3};
-use super::scene::Shape;
 
 /// A ray; `direction` need not be of length 1, distances along the ray count in its lengths.
 #[derive(Debug, Clone, Copy)]

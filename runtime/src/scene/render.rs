@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::error::SceneError;
 use super::kinematics::View;
 use super::math::{Pose, Rotation, Vec3, vec3};
-use super::scene::{Scene, Shape};
 use super::shapes::Solid;
 use super::trace::{Drawn, Paint, Tracer, linear, srgb_table};
+use super::{Scene, Shape};
 
 /// Neighbouring pixels whose colours differ by more than this (sum over the three parts of 255
 /// each) are drawn again with more rays.

@@ -1,8 +1,8 @@
 //! Where the arm's links, its tool and the cameras are, and where a point appears in an image.
 
+use super::Scene;
 use super::error::SceneError;
 use super::math::{Pose, Rotation, Vec3, vec3};
-use super::scene::Scene;
 
 /// A camera at a moment: its pose in the world and its image's geometry. A pinhole without
 /// distortion, its optical axis through the middle of the image.

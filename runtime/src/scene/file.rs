@@ -6,7 +6,7 @@ use super::check::Check;
 use super::error::SceneError;
 use super::layout::lay_out;
 use super::math::Vec3;
-use super::scene::{Joint, Light, Part, Scene, Shape, Table, Tool};
+use super::{Joint, Light, Part, Scene, Shape, Table, Tool};
 
 /// A scene file as it is written; [`Scene`] and its parts say what the fields are.
 #[derive(Debug, Deserialize)]

@@ -1,4 +1,4 @@
-//! The bench scene: what is drawn is where geometry says, and nothing else than the seed and the
+//! The simulated scene: what is drawn is where geometry says, and nothing else than the seed and the
 //! joints decides it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use fathom::bench::math::{Vec3, vec3};
-use fathom::bench::{BenchCamera, FixedJoints, Renderer, Scene, SceneError};
 use fathom::camera::{Camera, CameraError, Image, PixelFormat, StampSource};
+use fathom::scene::math::{Vec3, vec3};
+use fathom::scene::{FixedJoints, Renderer, Scene, SceneCamera, SceneError};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -261,7 +261,7 @@ fn bad_scene_files_are_errors_that_name_the_key() {
 }
 
 #[test]
-fn the_bench_camera_sees_the_joints_move_without_allocating() {
+fn the_scenes_camera_sees_the_joints_move_without_allocating() {
     let scene = built_in(3);
     let pan = Arc::new(AtomicU32::new(0));
     let source = {
@@ -272,12 +272,12 @@ fn the_bench_camera_sees_the_joints_move_without_allocating() {
             }
         }
     };
-    let mut camera = BenchCamera::new(Arc::clone(&scene), "base", Arc::new(source), 0.0).unwrap();
-    let described = "camera \"base\" of bench: RGB24 224×224 with true depth, whenever asked";
+    let mut camera = SceneCamera::new(Arc::clone(&scene), "base", Arc::new(source), 0.0).unwrap();
+    let described = "camera \"base\" of scene \"tabletop\": RGB24 224×224 with true depth, on request";
     assert_eq!(camera.describe(), described);
     let mut image = Image::default();
     camera.capture(&mut image, SECOND).unwrap();
-    image.check("bench").unwrap();
+    image.check("scene").unwrap();
     assert_eq!((image.format, image.width, image.height), (PixelFormat::Rgb24, 224, 224));
     assert_eq!((image.stamp, image.sequence), (StampSource::Host, 0));
     assert!(image.stamp_ns <= image.dequeued_ns);
@@ -294,11 +294,11 @@ fn the_bench_camera_sees_the_joints_move_without_allocating() {
 }
 
 #[test]
-fn the_bench_camera_keeps_its_rate_and_refuses_nonsense() {
+fn the_scenes_camera_keeps_its_rate_and_refuses_nonsense() {
     fathom_contention::timed!();
     let scene = built_in(0);
     let still = Arc::new(FixedJoints::default());
-    let mut camera = BenchCamera::new(Arc::clone(&scene), "wrist", still, 10.0).unwrap();
+    let mut camera = SceneCamera::new(Arc::clone(&scene), "wrist", still, 10.0).unwrap();
     let mut image = Image::default();
     camera.capture(&mut image, SECOND).unwrap();
     let first_ns = image.stamp_ns;
@@ -310,7 +310,10 @@ fn the_bench_camera_keeps_its_rate_and_refuses_nonsense() {
         assert!(matches!(error, CameraError::Silent { .. }), "{error}");
     }
     let broken = Arc::new(FixedJoints(vec![f32::INFINITY]));
-    let mut camera = BenchCamera::new(scene, "wrist", broken, 0.0).unwrap();
+    let mut camera = SceneCamera::new(scene, "wrist", broken, 0.0).unwrap();
     let error = camera.capture(&mut image, SECOND).unwrap_err();
-    assert_eq!(error.to_string(), "camera \"wrist\" of bench: the position of joint \"shoulder_pan\" is inf rad");
+    assert_eq!(
+        error.to_string(),
+        "camera \"wrist\" of scene \"tabletop\": the position of joint \"shoulder_pan\" is inf rad"
+    );
 }

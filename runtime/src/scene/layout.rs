@@ -2,7 +2,7 @@
 
 use super::file::ObjectEntry;
 use super::math::{Pose, Rotation, Vec3, vec3};
-use super::scene::{Object, Shape};
+use super::{Object, Shape};
 
 /// Room that is kept between objects, in metres.
 const GAP: f32 = 0.012;

@@ -1,4 +1,4 @@
-//! A model that was never trained, for the bench scene's arm: it tries the path out, and reaches for nothing.
+//! A model with random weights for a scene's arm. It exercises the whole path; its actions have no purpose.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use fathom_models::io::output_file;
 use fathom_models::nets::config::ModelConfig;
 use fathom_models::processing::tokenizer;
 
-use super::Scene;
+use crate::scene::Scene;
 
-/// Writes a model's directory: seeded random weights, a tokenizer of bytes, and statistics by which its actions are about
-/// the initial pose of the scene's arm, within its limits.
+/// Writes a model's directory: seeded random weights, a tokenizer of bytes, and statistics that keep its actions near the
+/// initial pose of the scene's arm and within its limits.
 ///
 /// # Errors
-/// [`ModelError`], for a configuration that no model has, or a directory that cannot be written.
-pub fn write_untrained(dir: &Path, config: &ModelConfig, scene: &Scene, seed: u64) -> Result<(), ModelError> {
+/// [`ModelError`], if the configuration is impossible or the directory cannot be written.
+pub fn write(dir: &Path, config: &ModelConfig, scene: &Scene, seed: u64) -> Result<(), ModelError> {
     families::depthvla::write_random(dir, config, seed)?;
-    let write = |name: &str, json: serde_json::Value| {
+    let file = |name: &str, json: serde_json::Value| {
         output_file::write(&dir.join(name), format!("{json:#}\n")).map_err(ModelError::from)
     };
-    write("tokenizer.json", tokenizer::bytes_only(config.vocab))?;
+    file("tokenizer.json", tokenizer::bytes_only(config.vocab))?;
     let joints = scene.joints();
     let mean: Vec<f32> = joints.iter().map(|j| j.initial_rad).collect();
     let spread =
@@ -29,5 +29,5 @@ pub fn write_untrained(dir: &Path, config: &ModelConfig, scene: &Scene, seed: u6
         "state": { "mean": mean, "std": spread(0.25) },
         "actions": { "mean": mean, "std": spread(0.1) },
     } });
-    write("norm_stats.json", stats)
+    file("norm_stats.json", stats)
 }

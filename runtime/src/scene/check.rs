@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::error::SceneError;
 use super::file::{CameraEntry, ObjectEntry};
 use super::math::{Pose, Rotation, Vec3, vec3};
-use super::scene::{Joint, Light, Part, SceneCamera, Shape, Table};
+use super::{CameraSpec, Joint, Light, Part, Shape, Table};
 use crate::bounds::{self, Bounds};
 
 /// What is no longer than this, in metres, has no direction.
@@ -154,7 +154,7 @@ impl Check<'_> {
         key: &str,
         entry: &CameraEntry,
         mount: Option<usize>,
-    ) -> Result<SceneCamera, SceneError> {
+    ) -> Result<CameraSpec, SceneError> {
         let CameraEntry { position, look_at, up, vertical_fov_rad, width, height, .. } = *entry;
         self.place(&format!("{key}.position"), position)?;
         self.place(&format!("{key}.look_at"), look_at)?;
@@ -171,6 +171,6 @@ impl Check<'_> {
             .ok_or_else(|| self.wrong(&format!("{key}.look_at"), &look_at, expected))?;
         let pose = Pose { rotation, position };
         let name = entry.name.clone();
-        Ok(SceneCamera { name, mount, pose, vertical_fov_rad, width, height })
+        Ok(CameraSpec { name, mount, pose, vertical_fov_rad, width, height })
     }
 }

@@ -1,8 +1,8 @@
-//! What can be wrong with a bench scene.
+//! Errors of a scene.
 
 use thiserror::Error;
 
-/// A failure to read, place or draw a bench scene.
+/// A failure to read, place or draw a scene.
 #[derive(Debug, Error)]
 pub enum SceneError {
     /// The scene file cannot be read.

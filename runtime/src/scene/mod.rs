@@ -1,12 +1,30 @@
-//! A bench scene: arm, table, objects, light and cameras.
+//! A simulated scene: a small arm over a table with a few objects, drawn in pure Rust.
+//!
+//! It replaces robot and camera where there are none. A scene file gives joints, limits, cameras and
+//! objects, a [`JointSource`] the joint positions. The same scene file, seed and joint positions give
+//! the same bytes.
+
+mod camera;
+mod check;
+mod error;
+mod file;
+mod kinematics;
+mod layout;
+pub mod math;
+mod render;
+mod shapes;
+mod trace;
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::error::SceneError;
-use super::file::SceneFile;
-use super::math::{Pose, Vec3};
+pub use camera::{FixedJoints, JointSource, SceneCamera};
+pub use error::SceneError;
+use file::SceneFile;
+pub use kinematics::{Projection, View};
+use math::{Pose, Vec3};
+pub use render::Renderer;
 
 /// The scene file that is built in.
 const BUILT_IN: &str = include_str!("scene.toml");
@@ -133,9 +151,9 @@ pub struct Object {
     pub pose: Pose,
 }
 
-/// A camera of the scene.
+/// A camera in the scene file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SceneCamera {
+pub struct CameraSpec {
     /// Name, unique in the scene.
     pub name: String,
     /// Index of the joint whose system it moves with; `None` for the world.
@@ -153,14 +171,14 @@ pub struct SceneCamera {
 /// A scene that was read, checked and laid out by a seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
-    pub(super) name: String,
-    pub(super) table: Table,
-    pub(super) light: Light,
-    pub(super) base: Vec<Part>,
-    pub(super) joints: Vec<Joint>,
-    pub(super) tool: Tool,
-    pub(super) objects: Vec<Object>,
-    pub(super) cameras: Vec<SceneCamera>,
+    name: String,
+    table: Table,
+    light: Light,
+    base: Vec<Part>,
+    joints: Vec<Joint>,
+    tool: Tool,
+    objects: Vec<Object>,
+    cameras: Vec<CameraSpec>,
 }
 
 impl Scene {
@@ -238,7 +256,7 @@ impl Scene {
 
     /// The cameras.
     #[must_use]
-    pub fn cameras(&self) -> &[SceneCamera] {
+    pub fn cameras(&self) -> &[CameraSpec] {
         &self.cameras
     }
 
@@ -263,7 +281,7 @@ impl Scene {
         index.ok_or_else(|| self.unknown_camera(name))
     }
 
-    pub(super) fn unknown_camera(&self, name: &str) -> SceneError {
+    fn unknown_camera(&self, name: &str) -> SceneError {
         let known: Vec<&str> = self.cameras.iter().map(|camera| camera.name.as_str()).collect();
         SceneError::Camera { name: name.to_owned(), known: known.join(", ") }
     }

@@ -1,7 +1,7 @@
 //! Rays into a scene, and the colour and depth of what they meet.
 
+use super::Scene;
 use super::math::{Vec3, vec3};
-use super::scene::Scene;
 use super::shapes::{Hit, Ray, Solid};
 
 /// Shadow rays start this far off the surface, in metres.
