@@ -1,5 +1,5 @@
-//! Parses and validates every variant of every kernel, so that a WGSL mistake is a build error with its place,
-//! and writes `shaders.rs`: the kernels, and for each variant what tells it from others, its bindings and its tile.
+//! Parses and validates every variant of every kernel, so that a WGSL mistake is a build error with its place. Writes
+//! `shaders.rs`: the kernels, and for each variant its key, its bindings and its tile.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -112,7 +112,7 @@ fn tile(module: &naga::Module) -> [u32; 2] {
     names.map(|names| constant(module, names).unwrap_or(1))
 }
 
-/// The first constant that there is.
+/// The first of the constants that exists.
 fn constant(module: &naga::Module, names: &[&str]) -> Option<u32> {
     let value = |name: &&str| {
         let (_, constant) = module.constants.iter().find(|(_, c)| c.name.as_deref() == Some(*name))?;
@@ -124,7 +124,7 @@ fn constant(module: &naga::Module, names: &[&str]) -> Option<u32> {
     names.iter().find_map(value)
 }
 
-/// `linear_coop` as `LinearCoop`.
+/// `linear_coop` to `LinearCoop`.
 fn camel(name: &str) -> String {
     let word = |word: &str| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
     name.split('_').map(word).collect::<Vec<String>>().concat()

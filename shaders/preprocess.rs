@@ -1,5 +1,5 @@
-// `#import`, `#ifdef`, `#ifndef`, `#else`, `#endif`: all that the kernels need of a preprocessor.
-// Shared by build.rs and the crate's tests; every output line remembers where it came from.
+// `#import`, `#ifdef`, `#ifndef`, `#else`, `#endif`: the directives that the kernels use. Shared by build.rs and the
+// crate's tests; every output line keeps its origin.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ pub(crate) struct Source {
     pub(crate) origin: Vec<(String, usize)>,
 }
 
-/// Expands `text` (of `file`) for the given `flags`; `prelude` maps the names that `#import` takes to their text.
+/// Expands `text` (of `file`) with the given `flags`; `prelude` maps the names in `#import` to their text.
 pub(crate) fn preprocess(
     file: &str,
     text: &str,
@@ -74,13 +74,13 @@ pub(crate) struct Variant {
     pub(crate) kernel: String,
     pub(crate) name: String,
     pub(crate) flags: Vec<String>,
-    /// Whether it is one that `*` lists: for tensors in f16.
+    /// Whether `*` made it: for tensors in f16.
     pub(crate) f16: bool,
 }
 
 /// Reads `variants.txt`: a line with a kernel's name is the kernel without flags, `+ name: FLAG…` below it a variant;
-/// `-` before a kernel's name lists only its variants; `* FLAG…` lists all of the kernel's variants so far once more, with `_h`
-/// after their names and these flags, too. `//` begins a comment.
+/// `-` before a kernel's name lists only its variants; `* FLAG…` repeats all of the kernel's variants with `_h` after
+/// their names and these additional flags. `//` begins a comment.
 pub(crate) fn variants(text: &str) -> Result<Vec<Variant>, String> {
     let mut list = Vec::new();
     let mut kernel: Option<String> = None;

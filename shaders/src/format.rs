@@ -1,6 +1,7 @@
-//! Number formats of weights: how a row lies in memory, and what its numbers are.
+//! Number formats of weights: the memory layout and the decoding of a row.
 
-/// Values that kernels read of a row at once: its length on the GPU is a multiple of them, zeros beyond its own.
+/// Number of a row's values that kernels read at once: a row's length on the GPU is a multiple of it, padded with
+/// zeros.
 pub const SLICE: usize = 32;
 
 /// Number format of a weight.
@@ -14,8 +15,8 @@ pub enum WeightFormat {
     Bf16,
     /// Signed bytes `q`; the weight is `q · scale`, with a scale (f32) for each row.
     W8,
-    /// Nibbles `q`, the first of two in the lower four bits; each `group` of a row has a scale (f16), a power of two of at
-    /// least 32. The weight is `(q − 8) · scale`, or with `minima` `q · scale + minimum` (f16, beside the scale).
+    /// Nibbles `q`, the first of two in the lower four bits; each `group` of a row, a power of two of at least 32, has
+    /// a scale (f16). The weight is `(q − 8) · scale`, or with `minima` `q · scale + minimum` (f16, after the scale).
     W4 {
         /// Neighbours in a row that share a scale.
         group: u32,
@@ -24,7 +25,7 @@ pub enum WeightFormat {
     },
 }
 
-/// How a kernel decodes weights: a [`WeightFormat`] whose groups are a parameter.
+/// A kernel's decoding of weights: a [`WeightFormat`] whose group size is a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// [`WeightFormat::F32`].
@@ -74,12 +75,12 @@ impl WeightFormat {
         }
     }
 
-    /// Whether weights are numbers by themselves, without scales.
+    /// Whether weights are plain numbers, without scales.
     pub fn is_float(self) -> bool {
         matches!(self, WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16)
     }
 
-    /// Values of a row's little-endian bytes and scales.
+    /// Decodes a row's little-endian bytes and scales.
     pub fn decode(self, bytes: &[u8], scales: &[u8]) -> Vec<f32> {
         let half = |b: &[u8; 2]| half::f16::from_le_bytes(*b).to_f32();
         match self {

@@ -1,5 +1,5 @@
-//! Fathom's compute kernels: the WGSL of every variant (validated when this crate is built), the parameters each takes,
-//! and a CPU twin of the same name that defines what the kernel computes.
+//! Fathom's compute kernels: the WGSL of every variant (validated when this crate is built), its parameters, and a CPU
+//! twin of the same name that defines the kernel's function.
 //!
 //! **Invariant:** this crate does not depend on wgpu.
 
@@ -11,10 +11,10 @@ pub mod params;
 
 pub use variants::Kernel;
 
-/// WGSL that a GPU compiles.
+/// A kernel's WGSL and its interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Shader {
-    /// Its name; that of a kernel's variant is the one in `wgsl/variants.txt`.
+    /// Its name; a variant's is the one in `wgsl/variants.txt`.
     pub name: &'static str,
     /// Preprocessed WGSL; the entry point is `main`.
     pub wgsl: &'static str,
@@ -29,27 +29,27 @@ pub struct Shader {
 pub struct Variant {
     /// Its WGSL.
     pub shader: Shader,
-    /// The choice that it is compiled for.
+    /// The key that selects it.
     pub key: Key,
-    /// Rows and columns that a workgroup computes; 1 where the kernel has no tiles.
+    /// Rows and columns that a workgroup computes; 1 for kernels without tiles.
     pub tile: [u32; 2],
 }
 
-/// The choices that a kernel is compiled for. Image kernels have one variant for each layout or arithmetic besides.
+/// The properties for which a kernel is compiled. Image kernels also have one variant for each layout or arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The kernel.
     pub kernel: Kernel,
-    /// Encoding of the weights, where it decodes any.
+    /// Encoding of the weights, if it decodes any.
     pub weights: Option<Encoding>,
-    /// Rows of a cooperative matrix; 0 where it uses none.
+    /// Rows of a cooperative matrix; 0 without matrices.
     pub matrix_side: u32,
-    /// Widest head of an attention, where there is a variant for it; else 0.
+    /// Widest head of an attention, for kernels with variants for it; otherwise 0.
     pub head_width: u32,
-    /// Whether it sums up by subgroups.
+    /// Whether it sums by subgroups.
     pub subgroups: bool,
-    /// Whether it takes tensors in f16: of kernels without matrices, those that the parameters name; of `linear_coop` and
-    /// `linear_skinny_coop` x; of `attention_coop` keys and values; of norms the output.
+    /// Whether it accepts tensors in f16: for kernels without matrices, those that the parameters name; for
+    /// `linear_coop` and `linear_skinny_coop` x; for `attention_coop` keys and values; for norms the output.
     pub f16: bool,
 }
 
@@ -61,7 +61,7 @@ impl Kernel {
 }
 
 impl Variant {
-    /// The variant for these choices, where there is one.
+    /// The variant with this key, if there is one.
     pub fn of(key: Key) -> Option<&'static Variant> {
         variants::ALL.iter().copied().find(|v| v.key == key)
     }
@@ -72,14 +72,14 @@ impl Variant {
     }
 }
 
-/// What a binding is.
+/// The kind of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindingKind {
     /// The parameters.
     Uniform,
     /// Weights: storage that the kernel only reads.
     Read,
-    /// Activations: storage, also where the kernel only reads it, since they share one arena buffer.
+    /// Activations: storage, even if the kernel only reads it, since they share one arena buffer.
     ReadWrite,
 }
 

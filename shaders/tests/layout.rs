@@ -1,4 +1,4 @@
-//! The Rust parameter structs are those of the WGSL, field by field.
+//! The Rust parameter structs match the WGSL's, field by field.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ fn parameters_match_the_wgsl_of_every_variant() {
     assert_eq!(seen.len(), rust.len(), "every Rust parameter struct has a kernel");
 }
 
-/// The images' kernels are told apart by layout and arithmetic, all others by their keys.
+/// Layout and arithmetic distinguish the images' kernels, keys all others.
 #[test]
 fn a_key_finds_its_variant() {
     for variant in variants::ALL {

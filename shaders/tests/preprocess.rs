@@ -1,4 +1,4 @@
-//! The preprocessor: what kernels rely on, and that its errors name the place.
+//! The preprocessor: the features that kernels use, and errors with their place.
 
 #[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../preprocess.rs"]

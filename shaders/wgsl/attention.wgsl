@@ -1,5 +1,5 @@
-// Attention for GPUs: a workgroup has 64 rows of one block and goes through the keys in tiles of 64 with a running maximum.
-// 4 × 4 logits and 4 × (4, 8 or 16) outputs a thread; four threads share the softmax of a row.
+// Attention for GPUs: a workgroup has 64 rows of one block and visits the keys in tiles of 64 with a running maximum. 4
+// × 4 logits and 4 × (4, 8 or 16) outputs a thread; four threads share the softmax of a row.
 
 #ifdef HALVES
 enable f16;
@@ -26,7 +26,7 @@ const VALUES: u32 = 512u / QUADS; // rows of v that are staged at once
 var<workgroup> stage: array<vec4<f32>, 512>;   // queries and keys, (SLICE, TILE / 4) each; then values, (VALUES, QUADS)
 var<workgroup> weight: array<vec4<f32>, 1024>; // (key, rows / 4): logits, then weights
 var<workgroup> part: array<f32, 256>;          // (quarter of the keys, row): maxima, sums
-var<workgroup> shrink: array<vec4<f32>, 16>;   // (rows / 4,): what a row's maximum did to what was summed before
+var<workgroup> shrink: array<vec4<f32>, 16>;   // (rows / 4,): factor on a row's earlier sums when its maximum rises
 
 fn load_q(i: u32, d: u32, base: u32, group: u32, head: u32, rows: u32) -> f32 {
     if i < rows && d < params.head_dim {

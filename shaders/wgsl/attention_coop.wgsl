@@ -1,7 +1,7 @@
-// Attention on cooperative matrices of T × T: f16 operands, f32 sums. A workgroup has 2 T rows of one block and goes through
-// the keys twice, 32 at a time: a matrix' rows cannot be scaled one by one, so that each row's largest logit must be known
-// before values are summed up. Of its first 64 / T subgroups each has T × T of a tile's logits, and an equal share of the
-// outputs' columns. Subgroups have at most 32 threads.
+// Attention on cooperative matrices of T × T: f16 operands, f32 sums. A workgroup has 2 T rows of one block and visits
+// the keys twice, 32 at a time: the rows of a matrix cannot be scaled separately, so each row's largest logit must be
+// known before values are summed. Each of its first 64 / T subgroups has T × T of a tile's logits, and an equal share
+// of the outputs' columns. Subgroups have at most 32 threads.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -38,7 +38,7 @@ var<workgroup> tile: array<f32, ROWS * KEYS>;              // logits, (row, key)
 var<workgroup> most: array<f32, SHARERS>;                  // (row, quarter of the keys)
 var<workgroup> total: array<f32, SHARERS>;
 
-var<private> first: u32;    // vector of q, k and v that the block's first key begins with, but for their offsets
+var<private> first: u32;    // vector of q, k and v at which the block's first key starts, without their offsets
 var<private> subgroup: u32;
 var<private> index: u32;
 
@@ -55,7 +55,7 @@ fn half_of(v: Four) -> vec4<f16> {
 #endif
 }
 
-// Vector of the cache at `offset`: 8 columns from d of key j on. What is beyond is finite, and counts for nothing.
+// Vector of the cache at `offset`: 8 columns from d of key j on. Vectors beyond the end are finite and have no effect.
 fn kv_at(offset: u32, j: u32, d: u32) -> u32 {
     let key = first + min(j, params.key_count - 1u) * (params.kv_stride / 4u);
     return offset / 4u + key + min(d, params.head_dim - 4u) / 4u;
@@ -113,7 +113,7 @@ fn stage_values(j0: u32, u: u32) {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32,
         @builtin(subgroup_id) subgroup_id: u32) {
     index = local;
-    subgroup = min(subgroup_id, SUBGROUPS - 1u); // smaller subgroups than 32: the others do what the last does
+    subgroup = min(subgroup_id, SUBGROUPS - 1u); // with subgroups below 32 threads, the surplus ones repeat the last one's work
     let dim = params.head_dim;
     let group = params.heads / params.kv_heads;
     let base = id.z * params.q_block;

@@ -1,6 +1,6 @@
-// Attention for drivers that run a workgroup's threads as the lanes of a processor's vectors: a thread has four keys while logits
-// are made, two columns while values are summed, and 24 rows in both. Addresses in the inner loops depend on nothing but the
-// workgroup. Keys in chunks of 192: of a chunk all weights are kept.
+// Attention for drivers that run a workgroup's threads as the lanes of a CPU vector: a thread has four keys for logits,
+// two columns for sums of values, and 24 rows in both. Addresses in the inner loops depend only on the workgroup. Keys
+// come in chunks of 192, all weights of which are kept.
 
 #ifdef HALVES
 enable f16;

@@ -1,6 +1,6 @@
-// Draws an Euler step of the flow towards a chunk that is being followed, in place: y = x + dt · v becomes
-// x + dt · (v − gain[r] · (goal − (x + ahead · v))). x + ahead · v is where the flow would end. With gains of zero
-// nothing changes. One thread an element.
+// Draws an Euler step of the flow towards the chunk in progress, in place: y = x + dt · v becomes x + dt · (v − gain[r]
+// · (goal − (x + ahead · v))). x + ahead · v is the flow's expected end. Gains of zero leave y unchanged. One thread an
+// element.
 
 struct Guide {
     count: u32,

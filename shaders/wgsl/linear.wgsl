@@ -79,8 +79,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     let r = row + local.y * 8u;
     let j = col + local.x * 8u;
-    // Loops, so that the epilogue stands once in the code; the sums, which have no address, go through the thread's own part
-    // of xs.
+    // Loops, so that the code has the epilogue only once; the sums, which have no address, pass through the thread's
+    // own part of xs.
     let own = index * 4u;
     for (var pair = 0u; pair < 8u; pair += 2u) {
         switch pair {

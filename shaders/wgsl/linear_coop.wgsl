@@ -25,10 +25,10 @@ var<workgroup> sums: array<f32, HALF * T * T>; // (subgroup, T, T)
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32,
         @builtin(subgroup_id) id: u32) {
-    let subgroup = min(id, SUBGROUPS - 1u); // smaller subgroups than 32: the others do what the last does
+    let subgroup = min(id, SUBGROUPS - 1u); // with subgroups below 32 threads, the surplus ones repeat the last one's work
     let row = group.y * ROWS;
     let col = group.x * COLS;
-    // Products with nothing: a compiler gives their sums whole registers, and need not move them in the loop.
+    // Products of zeros: a compiler gives their sums whole registers, and need not move them in the loop.
     var a0 = coopMultiplyAdd(Left(), Right(), Sum()); var b0 = coopMultiplyAdd(Left(), Right(), Sum());
     var a1 = coopMultiplyAdd(Left(), Right(), Sum()); var b1 = coopMultiplyAdd(Left(), Right(), Sum());
     var a2 = coopMultiplyAdd(Left(), Right(), Sum()); var b2 = coopMultiplyAdd(Left(), Right(), Sum());

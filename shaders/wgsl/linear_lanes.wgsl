@@ -1,6 +1,6 @@
-// y = epilogue(x · wᵀ) for drivers that run a workgroup's threads as the lanes of a processor's vectors: a thread has two or
-// four columns and nine rows, and meets no barrier in its loop. Addresses in the loop depend on nothing but the workgroup: what
-// is read is read once for all threads. On a GPU every thread would read all of the workgroup's rows of weights.
+// y = epilogue(x · wᵀ) for drivers that run a workgroup's threads as the lanes of a CPU vector: a thread has two or
+// four columns and nine rows, and no barrier in its loop. Addresses in the loop depend only on the workgroup: one read
+// serves all threads. On a GPU every thread would read all of the workgroup's rows of weights.
 
 #ifdef HALVES
 enable f16;

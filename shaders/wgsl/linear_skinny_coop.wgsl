@@ -1,6 +1,6 @@
-// y = epilogue(x · wᵀ) for few rows on cooperative matrices: the weights are streamed once for 2 T rows. A workgroup has 4 T
-// columns and goes through K 64 at a time; of its first eight subgroups, four have T columns each and the first half of these
-// 64, and four have the second half. Subgroups have at most 32 threads.
+// y = epilogue(x · wᵀ) for few rows on cooperative matrices: the weights are streamed once for 2 T rows. A workgroup
+// has 4 T columns and visits K 64 at a time; of its first eight subgroups, four have T columns each and the first half
+// of these 64, and four have the second half. Subgroups have at most 32 threads.
 
 enable f16;
 enable wgpu_int16;
@@ -31,7 +31,7 @@ var<workgroup> squares: array<f32, THREADS>;            // (row, part)
 #endif
 
 #ifndef X_F16
-// 1 / sqrt(mean(x²) + eps) of row r of the workgroup. What a norm reads is never in f16.
+// 1 / sqrt(mean(x²) + eps) of row r of the workgroup. A norm's input is never in f16.
 fn row_norm(r: u32, row: u32, index: u32) -> f32 {
     let parts = THREADS / ROWS;
     let begin = (params.x_offset + min(row + index / parts, params.m - 1u) * params.x_stride) / 4u;
@@ -45,7 +45,7 @@ fn row_norm(r: u32, row: u32, index: u32) -> f32 {
 }
 #endif
 
-// What a thread stages of x and of w, but for k.
+// The part of x and w that a thread stages, without k.
 var<private> x_at: u32;
 var<private> x_to: u32;
 var<private> last: u32;    // vector of x
@@ -58,7 +58,7 @@ var<private> groups: array<u32, W_TURNS>;
 var<private> add: vec2<u32>;
 var<private> second: bool; // of the two threads that share a vector of w
 
-// Stages the 64 columns from k0 on, where they are `whole`; else those there are, and no more of x.
+// Stages the 64 columns from k0 on if they are `whole`; otherwise the existing ones, with x beyond them unread.
 fn stage(k0: u32, whole: bool) {
     let lane = staged % 8u;
 #ifdef COOP8
@@ -75,7 +75,7 @@ fn stage(k0: u32, whole: bool) {
         v = fma(v, norm[select(min(k + 4u, params.k - 4u), k + 4u, whole) / 4u], v);
     }
 #endif
-    // Beyond a row's end is another's beginning.
+    // Data beyond a row's end belong to the next row.
     let most = select(vec2<f16>(), vec2(LARGEST), vec2(whole) | (vec2(k, k + 4u) < vec2(params.k)));
 #ifdef X_F16
     if whole {
@@ -98,7 +98,7 @@ fn stage(k0: u32, whole: bool) {
 #ifdef COOP8
         if staged + i * THREADS >= COLS * W_PARTS { break; }
 #endif
-        // The second half may be beyond the row's end: then x is 0, and the last slice as good as another.
+        // The second half may be beyond the row's end: x is 0 there, so any slice of w serves.
         let own = select(min(slice, params.w_stride / SLICE - 1u), slice, whole);
         var v = w[w_at[i] + own * VECTORS + part % VECTORS];
         let s = scale_of(groups[i], own * SLICE);
@@ -112,13 +112,13 @@ fn stage(k0: u32, whole: bool) {
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32,
         @builtin(subgroup_id) id: u32) {
-    let subgroup = min(id, 7u); // smaller subgroups than 32: the others do what the last does
+    let subgroup = min(id, 7u); // with subgroups below 32 threads, the surplus ones repeat the last one's work
     let row = group.y * ROWS;
     let col = group.x * COLS;
-    // Products with nothing, as in linear_coop.
+    // Products of zeros, as in linear_coop.
     var a = coopMultiplyAdd(Left(), Right(), Sum());
     var b = coopMultiplyAdd(Left(), Right(), Sum());
-    // Rows and columns beyond the last are the last again, and are not stored.
+    // Rows and columns beyond the last repeat the last, and are not stored.
     let lane = index % 8u;
     let r = index / 8u % ROWS;
     staged = index;

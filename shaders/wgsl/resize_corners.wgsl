@@ -1,5 +1,5 @@
 // torch's interpolate(mode="bilinear", align_corners=True) of (height, width, channels), or of a band of the output's
-// rows: the corners' centres stay where they are. One thread an element.
+// rows: the corners' centres keep their positions. One thread an element.
 
 struct ResizeCorners {
     width: u32,     // of the input, in pixels, as all sizes

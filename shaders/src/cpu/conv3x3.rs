@@ -14,7 +14,7 @@ pub fn conv3x3(p: &Conv3x3, x: &[f32], w: &[f32], bias: &[f32], [first, second]:
             let u = pixel % out_width * p.stride as usize;
             let mut sum = 0.0;
             for tap in 0..9 {
-                // One more than the input pixel, which begins at −1.
+                // One more than the input pixel, which starts at −1.
                 let (row, column) = (v + tap / 3, u + tap % 3);
                 if row == 0 || column == 0 || row > height || column > width {
                     continue;

@@ -1,6 +1,6 @@
 use crate::params::ImageUnpack;
 
-/// How the camera lays out its bytes.
+/// Layout of the camera's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Red, green, blue.
@@ -11,7 +11,7 @@ pub enum Layout {
     Nv12,
 }
 
-/// The camera's bytes to one pixel a `u32`. YUYV and NV12 are BT.601, limited range.
+/// Unpacks the camera's bytes to one pixel per `u32`. YUYV and NV12 are BT.601, limited range.
 pub fn image_unpack(layout: Layout, p: &ImageUnpack, bytes: &[u32], pixels: &mut [u32]) {
     let bytes: &[u8] = bytemuck::cast_slice(bytes);
     let (width, height, stride) = (p.width as usize, p.height as usize, p.stride as usize);

@@ -1,11 +1,11 @@
 use crate::params::{Linear, epilogue};
 
-/// Bindings that a linear layer reads; a slice is read only where the parameters say so.
+/// Bindings of a linear layer; the parameters select the slices that are read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinearIn<'a> {
     /// `(m, k)`
     pub x: &'a [f32],
-    /// Rows of `w_stride` values, in pairs where there is a `pair_distance`.
+    /// Rows of `w_stride` values, in pairs if there is a `pair_distance`.
     pub w: &'a [f32],
     /// `(columns,)`
     pub bias: &'a [f32],

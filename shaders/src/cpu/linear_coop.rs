@@ -1,8 +1,8 @@
 use super::linear::{LinearIn, linear};
 use crate::params::Linear;
 
-/// The same function as [`linear`]: the kernels differ in how they share the work among threads, and this one
-/// rounds its operands to f16.
+/// The same function as [`linear`]: the kernels divide the work differently among threads, and this one rounds its
+/// operands to f16.
 pub fn linear_coop(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
     linear(p, i, y, side);
 }

@@ -1,7 +1,7 @@
 use super::linear::{LinearIn, linear};
 use crate::params::Linear;
 
-/// The function of [`linear`] of an x whose rows are rounded to 127ths of their largest magnitude.
+/// The function of [`linear`] for an x whose rows are rounded to 127ths of their largest magnitude.
 pub fn linear_dot8(p: &Linear, i: LinearIn<'_>, y: &mut [f32], side: &mut [f32]) {
     let mut x = i.x.to_vec();
     for r in 0..p.m as usize {

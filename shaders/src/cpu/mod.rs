@@ -1,8 +1,8 @@
-//! CPU twins: what each kernel computes, in plain loops over the same parameters and bindings in the same order.
-//! Written to be read beside the WGSL, not to be fast. Sums are in f32, in the order of the index.
+//! CPU twins: the function of each kernel, in plain loops over the same parameters and bindings in the same order. They
+//! are for reading beside the WGSL, not for speed. Sums are in f32, in the order of the index.
 //!
-//! Slices are the whole bound tensors; offsets and strides of the parameters select the part, as in the kernel.
-//! A twin panics when the parameters reach beyond a slice: shapes are checked where operations are made.
+//! Slices are the whole bound tensors; offsets and strides of the parameters select the part, as in the kernel. A twin
+//! panics if the parameters reach beyond a slice: the graph checks shapes when it makes operations.
 
 mod ada_rms_norm;
 mod attention;

@@ -2,7 +2,7 @@ use std::array;
 
 use crate::params::ResizeAxis;
 
-/// What a resize sums in.
+/// The number format of a resize's sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// Fixed point: over both axes together, or over each, 22 bits.
@@ -29,7 +29,7 @@ pub fn resize_axis(arithmetic: Arithmetic, p: &ResizeAxis, table: &[u32], source
             let at = |t: usize| if p.vertical == 1 { (first + t) * in_width + x } else { y * in_width + first + t };
             let terms = |channel: usize| (0..used).map(move |t| (entry[2 + t], colour(at(t), channel)));
             let out = y * out_width + x;
-            // As bits, and as a byte.
+            // As bits, or as a byte.
             let sums: [(u32, u8); 3] = array::from_fn(|channel| match arithmetic {
                 Arithmetic::Integer => {
                     let sum = terms(channel).fold(0_u32, |sum, (w, c)| sum.wrapping_add(w.wrapping_mul(c)));

@@ -15,7 +15,7 @@ pub fn resize_corners(p: &ResizeCorners, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// The two inputs that `at` lies between, and the share of the second.
+/// The two inputs around `at`, and the share of the second.
 fn neighbours(at: f32, size: u32) -> (usize, usize, f32) {
     let first = (at as u32).min(size - 1);
     (first as usize, (first + 1).min(size - 1) as usize, at - first as f32)

@@ -24,7 +24,7 @@ pub fn resize_torch(p: &ResizeTorch, source: &[u32], square: &mut [f32]) {
     }
 }
 
-/// The two inputs an output coordinate lies between, and the share of the second.
+/// The two inputs around an output coordinate, and the share of the second.
 fn neighbours(out: u32, in_size: u32, out_size: u32) -> (usize, usize, f32) {
     let at = ((out as f32 + 0.5) * (in_size as f32 / out_size as f32) - 0.5).max(0.0);
     let first = (at as u32).min(in_size - 1);

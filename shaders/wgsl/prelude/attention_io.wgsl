@@ -47,7 +47,7 @@ alias Four = vec4<f32>;
 #endif
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // (rows, heads · head_dim)
 #ifdef HALVES
-// The same tensors where `flags` say that they are in f16.
+// The same tensors, for those that `flags` mark as f16.
 @group(0) @binding(5) var<storage, read_write> out_half: array<f16>;
 #ifdef WIDE
 @group(0) @binding(6) var<storage, read_write> q_half: array<vec4<f16>>;

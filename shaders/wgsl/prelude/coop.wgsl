@@ -1,15 +1,15 @@
-// Operands of a linear layer as they are staged for cooperative matrices: in f16, 32 of a row at a time. x and w are read in
+// Operands of a linear layer as staged for cooperative matrices: in f16, 32 of a row at a time. x and w are read in
 // vectors of 16 bytes.
 
 #import matrix
 
 const SLICE: u32 = 32u;
-// From row to row of what is staged, in units of vec4<f16>: the rows of a matrix begin in different banks.
+// Stride of staged rows in units of vec4<f16>: the rows of a matrix start in different banks.
 const PITCH: u32 = 10u;
 
-// What `widen` adds to its operands, each as two f16: 1024, in whose last bits an integer up to 1023 can stand, and what is
-// too much where an integer stands four bits higher. They are no constants, which some compilers would load anew for each
-// use: no row is that high.
+// Addends of `widen`, each as two f16: 1024, whose last bits hold an integer up to 1023, and the correction for an
+// integer that is four bits higher. They depend on `row`, which is never that high, because some compilers would load
+// constants anew for each use.
 fn addends(row: u32) -> vec2<u32> {
 #ifdef MINIMA
     return vec2(0x64006400u, 0xd400d400u) | vec2(row >> 31u); // -64
@@ -107,7 +107,7 @@ fn limited(a: Four, b: Four, q: u32, most: vec2<f16>) -> vec4<f16> {
     return clamp(ordered(a, b, q), -limits, limits);
 }
 
-// What the sums with the rows j and j + 1 of w that are used are still to be multiplied by.
+// Factors that are still missing from the sums with the used rows j and j + 1 of w.
 fn sum_scale(j: u32) -> vec2<f32> {
 #ifdef W_W8
     let rows = params.w_row + min(vec2(j, j + 1u), vec2(params.n - 1u));

@@ -1,6 +1,6 @@
-// What a linear layer does with its sums before it stores them. The order is part of the contract: the norm's scale of the
-// row (the caller's), bias, scale, layer scale, addend (residual), activation; then the product of a gate and its value, or
-// RoPE.
+// The epilogue of a linear layer, applied to its sums before they are stored. The order is part of the contract: the
+// norm's scale of the row (the caller's), bias, scale, layer scale, addend (residual), activation; then the product of
+// a gate and its value, or RoPE.
 
 #import half
 
@@ -63,7 +63,7 @@ fn put(r: u32, c: u32, v: f32) {
     }
 }
 
-// The sums of row r with the rows j and j + 1 of w that are used; j is even, and the second need not be there.
+// The sums of row r with the used rows j and j + 1 of w; j is even, and the second row may be missing.
 fn store(r: u32, j: u32, sums: vec2<f32>) {
     var c = params.first + j;
     var next = c + 1u;

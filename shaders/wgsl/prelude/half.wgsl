@@ -1,6 +1,6 @@
-// Tensors in f16, in kernels with the flag HALVES: what is stored in one is at most the largest f16 in magnitude, for the
-// activations of trained models may pass it, and must not become infinite. What is no number stays none.
-// `Stored` and `stored` are of a tensor that a variant stores in f16, and the kernel itself in f32.
+// Tensors in f16, in kernels with the flag HALVES: stored values are clamped to the largest f16, because activations of
+// trained models may exceed it and must not become infinite. NaN stays NaN. `Stored` and `stored` are for a tensor that
+// a variant stores in f16, and the kernel itself in f32.
 
 #ifdef HALVES
 fn half(v: f32) -> f16 {

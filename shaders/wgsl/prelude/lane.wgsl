@@ -1,4 +1,5 @@
-// What a lane selects of scalars that all lanes have: `set_lane` with the thread's number in its eight first, then `mine`.
+// A lane's selection from scalars that all lanes have: `set_lane` with the thread's number among its eight first, then
+// `mine`.
 
 var<private> lane: vec3<bool>; // bits of the thread's number
 

@@ -1,13 +1,14 @@
-// Eight neighbouring weights of each of the thread's rows, as f32: `octets(k)` with k a multiple of 8. A driver gathers what
-// its lanes read at different addresses one by one, at some fifty cycles. So every thread reads the words of all rows of the
-// workgroup, each of which is one scalar load, and selects its own.
+// Eight neighbouring weights of each of the thread's rows, as f32: `octets(k)` with k a multiple of 8. A driver gathers
+// its lanes' reads at different addresses one by one, at some fifty cycles each. So every thread reads the words of all
+// rows of the workgroup, each of which is one scalar load, and selects its own.
 //
-// A thread has a pair of rows, and of quantised weights a second one 16 rows on: a word is eight weights then, and what bounds
-// the loop are scalar loads of x, each of which serves as many columns. Sixty-four rows of w lie together, word by word. The
-// formats are those of `fathom-shaders`' `cpu::decode`.
+// A thread has a pair of rows, and for quantised weights a second pair 16 rows on: a word is eight weights then, and
+// scalar loads of x, each of which serves as many columns, bound the loop. Sixty-four rows of w are interleaved word by
+// word. The formats are those of `fathom-shaders`' `cpu::decode`.
 //
-// An array is made by the name of its type where a function returns it. With `array(…)` naga 30 gives the value a type of its own
-// beside the alias, and the SPIR-V is invalid: OpReturnValue's type is not the function's (VUID-VkShaderModuleCreateInfo-pCode-08737).
+// A function that returns an array constructs it by the type's name. With `array(…)` naga 30 gives the value a type of
+// its own beside the alias, and the SPIR-V is invalid: OpReturnValue's type is not the function's
+// (VUID-VkShaderModuleCreateInfo-pCode-08737).
 
 #import lane
 
@@ -24,11 +25,11 @@ alias Octets = array<vec2<f32>, 8>;
 var<private> places: array<u32, COLUMNS>; // of the first words of the workgroup's rows
 #ifdef FOUR
 var<private> factor: vec4<f32>;          // scales of the thread's rows, or of their group
-var<private> addend: vec4<f32>;          // W4: what is added to the products with them
+var<private> addend: vec4<f32>;          // W4: addend of the products with them
 var<private> groups: vec4<u32>;          // W4: the first scales of the thread's rows
 #endif
 
-// Before the first octet: the workgroup's first row, the last that is used, and the thread's number.
+// Called before the first octet: the workgroup's first row, the last used row, and the thread's number.
 fn begin(first: u32, last: u32, thread: u32) {
     set_lane(thread);
     for (var c = 0u; c < COLUMNS; c++) {

@@ -1,8 +1,8 @@
 // y[r, c] = epilogue( sum_k x[r, k] * w[j, k] ), c the layer's own column of w's row j. Offsets and strides are in elements.
 //
-// A layer is one weight or several on top of each other (queries, keys and values; gate and up). With `pair_distance`, w's
-// rows are in pairs: in each block of 2 pair_distance, rows 2i and 2i + 1 are the layer's columns i and i + pair_distance. So
-// one thread has both halves of what RoPE turns, or a gate and its value.
+// A layer is one weight or several on top of each other (queries, keys and values; gate and up). With `pair_distance`,
+// w's rows are in pairs: in each block of 2 pair_distance, rows 2i and 2i + 1 are the layer's columns i and i +
+// pair_distance. So one thread has both operands of a RoPE rotation, or a gate and its value.
 
 struct Linear {
     m: u32,             // rows of x and y
@@ -54,7 +54,7 @@ alias Four = vec4<f32>;
 @group(0) @binding(9) var<storage, read_write> side: array<f32>;    // (planes, _, side_cols)
 @group(0) @binding(10) var<storage, read_write> y: array<f32>;      // (m, columns)
 #ifdef HALVES
-// The same tensors where `flags` say that they are in f16.
+// The same tensors, for those that `flags` mark as f16.
 @group(0) @binding(11) var<storage, read_write> y_half: array<f16>;
 @group(0) @binding(12) var<storage, read_write> side_half: array<f16>;
 #ifndef WIDE

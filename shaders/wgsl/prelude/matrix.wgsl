@@ -12,5 +12,5 @@ alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 #endif
 
-// The largest f16: what lies beyond it in f32 must not become infinite.
+// The largest f16: larger f32 values must not become infinite.
 const LARGEST: f16 = 65504.0h;

@@ -1,9 +1,9 @@
-// A matrix product whose operands the importing kernel finds: 64 rows × 32 columns a workgroup of 8 × 8 threads,
-// 8 × 4 a thread, K in `parts` of `depth`, each in slices of 16. The kernel defines
+// A matrix product whose operands the importing kernel provides: 64 rows × 32 columns a workgroup of 8 × 8 threads, 8 ×
+// 4 a thread, K in `parts` of `depth`, each in slices of 16. The kernel defines
 //   tile_x(r, part, k)     element k of a part of the tile's row r; r is below 64, k below depth
 //   tile_w(c, part, k)     the same of column c of the whole
 //   tile_store(r, c, sum)  takes the sum of the tile's row r and column c
-// and they answer for rows and columns that are not there.
+// for missing rows and columns, too.
 
 const TILE_ROWS: u32 = 64u;
 const TILE_COLS: u32 = 32u;
@@ -55,8 +55,8 @@ fn tile(col: u32, parts: u32, depth: u32, local: vec2<u32>, index: u32) {
             workgroupBarrier();
         }
     }
-    // Loops, so that the kernel's store stands once in the code; the sums, which have no address, go through the thread's own
-    // part of tile_xs.
+    // Loops, so that the code has the kernel's store only once; the sums, which have no address, pass through the
+    // thread's own part of tile_xs.
     let own = index * 4u;
     for (var half = 0u; half < 2u; half++) {
         if half == 0u {
