@@ -1,4 +1,4 @@
-//! Notes the commit that the tool is built from, where git tells it.
+//! Records the commit from which the tool is built, if git is available.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ fn main() {
         let output = Command::new("git").args(["-c", "safe.directory=*"]).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "not told".to_owned());
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
     println!("cargo:rustc-env=FATHOM_COMMIT={commit}{}", if changed { ", changed" } else { "" });
     if let Some(folder) = git(&["rev-parse", "--absolute-git-dir"]) {

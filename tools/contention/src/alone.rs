@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use crate::{Denial, Meter, Processes};
 
-/// Set in the test's own process: the file that says that the test began there.
+/// Set in the test's own process: a file that records the test's start.
 const ALONE: &str = "FATHOM_ALONE";
-/// How often a test is tried while the machine is busy.
+/// Number of attempts while the machine is busy.
 const TRIES: u32 = 3;
 
-/// What became of the tries.
+/// The result of the attempts.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
@@ -23,15 +23,16 @@ enum Outcome {
     NotJudged(String),
 }
 
-/// Runs a test with time bounds in a process of its own, so that other tests of its program are other work, and up to three
-/// times where it fails while other work holds the processors. Whether it is done: `false` in the test's own process, where the
-/// rest of the test has to run. `here` is the type name of a function in the test, see [`timed!`](crate::timed).
+/// Runs a test with time bounds in a process of its own, so that other tests of its program count as other work; up to
+/// three times if it fails while other work holds the processors. Returns whether the test is finished: `false` in the
+/// test's own process, which must run the rest of the test. `here` is the type name of a function in the test, see
+/// [`timed!`](crate::timed).
 ///
 /// A test that was not judged adds a line "NAME: reason" to the file `FATHOM_NOT_JUDGED`, for `tools/test`, which tries
-/// again later. Without that file it panics: it did not pass.
+/// again later. Without that file it panics, because it did not pass.
 ///
 /// # Panics
-/// When the test failed, when it did not run, and when it was not judged and no file takes that.
+/// If the test failed, did not run, or was not judged and there is no file for that.
 #[allow(clippy::panic, reason = "it fails a test")]
 pub fn ran_alone(here: &str) -> bool {
     if let Some(begun) = env::var_os(ALONE) {
@@ -40,7 +41,7 @@ pub fn ran_alone(here: &str) -> bool {
         }
         return false;
     }
-    // One at a time: they would be late for each other's sake.
+    // One at a time: they would delay each other.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let name = name(here);
@@ -62,13 +63,13 @@ pub fn ran_alone(here: &str) -> bool {
     }
 }
 
-/// Of `program::module::test::here`: `module::test`.
+/// `module::test` from `program::module::test::here`.
 fn name(here: &str) -> &str {
     let test = here.rsplit_once("::").map_or(here, |(test, _)| test);
     test.split_once("::").map_or(test, |(_, name)| name)
 }
 
-/// Tries until the test passed, or failed without denial.
+/// Tries until the test passes, or fails without denied time.
 fn tried(tries: u32, mut once: impl FnMut() -> (Result<(), String>, Denial)) -> Outcome {
     let mut outcome = Outcome::Passed;
     for _ in 0..tries {
@@ -84,7 +85,7 @@ fn tried(tries: u32, mut once: impl FnMut() -> (Result<(), String>, Denial)) -> 
     outcome
 }
 
-/// Runs the test once, and measures.
+/// Runs the test once and measures it.
 #[allow(clippy::panic, reason = "it fails a test")]
 fn once(name: &str) -> (Result<(), String>, Denial) {
     let program = env::args().next().unwrap_or_default();
@@ -114,7 +115,7 @@ fn once(name: &str) -> (Result<(), String>, Denial) {
             println!("{}", said(&output));
             (Ok(()), denial)
         }
-        // Whatever the machine did.
+        // Independent of the machine's load.
         Ok(output) if !ran => panic!("the test did not run in its own process: {}", said(&output)),
         Ok(output) => (Err(said(&output)), denial),
         Err(error) => panic!("the test's own process: {error}"),
@@ -125,7 +126,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A file of this process and test alone.
+/// A file for this process and test only.
 fn marker(name: &str) -> PathBuf {
     env::temp_dir().join(format!("fathom-alone-{}-{}", std::process::id(), name.replace("::", "-")))
 }

@@ -1,14 +1,14 @@
-//! Tells a fault of the product from a busy machine.
+//! Distinguishes a fault of the product from a busy machine.
 //!
 //! A check with a time bound fails for two reasons: the product is late, or other work held the processors. This crate
 //! measures the second. [`Meter`] samples two numbers from `/proc` while a check runs: the time that the threads of the
-//! process spent on run queues, and the processor time that other processes took. A process is *denied* what is in both:
-//! its threads waited, and somebody else ran. A process whose threads only wait for each other is denied nothing, and
+//! process spent on run queues, and the processor time of other processes. The time that is in both is *denied*: the
+//! threads waited while another process ran. A process whose threads only wait for each other is denied nothing, and
 //! neither is one beside others on an idle processor.
 //!
-//! [`judge`] then looks at each failure's own window. A failure in a window without denial is a failure of the product,
-//! however busy the rest of the run was. A failure in a window with denial is *not judged*: neither a failure of the
-//! product nor a pass. Programs end with [`NOT_JUDGED`] for it, and tests use [`timed!`].
+//! [`judge`] evaluates each failure in its own window. A failure in a window without denied time is a failure of the
+//! product, however busy the rest of the run was. A failure in a window with denied time is *not judged*: neither a
+//! failure of the product nor a pass. Programs then exit with [`NOT_JUDGED`], and tests use [`timed!`].
 
 mod alone;
 mod read;
@@ -21,43 +21,43 @@ pub use read::{Meter, Processes, Readings};
 
 /// Exit status of a check that was not judged because the machine was busy. 0 is a pass, 1 a failure.
 pub const NOT_JUDGED: u8 = 98;
-/// From this share of one processor on, a window is busy.
+/// A window with at least this share of one processor denied is busy.
 pub const BUSY_SHARE: f64 = 0.1;
-/// A window is widened to this length, into the past: the kernel counts idle time in hundredths of a second.
+/// Shorter windows are extended into the past to this length: the kernel counts idle time in hundredths of a second.
 pub const SHORTEST: Duration = Duration::from_millis(300);
 
 /// Quiet samples are joined up to this length.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Totals since some start, read at one time. Only differences mean anything.
+/// Totals since an arbitrary start, read at one time; only their differences are meaningful.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Time that the threads of the measured processes waited for a processor, summed over threads.
     pub waited: Duration,
-    /// Processor time that the measured processes took.
+    /// Processor time of the measured processes.
     pub own: Duration,
-    /// Processor time that all processes took, the measured ones included.
+    /// Processor time of all processes, including the measured ones.
     pub busy: Duration,
-    /// Time that a hypervisor gave to others while a processor of this machine had work.
+    /// Time that a hypervisor gave to others while a processor of this machine was runnable.
     pub stolen: Duration,
-    /// Time for which a control group's quota kept the measured processes from running.
+    /// Time for which a control group's quota stopped the measured processes.
     pub throttled: Duration,
 }
 
 impl Totals {
-    /// The processor time that others denied to the measured processes between an earlier reading and this one.
+    /// The processor time that was denied to the measured processes since an earlier reading.
     pub fn denied_since(&self, earlier: &Totals) -> Duration {
         Sample::between(earlier, self, Duration::ZERO).denied()
     }
 }
 
-/// What lies between two readings. A run of hours keeps them all: they are small.
+/// The difference of two readings. A run of hours keeps them all: they are small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sample {
     span_us: u32,
-    /// By the threads of the measured processes.
+    /// Waiting time of the measured processes' threads.
     waited_us: u32,
-    /// By others, or withheld by a quota.
+    /// Processor time of others, or withheld by a quota.
     taken_us: u32,
     /// The measured processes' part of the stolen time.
     stolen_us: u32,
@@ -77,7 +77,7 @@ impl Sample {
         }
     }
 
-    /// What the threads waited, but no more than others took, and what was stolen.
+    /// The threads' waiting time, at most the time of others, plus the stolen time.
     fn denied(&self) -> Duration {
         Duration::from_micros(u64::from(self.waited_us.min(self.taken_us)) + u64::from(self.stolen_us))
     }
@@ -86,12 +86,12 @@ impl Sample {
         Duration::from_micros(self.span_us.into())
     }
 
-    /// Whether next to nothing was denied.
+    /// Whether almost nothing was denied.
     fn is_quiet(&self) -> bool {
         self.denied() * 50 < self.span()
     }
 
-    /// As much of it as lies in this part of its span.
+    /// The part of it within this part of its span.
     fn part(&self, within: Duration) -> Sample {
         let share = within.as_secs_f64() / self.span().as_secs_f64().max(1e-6);
         let of = |us: u32| (f64::from(us) * share) as u32;
@@ -103,7 +103,7 @@ impl Sample {
         }
     }
 
-    /// Both, with the sum of what each was denied: waiting in one and others in the other do not meet.
+    /// Both, with the sum of their denied times: waiting in one and others in the other do not combine.
     fn join(&self, next: &Sample) -> Sample {
         let met = |sample: &Sample| sample.waited_us.min(sample.taken_us);
         let met_us = met(self).saturating_add(met(next));
@@ -116,7 +116,7 @@ impl Sample {
     }
 }
 
-/// What others denied in a window.
+/// Processor time denied in a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Denial {
     /// Processor time.
@@ -126,7 +126,7 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// Whether this is enough to be the cause of a failure in the window: [`BUSY_SHARE`].
+    /// Whether it is enough to cause a failure in the window: [`BUSY_SHARE`].
     pub fn is_busy(&self) -> bool {
         !self.span.is_zero() && self.denied.as_secs_f64() >= BUSY_SHARE * self.span.as_secs_f64()
     }
@@ -139,7 +139,7 @@ impl fmt::Display for Denial {
     }
 }
 
-/// Readings in the order of their times.
+/// Readings in order of time.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     first: Option<Instant>,
@@ -148,7 +148,7 @@ pub struct History {
 }
 
 impl History {
-    /// Adds a reading; one that is not later than the last is left out.
+    /// Adds a reading, unless it is not later than the last one.
     pub fn push(&mut self, at: Instant, totals: Totals) {
         let Some((before, earlier)) = self.last else {
             (self.first, self.last) = (Some(at), Some((at, totals)));
@@ -158,7 +158,7 @@ impl History {
         self.last = Some((at, totals));
         let sample = Sample::between(&earlier, &totals, span);
         match self.samples.last_mut() {
-            // Nothing is lost of quiet times in a longer sample.
+            // A longer sample of quiet times loses nothing.
             Some(last) if last.is_quiet() && sample.is_quiet() && last.span() + span <= LONGEST => {
                 *last = last.join(&sample)
             }
@@ -166,12 +166,13 @@ impl History {
         }
     }
 
-    /// What was denied between two times, by the samples that cover them; nothing where there are none. A window that is
-    /// shorter than [`SHORTEST`] is widened into the past.
+    /// The time denied between two times, from the samples that cover them; zero without samples. A window shorter than
+    /// [`SHORTEST`] is extended into the past.
     ///
-    /// The sum over short samples, in each of which threads waited and others ran: a process whose threads wait for each other in
-    /// one moment, beside others that run in the next, is denied nothing. Over the whole window no more than was waited or taken
-    /// in it: single samples are rounded to the kernel's hundredths of a second.
+    /// The sum over short samples, in each of which threads waited and others ran: a process whose threads wait for
+    /// each other in one moment, beside others that run in the next, is denied nothing. The sum is limited to the
+    /// waiting time and to the others' time in the whole window: single samples are rounded to the kernel's hundredths
+    /// of a second.
     pub fn between(&self, from: Instant, to: Instant) -> Denial {
         let from = to.checked_sub(SHORTEST).map_or(from, |earliest| from.min(earliest));
         let Some(mut begin) = self.first else { return Denial::default() };
@@ -180,7 +181,7 @@ impl History {
         for sample in &self.samples {
             let end = begin + sample.span();
             if end > from && begin < to {
-                // A quiet sample may be long: only what of it lies in the window.
+                // A quiet sample may be long: only its part within the window counts.
                 let within = end.min(to).saturating_duration_since(begin.max(from));
                 let part = if sample.is_quiet() { sample.part(within) } else { *sample };
                 span += part.span();
@@ -195,17 +196,18 @@ impl History {
     }
 }
 
-/// Something that a check found wrong.
+/// A failure found by a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// In words.
+    /// Its description.
     pub what: String,
-    /// When the product would have had to run to be in time; `None` where no lack of processor time explains it.
+    /// The time in which the product had to run to meet its bound; `None` if lack of processor time cannot explain the
+    /// failure.
     pub window: Option<(Instant, Instant)>,
 }
 
 impl Failure {
-    /// A failure that no busy machine explains.
+    /// A failure that a busy machine cannot explain.
     pub fn always(what: impl Into<String>) -> Self {
         Self { what: what.into(), window: None }
     }
@@ -216,19 +218,19 @@ impl Failure {
     }
 }
 
-/// What became of a check.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing was wrong, however busy the machine.
+    /// No failure, however busy the machine.
     Passed,
-    /// The product failed: these failures lie in windows in which nothing was denied.
+    /// The product failed: these failures are in windows without denied time.
     Failed(Vec<String>),
-    /// All failures lie in windows in which other work held the processors.
+    /// All failures are in windows in which other work held the processors.
     NotJudged(Vec<String>),
 }
 
 impl Verdict {
-    /// The exit status of a program whose check this is.
+    /// The exit status of a program with this result.
     pub fn status(&self) -> u8 {
         match self {
             Verdict::Passed => 0,
@@ -237,7 +239,7 @@ impl Verdict {
         }
     }
 
-    /// Of two checks: one failure fails both, and both have to be judged for a pass.
+    /// Combines two checks: one failure fails both, and a pass requires both to be judged.
     pub fn and(self, other: Verdict) -> Verdict {
         let join = |mut all: Vec<String>, more: Vec<String>| {
             all.extend(more);
@@ -253,12 +255,12 @@ impl Verdict {
     }
 }
 
-/// Judges each failure by what was denied in its own window.
+/// Judges each failure by the time denied in its window.
 pub fn judge(failures: &[Failure], history: &History) -> Verdict {
     judge_by(failures, |from, to| history.between(from, to))
 }
 
-/// As [`judge`], with a measure of windows.
+/// As [`judge`], with another measure of windows.
 pub fn judge_by(failures: &[Failure], denied: impl Fn(Instant, Instant) -> Denial) -> Verdict {
     let (mut failed, mut not_judged) = (Vec::new(), Vec::new());
     for Failure { what, window } in failures {
@@ -274,8 +276,8 @@ pub fn judge_by(failures: &[Failure], denied: impl Fn(Instant, Instant) -> Denia
     }
 }
 
-/// At the head of a test with time bounds: runs the rest of it in a process of its own, and again where it failed while other
-/// work held the processors. See [`ran_alone`].
+/// At the start of a test with time bounds: runs the rest of it in a process of its own, and again if it failed while
+/// other work held the processors. See [`ran_alone`].
 #[macro_export]
 macro_rules! timed {
     () => {{

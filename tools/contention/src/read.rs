@@ -1,4 +1,4 @@
-//! Reads what the kernel counts, in the background.
+//! Reads the kernel's counters in the background.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,20 +11,20 @@ use crate::{Denial, Failure, History, Totals, Verdict, judge};
 
 /// Time between two readings.
 const PERIOD: Duration = Duration::from_millis(100);
-/// The unit of times in `/proc/stat`: Linux shows programs hundredths of a second on all processors.
+/// The unit of times in `/proc/stat`: hundredths of a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processes that are measured.
+/// The measured processes.
 #[derive(Debug, Clone)]
 pub enum Processes {
-    /// These.
+    /// These processes.
     Only(Vec<u32>),
-    /// This one and its descendants, whenever they start.
+    /// This process and its descendants, whenever they start.
     Tree(u32),
 }
 
 impl Processes {
-    /// This process, without those that it starts.
+    /// This process without its children.
     pub fn this() -> Self {
         Self::Only(vec![std::process::id()])
     }
@@ -45,7 +45,7 @@ impl Processes {
     }
 }
 
-/// The children of a process, by its threads; none where the kernel does not list them.
+/// The children of a process, by its threads; none if the kernel does not list them.
 fn children(id: u32) -> Vec<u32> {
     let lists = threads(id).into_iter().map(|thread| format!("/proc/{id}/task/{thread}/children"));
     let texts = lists.filter_map(|list| fs::read_to_string(list).ok());
@@ -57,12 +57,12 @@ fn threads(id: u32) -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The kernel's counts as they are read, with what of them has to be remembered.
+/// The kernel's counters as they are read, with the state needed between readings.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
-    /// What each thread ran and waited when it was last seen.
+    /// Each thread's run and waiting times at its last reading.
     seen: BTreeMap<u32, [Duration; 2]>,
-    /// Whether threads were read before. One that is new after that has waited all its time since.
+    /// Whether threads were read before; a thread that is new after that has waited since its start.
     begun: bool,
     /// Idle and stolen time of all processors at the first reading.
     idle: Option<Duration>,
@@ -70,15 +70,15 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Takes the times of all threads there are: number and the text of `/proc/PID/task/NUMBER/schedstat`. A thread that is gone
-    /// keeps what was counted of it.
+    /// Adds the times of all existing threads: number and the text of `/proc/PID/task/NUMBER/schedstat`. The times of a
+    /// thread that has ended are kept.
     pub fn threads(&mut self, all: impl IntoIterator<Item = (u32, String)>) {
         let mut there = BTreeSet::new();
         for (thread, text) in all {
             let Some(now) = ran_and_waited(&text) else { continue };
             there.insert(thread);
             let before = self.seen.insert(thread, now);
-            // A number that counts from less is another thread's.
+            // A number whose times have decreased belongs to a new thread.
             let [ran, waited] = before.filter(|[ran, _]| *ran <= now[0]).unwrap_or_default();
             if self.begun {
                 self.totals.own += now[0] - ran;
@@ -89,7 +89,7 @@ impl Readings {
         self.begun = true;
     }
 
-    /// Takes `/proc/stat`, `since` the first reading. What the processors were not idle they were busy: the kernel counts idle
+    /// Adds `/proc/stat`, `since` the first reading. All time that is not idle counts as busy: the kernel counts idle
     /// time, and samples the rest.
     pub fn processors(&mut self, machine: &str, since: Duration) {
         let processors = machine.lines().filter(|line| is_processor(line)).count();
@@ -101,7 +101,7 @@ impl Readings {
         }
     }
 
-    /// Takes `cpu.stat` of the control group, where there is one.
+    /// Adds `cpu.stat` of the control group, if there is one.
     pub fn quota(&mut self, group: &str) {
         let us = group.lines().find_map(|line| line.strip_prefix("throttled_usec ")?.trim().parse().ok());
         self.totals.throttled = us.map_or(self.totals.throttled, Duration::from_micros);
@@ -113,25 +113,25 @@ impl Readings {
     }
 }
 
-/// Of `schedstat`: nanoseconds run, nanoseconds waited for a processor, number of slices.
+/// Parses `schedstat`: nanoseconds run, nanoseconds waited for a processor, number of slices.
 fn ran_and_waited(schedstat: &str) -> Option<[Duration; 2]> {
     let mut numbers = schedstat.split_whitespace().map(|word| word.parse().ok().map(Duration::from_nanos));
     Some([numbers.next()??, numbers.next()??])
 }
 
-/// A line of `/proc/stat` that is of one processor.
+/// Whether a line of `/proc/stat` belongs to one processor.
 fn is_processor(line: &str) -> bool {
     line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Of the first line of `/proc/stat`: user, nice, system, idle, waiting for input or output, interrupts (two), stolen.
+/// Parses the first line of `/proc/stat`: user, nice, system, idle, I/O wait, interrupts (two), stolen.
 fn idle_and_stolen(line: &str) -> Option<[Duration; 2]> {
     let fields: Vec<u32> = line.split_whitespace().skip(1).map_while(|word| word.parse().ok()).collect();
     let idle = fields.get(3)?.checked_add(*fields.get(4)?)?;
     Some([TICK * idle, TICK * fields.get(7).copied().unwrap_or(0)])
 }
 
-/// Reads on its own, until it is dropped.
+/// Reads in the background until it is dropped.
 #[derive(Debug)]
 pub struct Meter {
     shared: Arc<Shared>,
@@ -168,7 +168,7 @@ impl Shared {
 }
 
 impl Meter {
-    /// Begins to measure these processes. Where the kernel does not count, nothing is ever denied.
+    /// Starts to measure these processes. Without the kernel's counters, nothing counts as denied.
     pub fn start(processes: Processes) -> Meter {
         let (exit, begun, state) = (AtomicBool::new(false), Instant::now(), Mutex::default());
         let shared = Arc::new(Shared { processes, group: group(), exit, begun, state });
@@ -180,12 +180,12 @@ impl Meter {
                 reads.read();
             }
         };
-        // Without a thread the two readings at the ends remain.
+        // Without a thread, the two readings at the ends remain.
         let thread = thread::Builder::new().name("contention".into()).spawn(reader).ok();
         Meter { shared, thread }
     }
 
-    /// What was denied between two times.
+    /// The time denied between two times.
     pub fn between(&self, from: Instant, to: Instant) -> Denial {
         self.shared.read();
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).1.between(from, to)
@@ -202,13 +202,13 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.shared.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was printed by it.
+            // A panic of the thread has already been printed.
             let _ = thread.join();
         }
     }
 }
 
-/// The file with the counts of this process's control group.
+/// The file with the counters of this process's control group.
 fn group() -> Option<String> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;

@@ -1,11 +1,11 @@
-//! The parts of NVK's assembly that are counted: instructions by kind, and the loops they are in.
+//! The counted parts of NVK's assembly: instructions by kind, and their loops.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A run of instructions without a jump, but at its end.
+/// A sequence of instructions with a jump only at its end.
 #[derive(Debug, Default)]
 struct Block {
-    /// Operations, each by its whole name.
+    /// Full names of the operations.
     operations: Vec<String>,
     /// Reads of the size of a bound buffer.
     sizes: usize,
@@ -26,12 +26,12 @@ pub(crate) struct Loop {
     pub(crate) instructions: usize,
     /// Instructions for matrices.
     pub(crate) matrix: usize,
-    /// Products that a thread adds up.
+    /// Products that a thread sums.
     pub(crate) macs: usize,
 }
 
 impl Assembly {
-    /// Takes a line of the listing.
+    /// Adds a line of the listing.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.split("//").next().unwrap_or_default().trim();
         if line.starts_with("block") {
@@ -58,7 +58,7 @@ impl Assembly {
         self.blocks.values().map(|b| b.operations.len()).sum()
     }
 
-    /// Reads of the sizes of bound buffers: what a bounds check begins with.
+    /// Reads of the sizes of bound buffers; every bounds check begins with one.
     pub(crate) fn sizes(&self) -> usize {
         self.blocks.values().map(|b| b.sizes).sum()
     }
@@ -68,7 +68,7 @@ impl Assembly {
         self.blocks.values().flat_map(|b| &b.operations).filter(|o| is_matrix(o)).count()
     }
 
-    /// Of the loops that hold no other, the one with most products; none where no loop multiplies.
+    /// Of the innermost loops, the one with the most products; none if no loop multiplies.
     pub(crate) fn hottest(&self) -> Option<Loop> {
         let loops = self.loops();
         let inner = loops.iter().filter(|l| !loops.iter().any(|other| other != *l && other.is_subset(l)));
@@ -87,7 +87,7 @@ impl Assembly {
         found
     }
 
-    /// The blocks of each loop: those between the end that jumps back and the beginning.
+    /// The blocks of each loop: from its start to the end that jumps back.
     fn loops(&self) -> Vec<BTreeSet<usize>> {
         let mut before: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut ends: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -128,7 +128,7 @@ fn is_matrix(operation: &str) -> bool {
     operation.starts_with("hmma") || operation.starts_with("imma")
 }
 
-/// Products that one thread of 32 adds up with `operation`.
+/// Products that one thread of 32 sums with `operation`.
 fn macs(operation: &str) -> usize {
     match operation.split('.').next() {
         Some("ffma") => 1,
@@ -170,7 +170,7 @@ block 3 L3 [1] -> {
 ";
 
     #[test]
-    fn a_loop_is_what_jumps_back_and_buffers_sizes_are_told_from_their_places() {
+    fn loops_jump_back_and_sizes_of_buffers_have_their_places() {
         let mut assembly = Assembly::default();
         LISTING.lines().for_each(|line| assembly.line(line));
         assert_eq!(assembly.hottest(), Some(Loop { instructions: 5, matrix: 1, macs: 65 }));

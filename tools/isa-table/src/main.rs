@@ -1,7 +1,7 @@
-//! What Fathom's kernels cost on Orin's instruction set, by the assembly that Mesa's NVK makes of them.
+//! Cost of Fathom's kernels on Orin's instruction set, from the assembly that Mesa's NVK generates.
 //!
-//! `fathom-isa-table compile` makes a pipeline of every variant as the product does; NVK prints its assembly while it does.
-//! `fathom-isa-table table` reads that and prints a line for each. `tools/isa` puts the two together.
+//! `fathom-isa-table compile` makes a pipeline of every variant as the product does; NVK prints its assembly meanwhile.
+//! `fathom-isa-table table` reads it and prints a line for each variant. `tools/isa` combines the two.
 
 mod assembly;
 mod table;
@@ -30,20 +30,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Makes a pipeline of every variant whose name contains one of these, and of every variant without them.
+    /// Make a pipeline of every variant whose name contains one of these, or of all variants.
     Compile {
         /// Parts of names.
         names: Vec<String>,
-        /// With all bounds checks, which the product leaves out.
+        /// Compile with all bounds checks, which the product omits.
         #[arg(long)]
         checked: bool,
-        /// With the product's cache of pipelines, in this folder.
+        /// Use the product's cache of pipelines, in this folder.
         #[arg(long)]
         cache: Option<PathBuf>,
     },
-    /// Reads NVK's assembly on the standard input and prints the table.
+    /// Read NVK's assembly on the standard input and print the table.
     Table {
-        /// Compares the table with this one, and what it must keep to, instead of printing it.
+        /// Compare the table with this one, and check the rules, instead of printing it.
         #[arg(long)]
         check: Option<PathBuf>,
     },
@@ -92,7 +92,7 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn compile(names: &[String], checked: bool, cache: Option<PathBuf>) -> Result<(), Failure> {
     let mut gpu = Gpu::open(&GpuOptions { checked, cache, ..GpuOptions::default() })?;
-    // At once: the driver writes its assembly between these lines.
+    // Unbuffered: the driver writes its assembly between these lines.
     console::log_now(format_args!("{}{}", table::DRIVER, gpu.info().driver))?;
     for variant in variants::ALL {
         let shader = &variant.shader;
@@ -103,6 +103,9 @@ fn compile(names: &[String], checked: bool, cache: Option<PathBuf>) -> Result<()
     }
     gpu.save_pipelines();
     let counts = gpu.counts();
-    console::log_now(format_args!("{PIPELINES}{}, {} of them known", counts.pipelines, counts.cached_pipelines))?;
+    console::log_now(format_args!(
+        "{PIPELINES}{}, {} of them from the cache",
+        counts.pipelines, counts.cached_pipelines
+    ))?;
     Ok(())
 }

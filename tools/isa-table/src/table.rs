@@ -1,4 +1,4 @@
-//! A line for each kernel, and what the lines must keep to.
+//! A line for each kernel, and the rules for the lines.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,17 +11,17 @@ use crate::{Failure, NAME};
 
 /// Begins the line that names the driver.
 pub(crate) const DRIVER: &str = "# driver: ";
-/// Begins the last listing of a kernel, which is as it is encoded, and ends it.
+/// Marks the last listing of a kernel, which is the encoded one, and its end.
 const LISTING: [&str; 2] = ["NAK IR after calc_instr_deps", "Stage:"];
 /// Begins the line that names the columns.
 const COLUMNS: &str = "kernel\tinstructions\tcycles\tregisters\tspilled\tlocal\twarps\tbounds\tmatrix\tloop\tloop matrix\tper matrix\tper MAC";
 /// Instructions that the loop of `linear_coop16` may have for each one that multiplies matrices.
 const PER_MATRIX: f64 = 6.0;
 
-/// What NVK says of a kernel, and what its listing shows.
+/// NVK's statistics of a kernel, and counts from its listing.
 #[derive(Debug, Default)]
 struct Row {
-    /// By NVK's own words.
+    /// NVK's statistics by name.
     said: BTreeMap<String, u64>,
     listed: usize,
     bounds: usize,
@@ -47,7 +47,7 @@ pub(crate) struct Table {
     rows: Vec<(String, Row)>,
 }
 
-/// Reads what `fathom-isa-table compile` and NVK print.
+/// Reads the output of `fathom-isa-table compile` and NVK.
 pub(crate) fn read(lines: impl Iterator<Item = io::Result<Vec<u8>>>) -> Result<Table, Failure> {
     let mut table = Table::default();
     let mut listing: Option<Assembly> = None;
@@ -78,20 +78,20 @@ pub(crate) fn read(lines: impl Iterator<Item = io::Result<Vec<u8>>>) -> Result<T
 }
 
 impl Table {
-    /// Compares with `baseline`, a table that was printed, and with what every kernel that serves on Orin keeps to. Under
-    /// another driver than the baseline's the numbers are not compared. Says what was compared.
+    /// Compares with `baseline`, a printed table, and checks the rules for every kernel that runs on Orin. Under
+    /// another driver than the baseline's, the numbers are not compared. Returns a summary.
     pub(crate) fn check(&self, baseline: &str) -> Result<String, String> {
         let mut wrong = String::new();
         for (name, row) in &self.rows {
             let (said, listed) = (row.said("Instruction count"), row.listed);
             if said != listed as u64 {
-                wrong += &format!("{name}: {listed} instructions are listed, expected the {said} that NVK says\n");
+                wrong += &format!("{name}: {listed} instructions are listed, NVK reports {said}\n");
             }
             let Some(Variant { key, .. }) = Variant::named(name) else {
                 wrong += &format!("{name}: no such variant\n");
                 continue;
             };
-            // On Orin neither small matrices nor the kernels of software drivers serve.
+            // Orin uses neither small matrices nor the kernels of software drivers.
             let lanes = matches!(key.kernel, Kernel::LinearLanes | Kernel::AttentionLanes);
             let serves = key.matrix_side != 8 && !lanes;
             let bounded = key.kernel == Kernel::LinearCoop && key.matrix_side == 16;
@@ -103,7 +103,8 @@ impl Table {
                 wrong += &format!("{name}: {} reads of a buffer's size, expected none without checks\n", row.bounds);
             }
             if let Some(found) = row.per_matrix().filter(|n| *n > PER_MATRIX && bounded) {
-                wrong += &format!("{name}: {found:.2} instructions for each of matrices, at most {PER_MATRIX}\n");
+                wrong +=
+                    &format!("{name}: {found:.2} instructions for each matrix instruction, at most {PER_MATRIX}\n");
             }
         }
         let known = baseline.lines().find_map(|line| line.strip_prefix(DRIVER)).unwrap_or_default();
@@ -117,8 +118,9 @@ impl Table {
             };
             let difference = only("-", &old, &new) + &only("+", &new, &old);
             if !difference.is_empty() {
-                wrong +=
-                    &format!("  {COLUMNS}\n{difference}the table changed: where that is meant, tools/isa --update\n");
+                wrong += &format!(
+                    "  {COLUMNS}\n{difference}the table changed: if this is intended, run tools/isa --update\n"
+                );
             }
         }
         match (wrong.is_empty(), same_driver) {

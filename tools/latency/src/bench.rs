@@ -1,4 +1,4 @@
-//! The whole path without a checkpoint and without a robot: inference alone in rounds, then the loop on the simulated scene.
+//! The whole path without a checkpoint or a robot: inference alone in rounds, then the loop on the simulated scene.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,13 @@ use crate::output::Outputs;
 use crate::result::Measured;
 use crate::watch::TraceFile;
 
-/// Control ticks of the loop, as `robot.toml` has them where it says nothing.
+/// Period of the loop's control ticks, the default of `robot.toml`.
 const TICK_NS: u64 = 10_000_000;
-/// Actions per second where the model is fast enough.
+/// Actions per second if the model is fast enough.
 const ACTION_RATE_HZ: f64 = 15.0;
-/// Chunks that the loop goes on for.
+/// Number of chunks in the loop's run.
 const CHUNKS: u64 = 8;
-/// Inferences that take longer leave the loop out.
+/// A slower inference skips the loop.
 const SLOWEST_S: f64 = 10.0;
 
 #[derive(Args, Clone, Debug)]
@@ -70,7 +70,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     o.outputs.check()?;
     if o.loop_seconds > 0.0 && o.loop_seconds <= o.loop_warm_up {
         return Err(format!(
-            "the loop of {} s is not longer than its warm-up of {} s: nothing would be left to measure",
+            "the loop of {} s is not longer than its warm-up of {} s: there would be nothing to measure",
             o.loop_seconds, o.loop_warm_up
         )
         .into());
@@ -103,9 +103,9 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let inference_s = inference_ns as f64 / 1e9;
     let mut sections = vec![alone];
     if whole && inference_s > SLOWEST_S {
-        notes.push(format!("the loop was left out: an inference takes {inference_s:.0} s"));
+        notes.push(format!("the loop was skipped: an inference takes {inference_s:.0} s"));
     } else if whole {
-        // A chunk lasts for four inferences at least.
+        // A chunk lasts for at least four inferences.
         let rate = (config.horizon as f64 / (4.0 * inference_s)).clamp(0.1, ACTION_RATE_HZ);
         let tokens = o.model.tokens(&config);
         let robot = simulated_robot(&dir.path, &config.views, &tokens, (o.model.seed, rate), &o.adapter)?;
@@ -122,13 +122,11 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
         match drive(robot, &wanted) {
             Ok(driven) => {
                 notes.extend(driven.notes);
-                // What counts comes first.
+                // The relevant output first.
                 sections.insert(0, driven.section);
             }
             Err(error) if o.model.model.is_some() => {
-                notes.push(format!(
-                    "the loop was left out, since this model cannot drive the simulated scene's arm: {error}"
-                ));
+                notes.push(format!("the loop was skipped: this model cannot drive the simulated scene's arm: {error}"));
             }
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! From events to statistics, in fixed memory: however long it runs.
+//! From events to statistics, in fixed memory for any duration.
 
 use std::collections::VecDeque;
 
@@ -10,29 +10,29 @@ use crate::result::{Balance, Bar, Deadline, Period, Row, Section, Starvation};
 
 /// Observations whose stages are kept until their path ends.
 const OPEN: usize = 16;
-/// Rounds whose medians are kept; beyond it two neighbours become one, and rounds are twice as long.
+/// Number of rounds whose medians are kept; beyond it, two neighbours are merged, and rounds become twice as long.
 const ROUNDS: usize = 32;
-/// Points of the age over time; beyond it two neighbours become one.
+/// Number of points of the age over time; beyond it, two neighbours are merged.
 const POINTS: usize = 600;
 /// Bars of a histogram.
 const BARS: usize = 40;
 
-/// What a collector looks for.
+/// A collector's settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     /// Name of the section.
     pub(crate) name: &'static str,
-    /// The path whose stages are summed up, and which is the headline.
+    /// The path whose stages are summed; it is the headline.
     pub(crate) path: &'static str,
-    /// Most that a control tick may be late; 0 for no ticks.
+    /// Largest lateness of a control tick; 0 without ticks.
     pub(crate) tick_ns: u64,
-    /// Most that the headline may be.
+    /// Largest value of the headline.
     pub(crate) deadline_ns: Option<u64>,
-    /// Paths of a round; rounds are counted by hand if 0.
+    /// Paths of a round; 0 if the caller ends the rounds.
     pub(crate) round: u64,
 }
 
-/// Lateness counted while it comes.
+/// Counts lateness during the run.
 #[derive(Clone, Copy, Debug, Default)]
 struct Late {
     count: u64,
@@ -64,7 +64,7 @@ struct Part {
     end_ns: u64,
 }
 
-/// Sums for the place of a stage within its path.
+/// Sums for a stage's place within its path.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     name: usize,
@@ -74,7 +74,7 @@ struct Place {
     length_ns: u64,
 }
 
-/// Takes events and keeps statistics.
+/// Collects statistics from events.
 #[derive(Debug)]
 pub(crate) struct Collector {
     watch: Watch,
@@ -106,7 +106,7 @@ pub(crate) struct Collector {
     stamps: Vec<String>,
     first_ns: Option<u64>,
     last_ns: u64,
-    /// Whether the last control tick was missed, for who stops at one.
+    /// Whether the last control tick was missed, for callers that stop then.
     pub(crate) missed: bool,
 }
 
@@ -151,7 +151,7 @@ impl Collector {
         }
     }
 
-    /// One that knows what this one knows, and has counted nothing.
+    /// A collector with the same names and no counts.
     pub(crate) fn fresh(&self) -> Collector {
         let (active, starved) = (self.active, self.starved);
         Collector { active, starved, ..Collector::new(self.watch.clone()) }
@@ -162,12 +162,12 @@ impl Collector {
         self.active
     }
 
-    /// Paths that ended so far.
+    /// Number of paths that have ended.
     pub(crate) fn paths(&self) -> u64 {
         self.paths
     }
 
-    /// Takes an event whose name is `name`.
+    /// Adds an event with the name `name`.
     pub(crate) fn event(&mut self, name: &str, event: &Event) {
         self.missed = false;
         if event.kind == Kind::Counter && name == counter::ACTIVE {
@@ -180,7 +180,7 @@ impl Collector {
             Kind::Counter if name == counter::STEPS_LEFT => self.steps_left(event),
             Kind::Counter if name == counter::STARVED => {
                 let last = self.starved.replace(event.value).unwrap_or(event.value);
-                // It wraps, and begins again with the controller.
+                // It wraps, and restarts with the controller.
                 self.starvation.controller_ticks +=
                     u64::from((event.value as u32).wrapping_sub(last as u32).min(1 << 16));
             }
@@ -251,7 +251,7 @@ impl Collector {
         self.round.record(name, ns);
     }
 
-    /// A path ended: what its stages cover of it, and where they lie.
+    /// A path has ended: the part that its stages cover, and their places.
     fn path(&mut self, event: &Event) {
         let (begin_ns, end_ns) = (event.begin_ns, event.begin_ns.saturating_add(event.value));
         let at = self.open.iter().position(|(chunk, _)| *chunk == event.chunk);
@@ -259,7 +259,7 @@ impl Collector {
         parts.sort_by_key(|p| (p.begin_ns, p.end_ns));
         let (mut covered_ns, mut sum_ns, mut upto_ns, mut flow_ns) = (0, 0, begin_ns, 0);
         for part in &parts {
-            // Of several images the oldest counts: it is where the path begins.
+            // Of several images the oldest counts: the path starts with it.
             let counts = !matches!(part.track, Track::Camera(_)) || part.begin_ns == begin_ns;
             let (from, to) = (part.begin_ns.clamp(begin_ns, end_ns), part.end_ns.clamp(begin_ns, end_ns));
             if counts {
@@ -294,7 +294,7 @@ impl Collector {
         self.sum_ns += sum_ns;
         self.total_ns += end_ns - begin_ns;
         self.paths += 1;
-        // Whoever began to watch later did not see it begin.
+        // A collector that started later has not seen its start.
         self.active = true;
         if let Some(deadline_ns) = self.watch.deadline_ns {
             self.late.add(event.value > deadline_ns);
@@ -322,7 +322,7 @@ impl Collector {
     }
 
     fn steps_left(&mut self, event: &Event) {
-        // Without chunks there is nothing to run out of.
+        // Without chunks there can be no starvation.
         if !self.active {
             self.starved_since_ns = None;
             return;
@@ -337,7 +337,7 @@ impl Collector {
         self.starvation.longest_ns = self.starvation.longest_ns.max(event.begin_ns.saturating_sub(since_ns));
     }
 
-    /// Notes the medians of the round that ends here.
+    /// Records the medians of the round that ends here.
     pub(crate) fn end_round(&mut self) {
         self.round_paths = 0;
         for (name, histogram) in self.round.histograms().filter(|(_, h)| !h.is_empty()) {
@@ -374,7 +374,7 @@ impl Collector {
             .collect();
         let mut waterfall: Vec<Bar> = self.places.iter().map(|p| self.bar(p)).collect();
         waterfall.sort_by_key(|bar| (bar.begin_ns, bar.length_ns));
-        // Stages as they follow each other, then whole paths.
+        // Stages in their order, then whole paths.
         let place = |name: &str| waterfall.iter().position(|bar| bar.name == name);
         rows.sort_by_key(|r| (r.stage.name.starts_with("= "), place(&r.stage.name).map_or(0, |at| at + 1)));
         let mut cold = cold;

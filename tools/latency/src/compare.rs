@@ -1,4 +1,4 @@
-//! Results against each other: what changed by more than its own noise.
+//! Compares results: lists changes that exceed their noise.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::Failure;
 use crate::output::{comparison_markdown, print, write};
 use crate::result::{Measured, Row, ms};
 
-/// Noise counts this often before a change is one.
+/// A change must exceed the noise by this factor.
 const NOISE_TIMES: f64 = 3.0;
 
 pub(crate) struct Options {
@@ -16,7 +16,7 @@ pub(crate) struct Options {
     pub(crate) markdown: Option<PathBuf>,
 }
 
-/// What became of a stage or kernel.
+/// The verdict on a stage or kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Same,
@@ -24,7 +24,7 @@ pub(crate) enum Verdict {
     Faster,
     Gone,
     New,
-    /// A result has fewer than three rounds, and with them no noise to judge by.
+    /// A result has fewer than three rounds, so its noise is unknown.
     Unjudged,
 }
 
@@ -32,11 +32,11 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     name: String,
-    /// Medians in nanoseconds, where the result has it.
+    /// Medians in nanoseconds, for the results that have it.
     p50_ns: Vec<Option<u64>>,
-    /// From the first to the last result that has it, relative.
+    /// Relative change from the first to the last result that has it.
     change: f64,
-    /// What it has to pass to count, relative.
+    /// Relative change that counts.
     threshold: f64,
     verdict: Verdict,
 }
@@ -50,16 +50,14 @@ pub(crate) struct Comparison {
     software: bool,
 }
 
-/// Compares; whether nothing is slower.
+/// Compares; returns whether nothing is slower.
 pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
     let results = o.files.iter().map(|p| Measured::read(p)).collect::<Result<Vec<_>, _>>()?;
     let names = o.files.iter().map(|p| label(p)).collect();
     let comparison = Comparison::of(names, &results, o.floor_percent / 100.0)?;
     if !comparison.unlike.is_empty() && !o.force {
         let list = comparison.unlike.join("\n  ");
-        return Err(
-            format!("these results are not of the same thing (--force compares them all the same):\n  {list}").into()
-        );
+        return Err(format!("these results are not comparable (--force compares them anyway):\n  {list}").into());
     }
     if let Some(path) = &o.markdown {
         write(path, &comparison_markdown(&comparison))?;
@@ -72,8 +70,8 @@ fn label(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What has to be equal for a comparison to mean anything, with its value in each result. The commit may differ: that is
-/// what a comparison is for.
+/// Properties that must be equal for a meaningful comparison, with their values in each result. The commit may differ:
+/// a comparison is usually between commits.
 fn identity(m: &Measured) -> [(&'static str, String); 15] {
     let (h, machine) = (&m.header, &m.machine);
     [
@@ -107,7 +105,7 @@ fn identity(m: &Measured) -> [(&'static str, String); 15] {
     ]
 }
 
-/// Standard deviation of the rounds' medians, relative to their mean; `None` where there are fewer than three.
+/// Standard deviation of the rounds' medians, relative to their mean; `None` with fewer than three rounds.
 pub(crate) fn noise(rounds: &[u64]) -> Option<f64> {
     if rounds.len() < 3 {
         return None;
@@ -230,8 +228,8 @@ impl Comparison {
     }
 }
 
-/// Change of the median, what it has to pass, and what that makes it. Without noise from three rounds on both sides
-/// nothing is told apart.
+/// Change of the median, the change that counts, and the verdict. Without noise from three rounds on both sides there
+/// is no verdict.
 fn judge(a: &Row, b: &Row, floor: f64) -> (f64, f64, Verdict) {
     let change = b.stage.p50_ns as f64 / a.stage.p50_ns.max(1) as f64 - 1.0;
     let (Some(na), Some(nb)) = (noise(&a.rounds_p50_ns), noise(&b.rounds_p50_ns)) else {

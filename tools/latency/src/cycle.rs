@@ -1,4 +1,4 @@
-//! For hours: the loop on the simulated scene, a robot, or the running daemon, in fixed memory.
+//! Measurements of hours: the loop on the simulated scene, a robot, or the running daemon, in fixed memory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(crate) struct Options {
     outputs: Outputs,
 }
 
-/// Runs; whether no tick was missed that it had to stop at.
+/// Runs; returns whether no tick was missed at which it had to stop.
 pub(crate) fn run(o: &Options) -> Result<bool, Failure> {
     o.outputs.check()?;
     let keep = crate::seconds(o.keep);

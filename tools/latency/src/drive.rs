@@ -1,4 +1,4 @@
-//! The whole loop in this process: cameras, model, controller, watched through its ring like any daemon's.
+//! The whole loop in this process (cameras, model, controller), measured through its ring like a daemon.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use crate::model::AdapterOptions;
 use crate::result::{Section, ms};
 use crate::watch::{Pump, TraceFile};
 
-/// How often the ring is read.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
+/// Interval between reads of the ring.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
-/// How long and how the loop runs.
+/// Settings of a run of the loop.
 pub(crate) struct Drive<'a> {
     pub(crate) seconds: f64,
-    /// It goes on until so many paths were counted, on a machine that does much else, for [`PATIENCE_S`] at most.
+    /// Least number of paths: on a busy machine the run is extended until it has them, by at most [`PATIENCE_S`].
     pub(crate) least: u64,
-    /// What is left out at the begin.
+    /// Time at the start that does not count.
     pub(crate) warm_up: f64,
     pub(crate) deadline_ns: Option<u64>,
     /// Paths of a round.
     pub(crate) round: u64,
     pub(crate) trace: Option<&'a Path>,
-    /// How often to say how it goes, on stderr.
+    /// Interval of progress lines on stderr.
     pub(crate) progress: Option<Duration>,
-    /// End at the first late tick, with the last seconds as a trace at this path.
+    /// Ends at the first late tick, with the last seconds as a trace at this path.
     pub(crate) break_on_miss: Option<(Duration, &'a Path)>,
 }
 
-/// How much longer than was wanted a run goes on for want of paths.
+/// Longest extension of a run that has too few paths.
 const PATIENCE_S: f64 = 300.0;
 
-/// What a run of the loop gave.
+/// The result of a run of the loop.
 pub(crate) struct Driven {
     pub(crate) section: Section,
     pub(crate) info: RunInfo,
@@ -49,7 +49,7 @@ pub(crate) struct Driven {
     pub(crate) missed: bool,
 }
 
-/// The watch over a daemon that says `info` of itself.
+/// The collector for a daemon with the description `info`.
 pub(crate) fn watch(info: &RunInfo, deadline_ns: Option<u64>, round: u64) -> Watch {
     Watch { name: "control loop", path: stage::AGE, tick_ns: info.tick_ns, deadline_ns, round }
 }
@@ -81,11 +81,11 @@ pub(crate) fn simulated_robot(
     Ok(config)
 }
 
-/// Runs the loop that `config` describes, and watches it.
+/// Runs the loop of `config` and measures it.
 pub(crate) fn drive(config: RobotConfig, d: &Drive<'_>) -> Result<Driven, Failure> {
     if d.seconds <= d.warm_up {
         return Err(format!(
-            "the run of {} s is not longer than its warm-up of {} s: nothing would be left to measure",
+            "the run of {} s is not longer than its warm-up of {} s: there would be nothing to measure",
             d.seconds, d.warm_up
         )
         .into());
@@ -99,7 +99,7 @@ pub(crate) fn drive(config: RobotConfig, d: &Drive<'_>) -> Result<Driven, Failur
         let ran = robot.run(&options);
         done.store(true, Ordering::Release);
         let watched = watcher.join().map_err(|_| "the thread that watches the loop ended")?.map_err(Failure::from);
-        // What the loop says is the cause, what the watcher missed only follows from it.
+        // The loop's error is the cause; the watcher's only follows from it.
         ran?;
         watched
     })
@@ -136,7 +136,7 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
         if pump.collector.is_active() {
             active_at.get_or_insert_with(Instant::now);
         }
-        // The warm-up's time begins with the first chunk.
+        // The warm-up's time starts with the first chunk.
         if pump.collector.paths() > 0 {
             let warm_at = *warm_at.get_or_insert_with(|| Instant::now() + Duration::from_secs_f64(d.warm_up));
             if !warm && Instant::now() >= warm_at {
@@ -153,14 +153,14 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
             stop.store(true, Ordering::Release);
         }
         told.tick(&pump);
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
     let section = pump.section(cold);
     let mut notes = Vec::new();
     if let Some((_, path)) = d.break_on_miss.filter(|_| missed) {
         notes.push(pump.write_recent(path, &title).map_err(|e| e.to_string())?);
     }
-    // A late tick is a result by itself.
+    // A late tick is a result, too.
     if !missed && (!warm || section.chunks == 0) {
         return Err(format!("no chunk came after the warm-up of {} s: run for longer", d.warm_up));
     }
@@ -168,7 +168,7 @@ fn follow(d: &Drive<'_>, done: &AtomicBool, stop: &AtomicBool) -> Result<Driven,
     Ok(Driven { section, info, notes, missed })
 }
 
-/// Says now and then how a long run goes.
+/// Prints the progress of a long run from time to time.
 pub(crate) struct Progress {
     every: Option<Duration>,
     began: Instant,
@@ -180,7 +180,7 @@ impl Progress {
         Progress { every, began: Instant::now(), last: Instant::now() }
     }
 
-    /// Says it when it is time.
+    /// Prints a line if it is time.
     pub(crate) fn tick(&mut self, pump: &Pump) {
         if self.every.is_none_or(|every| self.last.elapsed() < every) {
             return;

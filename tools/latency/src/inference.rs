@@ -1,4 +1,4 @@
-//! Inference alone: rounds on synthetic inputs, and what measuring costs.
+//! Inference alone: rounds on synthetic inputs, and the cost of measuring.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,18 @@ use crate::collect::Watch;
 use crate::result::{Cost, Section};
 use crate::watch::{Pump, TraceFile};
 
-/// How much is measured.
+/// Extent of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amount {
     pub(crate) rounds: u32,
     /// Inferences of a round.
     pub(crate) count: u32,
-    /// Inferences run on until the clocks have ramped up.
+    /// Inferences run until the clocks have ramped up.
     pub(crate) warm_up: Duration,
     pub(crate) deadline_ns: Option<u64>,
 }
 
-/// What the model is given: the same images, noise from a seed.
+/// The model's inputs: the same images, noise from a seed.
 pub(crate) struct Synthetic {
     bytes: Vec<u8>,
     views: usize,
@@ -46,7 +46,7 @@ impl Synthetic {
         }
     }
 
-    /// One inference: when it began and ended, and its times.
+    /// One inference: its start, its end, and its times.
     pub(crate) fn infer(
         &self,
         session: &mut Session,
@@ -62,7 +62,7 @@ impl Synthetic {
     }
 }
 
-/// Warm-up and rounds. The trace, where there is one, and what there is to say of it.
+/// Warm-up and rounds. Returns the trace, if any, and notes on it.
 pub(crate) fn measure(
     session: &mut Session,
     inputs: &Synthetic,
@@ -100,7 +100,7 @@ pub(crate) fn measure(
     Ok((section, pump.end()))
 }
 
-/// Inferences with and without GPU time stamps by turns, and what writing the events takes.
+/// Inferences with and without GPU time stamps in turn, and the cost of writing the events.
 pub(crate) fn cost(session: &mut Session, inputs: &Synthetic, amount: &Amount, tick_ns: u64) -> Result<Cost, Failure> {
     let rounds = amount.rounds.max(3);
     let count = u64::from(amount.count.max(3));
@@ -151,7 +151,7 @@ struct Writing {
     tick_ns: u64,
 }
 
-/// What the control loop's own calls take: a tick's, and those of an inference with its way to the controller.
+/// Cost of the control loop's own calls: of a tick, and of an inference with its chunk.
 fn writing(times: &GpuTimes) -> Result<Writing, Failure> {
     const TIMES: u64 = 2000;
     const TICK_EVENTS: u64 = 3;
@@ -197,7 +197,7 @@ fn writing(times: &GpuTimes) -> Result<Writing, Failure> {
     Ok(Writing { events: events.len() as u64 - TICK_EVENTS, inference_ns, tick_ns })
 }
 
-/// Medians of the stages, where they were measured.
+/// Medians of the stages that were measured.
 pub(crate) fn p50_of<'a>(section: &'a Section, name: &str) -> Option<&'a Stage> {
     section.stages.iter().map(|r| &r.stage).find(|s| s.name == name)
 }

@@ -1,4 +1,4 @@
-//! Every kernel of an inference against what the adapter can do at best.
+//! Compares every kernel of an inference with the adapter's peak rates.
 
 use std::collections::BTreeMap;
 
@@ -55,13 +55,13 @@ struct Sum {
     rounds: Vec<u64>,
 }
 
-/// Times each dispatch in inferences of their own, which are slower for it.
+/// Times each dispatch in separate inferences, which are slower.
 pub(crate) fn measure(session: &mut Session, inputs: &Synthetic, rounds: u32, count: u32) -> Result<Kernels, Failure> {
     let matrices = matches!(session.kernels(), Family::Coop16 | Family::Coop8);
     let roofs = roof::measure(session.gpu_mut(), matrices)?;
     let work = session.work().to_vec();
     let (mut table, mut sums) = (StageTable::default(), BTreeMap::<&'static str, Sum>::new());
-    // Clocks ramp up, and what is compiled at first use is.
+    // The clocks ramp up, and pipelines compile at their first use.
     for n in 0..2 {
         inputs.infer(session, n, true)?;
     }
@@ -135,8 +135,8 @@ mod tests {
         vec![roof(roof::MEMORY, 100e9), roof(roof::SINGLE, 1e12), roof(roof::MATRIX, 10e12)]
     }
 
-    /// A kernel that takes 10 ms: of 5 GFLOP half the roof of f32, a twentieth of that of matrices; of 0.8 GB most of
-    /// memory's.
+    /// A kernel that takes 10 ms: 5 GFLOP are half of the f32 roof and a twentieth of the matrices'; 0.8 GB are most of
+    /// the memory's.
     #[test]
     fn a_kernel_is_held_against_the_roof_that_binds_it() {
         let stage = |name: &str| Stage { name: name.to_owned(), p50_ns: 10_000_000, ..Stage::default() };

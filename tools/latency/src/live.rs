@@ -1,4 +1,4 @@
-//! The running daemon, looked at through its ring: once, for some time, or as a view that refreshes.
+//! The running daemon through its ring: once, for some time, or as a view that refreshes.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use fathom::telemetry::{RingReader, RunInfo, SOFTWARE, Stage};
 
 use crate::Failure;
 use crate::collect::Collector;
-use crate::drive::{LOOK, Progress, watch};
+use crate::drive::{POLL, Progress, watch};
 use crate::machine::Watched;
 use crate::model::hash;
 use crate::output::Outputs;
 use crate::result::{Measured, Section, ms};
 use crate::watch::{Pump, TraceFile};
 
-/// How often the view is drawn.
+/// Refresh interval of the view.
 const REFRESH: Duration = Duration::from_millis(500);
-/// Stretch of time that the view's right half is of.
+/// Length of the interval in the view's right half.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Paths of a round.
 const ROUND: u64 = 20;
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     pub(crate) mode: &'static str,
 }
 
-/// Watches; the result, and whether it ended at a late tick.
+/// Measures; returns the result, and whether it ended at a late tick.
 pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
     outputs.check()?;
     let mut reader = RingReader::attach(o.pid)?;
@@ -43,7 +43,7 @@ pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
     let info: RunInfo = serde_json::from_str(&reader.meta()).map_err(|e| format!("the ring's description: {e}"))?;
     let pid = reader.pid();
     let shown = std::io::stdout().is_terminal() && !o.once && o.progress.is_none();
-    // A single look takes the minute that the ring holds.
+    // `--once` reads the minute that the ring holds.
     let once = o.once || (!shown && o.seconds.is_none());
     if !once {
         reader.skip_to_end();
@@ -69,7 +69,7 @@ pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
         let ticks = section.deadlines.iter().map(|d| d.count).sum::<u64>();
         let gone = if ended == Ended::Gone { "; it ended" } else { "" };
         return Err(format!(
-            "daemon {pid}: no chunk was obeyed while it was watched ({ticks} control ticks): it warms up, holds, or runs \
+            "daemon {pid}: no chunk was accepted while it was watched ({ticks} control ticks): it warms up, holds, or runs \
              dry{gone}"
         )
         .into());
@@ -87,9 +87,9 @@ pub(crate) fn run(o: &Options, outputs: &Outputs) -> Result<bool, Failure> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// The time is over, or the user asked.
+    /// The time limit, or the user's request.
     Done,
-    /// The daemon is gone.
+    /// The daemon has ended.
     Gone,
     /// A control tick was late.
     Missed,
@@ -107,7 +107,7 @@ fn follow(
     let mut view = if shown { Some(View::open(pump, info)?) } else { None };
     let mut told = Progress::new(o.progress);
     loop {
-        // Before reading: what it wrote last is read, too.
+        // Before the read, so that the last events are read, too.
         let live = pump.reader().is_live();
         if pump.pump() {
             return Ok(Ended::Missed);
@@ -121,24 +121,24 @@ fn follow(
         if let Some(shown) = &mut view
             && shown.refresh(pump).is_err()
         {
-            // The terminal is gone. Where a time was given, it counts.
+            // The terminal has closed. A given time still counts.
             view = None;
             if o.seconds.is_none() {
                 return Ok(Ended::Done);
             }
         }
         told.tick(pump);
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
 }
 
-/// A terminal's second screen with the figures, which goes when it is dropped.
+/// The terminal's alternate screen with the figures, until it is dropped.
 struct View<'a> {
     info: &'a RunInfo,
     pid: u32,
     drawn: Instant,
     window: Instant,
-    /// The stretch of time before this one, and its begin in the counts.
+    /// The previous interval, and the counts at its start.
     before: Option<Section>,
     recent: Collector,
     reader: RingReader,
@@ -193,7 +193,7 @@ impl Drop for View<'_> {
     }
 }
 
-/// The view's lines: all that was seen, and the last whole stretch of time.
+/// The view's lines: the whole time, and the last complete interval.
 fn lines(info: &RunInfo, pid: u32, all: &Section, recent: Option<&Section>) -> Vec<String> {
     let mut out = vec![format!("fathom {pid} on {} ({}); Ctrl-C ends", info.header.adapter, info.header.adapter_type)];
     if info.header.is_software() {
@@ -224,7 +224,7 @@ fn lines(info: &RunInfo, pid: u32, all: &Section, recent: Option<&Section>) -> V
     }
     if let Some(s) = &all.starvation {
         out.push(format!(
-            "starved: {} of {} looks, longest {} ms; {} ticks of the controller",
+            "starved: {} of {} samples, longest {} ms; {} ticks of the controller",
             s.starved,
             s.samples,
             ms(s.longest_ns),

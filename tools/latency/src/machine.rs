@@ -1,4 +1,4 @@
-//! The machine that a measurement ran on: what it is, and how fast and how hot it was.
+//! The machine of a measurement: its parts, clocks and temperatures.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// The machine. What it does not tell is empty.
+/// The machine. Unknown values are empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) board: String,
@@ -20,9 +20,9 @@ pub(crate) struct Machine {
     pub(crate) governors: Vec<String>,
     pub(crate) clocks: Vec<Clock>,
     pub(crate) temperatures: Vec<Temperature>,
-    /// What slowed the machine down between start and end.
+    /// Causes of throttling between start and end.
     pub(crate) throttling: Vec<String>,
-    /// Whether the machine tells of throttling at all.
+    /// Whether the machine reports throttling.
     pub(crate) throttling_known: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Temperature {
     pub(crate) end_c: f64,
 }
 
-/// A look at the machine before a measurement, to be ended after it.
+/// A reading of the machine before a measurement, to be completed after it.
 pub(crate) struct Watched {
     root: PathBuf,
     machine: Machine,
@@ -51,12 +51,12 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Looks at this machine.
+    /// Reads this machine.
     pub(crate) fn begin() -> Watched {
         Watched::begin_at(Path::new("/"))
     }
 
-    /// Looks at the files below `root`.
+    /// Reads the files below `root`.
     pub(crate) fn begin_at(root: &Path) -> Watched {
         let read = |path: &str| text(&root.join(path));
         let line = |file: String, key: &str| {
@@ -91,7 +91,7 @@ impl Watched {
         Watched { root: root.to_owned(), machine, throttles: throttles(root) }
     }
 
-    /// Looks again.
+    /// Reads again.
     pub(crate) fn end(self) -> Machine {
         let Watched { root, mut machine, throttles: before } = self;
         let (now, hot) = (clocks(&root), temperatures(&root));
@@ -114,7 +114,7 @@ impl Watched {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or = |text: &str| if text.is_empty() { "not told".to_owned() } else { text.to_owned() };
+        let or = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
         writeln!(f, "machine: {} ({}); {}, Linux {}", or(&self.board), or(&self.cpu), or(&self.os), or(&self.kernel))?;
         let clocks: Vec<String> = self
             .clocks
@@ -124,7 +124,7 @@ impl fmt::Display for Machine {
         let hot: Vec<String> =
             self.temperatures.iter().map(|t| format!("{} {:.1} → {:.1} °C", t.zone, t.start_c, t.end_c)).collect();
         let throttled = match (self.throttling_known, self.throttling.is_empty()) {
-            (false, _) => "not told".to_owned(),
+            (false, _) => "unknown".to_owned(),
             (true, true) => "none".to_owned(),
             (true, false) => self.throttling.join(", "),
         };
@@ -134,7 +134,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// A file's text without what surrounds it; empty where it cannot be read.
+/// A file's trimmed text; empty if it cannot be read.
 fn text(path: &Path) -> String {
     let bytes = std::fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).to_owned()
@@ -144,7 +144,7 @@ fn number(path: &Path) -> Option<f64> {
     text(path).parse().ok()
 }
 
-/// What is below `folder`, by name.
+/// The entries of `folder`, by name.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let found = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     let mut found: Vec<PathBuf> = found.collect();
@@ -163,7 +163,7 @@ fn dmi(root: &Path) -> String {
 }
 
 fn power_mode(root: &Path) -> String {
-    // `nvpmodel -q` needs no root; where it is missing its state file tells the number.
+    // `nvpmodel -q` needs no root; without it, its state file has the number.
     if root == Path::new("/")
         && let Ok(output) = Command::new("nvpmodel").arg("-q").output()
         && output.status.success()
@@ -205,7 +205,7 @@ fn governors(root: &Path) -> Vec<String> {
     found
 }
 
-/// Present and highest clock of each, in MHz.
+/// Current and highest clock of each, in MHz.
 fn clocks(root: &Path) -> BTreeMap<String, [f64; 2]> {
     let cpus = cpus(root)
         .into_iter()
@@ -251,7 +251,7 @@ fn throttles(root: &Path) -> BTreeMap<String, u64> {
             }
         }
     }
-    // Cooling that holds a clock down now counts as one event.
+    // Cooling that limits a clock counts as one event.
     for device in entries(&root.join("sys/class/thermal")).iter().filter(|p| name(p).starts_with("cooling_device")) {
         let kind = text(&device.join("type"));
         if let Some(state) =
@@ -308,9 +308,9 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_tells_nothing_is_described_as_such() {
+    fn an_unknown_machine_is_described_as_such() {
         let folder = tempfile::tempdir().unwrap();
         let said = Watched::begin_at(folder.path()).end().to_string();
-        assert!(said.contains("machine: not told") && said.contains("throttling: not told"), "{said}");
+        assert!(said.contains("machine: unknown") && said.contains("throttling: unknown"), "{said}");
     }
 }

@@ -1,4 +1,4 @@
-//! `fathom-latency`: where the milliseconds go.
+//! `fathom-latency`: measures latency.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -95,7 +95,7 @@ enum Command {
     Shapes(shapes::Options),
 }
 
-/// Whether all is as it should be.
+/// Whether the result is good.
 fn run(command: Command) -> Result<bool, Failure> {
     match command {
         Command::Bench(o) => bench::run(&o).map(|()| true),
@@ -146,7 +146,7 @@ fn measured(mode: &str, header: Header, machine: machine::Machine, notes: Vec<St
     }
 }
 
-/// What a trace's process is called: a software driver's figures are not taken for a GPU's.
+/// Title of a trace's process; it marks a software driver's figures.
 fn title(header: &Header) -> String {
     let mark = if header.is_software() { ", a software driver: not a GPU's times" } else { "" };
     format!("fathom: {}{mark}", header.adapter)
@@ -154,13 +154,13 @@ fn title(header: &Header) -> String {
 
 /// Prints a result and writes its files.
 fn finish(measured: &Measured, outputs: &Outputs) -> Result<(), Failure> {
-    // Files first: whoever reads the table may never take it.
+    // Files first: the reader of the table may never read it.
     outputs.write(measured)?;
     output::print(&output::text(measured));
     Ok(())
 }
 
-/// A duration from a command line: what is negative or no number is none at all.
+/// A duration from a command line; negative values and NaN are zero.
 fn seconds(s: f64) -> Duration {
     Duration::try_from_secs_f64(s).unwrap_or(Duration::ZERO)
 }

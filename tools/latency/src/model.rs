@@ -1,4 +1,4 @@
-//! What is measured: a checkpoint, or a model with random weights of any configured size; and its identity.
+//! The measured model: a checkpoint, or random weights of any configured size; and its identity.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -75,7 +75,7 @@ fn size(text: &str) -> Result<[usize; 2], String> {
     Ok([side("width", width)?, side("height", height)?])
 }
 
-/// A model's directory, which goes when it is temporary.
+/// A model's directory; a temporary one is removed.
 pub(crate) struct ModelDir {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
@@ -83,7 +83,7 @@ pub(crate) struct ModelDir {
 }
 
 impl ModelOptions {
-    /// The directory of the model; one with random weights is made.
+    /// The directory of the model; random weights are written to a temporary one.
     pub(crate) fn directory(&self) -> Result<ModelDir, Failure> {
         if let Some(path) = &self.model {
             return Ok(ModelDir { path: path.clone(), name: path.display().to_string(), _temporary: None });
@@ -131,7 +131,7 @@ impl ModelOptions {
     }
 }
 
-/// A hash of the weights' files in `dir`, by name: which weights, not who made them.
+/// A hash of the weights' files in `dir`, in order of their names.
 pub(crate) fn hash(dir: &Path) -> String {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> =
@@ -152,7 +152,7 @@ pub(crate) fn hash(dir: &Path) -> String {
     if files.is_empty() { String::new() } else { format!("xxh3:{:032x}", hash.digest128()) }
 }
 
-/// Not weights, though in the same form.
+/// Safetensors files that are not weights.
 fn is_observation(path: &Path) -> bool {
     path.file_stem().is_some_and(|stem| stem == "observation")
 }

@@ -1,4 +1,4 @@
-//! A recorded run inferred again, and timed: the robot's own images, states and prompts.
+//! Repeats and times the inferences of a recorded run, with its images, states and prompts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub(crate) struct Options {
     outputs: Outputs,
 }
 
-/// The model of a recording, prepared for what came last.
+/// The model of a recording, prepared for the last request.
 struct Player {
     session: Session,
     note: RunNote,
@@ -82,7 +82,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
                     pump.trace_into(trace.transpose()?);
                     player = Some(opened);
                 }
-                // The times of two models do not belong into one figure.
+                // The times of two models do not belong in one figure.
                 Moment::Run(note) => {
                     of_another = player.as_ref().is_some_and(|p| !p.note.is_of_the_same_model(&note));
                     others += usize::from(of_another);
@@ -97,7 +97,7 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
                     let Some(seen) = seen else { return Ok(true) };
                     let prepared = player.prepare(&seen, &observation)?;
                     if prepared {
-                        // What the first one of a form compiles and makes is not timed with the others.
+                        // The first inference of a form compiles; it is not timed with the others.
                         let (began_ns, ended_ns, _) = player.infer(&seen, &observation)?;
                         cold.record(stage::COLD, ended_ns - began_ns);
                     }
@@ -120,8 +120,8 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     let header = Header::of(&player.session, player.model.display().to_string(), 0);
     let section = pump.section(cold.stages());
     let said = format!("recorded on {} ({}), kernels {}", player.note.adapter, player.note.driver, player.note.kernels);
-    let left_out = (others > 0).then(|| format!("{others} files of runs with another model were left out"));
-    let incomplete = incomplete.iter().map(|file| format!("not whole: {file}"));
+    let left_out = (others > 0).then(|| format!("{others} files of runs with another model were skipped"));
+    let incomplete = incomplete.iter().map(|file| format!("incomplete: {file}"));
     let notes = std::iter::once(said).chain(left_out).chain(incomplete).chain(pump.end()).collect();
     let measured = crate::measured("replay", header, machine.end(), notes);
     crate::finish(&Measured { model_hash: hash(&player.model), sections: vec![section], ..measured }, &o.outputs)
@@ -144,10 +144,10 @@ impl Player {
         Ok(Player { session, note, model, forward, tokens: Vec::new() })
     }
 
-    /// Has the session prepared for these images and this prompt; whether it had to be prepared anew.
+    /// Prepares the session for these images and this prompt; returns whether that was necessary.
     fn prepare(&mut self, images: &[Image], observation: &Observation) -> Result<bool, Failure> {
         let specs: Vec<_> = images.iter().map(Image::spec).collect();
-        // A graph that can be drawn towards a chunk serves without one, too.
+        // A graph prepared for guidance also works without it.
         let guided = self.forward.guided || observation.guide.is_some();
         let same = self.forward.images == specs
             && self.forward.guided == guided

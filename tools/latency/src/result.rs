@@ -1,4 +1,4 @@
-//! The result of a measurement, as its JSON file has it. `SCHEMA.md` documents every key.
+//! The result of a measurement, in the form of its JSON file. `SCHEMA.md` documents every key.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 
-/// Version of the file's form. A change that a reader has to know of counts it up.
+/// Version of the file's format. A change that affects readers increments it.
 pub(crate) const SCHEMA: u64 = 2;
 
 /// A whole result.
@@ -26,7 +26,7 @@ pub(crate) struct Measured {
     pub(crate) notes: Vec<String>,
 }
 
-/// One path that was measured from one end to the other.
+/// One measured path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Section {
     pub(crate) name: String,
@@ -48,18 +48,18 @@ pub(crate) struct Section {
     pub(crate) lost_events: u64,
 }
 
-/// A stage with what a comparison and a picture need of it.
+/// A stage with the data for comparisons and pictures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     #[serde(flatten)]
     pub(crate) stage: Stage,
     /// Medians of the rounds, in nanoseconds.
     pub(crate) rounds_p50_ns: Vec<u64>,
-    /// Upper ends of the histogram's bars in nanoseconds, and how many samples each has.
+    /// Upper ends of the histogram's bars in nanoseconds, and their numbers of samples.
     pub(crate) histogram: Vec<(u64, u64)>,
 }
 
-/// The sum of a path's stages against the path.
+/// Compares the sum of a path's stages with the path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Balance {
     pub(crate) total: String,
@@ -69,7 +69,7 @@ pub(crate) struct Balance {
     pub(crate) unexplained: Stage,
 }
 
-/// Where a stage lies within its path, on average.
+/// A stage's average place within its path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bar {
     pub(crate) name: String,
@@ -78,16 +78,16 @@ pub(crate) struct Bar {
     pub(crate) length_ns: u64,
 }
 
-/// How steady chunks come.
+/// Regularity of the chunks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Period {
     pub(crate) of: String,
     pub(crate) p50_ns: u64,
-    /// From one period to the next.
+    /// Change from one period to the next.
     pub(crate) jitter: Stage,
 }
 
-/// What came too late.
+/// Missed deadlines.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Deadline {
     pub(crate) of: String,
@@ -97,7 +97,7 @@ pub(crate) struct Deadline {
     pub(crate) longest_run: u64,
 }
 
-/// Times at which the controller had no step left while chunks were being sent.
+/// Times without a step left in the controller while chunks were sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Starvation {
     pub(crate) samples: u64,
@@ -107,7 +107,7 @@ pub(crate) struct Starvation {
     pub(crate) controller_ticks: u64,
 }
 
-/// The kernels of an inference, and what the adapter can do at best.
+/// The kernels of an inference, and the adapter's peak rates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Kernels {
     pub(crate) roofs: Vec<Roof>,
@@ -115,7 +115,7 @@ pub(crate) struct Kernels {
     pub(crate) table: Vec<KernelRow>,
 }
 
-/// The most that was reached of something on this adapter.
+/// A peak rate reached on this adapter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Roof {
     pub(crate) name: String,
@@ -135,18 +135,18 @@ pub(crate) struct KernelRow {
     pub(crate) bytes: u64,
     pub(crate) flops_per_second: f64,
     pub(crate) bytes_per_second: f64,
-    /// Time at the roof over the time that it took, and which roof that is.
+    /// Time at the roof divided by the measured time, and the name of that roof.
     pub(crate) share_of_roof: f64,
     pub(crate) roof: String,
 }
 
-/// What measuring costs.
+/// The cost of measuring.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub(crate) rounds: u64,
     pub(crate) inference_off_ns: u64,
     pub(crate) inference_on_ns: u64,
-    /// How much longer an inference is with stamps, in percent, and the noise of that figure.
+    /// Slowdown of an inference by time stamps, in percent, and the noise of that figure.
     pub(crate) percent: f64,
     pub(crate) noise_percent: f64,
     /// Writing the events of one inference, and of one control tick.
@@ -157,7 +157,7 @@ pub(crate) struct Cost {
     pub(crate) percent_of_tick: f64,
 }
 
-/// What can be wrong with a result's file.
+/// Errors of a result's file.
 #[derive(Debug)]
 pub(crate) enum ResultError {
     Io { path: PathBuf, source: std::io::Error },
@@ -202,7 +202,7 @@ impl std::error::Error for ResultError {
 }
 
 impl Measured {
-    /// Reads a result that this version of the tool could have written.
+    /// Reads a result of this version.
     pub(crate) fn read(path: &Path) -> Result<Measured, ResultError> {
         let io = |source| ResultError::Io { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(io)?;
@@ -210,7 +210,7 @@ impl Measured {
             true => ResultError::Truncated { path: path.to_owned(), line: source.line(), column: source.column() },
             false => ResultError::Form { path: path.to_owned(), source },
         };
-        // The version first: another version's other keys are no matter of this one.
+        // Check the version first: other versions may have other keys.
         let value: serde_json::Value = serde_json::from_str(&text).map_err(bad)?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             None => return Err(ResultError::NoSchema { path: path.to_owned() }),
@@ -220,12 +220,12 @@ impl Measured {
         serde_json::from_value(value).map_err(bad)
     }
 
-    /// As text, as the file has it.
+    /// The text of the file.
     pub(crate) fn to_json(&self) -> Result<String, serde_json::Error> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Every row that has a time: section, name, row. Kernels are the section `kernels`.
+    /// Every timed row: section, name, row. Kernels are the section `kernels`.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
         let stages =
             self.sections.iter().flat_map(|s| s.stages.iter().map(|r| (s.name.as_str(), r.stage.name.as_str(), r)));
@@ -233,7 +233,7 @@ impl Measured {
         stages.chain(kernels)
     }
 
-    /// The first headline that there is: what it is of, and its statistics.
+    /// The first headline: its section and statistics.
     pub(crate) fn headline(&self) -> Option<(&Section, &Stage)> {
         let find = |s: &'_ Section| s.stages.iter().position(|r| r.stage.name == s.headline);
         let best = self.sections.iter().filter(|s| s.headline.contains("age")).chain(&self.sections);
@@ -241,7 +241,7 @@ impl Measured {
     }
 }
 
-/// Formats nanoseconds as milliseconds with as many digits as tell something.
+/// Formats nanoseconds as milliseconds with a suitable number of digits.
 pub(crate) fn ms(ns: u64) -> String {
     let ms = ns as f64 / 1e6;
     if ms >= 100.0 { format!("{ms:.1}") } else { format!("{ms:.3}") }

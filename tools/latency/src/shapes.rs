@@ -1,4 +1,4 @@
-//! The kernels at the full-size model's shapes, each by itself.
+//! The kernels at the full-size model's shapes, one by one.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +101,8 @@ pub(crate) fn run(o: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A layer of Gemma-2B on 276 tokens that see each other: norms, queries, keys and values with RoPE, attention, gated MLP.
+/// A layer of Gemma-2B on 276 tokens with full attention: norms, queries, keys and values with RoPE, attention, gated
+/// MLP.
 fn gemma_layer(t: &mut ParamTable, format: WeightFormat) -> Result<(Graph, usize, usize), Failure> {
     let (tokens, width, mlp, heads, dim) = (276, 2048, 16384, 8, 256);
     let norms = ["input_norm", "post_norm"].map(|name| t.vector(name, width));
@@ -141,7 +142,7 @@ fn linear(layer: &Linear, m: usize, k: usize) -> Result<Graph, Failure> {
     Ok(g.finish()?)
 }
 
-/// One row's values again and again, in `format` where they are a matrix's: numbers change no time.
+/// One row's values repeated, in `format` for matrices: the numbers do not affect the time.
 fn random_weights(table: &ParamTable, format: WeightFormat) -> Result<Weights, Failure> {
     struct Stored {
         names: [String; 2],
@@ -228,10 +229,10 @@ fn report(
     Ok(())
 }
 
-/// Processor time of this process, in steps of 10 ms: what a software driver's work is measured in on a busy machine.
+/// Processor time of this process, in units of 10 ms: the measure of a software driver's work on a busy machine.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name, in brackets, may hold spaces.
+    // The name, in brackets, may contain spaces.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0

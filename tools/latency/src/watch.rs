@@ -20,29 +20,29 @@ pub(crate) struct TraceFile {
 }
 
 impl TraceFile {
-    /// Begins a trace of process `pid` at `path`.
+    /// Starts a trace of process `pid` at `path`.
     pub(crate) fn create(path: &Path, pid: u32, title: &str) -> Result<TraceFile, Failure> {
         let file = File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(TraceFile { path: path.to_owned(), trace: Trace::begin(file, pid, title, monotonic_ns()) })
     }
 
-    /// Adds an event whose name is `name`.
+    /// Adds an event with the name `name`.
     pub(crate) fn event(&mut self, name: &str, event: &Event) {
         self.trace.event(name, event);
     }
 
-    /// Ends it; what there is to say of it.
+    /// Ends it; returns a note on it.
     pub(crate) fn end(self) -> String {
         let path = self.path.display();
         let ended = self.trace.end();
         let Some(error) = ended.error else { return format!("trace of {} events: {path}", ended.events) };
-        // The last packet may be there in part.
+        // The last packet may be incomplete.
         if let Ok(file) = File::options().write(true).open(&self.path)
             && file.metadata().is_ok_and(|m| m.is_file())
         {
             let _ = file.set_len(ended.bytes);
         }
-        format!("the trace {path} ends early, after {} bytes: {error}; the figures have everything", ended.bytes)
+        format!("the trace {path} ends early, after {} bytes: {error}; the figures are complete", ended.bytes)
     }
 }
 
@@ -53,7 +53,7 @@ struct Recent {
     events: VecDeque<Event>,
 }
 
-/// A reader with what it fills.
+/// A reader with its statistics.
 pub(crate) struct Pump {
     reader: RingReader,
     pub(crate) collector: Collector,
@@ -69,7 +69,7 @@ impl Pump {
         Pump { reader, collector, trace, recent: None, events: Vec::new(), stop_at_miss: false }
     }
 
-    /// Keeps the events of the last `keep`, and stops at the first control tick that is missed.
+    /// Keeps the events of the last `keep`, and stops at the first missed control tick.
     pub(crate) fn break_on_miss(mut self, keep: Duration) -> Pump {
         let keep_ns = keep.as_nanos() as u64;
         self.recent = Some(Recent { keep_ns, events: VecDeque::new() });
@@ -77,7 +77,7 @@ impl Pump {
         self
     }
 
-    /// Writes what comes from here on into `trace`, too.
+    /// Also writes the following events into `trace`.
     pub(crate) fn trace_into(&mut self, trace: Option<TraceFile>) {
         self.trace = trace;
     }
@@ -86,7 +86,7 @@ impl Pump {
         &self.reader
     }
 
-    /// Takes what came since the last call; whether a control tick was missed that it has to stop at.
+    /// Reads the events since the last call; returns whether a control tick was missed at which it has to stop.
     pub(crate) fn pump(&mut self) -> bool {
         self.events.clear();
         self.reader.read(&mut self.events);
@@ -109,12 +109,12 @@ impl Pump {
         missed && self.stop_at_miss
     }
 
-    /// Forgets what was counted so far: it was warm-up.
+    /// Discards the counts of the warm-up.
     pub(crate) fn forget(&mut self) {
         self.collector = self.collector.fresh();
     }
 
-    /// Writes the events of the last seconds as a trace; what there is to say of it.
+    /// Writes the events of the last seconds as a trace; returns a note on it.
     pub(crate) fn write_recent(&self, path: &Path, title: &str) -> Result<String, Failure> {
         let mut trace = TraceFile::create(path, self.reader.pid(), title)?;
         for event in self.recent.iter().flat_map(|r| &r.events) {
@@ -123,12 +123,12 @@ impl Pump {
         Ok(trace.end())
     }
 
-    /// The statistics so far.
+    /// The statistics up to now.
     pub(crate) fn section(&self, cold: Vec<Stage>) -> Section {
         self.collector.section(cold, self.reader.lost())
     }
 
-    /// Ends the trace; what there is to say of it.
+    /// Ends the trace; returns a note on it.
     pub(crate) fn end(self) -> Option<String> {
         self.trace.map(TraceFile::end)
     }

@@ -37,8 +37,8 @@ impl Looping {
         self.0.id().to_string()
     }
 
-    /// Waits until the controller obeyed so many chunks; `false` when it ended before.
-    fn obeyed(&mut self, chunks: u64) -> bool {
+    /// Waits until the controller accepted so many chunks; `false` when it ended before.
+    fn accepted(&mut self, chunks: u64) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("live.json");
         let until = Instant::now() + Duration::from_secs(300);
@@ -87,7 +87,7 @@ fn a_daemon_is_watched_for_a_time_and_as_a_view() {
     fathom_contention::timed!();
     let _alone = alone();
     let mut looping = Looping::start(&[]);
-    assert!(looping.obeyed(2));
+    assert!(looping.accepted(2));
     let pid = looping.pid();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("live.json");
@@ -103,7 +103,7 @@ fn a_daemon_is_watched_for_a_time_and_as_a_view() {
     let json: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     assert_eq!((json["mode"].as_str(), json["header"]["adapter_type"].as_str()), (Some("live"), Some("software")));
     assert!(json["model_hash"].as_str().unwrap().starts_with("xxh3:"), "of the daemon's own model");
-    // An observation's events come when it was obeyed, and begin with its exposure.
+    // An observation's events come when it was accepted, and begin with its exposure.
     let seen = json["sections"][0]["seconds"].as_f64().unwrap();
     let age = json["sections"][0]["age"][0][1].as_f64().unwrap() / 1e3;
     assert!(seen <= seconds + age + 2.0, "what was there before it looked is left out: {seen} s of {seconds} s");
@@ -154,11 +154,11 @@ fn a_reader_that_hangs_does_not_hold_the_loop() {
     let watch =
         || latency(&["live", "--pid", &pid, "--seconds", "900"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let (mut hangs, mut dies) = (watch().unwrap(), watch().unwrap());
-    assert!(looping.obeyed(2));
+    assert!(looping.accepted(2));
     signal(hangs.id(), "STOP");
     dies.kill().unwrap();
     dies.wait().unwrap();
-    assert!(looping.obeyed(5), "the loop goes on");
+    assert!(looping.accepted(5), "the loop goes on");
     signal(looping.0.id(), "INT");
     let (code, printed) = looping.end();
     assert_eq!(code, Some(0), "{printed}");
@@ -178,7 +178,7 @@ fn the_first_late_tick_ends_a_cycle_and_leaves_a_trace() {
     let _alone = alone();
     let mut looping = Looping::start(&["--break-on-miss", "--keep", "2", "--trace", trace.to_str().unwrap()]);
     let began = Instant::now();
-    while looping.obeyed(1) {
+    while looping.accepted(1) {
         let child = looping.pid();
         // It may end at any time.
         let tell = |what: &str| Command::new("kill").args([what, &child]).stderr(Stdio::null()).status().unwrap();
@@ -196,9 +196,9 @@ fn the_first_late_tick_ends_a_cycle_and_leaves_a_trace() {
 #[test]
 fn without_a_daemon_there_is_nothing_to_watch() {
     let said = fail(1, &["live", "--pid", "4194304", "--once"]);
-    assert!(said.contains("no daemon is running") && said.contains("/dev/shm"), "{said}");
+    assert!(said.contains("no running fathom daemon") && said.contains("/dev/shm"), "{said}");
     let said = fail(1, &["cycle", "--attach", "--pid", "4194304", "--seconds", "5"]);
-    assert!(said.contains("no daemon is running"), "{said}");
+    assert!(said.contains("no running fathom daemon"), "{said}");
 }
 
 #[test]
@@ -213,12 +213,12 @@ fn a_ring_of_another_version_is_refused() {
 
 /// A daemon that obeys no chunk has no age to tell of.
 #[test]
-fn a_daemon_that_sends_nothing_is_told_as_such() {
+fn a_daemon_that_sends_nothing_is_reported() {
     let info = r#"{"header":{"adapter":"x","adapter_type":"discrete","driver":"","model":"","scheme":"","kernels":"","dispatches":0,"shapes":{"images":[],"prompt_tokens":0,"horizon":0,"flow_steps":0,"parameters":0},"seed":0},"tick_ns":1,"action_ns":1}"#;
     let folder = tempfile::tempdir().unwrap();
     let path = std::path::PathBuf::from(format!("/dev/shm/fathom-{}.ring", 4_000_000 + std::process::id()));
     let _ring = RingWriter::create_at(&path, info, 16).unwrap();
     let pid = (4_000_000 + std::process::id()).to_string();
     let said = fail(1, &["live", "--once", "--pid", &pid, "--json", folder.path().join("x").to_str().unwrap()]);
-    assert!(said.contains("no chunk was obeyed while it was watched (0 control ticks)"), "{said}");
+    assert!(said.contains("no chunk was accepted while it was watched (0 control ticks)"), "{said}");
 }

@@ -61,7 +61,7 @@ fn the_whole_path_is_measured_and_its_stages_sum_up() {
 }
 
 #[test]
-fn every_output_says_that_a_software_driver_ran() {
+fn every_output_labels_a_software_driver() {
     let m = measured();
     for (what, text) in [("text", m.printed.clone()), ("page", m.read("html")), ("Markdown", m.read("md"))] {
         assert!(text.contains("A SOFTWARE DRIVER ran this"), "{what}");
@@ -168,7 +168,7 @@ fn a_comparison_judges_by_noise_and_ends_accordingly() {
     other["header"]["adapter"] = json!("another adapter");
     let other = file("other", &other);
     let said = fail(2, &["compare", &a, &other]);
-    assert!(said.contains("not of the same thing") && said.contains("another adapter"), "{said}");
+    assert!(said.contains("not comparable") && said.contains("another adapter"), "{said}");
     assert!(succeed(&["compare", "--force", &a, &other]).contains("not the same: adapter"));
 }
 
@@ -207,7 +207,7 @@ fn a_run_that_is_shorter_than_its_warm_up_is_refused() {
 
 /// The trace is lost, the measurement is not.
 #[test]
-fn a_trace_that_does_not_fit_ends_early_and_says_so() {
+fn a_trace_that_does_not_fit_ends_early_with_a_note() {
     let short =
         ["bench", "--software", "--warm-up", "0", "--rounds", "3", "--count", "1", "--loop-seconds", "0", "--no-cost"];
     let printed = succeed(&[&short[..], &["--trace", "/dev/full"]].concat());

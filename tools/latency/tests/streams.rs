@@ -21,7 +21,7 @@ fn full_disk() -> Stdio {
 }
 
 #[test]
-fn files_are_written_though_nobody_reads() {
+fn files_are_written_without_a_reader() {
     let measured = measured();
     let result = measured.path("json");
     let folder = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ fn files_are_written_though_nobody_reads() {
 }
 
 #[test]
-fn files_that_cannot_be_written_are_said_before_the_measurement() {
+fn files_that_cannot_be_written_are_reported_before_the_measurement() {
     for command in ["bench", "kernels", "cycle", "live"] {
         let said = fail(1, &[command, "--json", "/nowhere/x.json"]);
         assert!(said.contains("/nowhere/x.json: cannot be created in /nowhere: No such file"), "{command}: {said}");

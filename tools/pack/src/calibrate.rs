@@ -1,4 +1,4 @@
-//! Runs a checkpoint on observations to learn what its layers are given.
+//! Runs a checkpoint on observations to capture the inputs of its layers.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 
 use crate::eval::{observation, photo};
 
-/// What the inputs of every layer are whose weights `scheme` quantises, over one inference for each of `files`.
+/// Statistics of the inputs of every layer whose weights `scheme` quantises, over one inference for each of `files`.
 pub(crate) fn run(
     mut gpu: Gpu,
     dir: &Path,

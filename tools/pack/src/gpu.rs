@@ -5,7 +5,7 @@ use fathom::bounds;
 use fathom::gpu::{Gpu, GpuError, GpuOptions};
 use fathom::within;
 
-/// Which GPU.
+/// The GPU.
 #[derive(Args)]
 pub(crate) struct GpuArguments {
     /// Allow a software driver.
@@ -20,7 +20,7 @@ pub(crate) struct GpuArguments {
 }
 
 impl GpuArguments {
-    /// Opens it.
+    /// Opens the GPU.
     pub(crate) fn open(&self) -> Result<Gpu, GpuError> {
         Gpu::open(&GpuOptions {
             adapter: self.adapter.clone(),

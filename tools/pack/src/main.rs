@@ -1,4 +1,4 @@
-//! `fathom-pack`: a checkpoint in, a packed directory out; and what packing costs in accuracy.
+//! `fathom-pack`: quantises a checkpoint into a packed directory, and measures the cost in accuracy.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ fn weight_bytes(weights: &Weights) -> Result<u64, Box<dyn Error>> {
     Ok(total)
 }
 
-/// Bytes for people.
+/// A size in readable units.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),

@@ -55,7 +55,7 @@ impl Pack {
         }
         let scheme = Scheme::open(&self.scheme)?;
         let source = Source::open(&self.model, self.family)?;
-        // Not flattened: clap then cannot tell whether there are arguments or a subcommand.
+        // Not flattened: clap could then not distinguish arguments from a subcommand.
         let gpu = GpuArguments { software: self.software, adapter: self.adapter, timeout: self.timeout };
         let calibration = match self.calibrate.is_empty() {
             true => None,
@@ -96,7 +96,7 @@ impl Pack {
     }
 }
 
-/// A count, and the first of them.
+/// Prints a count, and the first of the names.
 fn list(what: &str, names: &[String]) {
     if let Some(first) = names.first() {
         let rest = if names.len() > 1 { " and others" } else { "" };

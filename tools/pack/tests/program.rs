@@ -227,7 +227,7 @@ fn calibration_makes_the_error_smaller() {
 
 /// Files and exit codes are as ever where nobody reads what it prints; a file that cannot be written is said first.
 #[test]
-fn nobody_has_to_read_what_it_prints() {
+fn its_output_needs_no_reader() {
     let gone = || Stdio::from(std::io::pipe().expect("a pipe").1);
     let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").expect("it is there"));
     let folder = tempfile::tempdir().expect("a folder");

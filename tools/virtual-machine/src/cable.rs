@@ -1,5 +1,5 @@
-//! The serial cable between guest and controller. It carries bytes while it is plugged in, and writes down what the
-//! controller says on it whether the guest listens or not.
+//! The serial cable between guest and controller. It carries bytes while it is plugged in, and records the controller's
+//! messages even if the guest does not read them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,41 +17,41 @@ use firmware_bridge::frame::Decoder;
 use firmware_bridge::message::{HelloReply, Message, Mode, Reason, kind};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// Bytes on their way into the guest, at most. A wire holds none: what a guest does not take soon is lost.
+/// Limit on bytes in transit into the guest. A wire holds none: bytes that the guest does not read soon are lost.
 const IN_FLIGHT: usize = 4096;
-/// Pause when neither end has anything to say.
+/// Pause when neither end sends.
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// The controller at one time, by its own telemetry.
+/// The controller's state at a time, from its own telemetry.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sample {
     /// When the cable carried it.
     pub(crate) at: Instant,
     /// The controller's clock, in microseconds.
     pub(crate) time_us: u64,
-    /// What it was doing.
+    /// Its mode.
     pub(crate) mode: Mode,
-    /// Where it wanted the joints.
+    /// Commanded positions of the joints.
     pub(crate) commanded: Vec<f32>,
-    /// When it last heard the host, by its own clock, in microseconds.
+    /// When it last received a frame of the host, by its own clock, in microseconds.
     pub(crate) heard_us: u64,
 }
 
-/// What the cable carried.
+/// The record of the cable's traffic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     /// All telemetry, in order.
     pub(crate) samples: Vec<Sample>,
-    /// When each chunk was obeyed.
-    pub(crate) obeyed: Vec<Instant>,
-    /// Chunks refused, and why.
+    /// Times at which chunks were accepted.
+    pub(crate) accepted: Vec<Instant>,
+    /// Reasons of refused chunks.
     pub(crate) refused: Vec<Reason>,
     /// The controller's last description of itself.
     pub(crate) hello: Option<HelloReply>,
-    /// Longest time between two frames of the host that the controller heard, while it followed a chunk.
+    /// Longest time between two frames of the host that the controller received during a chunk.
     pub(crate) longest_silence_us: u64,
     heard_us: u64,
-    /// Start of the last chunk that was obeyed.
+    /// Start of the last chunk that was accepted.
     start_us: Option<u64>,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Cable {
 }
 
 impl Cable {
-    /// Lays a cable from a guest's end, a socket, to a controller's: a terminal device, or a socket.
+    /// Connects a guest's end, a socket, to a controller's: a terminal device, or a socket.
     ///
     /// # Errors
     /// When an end cannot be opened.
@@ -92,7 +92,7 @@ impl Cable {
         self.plugged.store(plugged, Ordering::Relaxed);
     }
 
-    /// Looks at the notes.
+    /// Reads the notes.
     pub(crate) fn notes<R>(&self, look: impl FnOnce(&Notes) -> R) -> R {
         look(&self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -102,7 +102,7 @@ impl Drop for Cable {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // What went wrong in it was printed by it.
+            // An error in it has already been printed.
             let _ = thread.join();
         }
     }
@@ -147,7 +147,7 @@ fn carry(
     Ok(())
 }
 
-/// The bytes that were read; none where there are none yet.
+/// The bytes read; none if there are none yet.
 fn taken(read: io::Result<usize>) -> io::Result<usize> {
     match read {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
@@ -155,7 +155,7 @@ fn taken(read: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Writes what the other end takes; the rest is lost, as it is on a wire.
+/// Writes as much as the other end accepts; the rest is lost, as on a wire.
 fn put(to: &mut File, bytes: &[u8]) -> io::Result<()> {
     match to.write(bytes) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
@@ -164,11 +164,11 @@ fn put(to: &mut File, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl Notes {
-    /// All telemetry as comma-separated values: the controller's clock, when it last heard the host, its mode, and the
-    /// joints' commands.
+    /// All telemetry as comma-separated values: the controller's clock, the time when it last received a frame of the
+    /// host, its mode, and the joints' commands.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn write(&self, to: &Path) -> Result<(), OutputError> {
         let mut file = OutputFile::create(to)?;
         self.write_rows(&mut file).map_err(|source| file.failed(source))?;
@@ -201,9 +201,9 @@ impl Notes {
                 self.heard(time_us);
                 match ack.reason {
                     _ if ack.kind != kind::CHUNK => {}
-                    // One whose verdict was slow was sent again.
+                    // A chunk with a slow verdict was sent again.
                     Reason::Ok if self.start_us.replace(ack.start_us) == Some(ack.start_us) => {}
-                    Reason::Ok => self.obeyed.push(at),
+                    Reason::Ok => self.accepted.push(at),
                     reason => self.refused.push(reason),
                 }
             }
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits until the cable has noted so many samples more; whether it did.
+    /// Waits until the cable has recorded this many more samples; returns whether it did.
     fn more(cable: &Cable, samples: usize) -> bool {
         let (since, before) = (Instant::now(), cable.notes(|notes| notes.samples.len()));
         while since.elapsed() < Duration::from_secs(30) {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cable_that_is_pulled_out_carries_nothing_and_still_notes_what_the_controller_says() {
+    fn a_cable_that_is_pulled_out_carries_nothing_and_still_records_the_controller() {
         let folder = tempfile::tempdir().expect("a folder");
         let end = folder.path().join("guest.sock");
         let listener = UnixListener::bind(&end).expect("a socket");

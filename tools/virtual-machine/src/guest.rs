@@ -1,4 +1,4 @@
-//! The guest: a QEMU process, its faults by QMP, a shell in it, and its journal.
+//! The guest: a QEMU process, its faults through QMP, a shell in it, and its journal.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use fathom_contention::Readings;
 use serde_json::{Value, json};
 
-/// How long QEMU may take to open its sockets, and to answer.
+/// Time limit for QEMU to open its sockets, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
-/// What can go wrong with the guest itself.
+/// Errors of the guest itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuestError {
     /// A file or socket of the guest.
@@ -23,7 +23,7 @@ pub(crate) enum GuestError {
     Io {
         /// The file, socket or program.
         what: String,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
     /// QEMU ended.
@@ -34,7 +34,7 @@ pub(crate) enum GuestError {
     Refused {
         /// The command.
         command: String,
-        /// What it said.
+        /// Its answer.
         answer: String,
     },
     /// A command in the guest failed.
@@ -42,7 +42,7 @@ pub(crate) enum GuestError {
     Shell {
         /// The command line.
         command: String,
-        /// What it printed.
+        /// Its output.
         what: String,
     },
     /// A command in the guest did not end in time.
@@ -50,23 +50,23 @@ pub(crate) enum GuestError {
     Hung {
         /// The command line.
         command: String,
-        /// How long was waited.
+        /// The time limit.
         within: Duration,
-        /// What it printed.
+        /// Its output.
         printed: String,
     },
-    /// Something that was waited for did not come.
-    #[error("{what}: nothing of it within {} s", within.as_secs())]
+    /// An expected event did not happen in time.
+    #[error("{what}: not within {} s", within.as_secs())]
     Late {
-        /// What was waited for.
+        /// The event.
         what: String,
-        /// How long.
+        /// The time limit.
         within: Duration,
     },
 }
 
 impl GuestError {
-    /// Whether something did not come in time.
+    /// Whether it is a missed time limit.
     pub(crate) fn is_late(&self) -> bool {
         match self {
             Self::Late { .. } | Self::Hung { .. } => true,
@@ -102,23 +102,23 @@ pub(crate) struct Guest {
     shell: Option<BufReader<UnixStream>>,
     journal: File,
     rest: Vec<u8>,
-    /// The journal so far.
+    /// The journal's lines.
     pub(crate) lines: Vec<Line>,
     commands: u32,
 }
 
 impl Guest {
-    /// Starts a guest of the computer in `image` (see `tools/lib/guest.sh`) with `layer` over its root. Sockets and logs
-    /// are made in `folder`.
+    /// Starts a guest of the computer in `image` (see `tools/lib/guest.sh`) with `layer` over its root. Sockets and
+    /// logs are in `folder`.
     ///
     /// # Errors
-    /// When QEMU does not start.
+    /// If QEMU does not start.
     pub(crate) fn start(image: &Path, layer: &Path, folder: &Path) -> Result<Guest, GuestError> {
-        // It ends with this program, however that ends.
+        // It ends with this program, however this program ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", QEMU]);
         let drive = |file: &Path, id: &str| format!("file={},if=none,id={id},format=raw,readonly=on", file.display());
-        // Without KVM everywhere: the hosts that run tests have none that works, and a guest is to be the same on all.
+        // Always without KVM: the hosts that run tests have no working KVM, and a guest must be the same on all.
         command.args(["-M", "virt", "-accel", "tcg,thread=multi", "-cpu", "cortex-a72", "-smp", "2", "-m", "1536"]);
         command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-net", "none"]);
         command.arg("-kernel").arg(image.join("kernel")).arg("-initrd").arg(image.join("initrd"));
@@ -135,7 +135,7 @@ impl Guest {
         let log = at("qemu.log", File::create(folder.join("qemu.log")))?;
         let errors = at("qemu.log", log.try_clone())?;
         command.current_dir(folder).stdin(Stdio::null()).stdout(log).stderr(errors);
-        // QEMU writes it, this program reads on where it was.
+        // QEMU appends to it; this program continues reading at its last position.
         let journal =
             File::options().read(true).write(true).create(true).truncate(true).open(folder.join("journal.log"));
         let journal = at("journal.log", journal)?;
@@ -162,10 +162,11 @@ impl Guest {
         self.qemu.id()
     }
 
-    /// Reads what the guest's kernel counts of the service's threads. The guest's clock at that, since it was started.
+    /// Reads the kernel's counters of the service's threads in the guest. Returns the guest's clock at that time, since
+    /// its start.
     ///
     /// # Errors
-    /// When the shell does not answer.
+    /// If the shell does not answer.
     pub(crate) fn read_contention(&mut self, into: &mut Readings) -> Result<Duration, GuestError> {
         let text = self.sh(CONTENTION, PATIENCE)?;
         let mut parts = text.split("--- ").map(|part| part.split_once('\n').unwrap_or_default());
@@ -213,7 +214,7 @@ impl Guest {
     /// Pulls the USB serial adapter out, or plugs it in.
     ///
     /// # Errors
-    /// When QEMU refuses.
+    /// If QEMU refuses.
     pub(crate) fn plug_serial(&mut self, plugged: bool) -> Result<(), GuestError> {
         if !plugged {
             return self.qmp("device_del", &json!({ "id": "line0" }));
@@ -248,10 +249,10 @@ impl Guest {
         }
     }
 
-    /// Runs a command line in the guest, as root; what it prints.
+    /// Runs a command line in the guest, as root; returns its output.
     ///
     /// # Errors
-    /// When it does not end within `within`, or fails.
+    /// If it does not end within `within`, or fails.
     pub(crate) fn sh(&mut self, command: &str, within: Duration) -> Result<String, GuestError> {
         self.commands += 1;
         let mark = format!("=== {}", self.commands);
@@ -263,7 +264,7 @@ impl Guest {
         loop {
             let mut line = String::new();
             match shell.read_line(&mut line) {
-                Ok(0) => return Err(failed("the shell is gone".to_owned())),
+                Ok(0) => return Err(failed("the shell has ended".to_owned())),
                 Ok(_) => {}
                 Err(error) if timed_out(&error) => {
                     return Err(GuestError::Hung { command: command.to_owned(), within, printed });
@@ -278,17 +279,17 @@ impl Guest {
         }
     }
 
-    /// The guest's clock, in seconds since it was started.
+    /// The guest's clock, in seconds since its start.
     ///
     /// # Errors
-    /// When the shell does not answer.
+    /// If the shell does not answer.
     pub(crate) fn clock_s(&mut self) -> Result<f64, GuestError> {
         let text = self.sh("cat /proc/uptime", PATIENCE)?;
         let first = text.split(' ').next().and_then(|word| word.parse().ok());
         first.ok_or_else(|| GuestError::Shell { command: "cat /proc/uptime".to_owned(), what: text })
     }
 
-    /// Takes the new lines of the journal over.
+    /// Reads the new lines of the journal.
     fn read_journal(&mut self) -> Result<(), GuestError> {
         at("journal.log", self.journal.read_to_end(&mut self.rest))?;
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -301,10 +302,10 @@ impl Guest {
         Ok(())
     }
 
-    /// Waits for a line of the journal, at or after line number `from`, that has `words`; its number.
+    /// Waits for a line of the journal, at or after line number `from`, that contains `words`; returns its number.
     ///
     /// # Errors
-    /// When it does not come within `within`, or the guest ends.
+    /// If it does not appear within `within`, or the guest ends.
     pub(crate) fn line_with(&mut self, from: usize, words: &str, within: Duration) -> Result<usize, GuestError> {
         let since = Instant::now();
         loop {
@@ -322,17 +323,17 @@ impl Guest {
         }
     }
 
-    /// The journal's number of lines so far.
+    /// The journal's present number of lines.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// If the journal cannot be read.
     pub(crate) fn now(&mut self) -> Result<usize, GuestError> {
         self.read_journal()?;
         Ok(self.lines.len())
     }
 }
 
-/// What [`Guest::read_contention`] reads. Nothing of it is an error where the service has just ended.
+/// The command of [`Guest::read_contention`]. It has no errors if the service has just ended.
 const CONTENTION: &str = "id=$(systemctl show --value --property MainPID fathom); echo '--- uptime'; cat /proc/uptime; \
                           echo '--- machine'; grep ^cpu /proc/stat; echo '--- threads'; \
                           grep -s . /proc/$id/task/*/schedstat || true";
@@ -343,7 +344,7 @@ const SERIAL: &str = "usb-serial,bus=xhci.0,port=1,chardev=line,id=line0,always-
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }

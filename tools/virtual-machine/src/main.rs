@@ -1,6 +1,6 @@
-//! `fathom-virtual-machine`: starts a guest with a camera and a USB serial line, a controller at the other end of the line, lets
-//! things go wrong, and prints what became of it. `tools/vm` makes what it needs. Ends with 0, with 1 when a check failed, and with
-//! 98 when one was not judged because the machine was busy.
+//! `fathom-virtual-machine`: starts a guest with a camera and a USB serial line, connects a controller to the line,
+//! causes failures, and prints the results. `tools/vm` prepares its inputs. Exit status 0: passed; 1: a check failed;
+//! 98: a check was not judged because the machine was busy.
 
 mod cable;
 mod guest;
@@ -22,30 +22,31 @@ use cable::Cable;
 use guest::Guest;
 use scenario::{Check, QUICK, Robot, WHOLE};
 
-/// A robot's computer in a virtual machine, and what happens to it.
+/// Test a robot's computer in a virtual machine: unplug, kill and restart its parts.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder of the guest, as tools/lib/guest.sh makes it.
+    /// Folder of the guest, made by tools/lib/guest.sh.
     #[arg(long)]
     guest: PathBuf,
-    /// What this run puts over the guest's root: a squashfs with the program, its unit and its configuration.
+    /// Squashfs layer over the guest's root, with the program, its unit and its configuration.
     #[arg(long)]
     layer: PathBuf,
     /// Empty folder for sockets and logs.
     #[arg(long)]
     logs: PathBuf,
-    /// The controller's firmware, run in QEMU; else the simulated controller.
+    /// Firmware of the controller, run in QEMU. Default: the simulated controller.
     #[arg(long)]
     firmware: Option<PathBuf>,
-    /// Fewer things go wrong.
+    /// Run fewer checks.
     #[arg(long)]
     quick: bool,
 }
 
-/// Deadman time of the simulated controller. An emulated processor on a busy computer is late more often than a robot's.
+/// Deadman time of the simulated controller. An emulated processor on a busy computer is late more often than a
+/// robot's.
 const DEADMAN_US: u32 = 1_000_000;
 
-/// What sits at the other end of the cable, running as long as this lives.
+/// The controller at the other end of the cable, running while this value lives.
 enum Controller {
     Emulated { qemu: Child, line: PathBuf },
     Simulated(Sim),
@@ -92,7 +93,7 @@ impl Controller {
         }
     }
 
-    /// The emulator's process. The simulated controller runs in this one.
+    /// The emulator's process. The simulated controller runs in this process.
     fn id(&self) -> Option<u32> {
         match self {
             Controller::Emulated { qemu, .. } => Some(qemu.id()),
@@ -111,14 +112,14 @@ impl Controller {
 impl Drop for Controller {
     fn drop(&mut self) {
         if let Controller::Emulated { qemu, .. } = self {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = qemu.kill();
             let _ = qemu.wait();
         }
     }
 }
 
-/// How many checks had which end.
+/// Numbers of checks by result.
 #[derive(Default)]
 struct Counts {
     failed: usize,
@@ -126,7 +127,7 @@ struct Counts {
     not_made: usize,
 }
 
-/// What the guest's own threads were denied by others in it, since a reading before.
+/// The time that other processes in the guest denied to its threads since an earlier reading.
 struct GuestMeter {
     readings: Readings,
     before: Option<(Totals, Duration)>,
@@ -137,7 +138,7 @@ impl GuestMeter {
         self.before = guest.read_contention(&mut self.readings).ok().map(|at| (self.readings.totals(), at));
     }
 
-    /// Nothing where the guest does not answer.
+    /// Zero if the guest does not answer.
     fn end(&mut self, guest: &mut Guest) -> Denial {
         let Some((before, from)) = self.before.take() else { return Denial::default() };
         let Ok(to) = guest.read_contention(&mut self.readings) else { return Denial::default() };
@@ -145,9 +146,8 @@ impl GuestMeter {
     }
 }
 
-/// Makes the checks in their order; after one that did not pass the others are not made. A check that fails for want of time is
-/// not judged where other work on this computer held the processors of the emulators, or others in the guest those of the
-/// service.
+/// Runs the checks in order, until one does not pass. A check that misses a time limit is not judged if other work on
+/// this computer held the emulators' processors, or other processes in the guest held the service's.
 fn run(robot: &mut Robot, checks: &[Check], meter: &Meter) -> Counts {
     let mut counts = Counts::default();
     let mut inside = GuestMeter { readings: Readings::default(), before: None };
@@ -157,7 +157,7 @@ fn run(robot: &mut Robot, checks: &[Check], meter: &Meter) -> Counts {
             counts.not_made += 1;
             continue;
         }
-        // The first check is that it boots: before that nobody answers.
+        // The first check is that the guest boots: before that it cannot answer.
         if n > 0 {
             inside.begin(&mut robot.guest);
         }

@@ -1,4 +1,4 @@
-//! What happens to the robot, and what is expected of it.
+//! The failures caused on the robot, and the expected results.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,23 +8,23 @@ use firmware_bridge::message::{Fault, Mode};
 use crate::cable::{Cable, Notes, Sample};
 use crate::guest::{Guest, GuestError};
 
-/// How long an emulated processor may take for anything, the first start with its compiled shaders included.
+/// Time limit for everything on an emulated processor, including the first start with its compiled shaders.
 const BOOT: Duration = Duration::from_secs(600);
-/// How long it may take to start the service again.
+/// Time limit for a restart of the service.
 const RESTART: Duration = Duration::from_secs(240);
-/// How long it may take for a chunk, or for a line of the journal.
+/// Time limit for a chunk, or for a line of the journal.
 const SOON: Duration = Duration::from_secs(60);
-/// A camera that is plugged in again has the loop active within this many seconds, on this processor, too.
+/// Time limit, in seconds, for the loop to become active after its camera is plugged in again, on this processor, too.
 const RETURN_S: f64 = 3.0;
-/// How long nothing may move after a stop.
+/// Time for which no joint may move after a stop.
 const STILL: Duration = Duration::from_secs(2);
-/// A joint that is commanded less than this moves no more, in its unit.
+/// A joint whose command changes by less than this is at rest, in its unit.
 const REST: f32 = 1e-5;
-/// A chunk that was obeyed less than this ago has most of its way before it.
+/// A chunk accepted less than this ago has most of its motion ahead.
 const FRESH: Duration = Duration::from_secs(2);
-/// A joint that is commanded this far in 20 samples is moving, in its unit.
+/// A joint whose command changes by this much in 20 samples is moving, in its unit.
 const FAST: f32 = 5e-3;
-/// A controller on a computer that is not its own ticks late now and then.
+/// Lateness of a controller's tick on a shared computer.
 const LATE_TICK_US: u64 = 20_000;
 
 /// Guest and controller with the cable between them.
@@ -36,32 +36,32 @@ pub(crate) struct Robot {
     pub(crate) guest: Guest,
 }
 
-/// Why a check failed.
+/// The reason why a check failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The guest, or what was waited for.
+    /// An error of the guest, or a missed time limit.
     #[error(transparent)]
     Guest(#[from] GuestError),
-    /// Something else was found than expected, however long one waits.
+    /// An unexpected result, independent of time.
     #[error("expected {expected}; found {found}")]
     Other {
-        /// What should be.
+        /// The expected result.
         expected: String,
-        /// What is.
+        /// The result.
         found: String,
     },
-    /// Something was not as expected in time.
+    /// An unexpected result within a time limit.
     #[error("expected {expected}; found {found}")]
     Late {
-        /// What should be.
+        /// The expected result.
         expected: String,
-        /// What is.
+        /// The result.
         found: String,
     },
 }
 
 impl Failure {
-    /// Whether a machine that lacks processor time explains it.
+    /// Whether a lack of processor time can explain it.
     pub(crate) fn is_late(&self) -> bool {
         match self {
             Failure::Guest(error) => error.is_late(),
@@ -71,30 +71,30 @@ impl Failure {
     }
 }
 
-/// What a check measured, in words.
+/// A check's measurements as text.
 type Outcome = Result<String, Failure>;
 
-/// One check: what is expected, and how it is found out.
+/// A check: its name, and its function.
 pub(crate) type Check = (&'static str, fn(&mut Robot) -> Outcome);
 
-/// The reduced form. Each check begins where the one before it ended.
+/// The reduced form. Each check starts at the end of the previous one.
 pub(crate) const QUICK: [Check; 9] = [
     ("boot: systemd starts the service, and it says READY", boot),
-    ("the service runs as nobody in particular, on devices by their stable names", devices),
-    ("the controller obeys chunks, and the joints move", obeys),
+    ("the service runs without root, on devices by their stable names", devices),
+    ("the controller accepts chunks, and the joints move", obeys),
     ("camera unplugged: hold, and the joints come to rest", camera_gone),
-    ("camera back: the loop goes on by itself", camera_back),
+    ("camera back: the loop continues by itself", camera_back),
     ("serial line unplugged: the joints are at rest within the deadman time", line_gone),
     ("serial line back, by the same name: the arm moves again", line_back),
     ("kill -9: the joints are at rest within the deadman time, and stay there", killed),
     ("the fault is cleared: the arm moves again", cleared),
 ];
 
-/// What the whole form does besides.
+/// Additional checks of the whole form.
 pub(crate) const WHOLE: [Check; 3] = [
     ("the program hangs: the joints are at rest within the deadman time, and the watchdog ends it", hung),
     ("the fault is cleared: the arm moves again", cleared),
-    ("the service is stopped: the joints ramp to rest and are let go, without a fault", stopped),
+    ("the service is stopped: the joints ramp to rest and are released, without a fault", stopped),
 ];
 
 fn expect(fine: bool, expected: impl Into<String>, found: impl Into<String>) -> Result<(), Failure> {
@@ -142,7 +142,7 @@ fn camera_gone(robot: &mut Robot) -> Outcome {
     let hold = robot.guest.line_with(from, "event=ImagesStale", SOON)?;
     let hold_s = robot.guest.lines.get(hold).map_or(0.0, |line| line.at_s) - gone_s;
     expect_in_time(hold_s <= bound_s, format!("hold within {bound_s:.1} s"), format!("{hold_s:.1} s"))?;
-    // What was planned before is still followed, and no further.
+    // The steps planned before are still executed, but no more.
     robot.until("the controller holding its pose", SOON, |last| last.mode == Mode::Holding)?;
     robot.still()?;
     Ok(format!("hold {hold_s:.2} s after (bound: a chunk's interval + 0.2 s = {bound_s:.1} s), then at rest"))
@@ -174,7 +174,7 @@ fn line_gone(robot: &mut Robot) -> Outcome {
 fn line_back(robot: &mut Robot) -> Outcome {
     robot.guest.plug_serial(true)?;
     robot.cable.plug(true);
-    let (how, after_s) = robot.goes_on()?;
+    let (how, after_s) = robot.moves_again()?;
     Ok(format!("{how}, {after_s:.0} s later"))
 }
 
@@ -204,7 +204,7 @@ fn hung(robot: &mut Robot) -> Outcome {
 
 fn cleared(robot: &mut Robot) -> Outcome {
     robot.clear()?;
-    let (_, after_s) = robot.goes_on()?;
+    let (_, after_s) = robot.moves_again()?;
     Ok(format!("{after_s:.0} s later"))
 }
 
@@ -217,11 +217,11 @@ fn stopped(robot: &mut Robot) -> Outcome {
     Ok("disarmed".to_owned())
 }
 
-/// A place in what the cable carried.
+/// A position in the cable's record.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     samples: usize,
-    obeyed: usize,
+    accepted: usize,
 }
 
 impl Notes {
@@ -232,11 +232,11 @@ impl Notes {
 
 impl Cable {
     fn now(&self) -> Mark {
-        self.notes(|notes| Mark { samples: notes.samples.len(), obeyed: notes.obeyed.len() })
+        self.notes(|notes| Mark { samples: notes.samples.len(), accepted: notes.accepted.len() })
     }
 }
 
-/// The longest way of a joint's command, in its unit.
+/// The longest distance of a joint's command, in its unit.
 fn way(samples: &[Sample]) -> f32 {
     let joints = samples.first().map_or(0, |sample| sample.commanded.len());
     let one = |joint: usize| -> f32 {
@@ -247,7 +247,7 @@ fn way(samples: &[Sample]) -> f32 {
 }
 
 impl Robot {
-    /// Waits until the controller's last sample is as wanted.
+    /// Waits until the controller's last sample is `wanted`.
     fn until(&self, what: &str, within: Duration, wanted: impl Fn(&Sample) -> bool) -> Result<(), Failure> {
         let since = Instant::now();
         while !self.cable.notes(|notes| notes.samples.last().is_some_and(&wanted)) {
@@ -259,32 +259,32 @@ impl Robot {
         Ok(())
     }
 
-    /// Waits until the controller obeyed `count` more chunks.
+    /// Waits until the controller accepted `count` more chunks.
     fn chunks(&self, count: usize, within: Duration) -> Result<(), Failure> {
         let (mark, since) = (self.cable.now(), Instant::now());
-        while self.cable.now().obeyed < mark.obeyed + count {
+        while self.cable.now().accepted < mark.accepted + count {
             if since.elapsed() > within {
-                return Err(GuestError::Late { what: format!("{count} chunks obeyed"), within }.into());
+                return Err(GuestError::Late { what: format!("{count} chunks accepted"), within }.into());
             }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
-    /// From chunk to chunk, by the last three.
+    /// Interval between chunks, from the last three.
     fn interval(&self) -> Duration {
-        self.cable.notes(|notes| match notes.obeyed.last_chunk::<3>() {
+        self.cable.notes(|notes| match notes.accepted.last_chunk::<3>() {
             Some([first, _, last]) => last.duration_since(*first) / 2,
             None => SOON,
         })
     }
 
-    /// Waits until the joints move along a chunk that has just begun: they would go on moving for a while.
+    /// Waits until the joints move along a chunk that has just started, so that they keep moving for some time.
     fn moving(&self) -> Result<(), Failure> {
         let since = Instant::now();
         loop {
             let moves = self.cable.notes(|notes| {
-                let fresh = notes.obeyed.last().is_some_and(|obeyed| obeyed.elapsed() < FRESH);
+                let fresh = notes.accepted.last().is_some_and(|accepted| accepted.elapsed() < FRESH);
                 let last = notes.samples.last_chunk::<20>().map_or(&[][..], |last| last);
                 fresh && last.iter().all(|sample| sample.mode == Mode::Active) && way(last) > FAST
             });
@@ -298,7 +298,7 @@ impl Robot {
         }
     }
 
-    /// The joints do not move for a while.
+    /// Checks that the joints do not move for some time.
     fn still(&self) -> Result<(), Failure> {
         let mark = self.cable.now();
         thread::sleep(STILL);
@@ -310,7 +310,8 @@ impl Robot {
         expect_in_time(samples > 10, "telemetry of joints at rest", format!("{samples} samples"))
     }
 
-    /// The host fell silent after `mark`: the joints were at rest within the controller's deadman time, by its own clock.
+    /// Checks that after the host fell silent, at `mark`, the joints came to rest within the controller's deadman time,
+    /// by its own clock.
     fn rest_after(&self, mark: Mark) -> Outcome {
         let silent = Mode::Faulted(Fault::HostSilent);
         self.until("the controller noticing that the host is silent", SOON, |last| last.mode == silent)?;
@@ -324,12 +325,12 @@ impl Robot {
             let Some((resting, hello)) = samples.iter().rfind(moves).zip(notes.hello) else {
                 return Err(Failure::Other { expected: "telemetry".to_owned(), found: "none".to_owned() });
             };
-            // The first sample without movement comes one period later.
+            // The first sample without movement is one period late.
             let after_us = resting.time_us + u64::from(hello.telemetry_us) - resting.heard_us.min(resting.time_us);
             let bound_us = u64::from(hello.deadman_us + hello.tick_us + hello.telemetry_us) + LATE_TICK_US;
             let (after_ms, bound_ms) = (after_us / 1000, bound_us / 1000);
             expect_in_time(after_us <= bound_us, format!("rest within {bound_ms} ms"), format!("{after_ms} ms"))?;
-            Ok(format!("at rest {after_ms} ms after the host's last word (deadman {} ms)", hello.deadman_us / 1000))
+            Ok(format!("at rest {after_ms} ms after the host's last frame (deadman {} ms)", hello.deadman_us / 1000))
         })
     }
 
@@ -348,7 +349,7 @@ impl Robot {
         Ok(())
     }
 
-    /// The new process finds the fault that the controller latched, and moves nothing.
+    /// Checks that the new process finds the latched fault, and moves nothing.
     fn latched(&mut self) -> Result<(), Failure> {
         let mark = self.cable.now();
         let from = self.guest.now()?;
@@ -357,7 +358,7 @@ impl Robot {
         expect(way <= REST, "joints at rest until the fault is cleared", format!("a way of {way}"))
     }
 
-    /// What a person does about a latched fault.
+    /// A person's steps for a latched fault.
     fn clear(&mut self) -> Result<(), Failure> {
         self.guest.sh("systemctl stop fathom", SOON)?;
         self.guest.sh("fathom clear-fault --config /etc/fathom/robot.toml", SOON)?;
@@ -365,13 +366,13 @@ impl Robot {
         Ok(())
     }
 
-    /// The arm moves again, by itself or after a fault was cleared that only a person clears: how, and after how many
+    /// Checks that the arm moves again, by itself or after a person cleared a fault: returns which, and after how many
     /// seconds.
-    fn goes_on(&mut self) -> Result<(&'static str, f64), Failure> {
+    fn moves_again(&mut self) -> Result<(&'static str, f64), Failure> {
         let (mark, from, since) = (self.cable.now(), self.guest.now()?, Instant::now());
         let mut how = "by itself";
         loop {
-            if self.cable.now().obeyed > mark.obeyed {
+            if self.cable.now().accepted > mark.accepted {
                 return Ok((how, since.elapsed().as_secs_f64()));
             }
             if how == "by itself" && self.guest.line_with(from, "--clear-fault clears", Duration::ZERO).is_ok() {
@@ -379,7 +380,7 @@ impl Robot {
                 how = "after the latched fault was cleared";
             }
             if since.elapsed() > RESTART {
-                return Err(GuestError::Late { what: "a chunk obeyed".to_owned(), within: RESTART }.into());
+                return Err(GuestError::Late { what: "a chunk accepted".to_owned(), within: RESTART }.into());
             }
             thread::sleep(Duration::from_millis(50));
         }

@@ -1,4 +1,4 @@
-//! A result as one page that needs nothing else: no network, no script.
+//! A result as one self-contained page: no network, no script.
 
 use fathom::telemetry::Stage;
 
@@ -122,10 +122,10 @@ fn kernels(m: &Measured) -> String {
     out + "</table></div></section>"
 }
 
-/// The header, a line each.
+/// The header, one entry per line.
 fn facts(m: &Measured) -> Vec<(&'static str, String)> {
     let (h, machine) = (&m.header, &m.machine);
-    let or = |text: String| if text.is_empty() { "not told".to_owned() } else { text };
+    let or = |text: String| if text.is_empty() { "unknown".to_owned() } else { text };
     let clocks = machine
         .clocks
         .iter()

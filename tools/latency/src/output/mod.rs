@@ -18,7 +18,7 @@ mod text;
 pub(crate) use markdown::comparison as comparison_markdown;
 pub(crate) use text::text;
 
-/// Where a result goes besides the terminal.
+/// Output files in addition to the terminal.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Outputs {
     /// Write the result as JSON (tools/latency/SCHEMA.md).
@@ -33,13 +33,13 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// Checks that the files that are wanted can be written, before a measurement that takes long.
+    /// Checks, before a long measurement, that the output files can be written.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         [&self.json, &self.html, &self.markdown].into_iter().flatten().try_for_each(|path| output_file::check(path))?;
         Ok(())
     }
 
-    /// Writes the files that are wanted.
+    /// Writes the output files.
     pub(crate) fn write(&self, measured: &Measured) -> Result<(), Failure> {
         if let Some(path) = &self.json {
             write(path, &measured.to_json()?)?;
@@ -54,12 +54,12 @@ impl Outputs {
     }
 }
 
-/// Prints what is asked for; whoever reads no more is no error.
+/// Prints; a reader that has ended is no error.
 pub(crate) fn print(text: &str) {
     outln!("{text}");
 }
 
-/// Writes a file whole or not at all: half a result is none. What is no file, such as a pipe, is written as it comes.
+/// Writes a file completely or not at all. A special file, such as a pipe, is written directly.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     Ok(output_file::write(path, text)?)
 }

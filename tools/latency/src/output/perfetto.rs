@@ -1,7 +1,6 @@
-//! A trace for <https://ui.perfetto.dev>: TrackEvents in Perfetto's protobuf, written as the events come.
+//! A trace for <https://ui.perfetto.dev>: TrackEvents in Perfetto's protobuf, written as events arrive.
 //!
-//! A trace is a sequence of packets, so one that ends at any packet is whole. A disk that is full ends the trace there,
-//! not the measurement.
+//! A trace is a sequence of packets, so it may end after any of them. A full disk ends the trace, not the measurement.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -54,7 +53,7 @@ const COUNTER: u64 = 4;
 const UNIT_NS: u64 = 1;
 const UNIT_COUNT: u64 = 2;
 
-/// Stages that an observation's arrows go through, in this order.
+/// Stages connected by an observation's arrows, in this order.
 const FLOW: [&str; 6] = [stage::CAPTURE, stage::UPLOAD, stage::GPU_START, stage::READBACK, stage::WRITE, stage::ACK];
 
 /// A message under construction.
@@ -98,22 +97,22 @@ impl Message {
     }
 }
 
-/// A line of the trace: slices that follow each other, or a counter's values.
+/// A line of the trace: consecutive slices, or a counter's values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Line {
     track: Track,
-    /// Part of the track, where it has several.
+    /// Part of the track, if it has several.
     part: String,
-    /// Slices that lie over each other get lines of their own.
+    /// Overlapping slices get lines of their own.
     lane: usize,
 }
 
 /// Writes a trace.
 pub(crate) struct Trace<W: Write> {
     to: W,
-    /// Whole packets that are not written yet.
+    /// Complete packets that are not written yet.
     buffer: Vec<u8>,
-    /// Bytes of whole packets that are.
+    /// Bytes of written packets.
     written: u64,
     failed: Option<io::Error>,
     events: u64,
@@ -121,22 +120,22 @@ pub(crate) struct Trace<W: Write> {
     next_uuid: u64,
 }
 
-/// How a trace ended.
+/// The end of a trace.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// Events that it was given while it could take them.
+    /// Number of written events.
     pub(crate) events: u64,
-    /// Bytes up to the last packet that is whole.
+    /// Bytes up to the last complete packet.
     pub(crate) bytes: u64,
-    /// What ended it early.
+    /// The error that ended it early.
     pub(crate) error: Option<io::Error>,
 }
 
-/// Bytes that are written at once.
+/// Bytes per write.
 const BUFFER: usize = 64 << 10;
 
 impl<W: Write> Trace<W> {
-    /// Begins a trace of process `pid`, about which `title` says more.
+    /// Starts a trace of process `pid` with the title `title`.
     pub(crate) fn begin(to: W, pid: u32, title: &str, now_ns: u64) -> Trace<W> {
         let buffer = Vec::with_capacity(2 * BUFFER);
         let mut trace =
@@ -146,7 +145,7 @@ impl<W: Write> Trace<W> {
         let mut snapshot = Message::default();
         snapshot.message(field::SNAPSHOT_CLOCKS, &clock).number(field::SNAPSHOT_PRIMARY, MONOTONIC);
         let mut packet = Message::default();
-        // 1: what the sequence said before is void.
+        // 1: earlier state of the sequence is void.
         packet.message(field::PACKET_CLOCK_SNAPSHOT, &snapshot).number(field::PACKET_SEQUENCE_FLAGS, 1);
         trace.packet(packet);
         let mut process = Message::default();
@@ -159,7 +158,7 @@ impl<W: Write> Trace<W> {
         trace
     }
 
-    /// Adds an event whose name is `name`.
+    /// Adds an event with the name `name`.
     pub(crate) fn event(&mut self, name: &str, event: &Event) {
         if self.failed.is_some() {
             return;
@@ -189,7 +188,7 @@ impl<W: Write> Trace<W> {
 
     fn span(&mut self, name: &str, event: &Event) {
         let end_ns = event.begin_ns.saturating_add(event.value);
-        // What a thread or the GPU does follows itself; waiting and whole paths have lines of their own.
+        // The slices of a thread or of the GPU are consecutive; waiting times and whole paths have lines of their own.
         let part = match event.track {
             Track::Path | Track::Control if ![stage::MERGE, stage::WRITE].contains(&name) => name,
             _ => "",
@@ -216,7 +215,7 @@ impl<W: Write> Trace<W> {
         self.track_event(end_ns, &body);
     }
 
-    /// The line's number; its descriptor is written when it is new. The line is taken until `until_ns`.
+    /// The line's number; a new line gets a descriptor. The line is occupied until `until_ns`.
     fn line(&mut self, track: Track, part: &str, lane: usize, unit: Option<u64>, until_ns: u64) -> u64 {
         let line = Line { track, part: part.to_owned(), lane };
         if let Some((uuid, taken_ns)) = self.lines.get_mut(&line) {
@@ -291,7 +290,7 @@ impl<W: Write> Trace<W> {
 mod tests {
     use super::*;
 
-    /// Takes so many bytes.
+    /// Accepts this many bytes.
     struct Disk(usize);
 
     impl Write for Disk {

@@ -4,11 +4,11 @@ use crate::result::{Bar, Row, Section, ms};
 
 /// Width of a drawing in its own units; a page scales it.
 const WIDTH: f64 = 720.0;
-/// A waterfall's names are this wide.
+/// Width of the waterfall's names.
 const NAMES: f64 = 190.0;
 const ROW: f64 = 20.0;
 
-/// Text as HTML has it.
+/// Escapes text for HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -36,7 +36,7 @@ fn class(track: &str) -> &'static str {
     }
 }
 
-/// Where each stage lies on average.
+/// The average place of each stage.
 pub(super) fn waterfall(section: &Section) -> String {
     let bars = &section.waterfall;
     let end = |b: &Bar| b.begin_ns as f64 + b.length_ns as f64;
@@ -100,7 +100,7 @@ pub(super) fn histogram(row: &Row) -> String {
         stage.count
     );
     for (i, (upto_ns, count)) in row.histogram.iter().enumerate().filter(|(_, b)| b.1 > 0) {
-        // One sample is seen, too: the rare ones are why one looks.
+        // A single sample is visible, too: rare samples matter most.
         let h = (*count as f64 / most * height).max(2.0);
         out += &format!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{h:.1}\"><title>{count} up to {} ms</title></rect>",

@@ -37,9 +37,9 @@ fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// What was measured on what.
+/// The settings of the measurement.
 pub(crate) fn header(m: &Measured) -> String {
-    let hash = if m.model_hash.is_empty() { "not told" } else { &m.model_hash };
+    let hash = if m.model_hash.is_empty() { "unknown" } else { &m.model_hash };
     let mode = format!("fathom-latency {}, {}, commit {}", m.mode, m.taken_at, m.commit);
     format!("{mode}\n{}\nmodel hash: {hash}; seed {}\n{}", m.header, m.header.seed, m.machine)
 }
@@ -54,13 +54,13 @@ pub(crate) fn section(s: &Section) -> String {
     out
 }
 
-/// What a section says besides its table, a line each.
+/// A section's lines besides its table.
 pub(crate) fn lines(s: &Section) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(b) = &s.balance {
         let share = b.unexplained.mean_ns as f64 / b.total_mean_ns.max(1) as f64 * 100.0;
         out.push(format!(
-            "sum of the stages {} ms, whole path {} ms (means); explained by no stage: mean {} ms ({share:.1} %), p99 {} ms",
+            "sum of the stages {} ms, whole path {} ms (means); not covered by any stage: mean {} ms ({share:.1} %), p99 {} ms",
             ms(b.sum_mean_ns),
             ms(b.total_mean_ns),
             ms(b.unexplained.mean_ns),
@@ -78,9 +78,9 @@ pub(crate) fn lines(s: &Section) -> Vec<String> {
     out.extend(s.deadlines.iter().map(deadline));
     if let Some(v) = &s.starvation {
         out.push(match v.starved {
-            0 if v.controller_ticks == 0 => format!("the controller never ran out of steps ({} looks)", v.samples),
+            0 if v.controller_ticks == 0 => format!("the controller never ran out of steps ({} samples)", v.samples),
             starved => format!(
-                "the controller had no step left at {starved} of {} looks, for {} ms at the longest; by its own count in {} \
+                "the controller had no step left in {starved} of {} samples, for {} ms at the longest; by its own count in {} \
                  ticks",
                 v.samples,
                 ms(v.longest_ns),
@@ -102,7 +102,7 @@ pub(crate) fn lines(s: &Section) -> Vec<String> {
     }
     if s.lost_events > 0 {
         out.push(format!(
-            "{} overwritten before they were read: the figures leave them out",
+            "{} overwritten before they were read: the figures exclude them",
             count(s.lost_events, "event")
         ));
     }
@@ -143,7 +143,7 @@ pub(crate) fn kernels(k: &Kernels) -> String {
     out
 }
 
-/// What measuring costs.
+/// The cost of measuring.
 pub(crate) fn cost(c: &Cost) -> String {
     format!(
         "cost of measuring: an inference of {} ms takes {:+.2} % with GPU time stamps (noise of this figure {:.2} %, {} \
@@ -160,7 +160,7 @@ pub(crate) fn cost(c: &Cost) -> String {
     )
 }
 
-/// The software driver's label, where it belongs.
+/// The software driver's label, if it applies.
 pub(crate) fn label(m: &Measured) -> Option<&'static str> {
     m.header.is_software().then_some(SOFTWARE)
 }

@@ -1,4 +1,4 @@
-//! What an adapter can do at best, measured on it: the roofs that kernels are held against.
+//! The adapter's measured peak rates: the roofs with which kernels are compared.
 
 use fathom::clock::monotonic_ns;
 use fathom::gpu::{AdapterInfo, AdapterKind, Commands, Dispatch, Gpu, Slot, Work};
@@ -7,10 +7,10 @@ use fathom_shaders::{BindingKind, Shader};
 use crate::Failure;
 use crate::result::Roof;
 
-/// Time that a run should take: long enough that its begin does not count, short enough that some of many are not
-/// interrupted where a processor does a GPU's work.
+/// Duration of a run: long enough that its start does not matter, short enough that some of many runs are not
+/// interrupted on a processor that does a GPU's work.
 const TARGET_NS: u64 = 3_000_000;
-/// Runs of which the best counts: at least and at most, and for how long.
+/// Number of runs of which the best counts (least and most), and their total time.
 const RUNS: [u32; 2] = [5, 100];
 const RUNS_NS: u64 = 1_000_000_000;
 /// Threads of the kernels.
@@ -37,13 +37,13 @@ pub(crate) const SINGLE: &str = "f32";
 /// Name of the roof of cooperative matrices.
 pub(crate) const MATRIX: &str = "f16 matrices";
 
-/// Measures the roofs of `gpu`, which was opened with times; of matrices only where `matrices` are used.
+/// Measures the roofs of `gpu`, which was opened with times; of matrices only if `matrices` are used.
 pub(crate) fn measure(gpu: &mut Gpu, matrices: bool) -> Result<Vec<Roof>, Failure> {
     let info = gpu.info().clone();
     if !info.timestamps {
         return Err(format!("{}: expected an adapter with timestamps, found none", info.name).into());
     }
-    // Well beyond the caches, within what may be bound.
+    // Far larger than the caches, within the binding limit.
     let size = if info.kind == AdapterKind::Software { 64 << 20 } else { 256_u64 << 20 };
     let size = size.min(info.max_binding_bytes).min(info.max_buffer_bytes) & !((u64::from(THREADS) * 64) - 1);
     let source = gpu.create_buffer("roof", size)?;
@@ -77,7 +77,7 @@ pub(crate) fn measure(gpu: &mut Gpu, matrices: bool) -> Result<Vec<Roof>, Failur
         stage: 0,
         work: Work::default(),
     };
-    // 16 steps of 4 lanes, each a product and a sum.
+    // 16 iterations of 4 lanes, each a product and a sum.
     let (rounds, ns) = long_enough(gpu, single)?;
     roofs.push(roof(SINGLE, "FLOP/s", f64::from(rounds) * f64::from(THREADS) * 16.0 * 4.0 * 2.0, ns));
     if let Some((shader, side)) = matrix(&info).filter(|_| matrices) {
@@ -101,7 +101,8 @@ pub(crate) fn measure(gpu: &mut Gpu, matrices: bool) -> Result<Vec<Roof>, Failur
     Ok(roofs)
 }
 
-/// The kernel of the largest matrices that the adapter has. A software driver's 16 × 16 are not advertised, and not asked for.
+/// The kernel with the adapter's largest matrices. A software driver's 16 × 16 matrices are not advertised, and not
+/// requested.
 fn matrix(info: &AdapterInfo) -> Option<(&'static Shader, u32)> {
     let usable = info.f16 && info.subgroups && info.subgroup_size[1] <= 32;
     let has = |side| usable && info.matrices.contains(&side);
@@ -113,7 +114,7 @@ fn matrix(info: &AdapterInfo) -> Option<(&'static Shader, u32)> {
     }
 }
 
-/// Rounds that take long enough, and their best time.
+/// Enough rounds for the duration, and their best time.
 fn long_enough(gpu: &mut Gpu, dispatch: impl Fn(u32) -> Dispatch) -> Result<(u32, u64), Failure> {
     let mut rounds = 16;
     loop {
@@ -126,7 +127,7 @@ fn long_enough(gpu: &mut Gpu, dispatch: impl Fn(u32) -> Dispatch) -> Result<(u32
     }
 }
 
-/// The shortest time of some runs.
+/// The shortest time of several runs.
 fn best(gpu: &mut Gpu, dispatch: Dispatch) -> Result<u64, Failure> {
     let commands = Commands { label: "roof".to_owned(), stages: vec!["roof".to_owned()], dispatches: vec![dispatch] };
     let list = gpu.prepare(&commands)?;

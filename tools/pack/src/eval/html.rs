@@ -1,11 +1,11 @@
-//! The report as one page that needs nothing else.
+//! The report as one self-contained page.
 
 use std::fmt::Write as _;
 
 use super::report::{Errors, Report, Run};
 use crate::size;
 
-/// The least exponent that a logarithmic axis shows; smaller values lie at its end.
+/// The smallest exponent on a logarithmic axis; smaller values are drawn at its end.
 const LEAST: i32 = -9;
 /// Size of a small plot, in its own units.
 const PLOT: [f64; 2] = [240.0, 110.0];
@@ -86,7 +86,7 @@ struct Axis {
 }
 
 impl Axis {
-    /// That shows all of `values`, and three decades at least.
+    /// An axis for all of `values`, with at least three decades.
     fn of(values: impl Iterator<Item = f64> + Clone) -> Axis {
         let exponents = values.filter(|v| *v > 0.0 && v.is_finite()).map(f64::log10);
         let to = exponents.clone().fold(-1.0, f64::max).ceil() as i32;
@@ -94,7 +94,7 @@ impl Axis {
         Axis { from: from.min(to - 3), to }
     }
 
-    /// Where a value lies, in percent.
+    /// A value's place, in percent.
     fn percent(&self, value: f64) -> f64 {
         let (from, to) = (f64::from(self.from), f64::from(self.to));
         let x = 100.0 * (value.max(1e-30).log10() - from) / (to - from);

@@ -1,4 +1,4 @@
-//! What packing costs: the source in f32 and the packed model on the same observations and seeds.
+//! The accuracy cost of packing: compares the source in f32 and the packed model on the same observations and seeds.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -60,23 +60,23 @@ pub(crate) struct Eval {
     /// Output: the report as an HTML page with plots.
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Kernels for the packed model instead of those that suit the adapter.
+    /// Kernel family of the packed model; overrides the automatic choice.
     #[arg(long)]
     kernels: Option<Kernels>,
     #[command(flatten)]
     gpu: GpuArguments,
 }
 
-/// What one run gave.
+/// The result of one run.
 struct Run {
-    /// Normalised, and as the robot takes them; of a Depth Anything both are the depth map.
+    /// Normalised, and in the robot's units; for a Depth Anything both are the depth map.
     normalized: Vec<f32>,
     actions: Vec<f32>,
-    /// Every stage, in the first seed's run of an observation.
+    /// Every stage, from the first seed's run of an observation.
     stages: Vec<Output>,
 }
 
-/// A model's runs, observation by observation and seed by seed.
+/// A model's runs, by observation and seed.
 struct Runs {
     model: Model,
     runs: Vec<Run>,
@@ -87,7 +87,7 @@ impl Eval {
         [&self.json, &self.html].into_iter().flatten().try_for_each(|path| output_file::check(path))?;
         let gpu = self.gpu.open()?;
         let (adapter, software) = (gpu.info().to_string(), gpu.info().kind == AdapterKind::Software);
-        // All in f32, whatever the weights' format.
+        // All in f32, whatever the format of the weights.
         let exact = if software { Kernels::Lanes } else { Kernels::Tiled };
         let source = Source::open(&self.reference, self.family)?;
         let packed = Source::open(&self.packed, self.family)?;
@@ -119,7 +119,7 @@ impl Eval {
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// What is compared, and by which measure.
+    /// The compared models, and the measure.
     fn given(&self, source: &Source) -> Result<Given, Box<dyn Error>> {
         let manifest = Manifest::read(&self.packed)?;
         let scheme = manifest.map(|m| m.scheme);
@@ -194,7 +194,7 @@ fn policy(
     let mut session = Session::open_with(gpu, loaded, kernels)?;
     let mut runs = Vec::new();
     for observation in &observations {
-        // All stages depend on the observation, and only the last ones on the noise.
+        // All stages depend on the observation, only the last ones on the noise.
         let once = session.infer_once(observation, true)?;
         runs.push(Run { normalized: once.normalized, actions: once.actions, stages: once.outputs });
         bar.inc(1);

@@ -1,4 +1,4 @@
-//! The comparison in numbers: no model, no GPU, no files.
+//! The comparison in numbers, without model, GPU or files.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// What is compared.
+/// The compared models.
 pub(crate) struct Given {
     pub(crate) observations: Vec<String>,
     pub(crate) seeds: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Model {
     pub(crate) kernels: String,
 }
 
-/// How near two lists of numbers are: |a − b| / |a| is the relative error.
+/// Similarity of two lists of numbers: |a − b| / |a| is the relative error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Nearness {
     pub(crate) cosine: f64,
@@ -83,13 +83,13 @@ impl Errors {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Joint {
     pub(crate) name: String,
-    /// Least and largest value that the reference gave.
+    /// Least and largest value of the reference.
     pub(crate) reference: [f64; 2],
     #[serde(flatten)]
     pub(crate) all: Errors,
-    /// 19 of 20 errors are at most this.
+    /// 95th percentile of the errors.
     pub(crate) p95: f64,
-    /// Step by step of the horizon.
+    /// By step of the horizon.
     pub(crate) steps: Vec<Errors>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct Run {
 pub(crate) struct Report {
     pub(crate) schema: u32,
     pub(crate) passed: bool,
-    /// Least cosine of the actions in any run, what it was, and in which run.
+    /// Least accepted cosine of the actions in any run, the least cosine found, and its run.
     pub(crate) threshold: f64,
     pub(crate) worst: f64,
     pub(crate) max_error: Option<f64>,
@@ -120,10 +120,10 @@ pub(crate) struct Report {
     pub(crate) software: bool,
     pub(crate) observations: Vec<String>,
     pub(crate) seeds: u64,
-    /// In the order of the data's way.
+    /// In the order of the data flow.
     pub(crate) stages: Vec<Stage>,
     pub(crate) joints: Vec<Joint>,
-    /// Step by step of the horizon, all joints together, normalised.
+    /// By step of the horizon, over all joints, normalised.
     pub(crate) steps: Vec<Errors>,
     pub(crate) runs: Vec<Run>,
 }
@@ -152,7 +152,7 @@ impl Collector {
         Collector { given, reference, packed, adapter, software, order, stages, runs, own, normalized }
     }
 
-    /// The `i`-th run: normalised actions, and the robot's own, expected and found.
+    /// Adds the `i`-th run: normalised actions, and actions in the robot's units, expected and found.
     pub(crate) fn run(&mut self, i: usize, normalized: [&[f32]; 2], own: [&[f32]; 2]) {
         let (observation, seed) = (i as u64 / self.given.seeds, i as u64 % self.given.seeds);
         let pairs = |[a, b]: [&[f32]; 2]| -> Vec<(f64, f64)> {
@@ -233,7 +233,7 @@ impl Collector {
     }
 }
 
-/// The least; NaN where one is.
+/// The smallest value; NaN if there is one.
 fn worst(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(f64::INFINITY, |least, v| if v < least || v.is_nan() { v } else { least })
 }

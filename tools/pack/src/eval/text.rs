@@ -12,7 +12,7 @@ pub(super) struct Group<'a> {
 }
 
 impl Report {
-    /// Stages whose names differ in a number only, together.
+    /// Groups stages whose names differ only in a number.
     pub(super) fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for stage in &self.stages {
@@ -27,7 +27,7 @@ impl Report {
         groups
     }
 
-    /// How much was compared.
+    /// The extent of the comparison.
     pub(super) fn count(&self) -> String {
         let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let observations = many(self.observations.len(), "observation");
@@ -37,7 +37,7 @@ impl Report {
         }
     }
 
-    /// What passed, or did not.
+    /// The verdict.
     pub(super) fn verdict(&self) -> String {
         let of = if self.joints.is_empty() { "depth maps" } else { "actions" };
         let cosine = format!("the worst cosine of {of} is {:.6}, expected at least {}", self.worst, self.threshold);
