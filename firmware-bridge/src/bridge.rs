@@ -8,17 +8,17 @@ use crate::frame::{Decoder, Header, MAX_REPLY_FRAME, encode};
 use crate::message::Message;
 use crate::output::{JointOutput, StopCircuit};
 
-/// Bytes read in one poll, at most: the bound of a poll's work on a flooded line.
+/// Limit of the bytes read in one poll: it bounds a poll's work on a flooded line.
 const READ_BUDGET: usize = 4096;
 
-/// Bytes of waiting frames.
+/// Buffer size for waiting frames in bytes.
 const TX_BYTES: usize = 3072;
 
 const _: () = assert!(TX_BYTES >= 2 * MAX_REPLY_FRAME);
 
-/// Serial line `S`, controller, decoder and the frames which wait to be sent.
+/// Serial line `S`, controller, decoder and outgoing frames.
 ///
-/// It never waits for the line: a frame for which there is no room is dropped and counted.
+/// It never waits for the line: a frame that does not fit is dropped and counted.
 pub struct Bridge<S, J, E> {
     serial: S,
     controller: Controller<J, E>,
@@ -48,28 +48,28 @@ where
         &mut self.controller
     }
 
-    /// Gives the line back.
+    /// Returns the line.
     pub fn into_serial(self) -> S {
         self.serial
     }
 
-    /// Speaks another protocol version, to test the other side.
+    /// Sends another protocol version, for tests of the host.
     #[cfg(feature = "sim")]
     pub(crate) fn set_version(&mut self, version: u8) {
         self.outbox.version = version;
     }
 
-    /// One turn, to be called each [`tick_us`](crate::controller::Config::tick_us): takes what
-    /// has arrived, ticks the controller, sends telemetry when it is due, and answers.
+    /// One iteration, to be called each [`tick_us`](crate::controller::Config::tick_us): reads received frames, ticks
+    /// the controller, sends telemetry when it is due, and answers.
     ///
-    /// An error of the line ends only this turn's reading or writing.
+    /// An error of the line affects only this iteration's reading or writing.
     pub fn poll(&mut self, now_us: u64) -> Option<WholeTick> {
         self.receive(now_us);
         let whole = self.controller.tick(now_us);
-        // There is no one to tell before the first hello.
+        // Before the first hello there is no receiver.
         if self.controller.session() != 0 && now_us >= self.telemetry_due_us {
             let period_us = u64::from(self.controller.config().telemetry_us);
-            // A late one does not make the next one late.
+            // A late one does not delay the next one.
             self.telemetry_due_us = self.telemetry_due_us.saturating_add(period_us).max(now_us);
             let state = self.controller.state(&self.decoder.counters(), self.outbox.dropped);
             self.outbox.push(&Message::State(state), self.controller.session(), now_us);
@@ -106,7 +106,7 @@ where
     }
 }
 
-/// Whole frames which wait to be sent, in a fixed buffer that is emptied before it is reused.
+/// Complete outgoing frames in a fixed buffer, which is emptied before it is reused.
 struct Outbox {
     bytes: [u8; TX_BYTES],
     sent: usize,

@@ -1,4 +1,4 @@
-//! Why a controller stopped its joints, and everything it knows about the cause.
+//! The faults for which a controller stops its joints, with their causes.
 
 use core::fmt;
 
@@ -8,7 +8,7 @@ use crate::schema::Part;
 use crate::wire::{Context, Full, Reader, Wire, Writer};
 
 codes! {
-    /// Why the controller latched a fault.
+    /// A fault that the controller latches.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Fault {
         /// No frame of the host for the deadman time while armed.
@@ -17,7 +17,7 @@ codes! {
         Estop = 2,
         /// The joints' driver refused a command.
         OutputFailed = 3,
-        /// A joint gave no measurement for too long, or the joints' driver failed.
+        /// A joint gave no measurement for too long, or the joints' driver could not measure.
         MeasurementFailed = 4,
         /// A joint gave only readings that it cannot have reached.
         ImplausibleReading = 5,
@@ -33,7 +33,7 @@ codes! {
         Overload = 10,
         /// A servo reports an alarm of its own.
         ServoAlarm = 11,
-        /// Too many of the host's frames arrived broken.
+        /// Too many of the host's frames were broken.
         ErrorRate = 12,
         /// The two channels of the emergency stop disagree: one is welded, cut or bridged.
         EstopDiscrepancy = 13,
@@ -42,7 +42,7 @@ codes! {
     }
 }
 
-/// A report's fault, which the state's mode has.
+/// A report's fault: the state's mode already has it.
 impl<'a> Wire<'a> for Fault {
     const MAX: usize = 0;
     const TEXT: &'static str = "";
@@ -71,7 +71,7 @@ impl Alarms {
     pub const TEMPERATURE: Self = Self(1 << 2);
     /// The motor draws too much current.
     pub const CURRENT: Self = Self(1 << 3);
-    /// An alarm that the servo gives no cause for.
+    /// An alarm without a cause.
     pub const OTHER: Self = Self(1 << 4);
     /// The load is too high for too long.
     pub const OVERLOAD: Self = Self(1 << 5);
@@ -116,24 +116,24 @@ record! {
     pub struct FaultReport {
         /// The fault.
         pub fault: Fault,
-        /// The joint's place in the table, where it is one joint's fault.
+        /// The joint's index in the table, if the fault concerns one joint.
         pub joint: Option<u8>,
-        /// [`Fault::ServoAlarm`]: the servo's alarms. [`Fault::Estop`] and [`Fault::EstopDiscrepancy`]: the channels
-        /// that were open, bit 0 the first. Else 0.
+        /// [`Fault::ServoAlarm`]: the servo's alarms. [`Fault::Estop`] and [`Fault::EstopDiscrepancy`]: the open
+        /// channels, bit 0 the first. Otherwise 0.
         pub cause: u8,
-        /// The chunk that was being followed.
+        /// The chunk in progress.
         pub chunk: Option<u32>,
-        /// The value that was found: a position in the joint's unit, degrees Celsius, volts, amperes, seconds, or a
-        /// count of frames.
+        /// The measured value: a position in the joint's unit, degrees Celsius, volts, amperes, seconds, or a count of
+        /// frames.
         pub value: f32,
-        /// The lowest value that would have been right.
+        /// The lowest allowed value.
         pub low: f32,
-        /// The highest value that would have been right.
+        /// The highest allowed value.
         pub high: f32,
     }
 }
 
-/// The joint of a report; the highest number is no joint's.
+/// The joint of a report; the highest number stands for none.
 impl<'a> Wire<'a> for Option<u8> {
     const MAX: usize = <u8 as Wire>::MAX;
     const TEXT: &'static str = u8::TEXT;
@@ -147,7 +147,7 @@ impl<'a> Wire<'a> for Option<u8> {
     }
 }
 
-/// The report of a state: there exactly where the mode is a fault.
+/// The report of a state; present only if the mode is a fault.
 impl<'a> Wire<'a> for Option<FaultReport> {
     const MAX: usize = FaultReport::MAX;
     const TEXT: &'static str = "if fault [#]";
@@ -173,7 +173,7 @@ impl<'a> Wire<'a> for Option<FaultReport> {
 }
 
 impl FaultReport {
-    /// A fault that is no joint's and has no value.
+    /// A fault without a joint or a value.
     pub const fn of(fault: Fault) -> Self {
         Self { fault, joint: None, cause: 0, value: 0.0, low: 0.0, high: 0.0, chunk: None }
     }
@@ -182,7 +182,7 @@ impl FaultReport {
         Self { value, low, high, ..self }
     }
 
-    /// The report as a sentence that names the joint of `joints`, what was found and what was expected.
+    /// The report as a sentence: the joint's name from `joints`, the value and the allowed values.
     pub fn describe<'a>(&'a self, joints: &'a JointTable) -> impl fmt::Display + 'a {
         Described { report: self, joints }
     }

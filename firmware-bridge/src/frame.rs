@@ -28,15 +28,15 @@ pub const MAX_REPLY_FRAME: usize = cobs::max_encoding_length(HEADER + MAX_REPLY_
 const _: () = assert!(MAX_FRAME > MAX_RAW + MAX_RAW.div_ceil(254));
 
 record! {
-    /// What stands before each body.
+    /// The header before each body.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Header {
         /// Protocol version of the sender, see [`PROTOCOL_VERSION`].
         pub version: u8,
         [kind "type"]
-        /// Counts the sender's frames of a session, wrapping.
+        /// Counts the sender's frames in a session; wraps.
         pub sequence: u32,
-        /// Chosen by the host at random, not 0; opened by its hello. 0 where there is none.
+        /// A random number chosen by the host, not 0; its hello opens the session. 0 if there is none.
         pub session: u32,
         /// The sender's monotonic clock when the frame was made, in microseconds.
         pub time_us: u64,
@@ -50,7 +50,7 @@ impl Header {
     }
 }
 
-/// A frame which arrived whole.
+/// A complete frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frame<'a> {
     /// The header.
@@ -71,7 +71,7 @@ impl fmt::Display for EncodeError {
 
 impl core::error::Error for EncodeError {}
 
-/// Writes a frame with its terminator to the front of `out`; the number of bytes.
+/// Writes a frame with its terminator to the front of `out`; returns the number of bytes.
 ///
 /// # Errors
 /// [`EncodeError`]; `out` then holds no frame. [`MAX_FRAME`] bytes are always enough.
@@ -93,7 +93,7 @@ fn write(header: &Header, message: &Message<'_>, out: &mut [u8]) -> Result<usize
     w.finish()
 }
 
-/// Why bytes between two `0x00` are not a frame of this protocol.
+/// The reason why bytes between two `0x00` are not a frame of this protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
     /// Not COBS.
@@ -102,23 +102,23 @@ pub enum FrameError {
     TooLong,
     /// Shorter than header and CRC.
     TooShort,
-    /// The CRC is not that of the bytes.
+    /// The CRC does not match.
     Crc,
-    /// A whole frame of another protocol version.
+    /// A complete frame of another protocol version.
     Version {
         /// The sender's version.
         found: u8,
         /// The frame's header.
         header: Header,
     },
-    /// A whole frame of a type which this version does not have.
+    /// A complete frame of an unknown type.
     UnknownType {
         /// The type byte.
         kind: u8,
         /// The frame's header.
         header: Header,
     },
-    /// A whole frame whose body is not that of its type.
+    /// A complete frame whose body does not match its type.
     Malformed {
         /// The type byte.
         kind: u8,
@@ -128,13 +128,13 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// Whether the line spoilt the frame; else its sender meant something that this side does not know.
+    /// Whether the line damaged the frame; otherwise the sender's protocol differs.
     pub fn is_line_error(&self) -> bool {
         matches!(self, Self::Cobs | Self::TooLong | Self::TooShort | Self::Crc)
     }
 }
 
-/// How often each [`FrameError`] happened, and how many frames were good; all wrap.
+/// Number of each [`FrameError`] and of good frames; all wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Good frames.
@@ -177,9 +177,9 @@ impl Counters {
     }
 }
 
-/// Takes frames out of a stream of bytes, byte by byte, in a fixed buffer.
+/// Extracts frames from a stream of bytes, byte by byte, in a fixed buffer.
 ///
-/// Broken frames are data: they are reported, counted and left behind at the next `0x00`.
+/// Broken frames are data: they are reported, counted and skipped up to the next `0x00`.
 pub struct Decoder {
     state: DecoderState,
     raw: [u8; MAX_RAW],
@@ -199,7 +199,7 @@ impl Decoder {
         self.counters
     }
 
-    /// Takes one byte; `Some` at the end of a frame or of what cannot be one.
+    /// Takes one byte; `Some` at the end of a frame or of a broken one.
     pub fn feed(&mut self, byte: u8) -> Option<Result<Frame<'_>, FrameError>> {
         let error = match self.state.feed(byte) {
             Ok(DecodeResult::NoData) => return None,

@@ -29,7 +29,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// No letters.
+    /// The empty name.
     pub const EMPTY: Self = Self { bytes: [0; MAX_NAME], len: 0 };
 
     /// The name, or `None` when it is longer than [`MAX_NAME`] bytes.
@@ -49,7 +49,7 @@ impl Name {
     }
 }
 
-/// Its length in a byte, then its letters.
+/// Its length in a byte, then its bytes.
 impl<'a> Wire<'a> for Name {
     const MAX: usize = <u8 as Wire>::MAX.saturating_add(MAX_NAME);
     const TEXT: &'static str = "$_len u8, $ u8[$_len]";
@@ -72,8 +72,7 @@ impl fmt::Debug for Name {
 }
 
 record! {
-    /// One joint as the controller knows it. The controller enforces these limits whatever it is sent and whatever is
-    /// measured.
+    /// One joint of the controller. The controller enforces these limits for all received and measured values.
     #[derive(Debug, Clone, Copy, PartialEq)]
     pub struct JointSpec {
         /// Name, the same on host and controller.
@@ -88,71 +87,71 @@ record! {
         pub velocity: f32,
         /// Highest acceleration per second squared; also the deceleration of a stop.
         pub acceleration: f32,
-        /// How far the goal may lead the measured position.
+        /// Largest lead of the goal over the measured position.
         ///
         /// It must exceed the lag of the servo at full speed, or it limits the speed.
         pub jump: f32,
-        /// Highest speed at which the joint can move by itself or be moved by hand or by its weight, per second; at least
-        /// [`JointSpec::velocity`]. A reading that the joint cannot have reached at this speed is no measurement.
+        /// Highest speed of the joint when it moves by itself, by hand or by its weight, per second; at least
+        /// [`JointSpec::velocity`]. A reading beyond this reach does not count as a measurement.
         pub reach: f32,
         [flags "limits"]
         /// The joint does not follow its goal.
         pub following: Option<FollowingLimit>,
-        /// The joint does not move although its goal is elsewhere. `None` for a gripper, which stalls on what it holds.
+        /// The joint does not move although its goal is elsewhere. `None` for a gripper, which stalls on its object.
         pub stall: Option<StallLimit>,
-        /// The motor draws too much current; only where the driver measures it.
+        /// The motor draws too much current; only if the driver measures it.
         pub overload: Option<OverloadLimit>,
-        /// The motor is too hot; only where the driver measures it.
+        /// The motor is too hot; only if the driver measures it.
         pub temperature: Option<TemperatureLimit>,
-        /// Supply voltage in volts, lowest and highest; only where the driver measures it.
+        /// Supply voltage in volts, lowest and highest; only if the driver measures it.
         pub voltage as "v": Option<[f32; 2]>,
     }
 }
 
 record! {
-    /// When the distance of goal and measured position is a fault.
+    /// The distance between goal and measured position that counts as a fault.
     #[derive(Debug, Clone, Copy, PartialEq, Default)]
     pub struct FollowingLimit {
         /// The distance, in the joint's unit.
         pub error as "following_error": f32,
-        /// How long it has to last, in milliseconds.
+        /// Its duration, in milliseconds.
         pub time_ms as "following_ms": u16,
     }
 }
 
 record! {
-    /// When a joint that does not move is a fault.
+    /// The stall that counts as a fault.
     #[derive(Debug, Clone, Copy, PartialEq, Default)]
     pub struct StallLimit {
         /// Least distance of goal and measured position, in the joint's unit.
         pub error as "stall_error": f32,
         /// A joint that moves farther than this within the time is not stalled, in the joint's unit.
         pub motion as "stall_motion": f32,
-        /// Least current in ampere, where the driver measures it; 0 where the current does not matter.
+        /// Least current in ampere, if the driver measures it; 0 to ignore the current.
         pub current_a as "stall_current_a": f32,
-        /// How long it has to last, in milliseconds.
+        /// Its duration, in milliseconds.
         pub time_ms as "stall_ms": u16,
     }
 }
 
 record! {
-    /// When a motor's current is a fault.
+    /// The motor current that counts as a fault.
     #[derive(Debug, Clone, Copy, PartialEq, Default)]
     pub struct OverloadLimit {
         /// The current, in ampere.
         pub current_a as "overload_a": f32,
-        /// How long it has to last, in milliseconds.
+        /// Its duration, in milliseconds.
         pub time_ms as "overload_ms": u16,
     }
 }
 
 record! {
-    /// When a motor's temperature is a fault.
+    /// The motor temperature that counts as a fault.
     #[derive(Debug, Clone, Copy, PartialEq, Default, Eq)]
     pub struct TemperatureLimit {
         /// Degrees Celsius at which the joints stop as [`StopBehaviour`] declares.
         pub stop_c: u8,
-        /// Degrees Celsius at which the joints are released although they should hold; above `stop_c`.
+        /// Degrees Celsius at which the joints are released even if they should hold; above `stop_c`.
         pub release_c: u8,
     }
 }
@@ -165,9 +164,9 @@ impl Flagged for TemperatureLimit {}
 code_bytes!(Unit, StopBehaviour);
 
 impl JointSpec {
-    /// A joint with limits derived from its speed. Acceleration: full speed in 1/8 s. Goal ahead of the joint: at most
-    /// 1/4 s of full speed. Reach: four times full speed. Following error: 0.8 of `jump` for 500 ms. Stall: 0.4 of
-    /// `jump` for 1 s without 0.04 of it in motion. Neither current, temperature nor voltage are limited.
+    /// A joint with limits derived from its speed. Acceleration: full speed in 1/8 s. Jump: 1/4 s of full speed. Reach:
+    /// four times full speed. Following error: 0.8 of `jump` for 500 ms. Stall: 0.4 of `jump` for 1 s with less than
+    /// 0.04 of it in motion. Current, temperature and voltage are not limited.
     pub fn new(name: Name, unit: Unit, [min, max]: [f32; 2], velocity: f32) -> Self {
         let jump = velocity * 0.25;
         Self {
@@ -187,7 +186,7 @@ impl JointSpec {
         }
     }
 
-    /// The joint with another [`JointSpec::jump`], and the limits of following error and stall that go with it.
+    /// The joint with another [`JointSpec::jump`], and matching limits of following error and stall.
     #[must_use]
     pub fn with_jump(self, jump: f32) -> Self {
         let following = self.following.map(|limit| FollowingLimit { error: jump * 0.8, ..limit });
@@ -242,15 +241,15 @@ impl JointSpec {
 }
 
 codes! {
-    /// How the joints stop at a fault. An open emergency stop always releases them at once; a stop or disarm that the host
-    /// sends always ramps to rest.
+    /// The joints' behaviour at a fault. An open emergency stop always releases them at once; the host's stop or disarm
+    /// always ramps to rest.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum StopBehaviour {
         /// The goal freezes: the shortest way to rest, and the hardest on gears and load. The servos then hold under
         /// torque and warm up.
         Hold = 0,
-        /// Ramp to rest, then hold under torque: what the arm carries stays where it is. Holding a load for long overheats
-        /// servos: a joint that reaches [`TemperatureLimit::release_c`] releases the arm, which then drops.
+        /// Ramp to rest, then hold under torque: the arm keeps its load. Holding a load for long overheats servos: a
+        /// joint that reaches [`TemperatureLimit::release_c`] releases the arm, which then drops.
         #[default]
         RampThenHold = 1,
         /// Ramp to rest, then release: no servo overheats, and an arm without brakes drops under its weight.
@@ -268,7 +267,7 @@ impl fmt::Display for StopBehaviour {
     }
 }
 
-/// Why a joint was not added to a [`JointTable`].
+/// The reason why a joint was not added to a [`JointTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JointError {
     /// The table already holds [`MAX_JOINTS`] joints.
@@ -291,17 +290,17 @@ impl fmt::Display for JointError {
 
 impl core::error::Error for JointError {}
 
-/// Up to [`MAX_JOINTS`] joints in the order of every per-joint vector, and how they stop at a fault.
+/// Up to [`MAX_JOINTS`] joints in the order of every per-joint vector, and their behaviour at a fault.
 #[derive(Clone, Copy)]
 pub struct JointTable {
     joints: [JointSpec; MAX_JOINTS],
     len: u8,
-    /// How the joints stop at a fault.
+    /// The joints' behaviour at a fault.
     pub stop: StopBehaviour,
 }
 
 impl JointTable {
-    /// A table without joints, which ramp to rest and hold at a fault.
+    /// An empty table; its joints ramp to rest and hold at a fault.
     pub const fn new() -> Self {
         Self { joints: [JointSpec::EMPTY; MAX_JOINTS], len: 0, stop: StopBehaviour::RampThenHold }
     }
@@ -309,7 +308,7 @@ impl JointTable {
     /// Adds a joint at the end.
     ///
     /// # Errors
-    /// [`JointError`] when the table is full or the limits make no sense.
+    /// [`JointError`] if the table is full or the limits are invalid.
     pub fn push(&mut self, joint: JointSpec) -> Result<(), JointError> {
         if !joint.is_valid() {
             return Err(JointError::InvalidLimits);
@@ -336,7 +335,7 @@ impl JointTable {
     }
 }
 
-/// How the joints stop, their number in a byte, then each joint.
+/// The behaviour at a fault, the number of joints in a byte, then each joint.
 impl<'a> Wire<'a> for JointTable {
     const MAX: usize =
         StopBehaviour::MAX.saturating_add(<u8 as Wire>::MAX).saturating_add(MAX_JOINTS.saturating_mul(JointSpec::MAX));
@@ -377,7 +376,7 @@ impl fmt::Debug for JointTable {
     }
 }
 
-/// One value per joint, stored in place; the joint's unit applies.
+/// One value per joint in the joint's unit, stored in place.
 #[derive(Clone, Copy)]
 pub struct JointVec {
     values: [f32; MAX_JOINTS],
@@ -385,7 +384,7 @@ pub struct JointVec {
 }
 
 impl JointVec {
-    /// A vector without values.
+    /// The empty vector.
     pub const EMPTY: Self = Self { values: [0.0; MAX_JOINTS], len: 0 };
 
     /// `len` zeros, at most [`MAX_JOINTS`].

@@ -1,7 +1,7 @@
-//! One declaration of a record makes its type, its bytes, its longest size and its text in the schema.
+//! The declaration of a record generates its type, codec, largest size and schema text.
 //!
 //! A record is its fields in the order of their declaration. `as` gives a field another name in the schema; a byte in
-//! brackets precedes a field and is part of the line alone: the flags of the record's optional parts, its number of
+//! brackets precedes a field and exists only on the line: the flags of the record's optional parts, its number of
 //! joints, or a frame's type.
 
 /// Declares a record; the lifetime of one that borrows is `'a`.

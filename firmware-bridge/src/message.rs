@@ -1,4 +1,4 @@
-//! Messages of host and controller, and the byte layout of each message's body, which its declaration gives.
+//! Messages of host and controller. The declaration of each gives the byte layout of its body.
 //!
 //! All numbers are little-endian, positions are IEEE 754 binary32. [`SCHEMA`] has the layouts as text; the tests in
 //! `tests/wire.rs` pin the bytes.
@@ -16,23 +16,22 @@ const TEXT: &Text =
 
 /// The layouts as text; [`SCHEMA_HASH`] is its CRC-32.
 ///
-/// Any change of a layout changes this text, so that two builds which disagree on a layout find
-/// out in the hello.
+/// Any change of a layout changes this text, so that the hello reveals builds with different layouts.
 pub const SCHEMA: &str = TEXT.as_str();
 
 /// CRC-32 of [`SCHEMA`], exchanged in the hello.
 pub const SCHEMA_HASH: u32 = CRC.checksum(SCHEMA.as_bytes());
 
-/// `start_us` of a chunk which starts when the controller takes it.
+/// `start_us` of a chunk that starts when the controller receives it.
 pub const START_NOW: u64 = 0;
 
-/// Longest body: a chunk of all steps and joints. Counts neither header, CRC nor COBS.
+/// Longest body: a chunk with all steps and joints. Excludes header, CRC and COBS.
 pub const MAX_BODY: usize = longest(Message::LINES, 0);
 
 /// Longest body the controller sends: a hello reply with all joints and longest names.
 pub const MAX_REPLY_BODY: usize = longest(Message::LINES, 0x80);
 
-/// Positions of a chunk, `[step][joint]`, as they came off the wire or as the host has them.
+/// Positions of a chunk, `[step][joint]`, in wire format or native.
 #[derive(Debug, Clone, Copy)]
 pub enum Positions<'a> {
     /// Little-endian binary32.
@@ -66,7 +65,7 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// All that is left of the body.
+/// The rest of the body.
 impl<'a> Wire<'a> for Positions<'a> {
     const MAX: usize = MAX_CHUNK_STEPS.saturating_mul(MAX_JOINTS).saturating_mul(<f32 as Wire>::MAX);
     const TEXT: &'static str = "$ f32[steps][joints]";
@@ -88,14 +87,13 @@ impl PartialEq for Positions<'_> {
 }
 
 codes! {
-    /// How the controller moves between two steps of a chunk.
+    /// The controller's motion between two steps of a chunk.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum Interpolation {
         /// Straight line in joint space.
         #[default]
         Linear = 0,
-        /// Cubic Hermite in joint space: the velocity is continuous, and no position is outside the two
-        /// steps it lies between.
+        /// Cubic Hermite in joint space: the velocity is continuous, and every position is between its two steps.
         Hermite = 1,
     }
 }
@@ -106,13 +104,13 @@ record! {
     /// An action chunk: step `k` is the pose at `start_us + k * period_us` of the controller's clock.
     #[derive(Debug, Clone, Copy, PartialEq)]
     pub struct Chunk<'a> {
-        /// The host's name for the chunk, echoed in the state.
+        /// The host's number of the chunk, echoed in the state.
         pub id: u32,
         /// Controller time of step 0 in microseconds; [`START_NOW`] for the time of arrival.
         pub start_us: u64,
         /// Time between steps in microseconds, at least 1.
         pub period_us: u32,
-        /// No step is followed later than this long after the start, in microseconds.
+        /// No step is executed later than this after the start, in microseconds.
         pub validity_us: u32,
         /// Path between steps.
         pub interpolation: Interpolation,
@@ -131,9 +129,9 @@ record! {
     pub struct HelloReply {
         /// The controller's [`SCHEMA_HASH`].
         pub schema: u32,
-        /// Which controller it is, so that a host can insist on the one of its configuration.
+        /// The controller's identity, which a host's configuration may require.
         pub identity: Name,
-        /// Longest chunk it takes, in steps.
+        /// Longest chunk in steps.
         pub buffer_depth: u16,
         /// Period of its control tick in microseconds.
         pub tick_us: u32,
@@ -146,14 +144,14 @@ record! {
     }
 }
 
-/// What the controller is doing.
+/// The controller's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// No permission to move: chunks are refused.
     Disarmed,
-    /// Armed, without a chunk to follow: the pose is held.
+    /// Armed without a chunk: the pose is held.
     Holding,
-    /// Armed and following a chunk.
+    /// Armed and executing a chunk.
     Active,
     /// Ramping to rest after a stop, a disarm or a hello of another host.
     Stopping,
@@ -196,20 +194,19 @@ impl<'a> Wire<'a> for Mode {
 impl Flagged for Progress {}
 
 record! {
-    /// Where the controller is in its chunk, by its own count.
+    /// The controller's position in its chunk, by its own count.
     ///
-    /// It stays when the chunk is over, until the joints stop, disarm or fault.
+    /// It remains after the chunk's end, until the joints stop, disarm or fault.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct Progress {
         /// [`Chunk::id`].
         pub chunk: u32,
-        /// Steps that are over, those skipped at its beginning included: while the chunk is followed,
-        /// the step being followed, 0-based; afterwards how far it came, at most its steps.
+        /// Consumed steps, including those skipped at the start. During the chunk: the current step, 0-based;
+        /// afterwards the number of steps reached, at most the chunk's.
         ///
-        /// A host that wants to know how many steps passed while it was thinking takes the difference
-        /// of two of these.
+        /// The difference of two values is the number of steps consumed during an inference.
         pub consumed: u16,
-        /// Steps to come, without the one being followed: the queue depth. 0 when the chunk is over.
+        /// Steps after the current one: the queue depth. 0 after the chunk's end.
         pub steps_left: u16,
     }
 }
@@ -217,8 +214,8 @@ record! {
 record! {
     /// Telemetry. The frame's time is the controller's time of the sample.
     #[derive(Debug, Clone, Copy, PartialEq)]
-    pub struct State {
-        /// What the controller is doing.
+    pub struct ControllerState {
+        /// The controller's mode.
         pub mode: Mode,
         [flags "flags"]
         /// Whether the joints are driven.
@@ -226,14 +223,14 @@ record! {
         /// Whether the emergency stop line is open.
         pub estop: bool,
         [joints "joints"]
-        /// The sequence of the host's last obeyed or refused frame of this session.
+        /// The sequence of the host's last accepted or refused frame of this session.
         pub last_sequence: u32,
-        /// The chunk being followed, or the last one that was.
+        /// The chunk in progress, or the last one.
         pub progress: Option<Progress>,
-        /// How often a joint was held back by a position, speed or jump limit, counted per joint and
-        /// tick, and per position of a chunk; wraps.
+        /// Number of times that a position, speed or jump limit held a joint back, counted per joint and tick, and per
+        /// position of a chunk; wraps.
         pub clamps: u32,
-        /// Ticks of armed joints whose chunk was over before another began; wraps.
+        /// Ticks of armed joints between the end of a chunk and the start of the next; wraps.
         pub starved: u32,
         /// Frames with a wrong CRC since power-on; wraps.
         pub crc_errors: u32,
@@ -245,7 +242,8 @@ record! {
         pub measured: JointVec,
         /// Commanded positions; as many as measured.
         pub commanded: JointVec,
-        /// The latched fault's cause; exactly where [`State::mode`] is [`Mode::Faulted`], with its fault.
+        /// The latched fault's cause; present only if [`ControllerState::mode`] is [`Mode::Faulted`], with the same
+        /// fault.
         pub fault: Option<FaultReport>,
     }
 }
@@ -254,29 +252,29 @@ codes! {
     /// The controller's verdict on a frame.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Reason {
-        /// Obeyed.
+        /// Accepted.
         Ok = 0,
         /// The frame is of another protocol version.
         WrongVersion = 1,
-        /// Not a message a host sends.
+        /// The controller does not receive this type.
         UnknownType = 2,
-        /// The body is not that of its type.
+        /// The body does not match its type.
         Malformed = 3,
-        /// The session is not that of the last hello: the controller or the host restarted.
+        /// The session differs from the last hello's: the controller or the host restarted.
         WrongSession = 4,
-        /// The sequence is not after that of the last frame.
+        /// The sequence does not follow the last frame's.
         Stale = 5,
-        /// The chunk's validity is over.
+        /// The chunk's validity has ended.
         Expired = 6,
         /// The chunk starts too far in the future.
         TooFarAhead = 7,
-        /// Not the controller's number of joints.
+        /// The number of joints is not the controller's.
         WrongJointCount = 8,
         /// No steps, more than the buffer holds, or a period of zero.
         BadShape = 9,
         /// A position is NaN or infinite.
         NonFinite = 10,
-        /// A position is so far outside the limits that it cannot be meant.
+        /// A position is so far outside the limits that it must be an error.
         OutOfLimits = 11,
         /// Not armed.
         NotArmed = 12,
@@ -284,9 +282,9 @@ codes! {
         Stopping = 13,
         /// A fault is latched, or its cause lasts.
         Faulted = 14,
-        /// A joint to be armed is outside its limits: it has to be moved within them by hand.
+        /// A joint to be armed is outside its limits: move it within them by hand.
         OutsideLimits = 15,
-        /// The joints' positions are not known yet, or not any more.
+        /// The joints' positions are unknown.
         NotMeasured = 16,
     }
 }
@@ -301,16 +299,16 @@ record! {
         pub kind as "type": u8,
         /// The verdict.
         pub reason: Reason,
-        /// For an obeyed chunk: its first step which is applied; those before were over on arrival.
+        /// For an accepted chunk: the first step that is executed; earlier steps had passed on arrival.
         pub first_step: u16,
-        /// For an obeyed chunk: the controller time of its step 0 in microseconds, else 0.
+        /// For an accepted chunk: the controller time of its step 0 in microseconds, otherwise 0.
         pub start_us: u64,
     }
 }
 
 record! {
-    /// The controller's answer to a heartbeat; with the frame's time, three of the four time stamps
-    /// of a clock comparison.
+    /// The controller's answer to a heartbeat; with the frame's time, it gives three of the four time stamps of a clock
+    /// comparison.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct HeartbeatReply {
         /// The heartbeat's sequence.
@@ -327,36 +325,36 @@ messages! {
     #[derive(Debug, Clone, Copy, PartialEq)]
     #[expect(clippy::large_enum_variant, reason = "there is no allocator to box with")]
     pub enum Message<'a> {
-        /// Host: who is there? Opens the session of the frame's header.
+        /// Host: hello. Opens the session of the frame's header.
         0x01 hello HELLO
         Hello {
             /// The host's [`SCHEMA_HASH`].
             schema: u32
         },
-        /// Host: follow these positions.
+        /// Host: execute this chunk.
         0x02 chunk CHUNK
         Chunk(chunk: Chunk<'a>),
-        /// Host: I am alive.
+        /// Host: heartbeat.
         0x03 heartbeat HEARTBEAT
         Heartbeat,
-        /// Host: you may move.
+        /// Host: arm, permission to move.
         0x04 arm ARM
         Arm,
-        /// Host: ramp to rest, then release the joints.
+        /// Host: disarm: ramp to rest, then release the joints.
         0x05 disarm DISARM
         Disarm,
-        /// Host: ramp to rest and hold. Obeyed whatever its session and sequence.
+        /// Host: stop: ramp to rest and hold. Accepted with any session and sequence.
         0x06 stop STOP
         Stop,
-        /// Host: I have seen the fault.
+        /// Host: clear the fault.
         0x07 clear_fault CLEAR_FAULT
         ClearFault,
-        /// Controller: who I am.
+        /// Controller: answer to a hello.
         0x81 hello_reply HELLO_REPLY
         HelloReply(reply: HelloReply),
         /// Controller: telemetry.
         0x82 state STATE
-        State(state: State),
+        State(state: ControllerState),
         /// Controller: verdict on a frame.
         0x83 ack ACK
         Ack(ack: Ack),

@@ -1,4 +1,4 @@
-//! The path of a chunk, and one joint's way along it within its limits.
+//! The path of a chunk, and a joint's motion along it within its limits.
 
 use crate::joint::JointSpec;
 use crate::message::{Chunk, Interpolation, Progress};
@@ -17,14 +17,14 @@ pub(crate) struct StoredChunk {
     present: bool,
 }
 
-/// A chunk's pose at one time.
+/// A chunk's pose at a time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) progress: Progress,
     pub(crate) path: [PathPoint; MAX_JOINTS],
 }
 
-/// One joint's place on its path.
+/// A joint's place on its path.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct PathPoint {
     /// Position.
@@ -50,7 +50,7 @@ impl StoredChunk {
         present: false,
     };
 
-    /// Copies `chunk`, clamped to the joints' positions; the number of clamped positions.
+    /// Copies `chunk` with its positions clamped to the joints' limits; returns the number of clamped positions.
     pub(crate) fn store(&mut self, chunk: &Chunk<'_>, start_us: u64, joints: &[JointSpec]) -> u32 {
         self.id = chunk.id;
         self.start_us = start_us;
@@ -78,15 +78,15 @@ impl StoredChunk {
         self.present && self.start_us <= now_us
     }
 
-    /// How far the chunk, which is over, came.
+    /// The progress of a chunk that has ended.
     pub(crate) fn ended(&self, now_us: u64) -> Progress {
         let elapsed_us = now_us.saturating_sub(self.start_us).min(u64::from(self.validity_us));
         let consumed = elapsed_us.checked_div(u64::from(self.period_us)).and_then(|steps| u16::try_from(steps).ok());
         Progress { chunk: self.id, consumed: consumed.unwrap_or(u16::MAX).min(self.steps), steps_left: 0 }
     }
 
-    /// The pose at `now_us`; `None` before the start, after the last step's period, after the
-    /// validity, and without a chunk. Never outside the two steps it lies between.
+    /// The pose at `now_us`; `None` before the start, after the last step's period, after the validity, and without a
+    /// chunk. It is always between its two steps.
     pub(crate) fn sample(&self, now_us: u64) -> Option<Sample> {
         let elapsed_us = now_us.checked_sub(self.start_us)?;
         if !self.present || elapsed_us > u64::from(self.validity_us) {
@@ -102,7 +102,7 @@ impl StoredChunk {
         let from = self.pose(step)?;
         // The last step is held for its period.
         let to = if steps_left > 0 { self.pose(step.checked_add(1)?)? } else { from };
-        // Beyond the ends of the path the slope goes on at its beginning and is zero at its end.
+        // The path's slope continues before its start and is zero after its end.
         let before = step.checked_sub(1).and_then(|step| self.pose(step));
         let after = self.pose(step.saturating_add(2)).filter(|_| steps_left > 1);
 
@@ -136,8 +136,8 @@ impl StoredChunk {
     }
 }
 
-/// The rise per step at a step of the path, from the rises before and after it: their mean, less
-/// where it would carry the path beyond a step, 0 at a turning point.
+/// The rise per step at a step of the path, from the rises before and after it: their mean, reduced if the path would
+/// overshoot a step, and 0 at a turning point.
 fn tangent(before: f32, after: f32) -> f32 {
     if before * after <= 0.0 {
         return 0.0;
@@ -146,8 +146,8 @@ fn tangent(before: f32, after: f32) -> f32 {
     within(0.5 * (before + after), -most, most)
 }
 
-/// The cubic from `from` to `from + rise` with these tangents, in rises per step: its value at
-/// `share` of the step, and its rise per step there.
+/// The cubic from `from` to `from + rise` with these tangents, in rises per step: its value at `share` of the step, and
+/// its rise per step there.
 fn hermite(from: f32, rise: f32, tangent: f32, next_tangent: f32, share: f32) -> (f32, f32) {
     let rest = 1.0 - share;
     let position =
@@ -166,13 +166,13 @@ pub(crate) struct Setpoint {
     pub(crate) velocity: f32,
 }
 
-/// The next setpoint along a path, and whether the limit of speed or the joint's distance from its goal held it back.
+/// The next setpoint along a path, and whether the speed limit or the joint's distance from its goal held it back.
 ///
 /// Speed and acceleration stay within their limits. The command slows down in time to arrive with the path's own
-/// velocity, and to be at rest where the path does not go further: it leaves the range of what is left of the path only
-/// as far as the joint cannot stop within it, which happens when another path begins. It slows down likewise where it
-/// would lead the measured position by more than [`JointSpec::jump`]: it never moves farther away from there, and
-/// `measured` moves it in no other way.
+/// velocity, and to be at rest at the path's end. It leaves the range of the remaining path only as far as the joint
+/// cannot stop within it, which happens when another path starts. It also slows down if it would lead the measured
+/// position by more than [`JointSpec::jump`]: it never moves farther away from there, and `measured` has no other
+/// effect.
 pub(crate) fn follow(
     at: Setpoint,
     path: &PathPoint,
@@ -204,7 +204,7 @@ pub(crate) fn brake(at: Setpoint, joint: &JointSpec, dt_s: f32, deceleration: f3
     in_limits(at, Setpoint { position: at.position + velocity * dt_s, velocity }, joint, dt_s)
 }
 
-/// The setpoint after `at`, kept within the joint's positions, with the velocity that this leaves.
+/// The setpoint after `at`, kept within the joint's positions, with the resulting velocity.
 fn in_limits(at: Setpoint, next: Setpoint, joint: &JointSpec, dt_s: f32) -> Setpoint {
     let position = within(next.position, joint.min, joint.max);
     if position == next.position {
@@ -213,8 +213,7 @@ fn in_limits(at: Setpoint, next: Setpoint, joint: &JointSpec, dt_s: f32) -> Setp
     Setpoint { position, velocity: (position - at.position) / dt_s }
 }
 
-/// The deceleration of a ramp to rest of at most `ramp_us`: the joint's own, or higher where
-/// that would take longer.
+/// The deceleration of a ramp to rest of at most `ramp_us`: the joint's own, or higher if that would take longer.
 pub(crate) fn deceleration(velocity: f32, joint: &JointSpec, ramp_us: u32) -> f32 {
     let ramp_s = (ramp_us as f32 * 1e-6).max(1e-6);
     (velocity.abs() / ramp_s).max(joint.acceleration)
@@ -227,10 +226,9 @@ pub(crate) fn ramp_time_us(velocity: f32, joint: &JointSpec, ramp_us: u32) -> u3
     (time_us as u32).min(ramp_us)
 }
 
-/// The highest speed from which a joint that loses `gain` of it each tick comes to rest within
-/// `distance`.
+/// The highest speed from which a joint that loses `gain` of it each tick comes to rest within `distance`.
 fn arrival_speed(distance: f32, gain: f32, dt_s: f32) -> f32 {
-    // In units of what one tick's gain moves in a tick, k ticks of braking take k (k + 1) / 2.
+    // With the motion of one tick's gain in a tick as the unit, k ticks of braking take k (k + 1) / 2.
     let unit = gain * dt_s;
     let braking = 0.5 * (sqrt(1.0 + 8.0 * distance / unit) - 1.0);
     // A cast of a float saturates.
@@ -275,8 +273,7 @@ mod tests {
         }
     }
 
-    /// A step of the target is followed within speed and acceleration, without overshoot, and
-    /// with a soft arrival.
+    /// Follows a step of the target within speed and acceleration, without overshoot, and with a soft arrival.
     #[test]
     fn a_step_is_followed_within_limits_and_not_passed() {
         let dt_s = 0.002;

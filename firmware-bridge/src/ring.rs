@@ -1,4 +1,4 @@
-//! A serial line's bytes between its interrupt and the main loop.
+//! Ring buffers between a serial line's interrupt and the main loop.
 
 use core::convert::Infallible;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ impl<const N: usize> Ring<N> {
         self.bytes.get(count & N.wrapping_sub(1))
     }
 
-    /// Appends a byte; `false` when there is no room, and the byte is counted as lost.
+    /// Appends a byte; returns `false` if the ring is full, and counts the byte as lost.
     pub fn push(&self, byte: u8) -> bool {
         let written = self.written.load(Ordering::Relaxed);
         let room = written.wrapping_sub(self.read.load(Ordering::Acquire)) < N;
@@ -48,7 +48,7 @@ impl<const N: usize> Ring<N> {
         }
     }
 
-    /// Takes the oldest byte.
+    /// Removes the oldest byte.
     pub fn pop(&self) -> Option<u8> {
         let read = self.read.load(Ordering::Relaxed);
         if read == self.written.load(Ordering::Acquire) {
@@ -59,7 +59,7 @@ impl<const N: usize> Ring<N> {
         Some(byte)
     }
 
-    /// Bytes that wait.
+    /// Number of waiting bytes.
     pub fn len(&self) -> usize {
         self.written.load(Ordering::Acquire).wrapping_sub(self.read.load(Ordering::Acquire))
     }
@@ -69,7 +69,7 @@ impl<const N: usize> Ring<N> {
         self.len() == 0
     }
 
-    /// Bytes for which there was no room; wraps.
+    /// Number of bytes lost to a full ring; wraps.
     pub fn lost(&self) -> u32 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -87,8 +87,7 @@ impl<const N: usize> core::fmt::Debug for Ring<N> {
     }
 }
 
-/// The main loop's end of a line whose interrupt fills `received` and empties `sending`. It never
-/// waits.
+/// The main loop's end of a line whose interrupt fills `received` and empties `sending`. It never waits.
 #[derive(Debug)]
 pub struct RingSerial<'a, const R: usize, const S: usize> {
     received: &'a Ring<R>,
@@ -97,7 +96,7 @@ pub struct RingSerial<'a, const R: usize, const S: usize> {
 }
 
 impl<'a, const R: usize, const S: usize> RingSerial<'a, R, S> {
-    /// A line; `begin` makes the interrupt look into `sending`.
+    /// A line; `begin` makes the interrupt send from `sending`.
     pub fn new(received: &'a Ring<R>, sending: &'a Ring<S>, begin: fn()) -> Self {
         Self { received, sending, begin }
     }
@@ -114,7 +113,7 @@ impl<const R: usize, const S: usize> ReadReady for RingSerial<'_, R, S> {
 }
 
 impl<const R: usize, const S: usize> Read for RingSerial<'_, R, S> {
-    /// Takes what is there, 0 when nothing is.
+    /// Takes the available bytes, possibly none.
     fn read(&mut self, out: &mut [u8]) -> Result<usize, Infallible> {
         let mut count = 0_usize;
         for (place, byte) in out.iter_mut().zip(core::iter::from_fn(|| self.received.pop())) {
@@ -132,7 +131,7 @@ impl<const R: usize, const S: usize> WriteReady for RingSerial<'_, R, S> {
 }
 
 impl<const R: usize, const S: usize> Write for RingSerial<'_, R, S> {
-    /// Gives as many bytes as there is room for.
+    /// Queues as many bytes as fit.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
         let room = S.wrapping_sub(self.sending.len());
         let count = bytes.iter().take(room).filter(|byte| self.sending.push(**byte)).count();

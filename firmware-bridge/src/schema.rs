@@ -1,4 +1,4 @@
-//! The layouts as text, which the compiler makes of the declarations.
+//! The layouts as text, generated from the declarations at compile time.
 #![expect(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -45,14 +45,14 @@ pub(crate) const fn longest(lines: &[Line], kind: u8) -> usize {
     max
 }
 
-/// Text with room to grow.
+/// Text in a fixed buffer.
 pub(crate) struct Text {
     bytes: [u8; 4096],
     len: usize,
 }
 
 impl Text {
-    /// A line for the header and one for each message.
+    /// A line for the header and for each message.
     pub(crate) const fn of(header: &Line, messages: &[Line]) -> Self {
         let mut text = Self { bytes: [0; 4096], len: 0 };
         text.line(header);
@@ -76,7 +76,7 @@ impl Text {
         self.len += 1;
     }
 
-    /// Appends `text`, with `name` for `$` and `parts` for `#`.
+    /// Appends `text`, replacing `$` by `name` and `#` by `parts`.
     const fn expand(&mut self, text: &str, name: &str, parts: &[Part]) {
         let mut at = 0;
         while at < text.len() {

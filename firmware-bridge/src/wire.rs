@@ -27,14 +27,14 @@ pub(crate) trait Wire<'a>: Sized {
     /// Writes the bytes.
     fn write(&self, w: &mut Writer<'_>) -> Result<(), Full>;
 
-    /// Takes the bytes off the front.
+    /// Reads the bytes from the front.
     fn read(r: &mut Reader<'a>) -> Option<Self>;
 
-    /// Notes the flags and the number of joints that the record writes before this part.
+    /// Records the flags and the number of joints that the record writes before this part.
     fn note(&self, _context: &mut Context) {}
 }
 
-/// A value whose default stands on the wire where its flag says that it is absent.
+/// A value that is written as its default if its flag marks it absent.
 pub(crate) trait Flagged: Default {}
 
 /// Parts of a frame that later parts depend on.
@@ -46,7 +46,7 @@ pub(crate) struct Context {
     pub(crate) joints: u8,
     /// The latched fault.
     pub(crate) fault: Option<Fault>,
-    /// Flags of the optional parts: all of them to be written, or those to come when they are read.
+    /// Flags of the optional parts: all of them when writing, the remaining ones when reading.
     flags: u8,
     /// The next flag to be written.
     next: u8,
@@ -77,7 +77,7 @@ impl Context {
     }
 }
 
-/// Takes parts off the front of a slice; `None` when it is too short.
+/// Reads parts from the front of a slice; `None` if it is too short.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -95,12 +95,12 @@ impl<'a> Reader<'a> {
         Some(head)
     }
 
-    /// All bytes that are left.
+    /// All remaining bytes.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.bytes)
     }
 
-    /// Whether nothing is left, neither bytes nor flags.
+    /// Whether no bytes and no flags remain.
     pub(crate) fn is_over(&self) -> bool {
         self.bytes.is_empty() && self.context.flags == 0
     }
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// The flags of the parts to come; those of the parts before have been taken.
+    /// The flags of the following parts; all earlier flags must have been used.
     pub(crate) fn flags(&mut self) -> Option<()> {
         if self.context.flags != 0 {
             return None;
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Writes parts as COBS straight into the output and keeps the CRC of what it wrote.
+/// Writes parts as COBS directly into the output and computes their CRC.
 pub(crate) struct Writer<'a> {
     cobs: CobsEncoder<'a>,
     crc: Digest<'static, u32, Table<1>>,
@@ -143,7 +143,7 @@ impl<'a> Writer<'a> {
         Self { cobs: CobsEncoder::new(out), crc: CRC_TABLE.digest(), context: Context::new(kind) }
     }
 
-    // Once in the firmware instead of at each number.
+    // Once in the firmware rather than at each number.
     #[inline(never)]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Full> {
         // An empty push would move the encoder's write position.
@@ -172,7 +172,7 @@ impl<'a> Writer<'a> {
         joints.write(self)
     }
 
-    /// Appends the CRC and closes the COBS block; the length without the terminator.
+    /// Appends the CRC and closes the COBS block; returns the length without the terminator.
     pub(crate) fn finish(self) -> Result<usize, Full> {
         let Self { mut cobs, crc, .. } = self;
         cobs.push(&crc.finalize().to_le_bytes()).map_err(|_| Full)?;

@@ -114,7 +114,7 @@ fn old_frames_and_other_sessions_are_not_obeyed() {
     assert_eq!(bench.chunk(&[0.5, 0.5]), Reason::Stale);
     bench.session = 78;
     assert_eq!(bench.chunk(&[0.5, 0.5]), Reason::WrongSession);
-    assert_eq!(bench.send(&Message::Stop), Reason::Ok, "a stop is always obeyed");
+    assert_eq!(bench.send(&Message::Stop), Reason::Ok, "a stop is always accepted");
     bench.run(10 * MS);
     assert_eq!(bench.state().mode, Mode::Holding);
 

@@ -244,7 +244,7 @@ fn servos_on_a_bus_are_measured_driven_and_released() {
 
 /// What a bus knows of its servos besides their positions: each is asked in turn, and each answer has the alarms.
 #[test]
-fn a_servos_health_and_alarms_are_told() {
+fn a_servos_health_and_alarms_are_reported() {
     let (mut bus, servos) = bus();
     for id in 1..=3_u8 {
         // 7.4 V, 40 + id °C, −100 counts of 6.5 mA.

@@ -7,8 +7,8 @@ use firmware_bridge::joint::{
     Unit,
 };
 use firmware_bridge::message::{
-    Ack, Chunk, Fault, FaultReport, HeartbeatReply, HelloReply, Interpolation, Message, Mode, Positions, Progress,
-    Reason, SCHEMA_HASH, State,
+    Ack, Chunk, ControllerState, Fault, FaultReport, HeartbeatReply, HelloReply, Interpolation, Message, Mode,
+    Positions, Progress, Reason, SCHEMA_HASH,
 };
 use firmware_bridge::{MAX_CHUNK_STEPS, MAX_JOINTS, MAX_NAME};
 use proptest::prelude::*;
@@ -86,8 +86,8 @@ fn chunk(positions: &[f32]) -> Message<'_> {
     })
 }
 
-fn state() -> State {
-    State {
+fn state() -> ControllerState {
+    ControllerState {
         mode: Mode::Faulted(Fault::Estop),
         energised: true,
         estop: true,
@@ -177,7 +177,7 @@ fn bodies_are_pinned() {
         10, 0, 0, 0, 0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0,
         12, 13, 14, 0, 0, 0, 0, 0, 0, 0x3F, 0, 0, 0x80, 0xBF, 0, 0, 0x80, 0x3F,
     ]);
-    let healthy = State { mode: Mode::Holding, fault: None, ..state() };
+    let healthy = ControllerState { mode: Mode::Holding, fault: None, ..state() };
     assert_eq!(body(&Message::State(healthy)).len(), 44, "a fault's cause is there with a fault alone");
     let ack = Message::Ack(Ack { sequence: 1, kind: 2, reason: Reason::NotArmed, first_step: 3, start_us: 4 });
     assert_eq!(body(&ack), [1, 0, 0, 0, 2, 12, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
@@ -275,7 +275,7 @@ fn the_decoder_resynchronises_at_the_next_zero() {
 }
 
 #[test]
-fn whole_frames_of_another_kind_are_told_from_noise() {
+fn whole_frames_of_another_kind_are_distinguished_from_noise() {
     let header = Header { version: 1, ..HEADER };
     let mut out = [0; 64];
     let length = encode(&header, &Message::Arm, &mut out).expect("fits");

@@ -1,7 +1,7 @@
-//! What the numbers of `robot.toml` and of the programs' options may be: all of it in this one place.
+//! Limits of all numbers in `robot.toml` and in the programs' options.
 //!
-//! **Invariant:** whatever lies within these bounds can be computed with: no product or sum of them overflows. A number
-//! beyond them is refused before anything is opened, with its name, the range with its unit, and what was found.
+//! **Invariant:** values within these limits cannot overflow any product or sum. A number outside them is refused
+//! before any device is opened; the error has its name, the range with its unit, and the value.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,19 +13,19 @@ pub struct Bounds<T> {
     pub least: T,
     /// The greatest.
     pub most: T,
-    /// The unit, or the thing that is counted.
+    /// The unit, or the counted thing.
     unit: &'static str,
-    /// What else is possible, or why.
+    /// A further accepted value, or the reason for the limit.
     note: &'static str,
 }
 
-/// A number that is none of the range.
+/// A number outside its limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found {found}")]
 pub struct OutOfBounds {
     /// The range, with its unit.
     pub expected: String,
-    /// What was there.
+    /// The value.
     pub found: String,
 }
 
@@ -35,12 +35,12 @@ impl<T: Copy + Display + FromStr + PartialOrd> Bounds<T> {
         Bounds { least, most, unit, note: "" }
     }
 
-    /// With a note for whoever is refused.
+    /// Adds a note to the error.
     const fn note(self, note: &'static str) -> Bounds<T> {
         Bounds { note, ..self }
     }
 
-    /// The value, if it lies within. NaN lies nowhere.
+    /// The value if it is within the limits. NaN never is.
     ///
     /// # Errors
     /// [`OutOfBounds`].
@@ -48,7 +48,7 @@ impl<T: Copy + Display + FromStr + PartialOrd> Bounds<T> {
         if value >= self.least && value <= self.most { Ok(value) } else { Err(self.refuse(value.to_string())) }
     }
 
-    /// The value of an option's text.
+    /// Parses an option's text.
     ///
     /// # Errors
     /// [`OutOfBounds`].
@@ -77,7 +77,7 @@ macro_rules! within {
 /// `control.action_rate_hz`, and the rate of the latency tool's arm.
 pub const ACTION_RATE_HZ: Bounds<f64> = Bounds::new(0.1, 1000.0, "Hz");
 /// `control.tick_rate_hz`.
-pub const TICK_RATE_HZ: Bounds<f64> = Bounds::new(20.0, 1000.0, "Hz").note("heartbeats go out in its ticks");
+pub const TICK_RATE_HZ: Bounds<f64> = Bounds::new(20.0, 1000.0, "Hz").note("the ticks send the heartbeats");
 /// `control.max_image_age_ms`.
 pub const IMAGE_AGE_MS: Bounds<u64> = Bounds::new(1, 600_000, "ms");
 /// `control.max_image_skew_ms`.
@@ -85,9 +85,9 @@ pub const IMAGE_SKEW_MS: Bounds<u64> = Bounds::new(0, 600_000, "ms");
 /// `chunks.validity_ms`.
 pub const VALIDITY_MS: Bounds<u64> = Bounds::new(1, 600_000, "ms");
 /// `chunks.replan_steps`.
-pub const REPLAN_STEPS: Bounds<u32> = Bounds::new(0, 100_000, "steps").note("0: as soon as the model is free");
+pub const REPLAN_STEPS: Bounds<u32> = Bounds::new(0, 100_000, "steps").note("0: as soon as the model is idle");
 /// `chunks.execution_horizon`.
-pub const EXECUTION_HORIZON: Bounds<usize> = Bounds::new(1, 100_000, "steps").note("all of a chunk if not given");
+pub const EXECUTION_HORIZON: Bounds<usize> = Bounds::new(1, 100_000, "steps").note("default: the whole chunk");
 /// `chunks.policy.decay`.
 pub const ENSEMBLE_DECAY: Bounds<f32> = Bounds::new(-10.0, 10.0, "");
 /// `chunks.policy.horizon`.
@@ -95,62 +95,62 @@ pub const RTC_HORIZON: Bounds<usize> = Bounds::new(0, 100_000, "steps");
 /// `chunks.policy.max_guidance`.
 pub const RTC_GUIDANCE: Bounds<f32> = Bounds::new(1e-6, 1e6, "");
 /// `record.limit_mb`.
-pub const RECORD_MB: Bounds<u64> = Bounds::new(8, 100_000_000, "MB").note("the oldest files make room");
+pub const RECORD_MB: Bounds<u64> = Bounds::new(8, 100_000_000, "MB").note("the oldest files are deleted");
 /// `link.baud`.
 pub const BAUD: Bounds<u32> = Bounds::new(1200, 20_000_000, "bit/s");
-/// `rate_hz` of a camera of pictures or of the scene.
-pub const PICTURE_RATE_HZ: Bounds<f32> = Bounds::new(0.01, 1000.0, "Hz").note("or 0: whenever an image is asked for");
+/// `rate_hz` of a picture folder or of a scene's camera.
+pub const PICTURE_RATE_HZ: Bounds<f32> = Bounds::new(0.01, 1000.0, "Hz").note("or 0: an image on each request");
 /// `rate_hz` of a V4L2 camera.
-pub const CAMERA_RATE_HZ: Bounds<u32> = Bounds::new(0, 1000, "Hz").note("the camera's own choice if 0 or not given");
+pub const CAMERA_RATE_HZ: Bounds<u32> = Bounds::new(0, 1000, "Hz").note("0 or absent: the camera's default");
 /// `width` and `height` of a camera.
 pub const CAMERA_PIXELS: Bounds<u32> = Bounds::new(1, 16_384, "pixels");
 
-/// How long a run may be told to last.
-pub const RUN_S: Bounds<f64> = Bounds::new(0.0, 1e9, "s").note("without the option the run does not end by itself");
-/// Begin and length of a fault on purpose.
-pub const FAULT_S: Bounds<f64> = Bounds::new(0.0, 1e6, "s").note("a fault without +FOR lasts to the end");
-/// A share of images or bytes that a fault is about.
+/// Duration of a run.
+pub const RUN_S: Bounds<f64> = Bounds::new(0.0, 1e9, "s").note("without the option the run has no time limit");
+/// Start and duration of an injected fault.
+pub const FAULT_S: Bounds<f64> = Bounds::new(0.0, 1e6, "s").note("without +FOR a fault lasts until the run ends");
+/// Share of the images or bytes that a fault affects.
 pub const FAULT_SHARE: Bounds<f64> = Bounds::new(0.0, 1.0, "").note("a share");
-/// How late a fault makes bytes.
+/// Delay that a fault adds to bytes.
 pub const FAULT_DELAY_S: Bounds<f64> = Bounds::new(0.0, 600.0, "s");
-/// How much longer a fault makes an inference.
+/// Time that a fault adds to an inference.
 pub const FAULT_SLOW_S: Bounds<f64> = Bounds::new(0.0, 3600.0, "s");
-/// How far a fault makes the clock jump.
-pub const FAULT_JUMP_S: Bounds<f64> = Bounds::new(1e-3, 1e6, "s").note("CLOCK_MONOTONIC only goes ahead");
-/// By how much a fault sets the wall clock: a century at most.
+/// Jump of the clock.
+pub const FAULT_JUMP_S: Bounds<f64> = Bounds::new(1e-3, 1e6, "s").note("CLOCK_MONOTONIC only moves forwards");
+/// Change of the wall clock: at most a century.
 pub const FAULT_WALL_CLOCK_S: Bounds<f64> = Bounds::new(-3.2e9, 3.2e9, "s");
-/// A position that a fault makes a joint's sensor read.
+/// Reading of a joint's sensor during a fault.
 pub const FAULT_READING: Bounds<f64> = Bounds::new(-1e6, 1e6, "rad");
-/// A temperature that a fault gives a motor.
+/// Temperature of a motor during a fault.
 pub const FAULT_CELSIUS: Bounds<f64> = Bounds::new(-100.0, 1000.0, "°C");
-/// Lines of the log that a fault writes in each tick of the loop.
+/// Log lines that a fault writes in each tick of the loop.
 pub const FAULT_LINES: Bounds<f64> = Bounds::new(0.0, 1000.0, "lines");
 
-/// How long one submission to the GPU may take.
+/// Time limit of one submission to the GPU.
 pub const TIMEOUT_S: Bounds<u64> = Bounds::new(1, 86_400, "s");
-/// Seeds of options: those that a TOML file may have, too.
+/// Seeds in options; a TOML file accepts the same range.
 pub const SEED: Bounds<u64> = Bounds::new(0, i64::MAX as u64, "");
-/// Views of a model that is planned.
+/// Views of a planned model.
 pub const VIEWS: Bounds<usize> = Bounds::new(1, 64, "views");
-/// Flow steps of a model that is planned.
+/// Flow steps of a planned model.
 pub const FLOW_STEPS: Bounds<usize> = Bounds::new(1, 1000, "steps");
 /// Tokens of a prompt.
 pub const PROMPT_TOKENS: Bounds<usize> = Bounds::new(0, 100_000, "tokens");
-/// Largest difference of an action that is none, in the robot's units.
+/// Largest accepted difference of an action, in the robot's units.
 pub const TOLERANCE: Bounds<f32> = Bounds::new(0.0, 1e6, "");
 
-/// How long a measurement, its warm-up or its pauses may last.
+/// Duration of a measurement, its warm-up or its pauses.
 pub const MEASURE_S: Bounds<f64> = Bounds::new(0.0, 1e7, "s");
-/// Age or time beyond which something counts as missed.
+/// Age or time that counts as missed beyond this.
 pub const DEADLINE_MS: Bounds<f64> = Bounds::new(0.0, 1e9, "ms");
-/// Rounds of a measurement, and what is repeated in each.
+/// Rounds of a measurement, and repetitions in each.
 pub const REPEATS: Bounds<u32> = Bounds::new(1, 1_000_000, "times");
 /// Width and height of a synthetic image.
 pub const IMAGE_PIXELS: Bounds<usize> = Bounds::new(1, 16_384, "pixels");
-/// A change that does not count.
+/// Changes up to this do not count.
 pub const FLOOR_PERCENT: Bounds<f64> = Bounds::new(0.0, 1e6, "%");
-/// A process.
-pub const PID: Bounds<u32> = Bounds::new(1, i32::MAX as u32, "").note("a process");
+/// A process number.
+pub const PID: Bounds<u32> = Bounds::new(1, i32::MAX as u32, "").note("a process number");
 /// Seeds for each observation.
 pub const SEEDS: Bounds<u64> = Bounds::new(1, 100_000, "seeds");
 /// A cosine.
@@ -162,17 +162,17 @@ pub const DELAY_MS: Bounds<u64> = Bounds::new(0, 60_000, "ms");
 /// Length of a trial of the loop, or of a simulation.
 pub const TRIAL_S: Bounds<f64> = Bounds::new(1.0, 1e6, "s");
 
-/// A place, or a part of one, in a scene.
+/// A coordinate of a scene.
 pub const SCENE_M: Bounds<f32> = Bounds::new(-1000.0, 1000.0, "m");
 /// A length in a scene.
 pub const SCENE_LENGTH_M: Bounds<f32> = Bounds::new(1e-4, 1000.0, "m");
-/// How far the seed moves an object of a scene.
+/// Range of the seed's displacement of a scene's object.
 pub const SCENE_RANDOM_M: Bounds<f32> = Bounds::new(0.0, 1000.0, "m");
-/// A part of a direction in a scene.
+/// A component of a direction in a scene.
 pub const SCENE_DIRECTION: Bounds<f32> = Bounds::new(-1000.0, 1000.0, "");
 /// A position of a joint, or an angle, in a scene.
 pub const SCENE_ANGLE_RAD: Bounds<f32> = Bounds::new(-1000.0, 1000.0, "rad");
-/// How far the seed turns an object of a scene.
+/// Range of the seed's rotation of a scene's object.
 pub const SCENE_TURN_RAD: Bounds<f32> = Bounds::new(0.0, std::f32::consts::TAU, "rad").note("up to one turn");
 /// Speed limit of a joint of a scene.
 pub const SCENE_SPEED_RAD_S: Bounds<f32> = Bounds::new(1e-3, 1000.0, "rad/s");
@@ -180,7 +180,7 @@ pub const SCENE_SPEED_RAD_S: Bounds<f32> = Bounds::new(1e-3, 1000.0, "rad/s");
 pub const SCENE_VIEW_RAD: Bounds<f32> = Bounds::new(0.01, 3.1, "rad").note("below half a turn");
 /// Width and height of a camera of a scene.
 pub const SCENE_PIXELS: Bounds<u32> = Bounds::new(1, 4096, "pixels");
-/// A part of a colour, or of the light.
+/// A component of a colour, or of the light.
 pub const SCENE_SHARE: Bounds<f32> = Bounds::new(0.0, 1.0, "");
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
         }
         for text in ["inf", "-inf", "NaN", "-1", "1e10", "1e400", "", "1 s", "0x10", "-1e-300"] {
             let said = RUN_S.parse(text).unwrap_err().to_string();
-            let expected = "expected 0 to 1000000000 s (without the option the run does not end by itself), found ";
+            let expected = "expected 0 to 1000000000 s (without the option the run has no time limit), found ";
             assert!(said.starts_with(expected) && said.contains(text), "{said}");
         }
         for text in ["0", "-1", "1.5", "86401", "18446744073709551616", "١"] {

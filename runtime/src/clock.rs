@@ -12,9 +12,9 @@ use rustix::time::{ClockId, clock_gettime};
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
 
-/// How far a fault on purpose moved the clock.
+/// Displacement of the clock by an injected fault.
 static JUMPED_NS: AtomicI64 = AtomicI64::new(0);
-/// And the wall clock.
+/// Displacement of the wall clock.
 static WALL_JUMPED_NS: AtomicI64 = AtomicI64::new(0);
 
 /// An instant of this computer: nanoseconds of CLOCK_MONOTONIC.
@@ -22,7 +22,7 @@ static WALL_JUMPED_NS: AtomicI64 = AtomicI64::new(0);
 pub struct HostNs(pub u64);
 
 impl HostNs {
-    /// The present.
+    /// The current instant.
     #[must_use]
     pub fn now() -> HostNs {
         HostNs(monotonic_ns())
@@ -45,30 +45,30 @@ impl HostNs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ControllerUs(pub u64);
 
-/// The present time in nanoseconds of CLOCK_MONOTONIC (since boot, not counting suspend).
+/// The current time in nanoseconds of CLOCK_MONOTONIC (since boot, not counting suspend).
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     kernel_ns().saturating_add_signed(JUMPED_NS.load(Ordering::Relaxed))
 }
 
-/// Moves the clock of this process: a fault on purpose.
+/// Moves the clock of this process: an injected fault.
 pub(crate) fn jump(ns: i64) {
     JUMPED_NS.fetch_add(ns, Ordering::Relaxed);
 }
 
-/// Nanoseconds of CLOCK_REALTIME since 1970, 0 before. This clock may be set at any time, forwards or back: for people to
-/// read, never for an order or an age.
+/// Nanoseconds of CLOCK_REALTIME since 1970, 0 before. This clock may be set forwards or back at any time: use it for
+/// display, never for an order or an age.
 pub(crate) fn wall_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     duration_ns(now).saturating_add_signed(WALL_JUMPED_NS.load(Ordering::Relaxed))
 }
 
-/// Sets the wall clock of this process: a fault on purpose.
+/// Sets the wall clock of this process: an injected fault.
 pub(crate) fn set_wall(by_ns: i64) {
     WALL_JUMPED_NS.fetch_add(by_ns, Ordering::Relaxed);
 }
 
-/// CLOCK_MONOTONIC as the kernel has it.
+/// CLOCK_MONOTONIC from the kernel.
 pub(crate) fn kernel_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     // Both parts are never negative on this clock; a negative one would count as zero.
@@ -94,25 +94,25 @@ pub fn sleep_until_ns(deadline_ns: u64) {
     }
 }
 
-/// Wakes one thread, its owner's, from [`Waker::wait_until_ns`]. What is woken before it waits does not wait.
+/// Wakes one thread, its owner, from [`Waker::wait_until_ns`]. A wake before the wait makes the wait return at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waker(Arc<OnceLock<Thread>>);
 
 impl Waker {
-    /// Whoever calls this first is the owner.
+    /// Makes the calling thread the owner; the first caller wins.
     pub(crate) fn own(&self) {
         self.0.get_or_init(thread::current);
     }
 
-    /// Wakes the owner, if there is one yet.
+    /// Wakes the owner, if there is one.
     pub(crate) fn wake(&self) {
         if let Some(owner) = self.0.get() {
             owner.unpark();
         }
     }
 
-    /// The owner's wait: until `deadline_ns` on CLOCK_MONOTONIC, or until it is woken. Whether it was woken, which may be
-    /// for nothing.
+    /// The owner's wait: until `deadline_ns` on CLOCK_MONOTONIC, or until it is woken. Returns whether it was woken,
+    /// possibly spuriously.
     pub(crate) fn wait_until_ns(&self, deadline_ns: u64) -> bool {
         let left_ns = deadline_ns.saturating_sub(monotonic_ns());
         if left_ns > 0 {
@@ -122,9 +122,9 @@ impl Waker {
     }
 }
 
-/// Instants of something that comes at a steady rate: instant `n` is `start + n · period`.
+/// Instants at a steady rate: instant `n` is `start + n · period`.
 ///
-/// Late callers skip instants, so the number handed out has gaps, as a camera's sequence has.
+/// A late caller skips instants, so the numbers have gaps, like a camera's sequence.
 #[derive(Debug, Clone)]
 pub struct Pace {
     period_ns: u64,
@@ -133,7 +133,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A pace of `rate_hz` instants per second; zero, negative or non-finite: no waiting at all.
+    /// A pace of `rate_hz` instants per second; without any waiting if it is zero, negative or not finite.
     #[must_use]
     pub fn new(rate_hz: f32) -> Self {
         let period_ns =
@@ -143,8 +143,7 @@ impl Pace {
 
     /// Waits for the next instant and returns its number, counted from 0.
     ///
-    /// Returns `None`, after `timeout`, when the instant lies beyond it; the instant then stays
-    /// the next one.
+    /// Returns `None`, after `timeout`, if the instant lies beyond it; the instant remains the next one.
     pub fn wait(&mut self, timeout: Duration) -> Option<u64> {
         let now_ns = monotonic_ns();
         let (due_ns, number) = match self.last {

@@ -1,4 +1,4 @@
-//! `robot.toml`: what the daemon needs to know of a robot. Unknown keys are errors; paths are relative to the file.
+//! `robot.toml`, the daemon's description of a robot. Unknown keys are errors; paths are relative to the file.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub use renamed::Renamed;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RobotConfig {
-    /// The model and what it is asked to do.
+    /// The model and its task.
     pub model: ModelSection,
     /// The GPU.
     #[serde(default)]
@@ -29,22 +29,22 @@ pub struct RobotConfig {
     /// The control loop.
     #[serde(default)]
     pub control: ControlSection,
-    /// How chunks follow each other.
+    /// The joining of consecutive chunks.
     #[serde(default)]
     pub chunks: ChunkSection,
-    /// Where the run is recorded; not at all if not given.
+    /// The recording of the run; none if absent.
     pub record: Option<RecordSection>,
     /// The line to the motor controller.
     pub link: LinkSection,
     /// The simulated scene, which replaces the arm and its cameras.
     #[serde(default)]
     pub scene: SceneSection,
-    /// One entry a camera.
+    /// One entry per camera.
     #[serde(rename = "camera")]
     pub cameras: Vec<CameraSection>,
 }
 
-/// The model and what it is asked to do.
+/// The model and its task.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
@@ -52,14 +52,14 @@ pub struct ModelSection {
     pub path: PathBuf,
     /// Checkpoint family; overrides detection.
     pub family: Option<&'static Family>,
-    /// Views of the checkpoint that the robot has no camera for: they are left out, not faked.
+    /// Views of the checkpoint without a camera: they are dropped; there are no placeholder images.
     #[serde(default)]
     pub skip_views: Vec<String>,
-    /// What the robot is to do; needs `tokenizer.json` in the directory. Or `tokens`.
+    /// The task in plain language; needs `tokenizer.json` in the directory. Alternative: `tokens`.
     pub prompt: Option<String>,
     /// The prompt's tokens.
     pub tokens: Option<Vec<i32>>,
-    /// Seed of the noise; each inference takes the next.
+    /// Seed of the noise; each inference uses the next seed.
     #[serde(default)]
     pub seed: u64,
     /// Whether to compute the depth map with each inference.
@@ -71,24 +71,24 @@ pub struct ModelSection {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GpuSection {
-    /// Part of the adapter's name; any hardware adapter if not given.
+    /// Part of the adapter's name; any hardware adapter if absent.
     pub adapter: Option<String>,
-    /// Whether a software driver will do.
+    /// Whether to allow a software driver.
     pub software: bool,
-    /// Whether shaders check their bounds.
+    /// Whether shaders check bounds.
     pub checked: bool,
-    /// Kernels to take instead of those that suit the adapter.
+    /// Kernel family; overrides the automatic choice.
     pub kernels: Option<Kernels>,
-    /// What keys and values are stored in, instead of what suits the kernels.
+    /// Precision of keys and values. Default: chosen with the kernels.
     pub kv: Option<Float>,
-    /// What other tensors between kernels are stored in, instead of what suits the kernels.
+    /// Precision of other tensors between kernels. Default: chosen with the kernels.
     pub activations: Option<Float>,
-    /// Folder for compiled pipelines; fathom's in the user's cache folder if not given.
+    /// Folder for compiled pipelines; default: `fathom` in the user's cache folder.
     pub cache: Option<PathBuf>,
 }
 
 impl GpuSection {
-    /// What to compute with.
+    /// The requested kernels and formats.
     pub fn wanted(&self) -> Wanted {
         Wanted { kernels: self.kernels, kv: self.kv, activations: self.activations }
     }
@@ -102,16 +102,16 @@ pub struct ControlSection {
     pub action_rate_hz: f64,
     /// Control ticks per second.
     pub tick_rate_hz: f64,
-    /// The loop holds when an image is older than this when it is asked for, in milliseconds.
+    /// The loop holds if an image is older than this when it is needed, in milliseconds.
     pub max_image_age_ms: u64,
-    /// The loop holds when the newest images of two cameras were taken further apart than this, in milliseconds.
+    /// The loop holds if the newest images of two cameras are further apart than this, in milliseconds.
     pub max_image_skew_ms: u64,
-    /// Whether to arm as soon as the loop is ready. Else SIGUSR1 arms. SIGUSR2 disarms in either case.
+    /// Whether to arm as soon as the loop is ready. Otherwise SIGUSR1 arms. SIGUSR2 disarms in either case.
     pub arm_at_start: bool,
-    /// Whether an arm that was armed is armed again after the line was lost, the controller restarted or did not hear the
-    /// host. Else SIGUSR1 does it.
+    /// Arm again after the line was lost, the controller restarted, or the controller lost the host. Otherwise SIGUSR1
+    /// arms.
     pub rearm: bool,
-    /// Do all but arm and send.
+    /// Do everything except arming and sending.
     pub dry_run: bool,
 }
 
@@ -129,24 +129,24 @@ impl Default for ControlSection {
     }
 }
 
-/// How chunks follow each other.
+/// The joining of consecutive chunks.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChunkSection {
-    /// What the steps are that two chunks have in common.
+    /// How steps that two chunks share are combined.
     pub policy: ChunkPolicy,
-    /// Steps of a chunk that are consumed before the next inference begins; 0: as soon as the model is free.
+    /// Executed steps of a chunk before the next inference starts; 0: as soon as the model is idle.
     pub replan_steps: u32,
-    /// Steps of a chunk that are sent, from the one that belongs to its images on; all if not given.
+    /// Number of steps of a chunk to send, starting at the first step after its images; default: all.
     pub execution_horizon: Option<usize>,
-    /// No step is followed later than this after the images were taken, in milliseconds.
+    /// No step is executed later than this after its images were taken, in milliseconds.
     pub validity_ms: u64,
-    /// How the controller moves from step to step: `linear`, or `hermite` (cubic).
+    /// The controller's motion between steps: `linear`, or `hermite` (cubic).
     #[serde(with = "InterpolationName")]
     pub interpolation: Interpolation,
 }
 
-/// The names of the controller's ways from step to step.
+/// Names of the interpolations.
 #[derive(Deserialize)]
 #[serde(remote = "Interpolation", rename_all = "snake_case")]
 enum InterpolationName {
@@ -166,19 +166,19 @@ impl Default for ChunkSection {
     }
 }
 
-/// Where a run is recorded.
+/// The recording of a run.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordSection {
     /// The folder.
     pub folder: PathBuf,
-    /// How much of it may be taken, in megabytes: the oldest files make room.
+    /// Size limit in megabytes; beyond it the oldest files are deleted.
     #[serde(default = "default_limit_mb")]
     pub limit_mb: u64,
 }
 
 impl RecordSection {
-    /// The limit where none is given, in megabytes.
+    /// The default limit in megabytes.
     pub const LIMIT_MB: u64 = 2000;
 }
 
@@ -195,9 +195,9 @@ pub struct LinkSection {
     /// Bits per second.
     #[serde(default = "default_baud")]
     pub baud: u32,
-    /// The only controller to obey: the identity that it tells and that the log names. Any with these joints if not given.
+    /// Accept only the controller with this identity, which the log names. Default: any controller with these joints.
     pub controller: Option<String>,
-    /// The controller's joints in its order, which is that of the model's actions; the scene's if it is simulated.
+    /// The controller's joints in its order, which is the order of the model's actions; the scene's if it is simulated.
     #[serde(default)]
     pub joints: Vec<String>,
 }
@@ -209,7 +209,7 @@ impl LinkSection {
     }
 }
 
-/// The link's device that means the simulated controller.
+/// The device's name that selects the simulated controller.
 const SIMULATED: &str = "simulated";
 
 fn default_baud() -> u32 {
@@ -220,7 +220,7 @@ fn default_baud() -> u32 {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneSection {
-    /// Scene file; the built-in scene if not given.
+    /// Scene file; default: the built-in scene.
     pub file: Option<PathBuf>,
     /// Places the objects.
     pub seed: u64,
@@ -230,13 +230,13 @@ pub struct SceneSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CameraSection {
-    /// Which of the model's views it is.
+    /// The model's view that this camera provides.
     pub view: String,
-    /// Where its images come from.
+    /// The source of its images.
     pub source: CameraSource,
 }
 
-/// Where images come from.
+/// The source of a camera's images.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum CameraSource {
@@ -252,13 +252,13 @@ pub enum CameraSource {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SceneCameraConfig {
-    /// Its name in the scene; the view's name if not given.
+    /// Its name in the scene; default: the view's name.
     pub camera: Option<String>,
     /// Images per second.
     pub rate_hz: f32,
 }
 
-/// What can be wrong with `robot.toml`.
+/// Errors of `robot.toml`.
 #[derive(Debug, thiserror::Error)]
 pub enum RobotConfigError {
     /// It cannot be read.
@@ -269,7 +269,7 @@ pub enum RobotConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is not what it should be; the message has line and column.
+    /// It is not valid TOML or has a wrong key or type; the message has line and column.
     #[error("{}: {source}", path.display())]
     Toml {
         /// The file.
@@ -285,7 +285,7 @@ pub enum RobotConfigError {
         /// All old names in it.
         keys: Vec<Renamed>,
     },
-    /// A value that cannot be.
+    /// A value is outside its limits.
     #[error("{}: {source}", path.display())]
     Value {
         /// The file.

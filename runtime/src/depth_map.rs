@@ -1,4 +1,4 @@
-//! A depth map and the files it can be written to.
+//! A depth map and its file formats.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use fathom_models::nets::vit;
 
 use crate::picture::viridis;
 
-/// Depths, one a pixel.
+/// Depths, one per pixel.
 #[derive(Clone, Debug)]
 pub struct DepthMap {
     /// Pixels.
@@ -18,11 +18,11 @@ pub struct DepthMap {
     pub height: usize,
     /// Row-major, `(height, width)`, finite.
     pub values: Vec<f32>,
-    /// What they mean.
+    /// The meaning of the values.
     pub kind: DepthKind,
 }
 
-/// Which file holds the values themselves.
+/// The file format of the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValuesFormat {
     /// numpy's `.npy`: f32 `(height, width)`.
@@ -32,7 +32,7 @@ pub enum ValuesFormat {
 }
 
 impl ValuesFormat {
-    /// By the ending of the file's name; `None` for another one.
+    /// From the extension of the file's name; `None` for an unknown one.
     pub fn of(path: &Path) -> Option<ValuesFormat> {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         match ending.as_str() {
@@ -44,7 +44,7 @@ impl ValuesFormat {
 }
 
 impl DepthMap {
-    /// At another size: bicubic, as transformers' `post_process_depth_estimation`.
+    /// Resized bicubically, as transformers' `post_process_depth_estimation` does.
     pub fn resized(&self, width: usize, height: usize) -> DepthMap {
         let scales = (self.height as f32 / height as f32, self.width as f32 / width as f32);
         let values = vit::bicubic(&self.values, (self.height, self.width), (height, width), 1, scales);
@@ -72,7 +72,7 @@ impl DepthMap {
         self.write(path, self.png(png::ColorType::Grayscale, png::BitDepth::Sixteen, &bytes))
     }
 
-    /// A PNG in colours: near is yellow, far is blue, between the 2nd and 98th of its 100 parts.
+    /// A coloured PNG: near is yellow, far is blue, between the 2nd and the 98th percentile.
     ///
     /// # Errors
     /// [`OutputError`].
@@ -92,7 +92,7 @@ impl DepthMap {
         self.write(path, self.png(png::ColorType::Rgb, png::BitDepth::Eight, &bytes))
     }
 
-    /// The values as they are.
+    /// The values without conversion.
     ///
     /// # Errors
     /// [`OutputError`].
@@ -102,7 +102,7 @@ impl DepthMap {
             ValuesFormat::Npy => {
                 let shape = format!("({}, {})", self.height, self.width);
                 let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
-                // The values begin at a multiple of 64; a line feed ends the header.
+                // The values start at a multiple of 64; a newline ends the header.
                 let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
                 header += &" ".repeat(length - 1 - header.len());
                 let magic = b"\x93NUMPY\x01\x00";

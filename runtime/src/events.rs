@@ -1,12 +1,12 @@
 //! The control loop's events, as one typed stream.
 //!
-//! The loop and its threads emit each event once. The log, the telemetry ring, the recording, the picture, the service manager and
-//! faults on purpose are sinks of the stream, and so is the channel of an [`Events`], if it has one.
+//! The loop and its threads emit each event once. Its sinks are the log, the telemetry ring, the recording, the
+//! picture, the service manager, injected faults, and the channel of an [`Events`] if it has one.
 
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use firmware_bridge::message::{Ack, Fault, Reason, State as ControllerState};
+use firmware_bridge::message::{Ack, ControllerState, Fault, Reason};
 
 use crate::action::{InferenceStart, Late, Planned};
 use crate::camera::{CameraError, StampSource};
@@ -23,13 +23,13 @@ pub use self::mode::{Causes, Detail, ImageProblem, LoopFault, LoopMode, ModeEven
 pub struct ImageStamp {
     /// When it was taken, by `source`.
     pub taken: HostNs,
-    /// The instant of the exposure that `taken` is.
+    /// The instant that `taken` marks.
     pub source: StampSource,
-    /// When the camera's thread had it.
+    /// When the camera's thread received it.
     pub dequeued: HostNs,
 }
 
-/// An inference to start. The images themselves travel beside it.
+/// A request for an inference. The images travel beside it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InferenceRequest {
     /// Its number, counted from 1.
@@ -38,13 +38,13 @@ pub struct InferenceRequest {
     pub seed: u64,
     /// The joints' positions.
     pub state: Vec<f32>,
-    /// Times of the images, one a view, in the model's order.
+    /// Times of the images, one per view, in the model's order.
     pub images: Vec<ImageStamp>,
-    /// Where the controller was when the images were taken; `None` while its clock is not known.
+    /// The controller's position when the images were taken; `None` while its clock is unknown.
     pub start: Option<InferenceStart>,
-    /// When the model was free, a chunk was due, and the newest image was here.
+    /// When the model was idle, a chunk was due, and the newest image had arrived.
     pub due: HostNs,
-    /// When the images were taken over.
+    /// When the images were copied.
     pub asked: HostNs,
 }
 
@@ -65,71 +65,71 @@ pub struct Inference {
     pub output: PolicyOutput,
 }
 
-/// Where a fault on purpose is.
+/// The phase of an injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultPhase {
     /// It begins.
     Begins,
-    /// It happens, and is over at once.
+    /// It happens once, without duration.
     Happens,
     /// It ends.
     Ends,
 }
 
-/// Something that happened.
+/// An event of the loop or its threads.
 #[derive(Clone, Debug)]
 pub enum LoopEvent {
     /// A control tick began.
     Tick {
-        /// When it should have begun.
+        /// Its due time.
         due: HostNs,
-        /// When it began.
+        /// Its start.
         at: HostNs,
     },
     /// The clock jumped, or the loop hung.
     ClockJumped {
-        /// By how much, in milliseconds.
+        /// The jump in milliseconds.
         by_ms: i64,
     },
-    /// The loop is in another mode.
+    /// The loop changed its mode.
     Mode {
-        /// The mode before.
+        /// The previous mode.
         from: LoopMode,
-        /// The mode.
+        /// The new mode.
         to: LoopMode,
-        /// Which event changed it.
+        /// The event that changed it.
         event: ModeEvent,
-        /// Why, if the event alone is not reason enough.
+        /// The reason, unless the event alone is one.
         detail: Detail,
-        /// When.
+        /// Time of the change.
         at: HostNs,
     },
-    /// The loop is ready, and a person has to ask for arming.
+    /// The loop is ready, and a person must request arming.
     AwaitsArming,
-    /// The permission to move is gone, and a person has to ask for it again.
+    /// The permission to move was lost, and a person must request it again.
     NotRearmed,
-    /// The controller was asked for permission to move and gives it later.
+    /// The controller was asked for permission to move, and has not given it yet.
     NotArmed {
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The line did not take a message.
+    /// The line rejected a message.
     NotSent {
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The controller reported.
+    /// The controller's report.
     Report {
         /// Its state.
         report: Box<ControllerState>,
-        /// When it made the report.
+        /// When the controller made it.
         made: ControllerUs,
-        /// When the report arrived.
+        /// When it arrived.
         received: HostNs,
     },
-    /// The controller answered a message.
+    /// The controller's answer to a message.
     Ack {
-        /// Its answer.
+        /// The answer.
         ack: Ack,
         /// When it made it.
         made: ControllerUs,
@@ -140,18 +140,18 @@ pub enum LoopEvent {
     ControllerFault {
         /// The fault.
         fault: Fault,
-        /// The chunk that it followed, 0 for none.
+        /// The chunk in progress, 0 for none.
         chunk: u32,
-        /// When the report of it arrived.
+        /// When its report arrived.
         received: HostNs,
     },
-    /// An inference is done.
+    /// An inference has finished.
     Inferred {
-        /// It.
+        /// The inference.
         inference: Arc<Inference>,
-        /// Whether it is the first, whose actions nobody follows.
+        /// Whether it is the first, whose actions are discarded.
         cold: bool,
-        /// When the control thread took it over.
+        /// When the control thread received it.
         collected: HostNs,
     },
     /// A chunk was sent for the first time.
@@ -160,43 +160,43 @@ pub enum LoopEvent {
         chunk: Arc<Planned>,
         /// Number of its inference.
         number: u32,
-        /// Times on its way.
+        /// Its times.
         times: ChunkTimes,
     },
-    /// A chunk is not sent.
+    /// A chunk was not sent.
     NotPlanned {
         /// Number of its inference.
         number: u32,
-        /// Why.
+        /// The reason.
         late: Late,
     },
-    /// The controller follows a chunk.
+    /// The controller accepted a chunk.
     Obeyed {
         /// Number of its inference.
         number: u32,
         /// Exposure of its oldest image.
         taken: HostNs,
-        /// When it was sent first.
+        /// When it was first sent.
         sent: HostNs,
         /// When the controller's answer arrived.
         received: HostNs,
-        /// When the controller took it over and the bound of that time's error in nanoseconds, where its clock is known.
+        /// When the controller received it, and the error bound of that time in nanoseconds, if its clock is known.
         applied: Option<(HostNs, u64)>,
     },
     /// The controller refused a chunk.
     Refused {
         /// Number of its inference.
         number: u32,
-        /// Its reason.
+        /// The reason.
         reason: Reason,
         /// When its answer arrived.
         received: HostNs,
     },
-    /// No answer to a chunk came while its steps were valid.
+    /// A chunk was not answered while its steps were valid.
     NeverArrived {
         /// Number of its inference.
         number: u32,
-        /// How often it was sent.
+        /// Number of attempts.
         tries: usize,
     },
     /// The GPU is lost and is being opened again.
@@ -206,65 +206,65 @@ pub enum LoopEvent {
     },
     /// The model is on a GPU again.
     GpuBack,
-    /// A camera gives no image.
+    /// A camera delivers no image.
     NoImage {
         /// Its view.
         view: String,
-        /// Why.
+        /// The error.
         error: Arc<CameraError>,
     },
-    /// A camera gives images again.
+    /// A camera delivers images again.
     ImagesAgain {
         /// Its view.
         view: String,
     },
-    /// The line does not open yet, and is tried again.
+    /// The line could not be opened yet; the next attempt follows.
     LineNotOpen {
-        /// Why.
+        /// The error.
         why: String,
     },
     /// The recording ended before the run.
     RecordingStopped {
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// The wall clock was set while the run was recorded.
     WallClockSet {
-        /// By how many seconds.
+        /// The change in seconds.
         by_s: f64,
     },
-    /// A fault on purpose goes on.
+    /// An injected fault changes its phase.
     Injected {
         /// The fault.
         fault: String,
-        /// Where it is.
+        /// Its phase.
         phase: FaultPhase,
     },
 }
 
-/// When a chunk's parts of the control thread's work were done.
+/// Times of a chunk's stages on the control thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChunkTimes {
     /// Exposure of its oldest image.
     pub taken: HostNs,
-    /// The GPU was done.
+    /// The GPU finished.
     pub inferred: HostNs,
-    /// Planning began.
+    /// Planning started.
     pub began: HostNs,
-    /// Its positions were limited, and it was handed to the line.
+    /// Its positions were limited, and it was passed to the line.
     pub limited: HostNs,
-    /// The line had it.
+    /// The line received it.
     pub sent: HostNs,
-    /// The chunk before was sent.
+    /// The previous chunk was sent.
     pub previous: Option<HostNs>,
 }
 
-/// The way into the stream for threads: logs each event, and passes it on with its time to a channel where there is one.
+/// Sends events of all threads: logs each event, and passes it on with its time to a channel, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct Events(Option<mpsc::Sender<(Instant, LoopEvent)>>);
 
 impl Events {
-    /// Events that go to `sender`, too.
+    /// Also passes events on to `sender`.
     #[must_use]
     pub fn to(sender: mpsc::Sender<(Instant, LoopEvent)>) -> Events {
         Events(Some(sender))
@@ -275,7 +275,7 @@ impl Events {
         let now = Instant::now();
         event.log();
         if let Some(sender) = &self.0 {
-            // The receiver may be gone before the loop.
+            // The receiver may end before the loop.
             let _ = sender.send((now, event));
         }
     }

@@ -191,12 +191,12 @@ fn no_limit_is_no_number() {
         (
             "limit_mb = 2000",
             "limit_mb = 17592186044416",
-            "record.limit_mb: expected 8 to 100000000 MB (the oldest files make room), found 17592186044416",
+            "record.limit_mb: expected 8 to 100000000 MB (the oldest files are deleted), found 17592186044416",
         ),
         (
             "rate_hz = 10.0",
             "rate_hz = nan",
-            "camera[0].source.rate_hz: expected 0.01 to 1000 Hz (or 0: whenever an image is asked for), found NaN",
+            "camera[0].source.rate_hz: expected 0.01 to 1000 Hz (or 0: an image on each request), found NaN",
         ),
         ("action_rate_hz = 15.0", "action_rate_hz = inf", "control.action_rate_hz: expected 0.1 to 1000 Hz, found inf"),
         ("decay = 0.01", "decay = -1e30", "chunks.policy.decay: expected -10 to 10, found -1"),
@@ -385,5 +385,5 @@ fn every_numeric_option_is_refused_by_name_or_taken() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_fathom")).args(["run", "--config", "/nowhere", "--seconds", "inf"]).output();
     let said = String::from_utf8(output.unwrap().stderr).unwrap();
-    assert!(said.contains("expected 0 to 1000000000 s (without the option the run does not end by itself)"), "{said}");
+    assert!(said.contains("expected 0 to 1000000000 s (without the option the run has no time limit)"), "{said}");
 }

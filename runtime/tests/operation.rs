@@ -1,4 +1,4 @@
-//! Running a robot by hand: arming, faults on purpose, recording and replay, as their user does it.
+//! Running a robot by hand: arming, injected faults, recording and replay, as their user does it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -133,8 +133,8 @@ fn a_dry_run_infers_and_sends_nothing() {
     };
     assert!(count("control tick: lateness") <= took_s * 100.0 + 1.0, "in {took_s} s: {printed}");
     assert!(count("= inference ") <= 2.0 * 2.0 * took_s, "of two cameras of 2 Hz, in {took_s} s: {printed}");
-    assert!(output.status.success() && printed.contains("chunks: 0 obeyed, 0 refused, 0 too late"), "{printed}");
-    assert!(printed.contains("flow steps") && printed.contains("way of the tool: 0 mm"), "{printed}");
+    assert!(output.status.success() && printed.contains("chunks: 0 accepted, 0 refused, 0 too late"), "{printed}");
+    assert!(printed.contains("flow steps") && printed.contains("distance moved by the tool: 0 mm"), "{printed}");
 }
 
 /// The line is unplugged and comes back: the same process goes on, and was not armed while it was gone.
@@ -245,7 +245,7 @@ fn a_joint_outside_its_limits_is_named_and_armed_after_it_was_moved() {
 /// A fault that the controller latches is in the log, in the program's last words and in the recording, with the joint,
 /// the value and the chunk that was followed.
 #[test]
-fn a_joints_fault_is_told_and_recorded_with_its_cause() {
+fn a_joints_fault_is_reported_and_recorded_with_its_cause() {
     let runs = robot().join("faulted");
     let options = ["--fault", "stuck-reading=-2.4@1", "--record", runs.to_str().unwrap()];
     let (well, said) = Run::start(&config("faulted.toml", ""), &options).end();

@@ -116,7 +116,7 @@ fn outputs_go_through_links_and_into_pipes_and_devices() {
 
 /// Said before the model is loaded: this one is none.
 #[test]
-fn outputs_that_cannot_be_written_are_said_first() {
+fn outputs_that_cannot_be_written_are_reported_first() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     fs::create_dir(at("folder")).unwrap();

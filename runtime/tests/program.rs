@@ -176,8 +176,11 @@ fn the_loop_moves_the_scenes_arm() {
     let (folder, config) = robot([SCENE, SCENE], SIMULATED);
     let (picture, json) = (folder.path().join("run.png"), folder.path().join("run.json"));
     let printed = run_loop(&config, &["--picture", picture.to_str().unwrap(), "--json", json.to_str().unwrap()]);
-    assert!(chunks(&printed) >= 1, "no chunk was obeyed");
-    let way = printed.lines().find_map(|l| l.strip_prefix("way of the tool: ")).expect("a line with the tool's way");
+    assert!(chunks(&printed) >= 1, "no chunk was accepted");
+    let way = printed
+        .lines()
+        .find_map(|l| l.strip_prefix("distance moved by the tool: "))
+        .expect("a line with the tool's distance");
     let millimetres: f32 = way.trim_end_matches(" mm").parse().expect("a number");
     assert!(millimetres > 20.0, "the arm moved its tool by {millimetres} mm only");
     for stage in
@@ -233,7 +236,7 @@ fn the_loop_runs_on_a_folder_of_photographs() {
     std::fs::copy(tests("shim/picture.jpg"), photographs.path().join("1.jpg")).unwrap();
     let source = format!(r#"{{ kind = "folder", folder = {:?}, rate_hz = 5.0, repeat = true }}"#, photographs.path());
     let (_folder, config) = robot([&source, SCENE], SIMULATED);
-    assert!(chunks(&run_loop(&config, &[])) >= 1, "no chunk was obeyed");
+    assert!(chunks(&run_loop(&config, &[])) >= 1, "no chunk was accepted");
 }
 
 /// A `run` on a V4L2 device that the preloaded library plays; `device` says how.
@@ -256,12 +259,12 @@ fn the_loop_runs_on_a_v4l_device() {
     fathom_contention::timed!();
     let output = run_on_a_played_camera(&[]);
     assert!(output.status.success(), "it failed");
-    assert!(chunks(&String::from_utf8(output.stdout).unwrap()) >= 1, "no chunk was obeyed");
+    assert!(chunks(&String::from_utf8(output.stdout).unwrap()) >= 1, "no chunk was accepted");
 }
 
 /// A camera that is unplugged makes the loop hold; when it is back the loop goes on by itself.
 #[test]
-fn the_loop_holds_while_a_camera_is_gone() {
+fn the_loop_holds_without_a_camera() {
     fathom_contention::timed!();
     let output = run_on_a_played_camera(&[("UNPLUG_AFTER", "60"), ("REPLUG_MS", "2500")]);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -292,7 +295,7 @@ fn a_latched_fault_is_cleared_by_a_person() {
     let (_folder, run) = robot([SCENE, SCENE], &format!("{link}\n[gpu]\nadapter = \"none of this name\""));
     let said = fail(fathom().args(["run", "--config"]).arg(run));
     let latched = "latched HostSilent: the host was silent for 0.1";
-    assert!(said.contains(latched) && said.contains("; once its cause is gone, --clear-fault clears it"), "{said}");
+    assert!(said.contains(latched) && said.contains("; remove the cause; --clear-fault clears the fault"), "{said}");
     sim.set_estop(true);
     let clear = || fathom().args(["clear-fault", "--config"]).arg(&config).output().unwrap();
     let refused = clear();
@@ -309,7 +312,7 @@ fn a_latched_fault_is_cleared_by_a_person() {
 
 /// What systemd hears: ready after the first inference, alive with the ticks, stopping at SIGTERM; and the end is no error.
 #[test]
-fn the_service_manager_is_told() {
+fn the_service_manager_is_notified() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let heard = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
@@ -340,7 +343,7 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
-fn inspect_tells_what_a_directory_holds() {
+fn inspect_describes_a_directory() {
     let text = succeed(fathom().arg("inspect").arg(tests("golden/depthvla_openpi")));
     for part in ["depth expert", "VLM expert", "base, wrist", "none: identity", "345132"] {
         assert!(text.contains(part), "no {part:?}");
@@ -350,7 +353,7 @@ fn inspect_tells_what_a_directory_holds() {
 
 /// What lerobot's files say, and what is left out; the text has the same facts as the JSON.
 #[test]
-fn inspect_tells_names_normalisation_and_what_is_left_out() {
+fn inspect_lists_names_normalisation_and_dropped_tensors() {
     let folder = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(tests("golden/pi0_lerobot")).unwrap() {
         let file = file.unwrap().path();
@@ -391,7 +394,7 @@ fn inspect_tells_names_normalisation_and_what_is_left_out() {
 }
 
 #[test]
-fn inspect_tells_what_a_depth_model_is() {
+fn inspect_describes_a_depth_model() {
     let text = succeed(fathom().arg("inspect").arg(tests("golden/depth_anything_metric")));
     for part in ["depth-anything", "metric, up to 20 m", "[2, 3, 5, 6]", "DINOv2", "neck", "head", "bf16: "] {
         assert!(text.contains(part), "no {part:?}");
@@ -466,7 +469,7 @@ fn depth_gives_transformers_map_of_a_photo() {
 }
 
 #[test]
-fn depth_tells_mistakes_plainly() {
+fn depth_reports_mistakes_plainly() {
     let folder = tempfile::tempdir().unwrap();
     let (golden, output) = (tests("golden/depth_anything_metric"), folder.path().join("map.png"));
     let photo = tests("shim/picture.jpg");
@@ -487,7 +490,7 @@ fn depth_tells_mistakes_plainly() {
 
 /// Each message names the thing, what was expected, and what was found.
 #[test]
-fn mistakes_are_told_plainly() {
+fn mistakes_are_reported_plainly() {
     let (_folder, good) = robot([SCENE, SCENE], SIMULATED);
     let said = fail(fathom().args(["run", "--config"]).arg(&good));
     assert!(said.contains("--software") && said.contains("gpu.software"), "how to allow a software driver");

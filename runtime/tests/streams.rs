@@ -80,12 +80,12 @@ fn run(json: &Path, seconds: &str, more: &[&str]) -> Command {
     command
 }
 
-/// The result of a run, whole: stages of chunks that were obeyed.
+/// The result of a run, whole: stages of chunks that were accepted.
 fn assert_ran(json: &Path) {
     let text = std::fs::read_to_string(json).expect("the file that was asked for");
     let json: serde_json::Value = serde_json::from_str(&text).expect("whole");
     let stages = json["stages"].as_array().unwrap();
-    assert!(stages.iter().any(|s| s["name"] == "acknowledgement returns"), "chunks were obeyed: {text}");
+    assert!(stages.iter().any(|s| s["name"] == "acknowledgement returns"), "chunks were accepted: {text}");
 }
 
 /// A pipe that takes nothing more, with its reader, which does not read.
@@ -159,7 +159,7 @@ fn subcommands(folder: &Path, sim: &Path) -> Vec<(Vec<String>, Option<PathBuf>)>
 }
 
 #[test]
-fn no_subcommand_minds_that_nobody_reads() {
+fn no_subcommand_needs_a_reader() {
     let sim = Sim::start(SimConfig::new(vec![SimJoint::revolute("base")])).unwrap();
     let usual = tempfile::tempdir().unwrap();
     let status = |arguments: &[String], [out, err]: [Stdio; 2]| {
@@ -198,7 +198,7 @@ fn a_summary_that_cannot_be_printed_is_an_error() {
 }
 
 #[test]
-fn mistakes_have_their_exit_code_though_nobody_reads() {
+fn mistakes_have_their_exit_code_without_a_reader() {
     for (case, streams) in cases() {
         for (arguments, code) in [
             (vec!["run", "--config", "/nowhere/robot.toml"], 1),
@@ -233,7 +233,7 @@ fn closed_streams_write_into_no_file() {
 
 /// The log's reader goes when the robot moves; then a camera is unplugged and comes back, which is logged.
 #[test]
-fn the_robot_goes_on_when_the_reader_of_its_log_goes() {
+fn the_run_continues_when_the_reader_of_its_log_exits() {
     let json = robot().join("gone.json");
     let mut child = run(&json, "6", &["--fault", "camera-unplug:wrist@1+1"])
         .stdout(Stdio::null())
@@ -253,7 +253,7 @@ fn the_robot_goes_on_when_the_reader_of_its_log_goes() {
 
 /// The log's reader hangs from the beginning, so that the first line does not get through.
 #[test]
-fn the_robot_goes_on_when_the_reader_of_its_log_hangs() {
+fn the_run_continues_when_the_reader_of_its_log_hangs() {
     let json = robot().join("hangs.json");
     let (_reader, writer) = full_pipe();
     let child = run(&json, "3", &["--log", "debug"]).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
@@ -263,7 +263,7 @@ fn the_robot_goes_on_when_the_reader_of_its_log_hangs() {
 
 /// `--fault log-stall` fills the log from the control thread itself; afterwards the log says what is missing.
 #[test]
-fn lines_that_nobody_reads_are_dropped_and_counted() {
+fn lines_without_a_reader_are_dropped_and_counted() {
     // A loop that waited for its log would wait for ever: nobody else ends the fault.
     for fault in ["log-stall=100@1+2", "log-gone=100@1+2"] {
         let json = robot().join("fault.json");

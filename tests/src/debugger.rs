@@ -71,7 +71,7 @@ impl Debugger {
         write!(self.line, "${command}#{sum:02x}").expect("the debugger's line");
         loop {
             // That the processor halted when it was attached is told without a question.
-            let answer = self.hear();
+            let answer = self.receive();
             if answer.starts_with('T') == ["c", "s"].contains(&command) {
                 return answer;
             }
@@ -80,7 +80,7 @@ impl Debugger {
 
     /// The next packet, without its frame.
     #[allow(clippy::expect_used, reason = "for tests")]
-    fn hear(&mut self) -> String {
+    fn receive(&mut self) -> String {
         let mut answer = String::new();
         let mut next = || {
             let mut byte = [0];

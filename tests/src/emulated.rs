@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::debugger::Debugger;
 use firmware_bridge::frame::Decoder;
-use firmware_bridge::message::{Message, State};
+use firmware_bridge::message::{ControllerState, Message};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -43,7 +43,7 @@ pub struct Seen {
     /// The controller's clock in microseconds.
     pub time_us: u64,
     /// What it said.
-    pub state: State,
+    pub state: ControllerState,
 }
 
 /// What the controller said, read on its own end of the line.

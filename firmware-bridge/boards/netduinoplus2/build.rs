@@ -1,4 +1,4 @@
-//! Tells the linker where the board's memory is.
+//! Gives the linker the board's memory map.
 
 fn main() {
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();

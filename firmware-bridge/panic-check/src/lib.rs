@@ -1,4 +1,4 @@
-//! The whole controller, with everything outside it unknown to the compiler.
+//! The whole controller, with its surroundings opaque to the compiler.
 #![no_std]
 
 use core::convert::Infallible;
@@ -21,7 +21,7 @@ unsafe extern "C" {
     safe fn joint_read(index: usize) -> f32;
     safe fn joint_write(index: usize, position: f32) -> bool;
     safe fn line_is_closed() -> bool;
-    /// Left undefined where some path panics.
+    /// An undefined symbol, linked only if some path panics.
     safe fn panic_is_reachable() -> !;
 }
 

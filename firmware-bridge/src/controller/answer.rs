@@ -9,7 +9,7 @@ use crate::message::{Ack, Chunk, HeartbeatReply, HelloReply, Message, Mode, Reas
 use crate::output::{JointOutput, StopCircuit};
 
 impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
-    /// Takes a good frame; the answer, if it has one.
+    /// Handles a good frame; returns the answer, if any.
     pub fn handle(&mut self, frame: &Frame<'_>, now_us: u64) -> Option<Message<'static>> {
         let Frame { header, message } = frame;
         let mut ack =
@@ -26,7 +26,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
             Message::Chunk(_) | Message::Heartbeat | Message::Arm | Message::Disarm | Message::ClearFault => {
                 ack.reason = self.admit(header, now_us)
             }
-            // Its own words, on a line that echoes; to answer them would never end.
+            // The controller's own messages, echoed by the line; answering them would never end.
             Message::HelloReply(_) | Message::State(_) | Message::Ack(_) | Message::HeartbeatReply(_) => return None,
         }
         if ack.reason == Reason::Ok {
@@ -57,7 +57,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         Some(Message::Ack(ack))
     }
 
-    /// The answer to a broken frame, where its header says whom to answer.
+    /// The answer to a broken frame, if its header has a session.
     pub fn handle_error(&self, error: &FrameError) -> Option<Message<'static>> {
         let (header, kind, reason) = match error {
             FrameError::Version { header, .. } => (header, 0, Reason::WrongVersion),
@@ -88,7 +88,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         }
     }
 
-    /// Whether the frame is a new one of the session; if so, the host was heard.
+    /// Whether the frame is a new one of the session; if so, it resets the deadman time.
     fn admit(&mut self, header: &Header, now_us: u64) -> Reason {
         if header.session != self.session || self.session == 0 {
             return Reason::WrongSession;
@@ -151,7 +151,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         if self.monitors.iter().zip(joints).any(|(monitor, _)| monitor.position().is_none()) {
             return Reason::NotMeasured;
         }
-        // Joints that are driven already keep their goals, which are within the limits.
+        // Driven joints already have goals within their limits.
         if !self.energised {
             let outside = |(monitor, joint): (&JointMonitor, &JointSpec)| {
                 let at = monitor.measured();

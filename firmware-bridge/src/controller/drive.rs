@@ -10,7 +10,7 @@ use crate::motion::{Setpoint, brake, follow};
 use crate::output::{JointOutput, OutputError, Reading, StopCircuit};
 
 impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
-    /// Takes the joints' readings, and latches a fault that they show.
+    /// Takes the joints' readings, and latches any fault that they show.
     pub(super) fn measure(&mut self, elapsed_us: u32, counted_us: u32) {
         let mut readings = [Reading::default(); MAX_JOINTS];
         let readings = readings.get_mut(..usize::from(self.config.joints.len())).unwrap_or(&mut []);
@@ -52,14 +52,14 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         self.fault(FaultReport { joint, ..FaultReport::of(fault) });
     }
 
-    /// The measured pose becomes the goal, at rest.
+    /// Makes the measured pose the goal, at rest.
     pub(super) fn adopt_measured(&mut self) {
         for (at, monitor) in self.setpoints.iter_mut().zip(&self.monitors) {
             *at = Setpoint { position: monitor.measured(), velocity: 0.0 };
         }
     }
 
-    /// Lets the joints go, whether or not they are driven.
+    /// Releases the joints, driven or not.
     pub(super) fn release(&mut self) {
         self.release_at_rest = false;
         self.energised = false;
@@ -69,7 +69,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         self.adopt_measured();
     }
 
-    /// One tick of the joints: chooses the chunk, moves the setpoints, and ends a stop at rest.
+    /// One tick of the joints: selects the chunk, moves the setpoints, and ends a stop at rest.
     pub(super) fn step(&mut self, now_us: u64) {
         let dt_s = self.config.tick_us.max(1) as f32 * 1e-6;
         if self.next.has_started(now_us) {
@@ -116,7 +116,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         }
     }
 
-    /// Sends the joints to their setpoints.
+    /// Commands the joints to their setpoints.
     pub(super) fn command(&mut self) {
         if !self.energised {
             return;

@@ -2,10 +2,10 @@
 
 use crate::output::StopChannels;
 
-/// What the channels say.
+/// The state of the channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StopState {
-    /// Whether the joints have to be released.
+    /// Whether the joints must be released.
     pub(super) open: bool,
     /// Whether the channels disagree: a welded contact, a cut or a bridged wire.
     pub(super) discrepancy: bool,
@@ -13,15 +13,16 @@ pub(super) struct StopState {
     pub(super) channels: u8,
 }
 
-/// Two channels that are watched for agreement; one channel always agrees with itself.
+/// Two channels, compared with each other; a single channel counts for both.
 ///
-/// A discrepancy is one channel open for longer than the allowed time while the other is closed, or an opening that ends
-/// without both channels having been open together. It lasts until they were: only a stop that is pressed and released by
+/// A discrepancy is one channel open for longer than the allowed time while the other is closed, or an opening that
+/// ends without both channels having been open together. It lasts until both have been: only a stop that is pressed and
+/// released by hand proves that both work.
 /// hand proves that both work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EmergencyStop {
     differ_us: u32,
-    /// One channel at least has opened since both were closed.
+    /// At least one channel has opened since both were closed.
     opened: bool,
     /// Both channels have been open together since both were closed.
     both_opened: bool,
@@ -57,7 +58,7 @@ impl EmergencyStop {
 mod tests {
     use super::*;
 
-    /// Channels over the ticks, one letter each: `=` both closed, `o` both open, `1` and `2` that one open.
+    /// Channels over the ticks, one letter each: `=` both closed, `o` both open, `1` or `2` only that one open.
     fn run(ticks: &str) -> (bool, bool) {
         let mut stop = EmergencyStop::NEW;
         let mut last = (false, false);
@@ -79,10 +80,10 @@ mod tests {
             ("=111", true, false),
             ("=1111", true, true),
             ("=2222", true, true),
-            // Closed again without the other one: a bridge or a welded contact.
+            // Closed again without the other one: a bridged wire or a welded contact.
             ("=1=", false, true),
             ("=12=", false, true),
-            // Pressed and released with both, at not quite the same time: proved.
+            // Both pressed and released, at slightly different times: proved.
             ("=1o2==", false, false),
             ("=2o1==", false, false),
             ("=1111o2==", false, false),

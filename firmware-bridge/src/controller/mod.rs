@@ -1,4 +1,4 @@
-//! The controller's state machine, pure in time: it knows no clock, `now_us` is an argument.
+//! The controller's state machine, pure in time: it reads no clock; `now_us` is an argument.
 //!
 //! | mode | frame or event | next mode | joints |
 //! |---|---|---|---|
@@ -18,19 +18,19 @@
 //! | any | a motor at its release temperature | Faulted | released at once |
 //! | Faulted | clear fault, at rest, stop closed and proved, joints measured | Disarmed | as they were |
 //!
-//! All else leaves the mode as it is and is answered with a [`Reason`](crate::message::Reason). The first fault is kept
-//! until it is cleared, but for a discrepancy of the emergency stop, which is kept instead of the stop itself.
+//! Everything else leaves the mode unchanged and is answered with a [`Reason`](crate::message::Reason). The first fault
+//! is kept until it is cleared, except that a discrepancy of the emergency stop replaces the stop itself.
 //!
-//! **Invariant**, from arming to release: whatever is measured and received, no goal lies outside a joint's limits, and
-//! each is no further from the last one than the joint's speed and acceleration allow in the ticks between them. A goal
-//! may stop short: a ramp to rest brakes as hard as its time demands. Arming moves nothing: the first goal is where the
-//! joint was measured.
+//! **Invariant**, from arming to release: whatever is measured and received, no goal is outside a joint's limits, and
+//! each differs from the last one by no more than the joint's speed and acceleration allow in the ticks between them. A
+//! goal may stop short: a ramp to rest brakes as hard as its time demands. Arming moves nothing: the first goal is the
+//! measured position.
 
 use crate::MAX_JOINTS;
 use crate::fault::{Fault, FaultReport};
 use crate::frame::Counters;
 use crate::joint::{JointTable, JointVec, Name, StopBehaviour};
-use crate::message::{Mode, Progress, State};
+use crate::message::{ControllerState, Mode, Progress};
 use crate::motion::{Setpoint, StoredChunk, deceleration, ramp_time_us};
 use crate::output::{JointOutput, StopCircuit};
 
@@ -44,13 +44,13 @@ use error_rate::ErrorRate;
 use estop::EmergencyStop;
 use monitor::JointMonitor;
 
-/// Most ticks that a late one stands for.
+/// Most ticks that a late tick replaces.
 const MOST_TICKS: u64 = 4;
 
-/// What the controller is built for.
+/// The controller's configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Which controller this is; told to the host.
+    /// The controller's identity, sent to the host.
     pub identity: Name,
     /// The joints in the output's order.
     pub joints: JointTable,
@@ -58,22 +58,20 @@ pub struct Config {
     pub tick_us: u32,
     /// Period of the telemetry in microseconds; kept within 5 and 20 ms, 200 and 50 Hz.
     pub telemetry_us: u32,
-    /// Longest time from the host's last good frame to joints at rest, in microseconds, plus one
-    /// tick.
+    /// Longest time from the host's last good frame to joints at rest, in microseconds, plus one tick.
     pub deadman_us: u32,
-    /// Longest ramp to rest in microseconds; a joint that cannot do it with its own acceleration
-    /// brakes harder.
+    /// Longest ramp to rest in microseconds; a joint whose own acceleration is too low brakes harder.
     pub ramp_us: u32,
-    /// How far in the future a chunk may start, in microseconds.
+    /// Limit on a chunk's start in the future, in microseconds.
     pub ahead_us: u32,
-    /// Positions outside the limits are clamped; positions outside by more than this many times
-    /// the joint's whole range refuse the chunk.
+    /// Positions outside the limits are clamped; a position outside by more than this many times the joint's whole
+    /// range refuses the chunk.
     pub reject_ranges: f32,
     /// Longest time without a measurement of a joint, in microseconds.
     pub measurement_us: u32,
     /// Longest time for which the channels of the emergency stop may differ, in microseconds.
     pub discrepancy_us: u32,
-    /// Most broken frames of the host in a second, while armed.
+    /// Limit on broken frames of the host in a second, while armed.
     pub bad_frames: u16,
 }
 
@@ -97,8 +95,8 @@ impl Config {
     }
 }
 
-/// Proof that a control tick did its whole work: it read the emergency stop and the joints, watched the host and
-/// commanded the joints. A hardware watchdog is fed with nothing else.
+/// Proof that a control tick did all of its work: it read the emergency stop and the joints, supervised the host and
+/// commanded the joints. Only this feeds a hardware watchdog.
 #[derive(Debug)]
 pub struct WholeTick(());
 
@@ -108,7 +106,7 @@ pub struct Controller<J, E> {
     output: J,
     estop: E,
     mode: Mode,
-    /// The latched fault's cause, where one is latched.
+    /// The cause of the latched fault, if any.
     report: FaultReport,
     /// The mode after [`Mode::Stopping`].
     stop_to: Mode,
@@ -122,7 +120,7 @@ pub struct Controller<J, E> {
     last_sequence: u32,
     heard_us: u64,
     last_tick_us: Option<u64>,
-    /// Time that has passed for the clock and not yet for the joints, less than a tick either way.
+    /// Elapsed time that the joints have not used yet, less than a tick either way.
     carried_us: i64,
     monitors: [JointMonitor; MAX_JOINTS],
     setpoints: [Setpoint; MAX_JOINTS],
@@ -135,7 +133,7 @@ pub struct Controller<J, E> {
 }
 
 impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
-    /// A disarmed controller without a session. It touches nothing before its first tick.
+    /// A disarmed controller without a session. It does nothing before its first tick.
     pub fn new(config: Config, output: J, estop: E) -> Self {
         let telemetry_us = config.telemetry_us.clamp(5_000, 20_000);
         Self {
@@ -167,17 +165,17 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         }
     }
 
-    /// Latches a fault that happened before power-on, such as a reset by the watchdog; nothing moves until it is cleared.
+    /// Latches a fault from before power-on, such as a watchdog reset; nothing moves until it is cleared.
     pub fn latch(&mut self, fault: Fault) {
         self.fault(FaultReport::of(fault));
     }
 
-    /// What it was built for.
+    /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What it is doing.
+    /// Its mode.
     pub fn mode(&self) -> Mode {
         self.mode
     }
@@ -192,8 +190,8 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         &mut self.output
     }
 
-    /// Telemetry as of the last tick, with the decoder's counts.
-    pub fn state(&self, counters: &Counters, frames_dropped: u32) -> State {
+    /// Telemetry of the last tick, with the decoder's counters.
+    pub fn state(&self, counters: &Counters, frames_dropped: u32) -> ControllerState {
         let mut commanded = JointVec::zeros(self.config.joints.len());
         for (to, from) in commanded.as_mut_slice().iter_mut().zip(&self.setpoints) {
             *to = from.position;
@@ -202,7 +200,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         for (to, from) in measured.as_mut_slice().iter_mut().zip(&self.monitors) {
             *to = from.measured();
         }
-        State {
+        ControllerState {
             mode: self.mode,
             energised: self.energised,
             estop: self.estop_open,
@@ -219,11 +217,10 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         }
     }
 
-    /// One control tick at `now_us`: reads the emergency stop and the joints, watches the host, and
-    /// commands the joints. `None` when no time has passed since the last one.
+    /// One control tick at `now_us`: reads the emergency stop and the joints, supervises the host, and commands the
+    /// joints. `None` if no time has passed since the last one.
     ///
-    /// The joints move in whole ticks: a tick that comes late moves them as far as the ticks that
-    /// it stands for would have, at most four.
+    /// The joints move in whole ticks: a late tick moves them as far as the missed ticks would have, at most four.
     pub fn tick(&mut self, now_us: u64) -> Option<WholeTick> {
         let tick_us = u64::from(self.config.tick_us.max(1));
         let since_us = self.last_tick_us.map_or(tick_us, |last| now_us.saturating_sub(last));
@@ -250,8 +247,8 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         Some(WholeTick(()))
     }
 
-    /// Counts a frame of the host that arrived broken. Too many of them are a fault while armed: an error that the CRC
-    /// does not see becomes likely.
+    /// Counts a broken frame of the host. Too many of them are a fault while armed: an error that the CRC misses
+    /// becomes likely.
     pub fn bad_frame(&mut self, now_us: u64) {
         let limit = self.config.bad_frames.max(1);
         if self.error_rate.count(now_us, limit) && self.is_armed() {
@@ -279,7 +276,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         }
     }
 
-    /// Whole ticks in the time since the last one, to the nearest; the rest is carried over.
+    /// Whole ticks since the last one, rounded; the remainder is carried over.
     fn ticks_passed(&mut self, since_us: u64, tick_us: u64) -> u64 {
         let carried = u64::try_from(self.carried_us.saturating_add_unsigned(since_us)).unwrap_or(0);
         let ticks = carried.saturating_add(tick_us / 2).checked_div(tick_us).unwrap_or(1);
@@ -303,7 +300,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         }
     }
 
-    /// Latches a fault and begins the stop that the joint table declares.
+    /// Latches a fault and starts the stop that the joint table declares.
     fn fault(&mut self, report: FaultReport) {
         if matches!(self.mode, Mode::Faulted(_)) {
             return;
@@ -341,7 +338,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         joints.zip(&self.setpoints).all(|(_, at)| at.velocity == 0.0)
     }
 
-    /// Whether the ramp to rest must begin for the joints to be at rest when the time is over.
+    /// Whether the ramp to rest must start now for the joints to be at rest in time.
     fn silence_ends(&self, now_us: u64) -> bool {
         let joints = self.config.joints.as_slice().iter().zip(&self.setpoints);
         let ramp_us =

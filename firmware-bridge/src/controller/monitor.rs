@@ -1,35 +1,35 @@
-//! One joint's readings: which of them are measurements, and which faults they show. Pure in time.
+//! One joint's readings: accepts them as measurements, and detects faults. Pure in time.
 
 use crate::fault::{Alarms, Fault, FaultReport};
 use crate::joint::JointSpec;
 use crate::output::Reading;
 
-/// Readings one after the other that have to agree, before a joint counts as measured, and before a temperature, a
-/// voltage or an alarm is believed: a checksum of 8 bits lets one broken answer in 256 pass.
+/// Consecutive readings that must agree before a joint counts as measured, and before a temperature, a voltage or an
+/// alarm counts: with a checksum of 8 bits, one broken answer in 256 passes.
 const AGREEING: u8 = 3;
 
-/// How far in time a reading may be from the tick that it came in, in microseconds, for a joint that moves.
+/// Largest difference between a reading's time and its tick's, in microseconds, for a moving joint.
 const SLACK_US: u32 = 4_000;
 
-/// What a tick has to do with a joint.
+/// A tick's inputs for a joint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Watch {
     /// Time since the last tick, in microseconds.
     pub(super) elapsed_us: u32,
-    /// The same, but no longer than a late tick stands for: a controller that hung does not blame the joint for it.
+    /// The same, limited to the ticks that a late tick replaces: the joint is not blamed for a controller that hung.
     pub(super) counted_us: u32,
-    /// The goal of a joint that is driven.
+    /// The goal of a driven joint.
     pub(super) goal: Option<f32>,
-    /// Whether the host may move the joint: then no other than a reachable reading is ever believed.
+    /// Whether the host may move the joint: then only reachable readings count.
     pub(super) armed: bool,
-    /// Time without a measurement that is a fault, in microseconds.
+    /// Time without a measurement that counts as a fault, in microseconds.
     pub(super) measurement_us: u32,
 }
 
 /// A fault of one joint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Finding {
-    /// The fault; its joint and chunk are the controller's to name.
+    /// The fault; the controller adds joint and chunk.
     pub(super) report: FaultReport,
     /// Whether holding would destroy the motor.
     pub(super) release: bool,
@@ -52,19 +52,19 @@ struct Doubt {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct JointMonitor {
     measured: f32,
-    /// Whether `measured` is where the joint is, as far as anybody can tell.
+    /// Whether `measured` is the joint's probable position.
     known: bool,
-    /// Since the last measurement.
+    /// Time since the last measurement.
     age_us: u32,
     /// The same, in ticks that were not late.
     silent_us: u32,
-    /// The last reading since then that is no measurement.
+    /// The last reading since then that did not count.
     doubt: Option<Doubt>,
-    /// Where the joint would be instead, and how many readings agree on that.
+    /// The alternative position, and the number of readings that agree on it.
     instead: f32,
     agreeing: u8,
     following_us: u32,
-    /// Where the joint was when it last moved.
+    /// The joint's position when it last moved.
     still_at: f32,
     still_us: u32,
     current_a: Option<f32>,
@@ -95,17 +95,17 @@ impl JointMonitor {
         alarms: 0,
     };
 
-    /// The last position that the joint can have had; 0 before the first.
+    /// The last plausible position; 0 before the first.
     pub(super) fn measured(&self) -> f32 {
         self.measured
     }
 
-    /// The joint's position, unless it is not known.
+    /// The joint's position, if known.
     pub(super) fn position(&self) -> Option<f32> {
         self.known.then_some(self.measured)
     }
 
-    /// Takes a tick's reading; a fault that it shows.
+    /// Takes a tick's reading; returns any fault that it shows.
     pub(super) fn take(&mut self, reading: &Reading, joint: &JointSpec, watch: &Watch) -> Option<Finding> {
         self.age_us = self.age_us.saturating_add(watch.elapsed_us);
         self.silent_us = self.silent_us.saturating_add(watch.counted_us);
@@ -113,7 +113,7 @@ impl JointMonitor {
             self.take_position(position, joint, watch.armed);
         }
         self.current_a = reading.current_a.filter(|current| current.is_finite()).map(f32::abs).or(self.current_a);
-        // The order is that of the causes: a motor that is too hot stalls, a joint that stalls does not follow.
+        // In the order of causes: a motor that is too hot stalls, and a stalled joint does not follow.
         let found = self.without_measurement(watch);
         let found = found.or_else(|| self.alarm(reading)).or_else(|| self.temperature(reading, joint));
         let found = found.or_else(|| self.voltage(reading, joint)).or_else(|| self.overload(joint, watch));
@@ -220,13 +220,13 @@ impl JointMonitor {
     }
 }
 
-/// Counts readings one after the other that say `bad`; whether there are enough to believe it.
+/// Counts consecutive readings with `bad`; returns whether there are enough.
 fn agree(count: &mut u8, bad: bool) -> bool {
     *count = if bad { count.saturating_add(1) } else { 0 };
     *count >= AGREEING
 }
 
-/// Counts the time for which `bad` lasts; whether it is as long as the limit.
+/// Sums the time for which `bad` lasts; returns whether the limit is reached.
 fn lasts(sum_us: &mut u32, bad: bool, tick_us: u32, limit_ms: u16) -> bool {
     *sum_us = if bad { sum_us.saturating_add(tick_us) } else { 0 };
     *sum_us >= u32::from(limit_ms).saturating_mul(1_000)

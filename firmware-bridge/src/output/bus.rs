@@ -6,19 +6,19 @@ use super::servo::{Content, Packet, Received, ServoProtocol, Status};
 use super::{JointOutput, OutputError, Reading};
 use crate::fault::Alarms;
 
-/// Of so many exchanges one asks a servo how it is, and not all for their positions.
+/// One exchange in this many asks a servo for its health; the others ask all for their positions.
 const HEALTH_EXCHANGES: u8 = 8;
 
-/// Answers with an alert in which a servo may name the cause; then it counts as one without.
+/// Answers with an alert before it counts as one without a cause.
 const CAUSE_ANSWERS: u8 = 12;
 
-/// Ticks in which the servos may answer a question, before the next one is asked.
+/// Ticks for the servos to answer a question before the next one.
 const PATIENCE_TICKS: u8 = 3;
 
 /// Bytes read in one tick, at most.
 const READ_BUDGET: usize = 512;
 
-/// Bytes kept of an answer that is not complete.
+/// Buffer size for an incomplete answer in bytes.
 const ANSWER: usize = 16;
 
 /// One joint's servo.
@@ -26,10 +26,10 @@ const ANSWER: usize = 16;
 pub struct BusServo {
     /// Its address on the bus.
     pub id: u8,
-    /// Its counts where the joint is at 0.
+    /// Its counts at joint position 0.
     pub zero: i32,
-    /// Counts per unit of the joint, negative where it turns the other way; not 0. A radian of
-    /// a servo with 4096 counts a turn has 651.9.
+    /// Counts per unit of the joint, negative if it turns the other way; not 0. A radian of a servo with 4096 counts a
+    /// turn has 651.9.
     pub counts_per_unit: f32,
 }
 
@@ -48,16 +48,16 @@ impl BusServo {
     }
 }
 
-/// What one servo answered.
+/// The state of one servo.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// What the controller has not taken yet.
+    /// Readings since the controller's last call.
     news: Reading,
-    /// Whether it ever gave a position.
+    /// Whether it has ever reported a position.
     known: bool,
-    /// Answers since its alert began, 0 without one.
+    /// Answers since the start of its alert, 0 without one.
     alert: u8,
-    /// Why.
+    /// The cause.
     cause: Alarms,
 }
 
@@ -69,7 +69,7 @@ impl Seen {
         cause: Alarms::NONE,
     };
 
-    /// Whether an alert's cause is still to be asked for.
+    /// Whether the cause of an alert is still unknown.
     fn lacks_cause(&self) -> bool {
         self.alert > 0 && self.cause.is_empty()
     }
@@ -100,10 +100,10 @@ impl Seen {
     }
 }
 
-/// What the servos were last told about their torque.
+/// The last torque command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Torque {
-    /// Nothing: a controller that starts anew drops no arm.
+    /// None: a controller that restarts does not drop the arm.
     Unsaid,
     On,
     Off,
@@ -111,10 +111,10 @@ enum Torque {
 
 /// `N` servos of one protocol on the serial line `S`, at most 16.
 ///
-/// Each tick one exchange: goals to all servos, then one question that all answer one after the
-/// other, or now and then one to a single servo about its current, temperature, voltage and alarms. While they answer
-/// nothing is sent, so that a line of one wire works; where answers do not
-/// fit into a tick, every second tick has an exchange. It never waits. Until the first command or release it only asks.
+/// Each tick makes one exchange: goals to all servos, then one question, which all servos answer in turn; occasionally
+/// the question goes to a single servo, for its current, temperature, voltage and alarms. Nothing is sent while they
+/// answer, so that a one-wire line works; if the answers need more than a tick, every second tick has an exchange. It
+/// never waits. Before the first command or release it only asks.
 #[derive(Debug)]
 pub struct ServoBus<S, P, const N: usize> {
     serial: S,
@@ -123,14 +123,14 @@ pub struct ServoBus<S, P, const N: usize> {
     seen: [Seen; N],
     answer: [u8; ANSWER],
     answer_len: usize,
-    /// Servos that have not answered the last question yet.
+    /// Servos that have not answered the last question.
     missing: usize,
     waited_ticks: u8,
     /// Whether the controller commands positions.
     driven: bool,
     torque: Torque,
     exchanges: u8,
-    /// The servo to be asked next how it is.
+    /// The next servo to ask for its health.
     next_health: usize,
     sending: Packet,
     sent: usize,
@@ -141,7 +141,7 @@ where
     S: Read + ReadReady + Write + WriteReady,
     P: ServoProtocol,
 {
-    /// Servos whose positions are not known yet.
+    /// Servos with unknown positions.
     pub fn new(serial: S, protocol: P, servos: [BusServo; N]) -> Self {
         const { assert!(N <= 16 && P::LONGEST_ANSWER <= ANSWER) };
         Self {
@@ -162,8 +162,8 @@ where
         }
     }
 
-    /// Whether all servos have told their positions. A board calls [`JointOutput::measure`] each tick
-    /// until they have, before its controller's first tick.
+    /// Whether all servos have reported their positions. A board calls [`JointOutput::measure`] each tick until they
+    /// have, before its controller's first tick.
     pub fn is_known(&self) -> bool {
         self.seen.iter().all(|seen| seen.known)
     }
@@ -234,7 +234,7 @@ where
         Ok(())
     }
 
-    /// Begins an exchange when the bus is free: with goals to follow, or without.
+    /// Starts an exchange if the bus is free, with or without goals.
     fn exchange(&mut self, goals: Option<&[f32]>) -> Result<(), OutputError> {
         self.send()?;
         if self.missing > 0 {
@@ -259,7 +259,7 @@ where
                     self.protocol.write_torque(ids.clone(), true, &mut self.sending);
                 }
             }
-            // Said again each time: an answer on its way may have spoilt it.
+            // Repeated each time: a colliding answer may have damaged it.
             None if self.torque == Torque::Off => self.protocol.write_torque(ids.clone(), false, &mut self.sending),
             None => {}
         }
@@ -275,7 +275,7 @@ where
         self.send()
     }
 
-    /// Asks the servo whose alert has no cause yet for that, or the next one how it is.
+    /// Asks the servo whose alert has no cause for it, or the next servo for its health.
     fn ask_one(&mut self) {
         let mut servos = self.servos.iter().zip(&self.seen);
         if let Some((servo, _)) = servos.find(|(_, seen)| seen.lacks_cause()) {
@@ -294,8 +294,7 @@ where
     S: Read + ReadReady + Write + WriteReady,
     P: ServoProtocol,
 {
-    /// Takes what the servos answered; to be called each tick, before
-    /// [`JointOutput::command`].
+    /// Reads the servos' answers; call it each tick, before [`JointOutput::command`].
     fn measure(&mut self, readings: &mut [Reading]) -> Result<(), OutputError> {
         self.receive()?;
         if !self.driven {
@@ -315,7 +314,7 @@ where
     fn release(&mut self) -> Result<(), OutputError> {
         self.driven = false;
         self.torque = Torque::Off;
-        // At once, over whatever the servos are saying; not into the middle of a packet.
+        // At once, even during the servos' answers; but not within a packet.
         self.missing = 0;
         self.exchange(None)
     }

@@ -4,12 +4,12 @@ use core::convert::Infallible;
 
 use embedded_hal::digital::{ErrorType, InputPin};
 
-/// Which contacts are closed; all are in normal operation. A contact that cannot be read counts as open.
+/// The closed contacts; all are closed in normal operation. An unreadable contact counts as open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopChannels {
     /// The first contact.
     pub first_closed: bool,
-    /// The second contact, where there is one.
+    /// The second contact, if there is one.
     pub second_closed: Option<bool>,
 }
 
@@ -25,7 +25,7 @@ impl<P: InputPin> StopCircuit for P {
     }
 }
 
-/// Two normally closed contacts of one button, each on a pin of its own: high is closed. The controller compares them.
+/// Two normally closed contacts of one button, each on its own pin: high is closed. The controller compares them.
 #[derive(Debug, Clone, Copy)]
 pub struct TwoChannels<A, B>(pub A, pub B);
 
@@ -38,7 +38,7 @@ impl<A: InputPin, B: InputPin> StopCircuit for TwoChannels<A, B> {
     }
 }
 
-/// An emergency stop line which is never open: a robot without one.
+/// An emergency stop line that is never open, for a robot without one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoEstop;
 

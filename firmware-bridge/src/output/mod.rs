@@ -1,4 +1,4 @@
-//! What drives the joints, what measures them, and what stops them.
+//! Drivers of the joints: motion, measurement and emergency stop.
 
 use crate::fault::Alarms;
 
@@ -14,7 +14,7 @@ pub use pwm::{PulseRange, PwmServos};
 pub use servo::{Content, Dynamixel2, FeetechSts, Health, Packet, Received, ServoProtocol, Status};
 pub use simulated::SimulatedJoints;
 
-/// What a driver learnt of one joint since it was last asked; `None` for what it did not.
+/// A driver's readings of one joint since the last call; `None` if there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Reading {
     /// Position in the joint's unit. The controller decides whether the joint can have reached it.
@@ -29,19 +29,19 @@ pub struct Reading {
     pub alarms: Option<Alarms>,
 }
 
-/// What failed in a joints' driver.
+/// The failed part of a joints' driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputError {
-    /// What all joints have in common, such as a bus.
+    /// A part common to all joints, such as a bus.
     All,
-    /// One joint, by its place in the table.
+    /// One joint, by its index in the table.
     Joint(u8),
 }
 
 /// The joints' driver. Slices hold one value per joint, in the table's order and units.
 pub trait JointOutput {
-    /// Writes what was learnt since the last call into `readings`, which are all empty before. A joint that has nothing
-    /// new is left empty: the controller knows how long it may be silent.
+    /// Writes the readings since the last call into `readings`, which are all empty before. A joint without new
+    /// readings stays empty: the controller limits its silence.
     ///
     /// # Errors
     /// The driver cannot measure; the controller then latches a fault.
@@ -50,10 +50,10 @@ pub trait JointOutput {
     /// Drives the joints towards `positions`, which are within all limits.
     ///
     /// # Errors
-    /// A command was not carried out; the controller then latches a fault.
+    /// A command failed; the controller then latches a fault.
     fn command(&mut self, positions: &[f32]) -> Result<(), OutputError>;
 
-    /// Lets the joints go: no torque until the next command.
+    /// Releases the joints: no torque until the next command.
     ///
     /// # Errors
     /// The joints may still be driven; the controller then latches a fault.

@@ -4,7 +4,7 @@ use embedded_hal::pwm::SetDutyCycle;
 
 use super::{JointOutput, OutputError, Reading};
 
-/// How a servo's pulse follows its joint's position, linearly between two points.
+/// The linear relation of a servo's pulse to its joint's position, given by two points.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PulseRange {
     /// Position at [`PulseRange::low_us`].
@@ -17,10 +17,10 @@ pub struct PulseRange {
     pub high_us: f32,
 }
 
-/// Hobby servos on PWM channels. They measure nothing: the last command counts as measured.
+/// Hobby servos on PWM channels. They have no feedback: the last command counts as measured.
 ///
-/// Nobody knows where such a servo is when its pulses begin: the first command after power-on or a release moves it to
-/// where it was commanded last, at first to `rest`, at its own speed. Place the arm there before it is armed.
+/// The position of such a servo is unknown when its pulses start: the first command after power-on or a release moves
+/// it to the last commanded position, at first `rest`, at its own speed. Place the arm there before arming.
 #[derive(Debug)]
 pub struct PwmServos<P, const N: usize> {
     channels: [P; N],
@@ -30,7 +30,7 @@ pub struct PwmServos<P, const N: usize> {
 }
 
 impl<P: SetDutyCycle, const N: usize> PwmServos<P, N> {
-    /// Servos on `channels` whose PWM period is `period_us` microseconds, resting at `rest`.
+    /// Servos on `channels` whose PWM period is `period_us` microseconds, with the rest position `rest`.
     pub fn new(channels: [P; N], ranges: [PulseRange; N], period_us: f32, rest: [f32; N]) -> Self {
         Self { channels, ranges, period_us, last: rest }
     }
@@ -51,7 +51,7 @@ impl<P: SetDutyCycle, const N: usize> JointOutput for PwmServos<P, N> {
             let share = (position - range.low) / (range.high - range.low);
             let pulse_us = range.low_us + share * (range.high_us - range.low_us);
             let full = channel.max_duty_cycle();
-            // A cast of a float saturates, and makes 0, an idle line, of NaN.
+            // A cast of a float saturates; NaN becomes 0, an idle line.
             let duty = (pulse_us / self.period_us * f32::from(full)) as u16;
             match channel.set_duty_cycle(duty.min(full)) {
                 Ok(()) => *last = *position,

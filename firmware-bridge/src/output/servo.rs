@@ -6,7 +6,7 @@ use crc::{CRC_16_UMTS, Crc, Table};
 
 use crate::fault::Alarms;
 
-/// Longest run of packets sent at once: goals, torque and a question to 16 servos.
+/// Longest sequence of packets sent at once: goals, torque and a question to 16 servos.
 const PACKET: usize = 384;
 
 static DYNAMIXEL_CRC: Crc<u16, Table<1>> = Crc::<u16, Table<1>>::new(&CRC_16_UMTS);
@@ -15,7 +15,7 @@ const SYNC_READ: u8 = 0x82;
 const SYNC_WRITE: u8 = 0x83;
 const BROADCAST: u8 = 0xFE;
 
-/// Packets to be sent, in a fixed buffer.
+/// Outgoing packets in a fixed buffer.
 #[derive(Debug, Clone)]
 pub struct Packet {
     bytes: [u8; PACKET],
@@ -29,12 +29,12 @@ impl Packet {
         Self { bytes: [0; PACKET], len: 0, overflowed: false }
     }
 
-    /// The bytes so far; empty when there were too many.
+    /// The bytes; empty if there were too many.
     pub fn as_slice(&self) -> &[u8] {
         if self.overflowed { &[] } else { self.bytes.get(..self.len).unwrap_or(&[]) }
     }
 
-    /// Takes all bytes away.
+    /// Removes all bytes.
     pub fn clear(&mut self) {
         self.len = 0;
         self.overflowed = false;
@@ -72,26 +72,26 @@ impl Default for Packet {
 pub struct Status {
     /// The servo.
     pub id: u8,
-    /// The alarms that the answer itself tells.
+    /// The alarms in the answer itself.
     pub alarms: Alarms,
-    /// Whether the servo has an alarm whose cause it has to be asked for ([`ServoProtocol::read_alarms`]).
+    /// Whether the servo has an alarm whose cause must be requested ([`ServoProtocol::read_alarms`]).
     pub alert: bool,
-    /// What was asked for.
+    /// The requested content.
     pub content: Content,
 }
 
-/// What a servo was asked for.
+/// The content of an answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Content {
     /// Nothing.
     None,
     /// Its position, in its counts.
     Position(i32),
-    /// How it is.
+    /// Its health.
     Health(Health),
 }
 
-/// How a servo is; `None` for what an answer does not tell.
+/// A servo's health; `None` for values that the answer lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Health {
     /// Current in ampere.
@@ -104,14 +104,14 @@ pub struct Health {
     pub alarms: Option<Alarms>,
 }
 
-/// What the front of the received bytes is.
+/// The front of the received bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Received {
-    /// Nothing yet: more bytes are needed.
+    /// Incomplete: more bytes are needed.
     Incomplete,
-    /// No answer begins here: the first byte is to be left out.
+    /// No answer starts here: skip the first byte.
     Noise,
-    /// A whole packet that is none of a servo's answers, such as an echo of one's own.
+    /// A complete packet that is not a servo's answer, such as an echo.
     Other {
         /// Its bytes.
         length: usize,
@@ -120,7 +120,7 @@ pub enum Received {
     Status {
         /// Its bytes.
         length: usize,
-        /// What it says.
+        /// Its content.
         status: Status,
     },
 }
@@ -130,7 +130,7 @@ pub trait ServoProtocol {
     /// Longest answer to a question, in bytes.
     const LONGEST_ANSWER: usize;
 
-    /// Counts that a servo can be at.
+    /// The range of a servo's counts.
     const COUNTS: RangeInclusive<i32>;
 
     /// Sends each servo to a position, in its counts.
@@ -142,18 +142,18 @@ pub trait ServoProtocol {
     /// Asks all servos for their positions; they answer one after the other.
     fn read_positions(&self, ids: impl Iterator<Item = u8> + Clone, out: &mut Packet);
 
-    /// Asks one servo how it is.
+    /// Asks one servo for its health.
     fn read_health(&self, id: u8, out: &mut Packet);
 
     /// Asks one servo for the cause of its alert.
     fn read_alarms(&self, id: u8, out: &mut Packet);
 
-    /// What the front of `bytes` is.
+    /// Classifies the front of `bytes`.
     fn examine(&self, bytes: &[u8]) -> Received;
 }
 
-/// Feetech's STS series (STS3215 and its like): little-endian registers, positions 0 to 4095. The bits of its error byte
-/// are those of [`Alarms`].
+/// Feetech's STS series (such as STS3215): little-endian registers, positions 0 to 4095. The bits of its error byte are
+/// those of [`Alarms`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeetechSts;
 
@@ -161,8 +161,8 @@ impl FeetechSts {
     const TORQUE: u8 = 40;
     const GOAL: u8 = 42;
     const PRESENT: u8 = 56;
-    /// Voltage in 0.1 V, temperature in °C, three registers of no interest here, two of them after the status, and the
-    /// current in 6.5 mA with its sign in the top bit.
+    /// Voltage in 0.1 V, temperature in °C, three unused registers, two of them after the status, and the current in
+    /// 6.5 mA with its sign in the top bit.
     const HEALTH: u8 = 62;
     const HEALTH_BYTES: u8 = 9;
     const AMPERE: f32 = 0.0065;
@@ -174,7 +174,7 @@ impl FeetechSts {
         Alarms(error & Self::KNOWN_ALARMS).and(unknown)
     }
 
-    /// Asks by the broadcast address, so that the echo of a line of one wire is no servo's answer.
+    /// Asks by the broadcast address, so that the echo of a one-wire line cannot be a servo's answer.
     fn sync_read(register: u8, bytes: u8, ids: impl Iterator<Item = u8>, out: &mut Packet) {
         Self::packet(out, SYNC_READ, |out| {
             out.extend(&[register, bytes]);
@@ -235,7 +235,7 @@ impl ServoProtocol for FeetechSts {
         Self::sync_read(Self::HEALTH, Self::HEALTH_BYTES, core::iter::once(id), out);
     }
 
-    /// Each answer has the alarms already.
+    /// Each answer already has the alarms.
     fn read_alarms(&self, id: u8, out: &mut Packet) {
         self.read_health(id, out);
     }
@@ -278,7 +278,7 @@ impl ServoProtocol for FeetechSts {
     }
 }
 
-/// Dynamixel's protocol 2 with the registers of the X series (XL330, XL430, XM430 and their like).
+/// Dynamixel's protocol 2 with the registers of the X series (such as XL330, XL430, XM430).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dynamixel2;
 
@@ -286,10 +286,10 @@ impl Dynamixel2 {
     const TORQUE: u16 = 64;
     const GOAL: u16 = 116;
     const PRESENT: u16 = 132;
-    /// Voltage in 0.1 V and temperature in °C. The current's unit differs from model to model, and is left out.
+    /// Voltage in 0.1 V and temperature in °C. The current is omitted, since its unit depends on the model.
     const HEALTH: u16 = 144;
     const HARDWARE_ERROR: u16 = 70;
-    /// Of the error byte: a hardware error, whose cause is in its register.
+    /// Bit of the error byte: a hardware error, whose cause is in its register.
     const ALERT: u8 = 0x80;
     const STATUS: u8 = 0x55;
     const MARK: [u8; 4] = [0xFF, 0xFF, 0xFD, 0x00];
@@ -318,8 +318,8 @@ impl Dynamixel2 {
         if error != 0 && alarms.is_empty() { Alarms::OTHER } else { alarms }
     }
 
-    /// `FF FF FD 00 FE length instruction parameters CRC`, with `FD` put in after each `FF FF FD`
-    /// of instruction and parameters; `parameters` is given the pusher.
+    /// `FF FF FD 00 FE length instruction parameters CRC`, with `FD` inserted after each `FF FF FD` of instruction and
+    /// parameters; `parameters` receives the pusher.
     fn packet(out: &mut Packet, instruction: u8, parameters: impl FnOnce(&mut dyn FnMut(&[u8]))) {
         let start = out.len;
         out.extend(&Self::MARK);
@@ -402,7 +402,7 @@ impl ServoProtocol for Dynamixel2 {
             return Received::Noise;
         }
         let [Self::STATUS, error, parameters @ ..] = content else { return Received::Other { length } };
-        // Four bytes of position, or five with one put in.
+        // Four bytes of position, or five with an inserted one.
         let content = match parameters {
             [] => Content::None,
             [error] => Content::Health(Health { alarms: Some(Self::alarms(*error)), ..Health::default() }),
@@ -416,7 +416,7 @@ impl ServoProtocol for Dynamixel2 {
             [a, 0xFF, 0xFF, 0xFD, 0xFD] => Content::Position(i32::from_le_bytes([*a, 0xFF, 0xFF, 0xFD])),
             _ => Content::None,
         };
-        // An instruction that failed has no cause in a register.
+        // A failed instruction has no cause in a register.
         let alarms = if error & !Self::ALERT == 0 { Alarms::NONE } else { Alarms::OTHER };
         let status = Status { id: *id, alarms, alert: error & Self::ALERT != 0, content };
         Received::Status { length, status }

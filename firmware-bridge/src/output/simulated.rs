@@ -1,23 +1,23 @@
-//! Joints without motors or encoders: a model of where they would be.
+//! Joints without motors or encoders: a model of their positions.
 
 use super::{JointOutput, OutputError, Reading};
 use crate::joint::{JointTable, JointVec};
 use crate::motion::within;
 
-/// Joints that follow their command with a first-order lag and their own top speed. Released, they
-/// stay where they are.
+/// Joints that follow their command with a first-order lag and their own top speed. Released joints keep their
+/// positions.
 #[derive(Debug, Clone)]
 pub struct SimulatedJoints {
     positions: JointVec,
-    /// Where the joints are driven; `None` when nothing drives them.
+    /// The commanded positions; `None` while the joints are released.
     commands: Option<JointVec>,
     velocities: JointVec,
     lag_s: f32,
 }
 
 impl SimulatedJoints {
-    /// `joints` at `initial`, following with the time constant `lag_s` in seconds; 0 is at once.
-    /// Joints without an initial position begin at 0.
+    /// `joints` at `initial`, with the time constant `lag_s` of their lag in seconds; 0 is without lag. Joints without
+    /// an initial position start at 0.
     pub fn new(joints: &JointTable, initial: &[f32], lag_s: f32) -> Self {
         let mut positions = JointVec::zeros(joints.len());
         let mut velocities = positions;
@@ -42,7 +42,7 @@ impl SimulatedJoints {
         }
     }
 
-    /// Lets `dt_s` seconds pass.
+    /// Advances the model by `dt_s` seconds.
     pub fn step(&mut self, dt_s: f32) {
         let Some(commands) = &self.commands else { return };
         let share = (dt_s / self.lag_s).min(1.0);

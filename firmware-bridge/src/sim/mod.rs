@@ -1,8 +1,6 @@
-//! A controller on the host: the firmware's own code on a thread, behind a pseudo-terminal,
-//! moving simulated joints.
+//! A controller on the host: the firmware's own code on a thread, behind a pseudo-terminal, with simulated joints.
 //!
-//! [`Sim::path`] is opened like any serial device. The joints are those of [`SimConfig`]; where
-//! they are is read through [`Joints`].
+//! Open [`Sim::path`] like any serial device. [`SimConfig`] describes the joints; [`Joints`] reads their positions.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +16,7 @@ use crate::bridge::Bridge;
 use crate::controller::{Config, Controller};
 use crate::frame::Counters;
 use crate::joint::{JointError, JointSpec, JointTable, Name, StopBehaviour, TemperatureLimit, Unit};
-use crate::message::{Mode, State};
+use crate::message::{ControllerState, Mode};
 use crate::output::SimulatedJoints;
 use crate::{MAX_NAME, PROTOCOL_VERSION};
 
@@ -72,14 +70,14 @@ impl SimJoint {
     }
 }
 
-/// What to simulate.
+/// The simulated controller's configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimConfig {
-    /// Which controller it says it is, at most [`MAX_NAME`] bytes.
+    /// The controller's identity, at most [`MAX_NAME`] bytes.
     pub identity: String,
     /// The joints in order.
     pub joints: Vec<SimJoint>,
-    /// How they stop at a fault.
+    /// Their behaviour at a fault.
     pub stop: StopBehaviour,
     /// Control tick in microseconds.
     pub tick_us: u32,
@@ -89,7 +87,7 @@ pub struct SimConfig {
     pub deadman_us: u32,
     /// Time constant of the joints' lag behind their command, in seconds.
     pub lag_s: f32,
-    /// The protocol version it claims to speak.
+    /// The protocol version in its frames.
     pub version: u8,
 }
 
@@ -124,14 +122,14 @@ impl SimConfig {
     }
 }
 
-/// Why a simulated controller did not start.
+/// The reason why a simulated controller did not start.
 #[derive(Debug)]
 pub enum SimError {
     /// The name is longer than [`MAX_NAME`] bytes.
     Name(String),
-    /// The joint is one too many, or its limits make no sense.
+    /// The joint is one too many, or its limits are invalid.
     Joint(String, JointError),
-    /// No pseudo-terminal or thread.
+    /// The system gave no pseudo-terminal or thread.
     Io(io::Error),
 }
 
@@ -153,23 +151,23 @@ impl From<io::Error> for SimError {
     }
 }
 
-/// A tick of the controller as it was, whatever its line did to the telemetry.
+/// The controller's state in a tick, independent of the line's telemetry.
 #[derive(Debug, Clone)]
 pub struct Tick {
-    /// When it was.
+    /// Time of the tick.
     pub at: Instant,
-    /// As telemetry has it, without the line's counts.
-    pub state: State,
+    /// As in telemetry, without the line's counters.
+    pub state: ControllerState,
 }
 
-/// What is wrong with the simulated joints.
+/// Defects of the simulated joints.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Defects {
-    /// The joint's place; all joints where not given.
+    /// The joint's index; all joints if absent.
     pub joint: Option<usize>,
-    /// What its sensor reads instead of the position.
+    /// The sensor's reading in place of the position.
     pub reading: Option<f32>,
-    /// It is blocked.
+    /// Whether it is blocked.
     pub stalled: bool,
     /// Temperature of its motor in degrees Celsius.
     pub temperature_c: Option<f32>,
@@ -185,7 +183,7 @@ impl Defects {
 #[derive(Debug, Clone)]
 pub struct Joints {
     plant: Arc<Mutex<Plant>>,
-    listener: Arc<Mutex<Option<Sender<Tick>>>>,
+    subscriber: Arc<Mutex<Option<Sender<Tick>>>>,
 }
 
 impl Joints {
@@ -206,22 +204,22 @@ impl Joints {
         lock(&self.plant).joints.place(positions);
     }
 
-    /// Every tick from now on, until the controller is unplugged; one listener at a time.
-    pub fn listen(&self) -> Receiver<Tick> {
+    /// Every tick from now on, until the controller is unplugged; one subscriber at a time.
+    pub fn ticks(&self) -> Receiver<Tick> {
         let (sender, ticks) = mpsc::channel();
-        *lock(&self.listener) = Some(sender);
+        *lock(&self.subscriber) = Some(sender);
         ticks
     }
 
-    fn tell(&self, at: Instant, state: State) {
-        let mut listener = lock(&self.listener);
-        if listener.as_ref().is_some_and(|l| l.send(Tick { at, state }).is_err()) {
-            *listener = None;
+    fn publish(&self, at: Instant, state: ControllerState) {
+        let mut subscriber = lock(&self.subscriber);
+        if subscriber.as_ref().is_some_and(|l| l.send(Tick { at, state }).is_err()) {
+            *subscriber = None;
         }
     }
 }
 
-/// What the controller's thread obeys besides the line.
+/// Switches of the controller's thread, in addition to the line.
 #[derive(Debug, Default)]
 struct Switches {
     exit: AtomicBool,
@@ -242,10 +240,10 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Powers a controller on.
+    /// Powers on a controller.
     ///
     /// # Errors
-    /// [`SimError`] when a joint makes no sense or the system gives no pseudo-terminal.
+    /// [`SimError`] if a joint is invalid or the system gives no pseudo-terminal.
     pub fn start(config: SimConfig) -> Result<Self, SimError> {
         let controller = config.controller()?;
         let initial: Vec<f32> = config.joints.iter().map(|joint| joint.initial).collect();
@@ -254,14 +252,14 @@ impl Sim {
         let pty = Pty::open()?;
         let path = pty.path().to_path_buf();
         let switches = Arc::new(Switches::default());
-        let joints = Joints { plant, listener: Arc::default() };
-        let worker = Worker {
+        let joints = Joints { plant, subscriber: Arc::default() };
+        let thread = ControllerThread {
             joints: joints.clone(),
             switches: Arc::clone(&switches),
             config: controller,
             version: config.version,
         };
-        let thread = thread::Builder::new().name("sim-controller".into()).spawn(move || worker.run(pty))?;
+        let thread = thread::Builder::new().name("sim-controller".into()).spawn(move || thread.run(pty))?;
         Ok(Self { path, joints, switches, thread: Some(thread) })
     }
 
@@ -285,12 +283,12 @@ impl Sim {
         self.switches.mode.load(Ordering::Relaxed) == 4
     }
 
-    /// Hangs the controller (`true`) or lets it go on: it neither reads, moves nor answers.
+    /// Freezes (`true`) or resumes the controller: a frozen one neither reads, moves nor answers.
     pub fn freeze(&self, frozen: bool) {
         self.switches.frozen.store(frozen, Ordering::Relaxed);
     }
 
-    /// Restarts the controller as a power cycle does: session and permission are gone.
+    /// Restarts the controller as a power cycle does: session and permission are lost.
     pub fn reset(&self) {
         self.switches.reset.store(true, Ordering::Relaxed);
     }
@@ -300,7 +298,7 @@ impl Sim {
         self.switches.estop.store(open, Ordering::Relaxed);
     }
 
-    /// Breaks the joints, or mends them.
+    /// Sets or removes defects of the joints.
     pub fn set_defects(&self, defects: Defects) {
         lock(&self.joints.plant).defects = defects;
     }
@@ -314,7 +312,7 @@ impl Sim {
     pub fn unplug(&mut self) {
         self.switches.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was printed by it.
+            // A panic of the thread has already been printed.
             let _ = thread.join();
         }
     }
@@ -326,23 +324,23 @@ impl Drop for Sim {
     }
 }
 
-struct Worker {
+struct ControllerThread {
     joints: Joints,
     switches: Arc<Switches>,
     config: Config,
     version: u8,
 }
 
-impl Worker {
+impl ControllerThread {
     fn run(self, mut pty: Pty) {
         let origin = Instant::now();
         while !self.switches.exit.load(Ordering::Relaxed) {
             pty = self.run_until_reset(pty, origin);
         }
-        *lock(&self.joints.listener) = None;
+        *lock(&self.joints.subscriber) = None;
     }
 
-    /// One power cycle; gives the line back.
+    /// One power cycle; returns the line.
     fn run_until_reset(&self, pty: Pty, origin: Instant) -> Pty {
         let output = PlantOutput::new(Arc::clone(&self.joints.plant));
         let line = EstopLine::new(Arc::clone(&self.switches));
@@ -366,9 +364,9 @@ impl Worker {
                     Mode::Faulted(_) => 4,
                 };
                 self.switches.mode.store(mode, Ordering::Relaxed);
-                self.joints.tell(now, bridge.controller().state(&Counters::default(), 0));
+                self.joints.publish(now, bridge.controller().state(&Counters::default(), 0));
             }
-            // A late tick is not caught up with.
+            // Missed ticks are not made up.
             due = due.checked_add(tick).unwrap_or(now).max(now);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }

@@ -1,4 +1,4 @@
-//! The simulated joints and the stop line as the controller sees them, shared with the outside.
+//! The simulated joints and the stop line from the controller's side, shared with their user.
 
 use core::convert::Infallible;
 
@@ -11,12 +11,12 @@ use embedded_hal::digital::{ErrorType, InputPin};
 use super::{Defects, Switches, lock};
 use crate::output::{JointOutput, OutputError, Reading, SimulatedJoints};
 
-/// The joints and what is wrong with them.
+/// The joints and their defects.
 #[derive(Debug)]
 pub(super) struct Plant {
     pub(super) joints: SimulatedJoints,
     pub(super) defects: Defects,
-    /// What the sensor of a joint, or of all, reads in the next tick.
+    /// The reading of one joint's sensor, or of all, in the next tick.
     pub(super) misread: Option<(Option<usize>, f32)>,
 }
 
@@ -37,7 +37,7 @@ impl Plant {
     }
 }
 
-/// The controller's way to the joints.
+/// The controller's driver of the joints.
 pub(super) struct PlantOutput {
     plant: Arc<Mutex<Plant>>,
 }
@@ -74,7 +74,7 @@ impl JointOutput for PlantOutput {
     }
 }
 
-/// The emergency stop line: high while nobody has opened it.
+/// The emergency stop line: high unless it is opened.
 pub(super) struct EstopLine {
     switches: Arc<Switches>,
 }

@@ -13,12 +13,12 @@ use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-/// Bytes the line holds before it is not ready for more.
+/// Limit on the bytes in the line; above it, the line is not ready to write.
 const WAITING: usize = 4096;
 
 pub(super) struct Pty {
     master: OwnedFd,
-    /// Kept open, so that a host which closes the device does not end the line.
+    /// Kept open, so that the line survives a host that closes the device.
     _device: OwnedFd,
     path: PathBuf,
     received: Vec<u8>,
@@ -83,7 +83,7 @@ impl ReadReady for Pty {
 }
 
 impl Read for Pty {
-    /// Takes what [`ReadReady::read_ready`] found; 0 when it found nothing.
+    /// Reads after [`ReadReady::read_ready`]; 0 if there are no bytes.
     fn read(&mut self, out: &mut [u8]) -> Result<usize, ErrorKind> {
         let count = out.len().min(self.received.len());
         for (to, from) in out.iter_mut().zip(self.received.drain(..count)) {

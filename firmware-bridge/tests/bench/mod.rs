@@ -6,7 +6,9 @@ use std::rc::Rc;
 use firmware_bridge::controller::{Config, Controller};
 use firmware_bridge::frame::{Counters, Frame, Header};
 use firmware_bridge::joint::{JointSpec, JointTable, Name, Unit};
-use firmware_bridge::message::{Ack, Chunk, Interpolation, Message, Positions, Reason, SCHEMA_HASH, START_NOW, State};
+use firmware_bridge::message::{
+    Ack, Chunk, ControllerState, Interpolation, Message, Positions, Reason, SCHEMA_HASH, START_NOW,
+};
 use firmware_bridge::output::{JointOutput, OutputError, Reading, StopChannels, StopCircuit};
 
 pub(crate) const TICK_US: u64 = 2_000;
@@ -175,7 +177,7 @@ impl Bench {
         let _ = self.controller.tick(self.now_us);
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> ControllerState {
         self.controller.state(&Counters::default(), 0)
     }
 

@@ -22,7 +22,7 @@ fn report(bench: &Bench) -> FaultReport {
     report
 }
 
-fn told(bench: &mut Bench) -> String {
+fn description(bench: &mut Bench) -> String {
     report(bench).describe(&bench.controller().config().joints.clone()).to_string()
 }
 
@@ -62,7 +62,7 @@ fn a_joint_without_readings_is_a_fault_that_names_it() {
     assert_eq!(bench.state().mode, Mode::Holding);
     bench.run(4 * MS);
     assert_eq!((report(&bench).fault, report(&bench).joint), (Fault::MeasurementFailed, Some(1)));
-    assert!(told(&mut bench).contains("joint wrist: no measurement for 0.050 s"), "{}", told(&mut bench));
+    assert!(description(&mut bench).contains("joint wrist: no measurement for 0.050 s"), "{}", description(&mut bench));
     assert_eq!(bench.send(&Message::ClearFault), Reason::Faulted, "its cause lasts");
     bench.rig.borrow_mut().readings = None;
     bench.run(10 * MS);
@@ -173,7 +173,7 @@ fn a_joint_that_does_not_follow_is_a_fault() {
     let found = report(&bench);
     assert_eq!((found.fault, found.joint, found.chunk, found.high), (Fault::FollowingError, Some(0), Some(1), 0.2));
     assert!((0.2..0.31).contains(&found.value), "{found:?}");
-    assert!(told(&mut bench).starts_with("joint base: 0."), "{}", told(&mut bench));
+    assert!(description(&mut bench).starts_with("joint base: 0."), "{}", description(&mut bench));
 
     let mut bench = Bench::of(following).arm();
     bench.rig.borrow_mut().stuck = true;
@@ -208,7 +208,7 @@ fn a_joint_that_does_not_move_is_stalled() {
 }
 
 #[test]
-fn heat_voltage_current_and_alarms_are_faults_where_the_bus_tells_them() {
+fn heat_voltage_current_and_alarms_are_faults_if_the_bus_reports_them() {
     let joint = |joint: JointSpec| JointSpec {
         temperature: Some(TemperatureLimit { stop_c: 60, release_c: 70 }),
         voltage: Some([6.0, 8.4]),
@@ -255,9 +255,9 @@ fn heat_voltage_current_and_alarms_are_faults_where_the_bus_tells_them() {
         assert_eq!((found.fault, found.joint), (fault, Some(1)));
         assert!(found.value == value || value.is_nan(), "{found:?}");
         assert!(
-            told(&mut bench).starts_with("joint wrist: ") && told(&mut bench).contains(said),
+            description(&mut bench).starts_with("joint wrist: ") && description(&mut bench).contains(said),
             "{}",
-            told(&mut bench)
+            description(&mut bench)
         );
         bench.read([normal; 2]);
         bench.run(300 * MS);
@@ -337,7 +337,7 @@ fn too_many_broken_frames_are_a_fault_of_an_armed_controller() {
     assert_eq!(bench.state().mode, Mode::Holding, "20 a second are allowed");
     noise(&mut bench, 22, TICK_US);
     assert_eq!(report(&bench).fault, Fault::ErrorRate);
-    assert_eq!(told(&mut bench), "more than 20 broken frames a second on the line from the host");
+    assert_eq!(description(&mut bench), "more than 20 broken frames a second on the line from the host");
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn the_stops_two_channels_are_compared() {
         set(&mut bench, open, 100);
         assert_eq!(report(&bench).fault, Fault::EstopDiscrepancy);
         let channel = if open[0] { "channel 1 open" } else { "channel 2 open" };
-        assert!(told(&mut bench).contains(channel), "{}", told(&mut bench));
+        assert!(description(&mut bench).contains(channel), "{}", description(&mut bench));
         set(&mut bench, [false, false], 100);
         assert_eq!(bench.send(&Message::ClearFault), Reason::Faulted, "no proof that the other one works");
         set(&mut bench, [true, true], 100);
@@ -403,7 +403,7 @@ fn a_reset_by_the_watchdog_is_latched() {
     bench.controller().latch(Fault::WatchdogReset);
     bench.run(20 * MS);
     assert_eq!(bench.send(&Message::Arm), Reason::Faulted);
-    assert_eq!(told(&mut bench), "the hardware watchdog restarted the controller");
+    assert_eq!(description(&mut bench), "the hardware watchdog restarted the controller");
     assert!(!bench.state().energised);
     assert_eq!(bench.send(&Message::ClearFault), Reason::Ok);
     assert_eq!(bench.send(&Message::Arm), Reason::Ok);

@@ -1,8 +1,8 @@
-//! The mean of all chunks that have a step.
+//! The mean of all chunks that contain a step.
 
 use std::collections::VecDeque;
 
-/// Chunks that are kept, at most.
+/// Largest number of kept chunks.
 const CHUNKS: usize = 64;
 
 /// Chunks by the count of their step 0, oldest first.
@@ -22,7 +22,7 @@ impl Ensemble {
         self.chunks.clear();
     }
 
-    /// Adds a chunk `(_, joints)` whose step 0 has the count `base`; the means of its first `steps` steps.
+    /// Adds a chunk `(_, joints)` whose step 0 has the count `base`. Returns the means of its first `steps` steps.
     pub(super) fn mean(&mut self, base: u64, actions: &[f32], steps: usize) -> Vec<f32> {
         if self.chunks.len() == CHUNKS {
             self.chunks.pop_front();

@@ -1,9 +1,10 @@
-//! From the model's chunks to the steps that the controller follows, as a pure function of the controller's own count.
+//! Turns the model's chunks into the steps that the controller executes, as a pure function of the controller's own
+//! count.
 //!
-//! Every step that the controller consumes has a number, its *count*. A chunk's step 0 has the count that the controller
-//! had when the images were taken, so that chunks lie on one grid whatever the model's delay is: the delay of an
-//! inference is the steps consumed since, not a time. While the controller consumes nothing, the count stands still.
-//! All times are the controller's clock in microseconds; nothing here knows another.
+//! The controller numbers each step that it consumes: the *count*. Step 0 of a chunk has the controller's count at the
+//! time of the images, so all chunks lie on one grid whatever the model's delay is. The delay of an inference is the
+//! number of steps consumed since then, not a time. While the controller consumes no step, the count stays the same.
+//! All times are the controller's clock in microseconds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,12 +18,12 @@ pub mod smoothness;
 
 use ensemble::Ensemble;
 
-/// Delays that the next one is guessed from.
+/// Number of past delays from which the next one is estimated.
 const DELAYS: usize = 10;
-/// Reports of the controller that are kept, 5 s of its fastest telemetry.
+/// Number of kept reports of the controller, 5 s of its fastest telemetry.
 const REPORTS: usize = 1024;
 
-/// How a chunk follows the one before.
+/// The joining of a chunk with the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum ChunkPolicy {
@@ -31,16 +32,16 @@ pub enum ChunkPolicy {
     Replace,
     /// Each step is the mean of all chunks that have it, weighted by `exp(−decay · n)`, the oldest having n = 0.
     Ensemble {
-        /// 0: all alike; negative: the newer, the more.
+        /// 0: equal weights; negative: newer chunks weigh more.
         #[serde(default = "ensemble_decay")]
         decay: f32,
     },
-    /// Real-time chunking: the flow is drawn towards what is left of the chunk before.
+    /// Real-time chunking: the flow is drawn towards the rest of the previous chunk.
     Rtc {
-        /// Steps from the one that the controller is at to the first that is free, lerobot's `execution_horizon`.
+        /// Steps from the controller's current one to the first unconstrained one, lerobot's `execution_horizon`.
         #[serde(default = "rtc_horizon")]
         horizon: usize,
-        /// How the weight falls.
+        /// Shape of the weights.
         #[serde(default)]
         schedule: Schedule,
         /// Bound on a flow step's share, lerobot's `max_guidance_weight`.
@@ -61,10 +62,10 @@ fn rtc_most() -> f32 {
     10.0
 }
 
-/// What a planner goes by.
+/// Parameters of a planner.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How a chunk follows the one before.
+    /// The joining of a chunk with the previous one.
     pub policy: ChunkPolicy,
     /// Joints of a step.
     pub joints: usize,
@@ -72,49 +73,49 @@ pub struct Rules {
     pub horizon: usize,
     /// Steps of a chunk that are sent, from its step 0; at most `horizon`.
     pub execution_horizon: usize,
-    /// Steps of a chunk that are consumed before the next inference begins.
+    /// Consumed steps of a chunk before the next inference starts.
     pub replan_steps: u64,
     /// Time between steps.
     pub period_us: u32,
-    /// No step is followed later than this long after the images were taken.
+    /// No step is executed later than this after its images were taken.
     pub validity_us: u64,
 }
 
-/// What an inference begins from.
+/// The state from which an inference starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InferenceStart {
     /// The count when the images were taken.
     pub count: u64,
-    /// When that was.
+    /// Time of the images.
     pub image_us: u64,
-    /// Whether a chunk was being followed.
+    /// Whether a chunk was in progress.
     pub following: bool,
-    /// What the chunk is drawn towards.
+    /// The target of real-time chunking's guidance.
     pub guide: Option<Guide>,
 }
 
 /// A chunk to send.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Planned {
-    /// Its name.
+    /// Its number.
     pub id: u32,
     /// Count of its step 0.
     pub base: u64,
-    /// Steps that are over.
+    /// Consumed steps.
     pub delay: u64,
     /// Controller time of its step 0.
     pub start_us: u64,
-    /// No step is followed later than this long after the start.
+    /// No step is executed later than this after the start.
     pub validity_us: u32,
     /// `(execution_horizon, joints)`
     pub positions: Vec<f32>,
 }
 
-/// Why a chunk is not sent.
+/// The reason for not sending a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Late {
     /// The controller consumed as many steps as the chunk has.
-    #[error("all its {steps} steps are over: {delay} were consumed since the images were taken")]
+    #[error("all {steps} steps of the chunk have passed: {delay} were executed since its images were taken")]
     Over {
         /// Steps consumed since the images were taken.
         delay: u64,
@@ -126,16 +127,16 @@ pub enum Late {
     Old {
         /// Age of the images.
         age_ms: u64,
-        /// How long steps are valid after their images.
+        /// Time for which steps are valid after their images.
         validity_ms: u64,
     },
 }
 
-/// The chunk that the controller follows.
+/// The chunk in progress.
 #[derive(Debug)]
 struct Followed {
     chunk: Arc<Planned>,
-    /// Count from which on it was followed.
+    /// Count at its first step.
     taken: u64,
     /// Whether the controller reported it.
     seen: bool,
@@ -148,7 +149,7 @@ pub struct Planner {
     next_id: u32,
     count: u64,
     followed: Option<Followed>,
-    /// Name and base of the chunk before: reports on their way may still be of it.
+    /// Number and base of the previous chunk: reports in transit may still refer to it.
     before: Option<(u32, u64)>,
     pending: Option<Arc<Planned>>,
     /// Counts by controller time, in order.
@@ -158,7 +159,7 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Nothing is followed yet.
+    /// A planner without a chunk.
     pub fn new(rules: Rules) -> Planner {
         let decay = if let ChunkPolicy::Ensemble { decay } = rules.policy { decay } else { 0.0 };
         Planner {
@@ -184,11 +185,11 @@ impl Planner {
         self.followed.is_some()
     }
 
-    /// The controller reported where it was at `at_us`, and whether it follows a chunk.
+    /// Takes a report: the controller's position at `at_us`, and whether a chunk is in progress.
     pub fn reported(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
         match (progress, &mut self.followed) {
             (Some(progress), _) if self.pending.as_ref().is_some_and(|p| p.id == progress.chunk) => {
-                // Its acknowledgement was lost.
+                // The acknowledgement was lost.
                 self.take_over(u64::from(progress.consumed));
                 self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.consumed));
             }
@@ -202,7 +203,7 @@ impl Planner {
             (Some(progress), _) if self.before.is_some_and(|(id, _)| id == progress.chunk) => {
                 self.count = self.count.max(self.base_of(progress.chunk) + u64::from(progress.consumed));
             }
-            // One that was not reported yet may not have begun.
+            // A chunk without a report may not have started.
             (None, Some(followed)) if followed.seen => self.rest(),
             _ => {}
         }
@@ -236,10 +237,10 @@ impl Planner {
         self.pending.is_none() && consumed.is_none_or(|steps| steps >= self.rules.replan_steps)
     }
 
-    /// What an inference of images that were taken at `image_us` begins from.
+    /// The start of an inference whose images were taken at `image_us`.
     pub fn start_at(&self, image_us: u64) -> InferenceStart {
         let known = self.reports.partition_point(|(at_us, _)| *at_us <= image_us);
-        // Images older than all reports: what the oldest says, which is where all began.
+        // If the images are older than every report, use the oldest report.
         let report = self.reports.get(known.saturating_sub(1)).or(self.reports.front());
         let count = report.map_or(self.count, |(_, count)| *count);
         let guide = match (self.rules.policy, &self.followed) {
@@ -254,18 +255,18 @@ impl Planner {
         InferenceStart { count, image_us, following: self.followed.is_some(), guide }
     }
 
-    /// Steps that cannot change any more when the chunk of an inference that begins now is there: the longest of the last
-    /// delays, and the step that is being reached then. Until one was counted, half of what is sent.
+    /// Steps that can no longer change when the chunk of an inference that starts now arrives: the longest of the
+    /// recent delays, plus the step in progress. Before the first delay is known, half of the steps that are sent.
     fn expected_delay(&self) -> usize {
         let longest = self.delays.iter().max().map(|d| *d as usize + 1);
         longest.unwrap_or(self.rules.execution_horizon.div_ceil(2))
     }
 
-    /// The chunk to send at `now_us` for `actions (horizon, joints)`, the robot's own, that an inference from `start` gave.
-    /// `limit` keeps its positions within the joints' limits.
+    /// The chunk to send at `now_us`, from an inference from `start`; `actions (horizon, joints)` are in the robot's
+    /// units. `limit` keeps its positions within the joints' limits.
     ///
     /// # Errors
-    /// [`Late`] when nothing of it may be followed any more.
+    /// [`Late`] if no step of it is still valid.
     pub fn plan(
         &mut self,
         start: &InferenceStart,
@@ -283,13 +284,13 @@ impl Planner {
             self.delays.push_back(delay);
         }
         if self.followed.is_none() {
-            // What was meant for steps that were never followed says nothing of those to come.
+            // Predictions for steps that were never executed do not apply to later steps.
             self.ensemble.forget();
         }
         if delay >= steps {
             return Err(Late::Over { delay, steps });
         }
-        // On the grid of the chunk being followed, or with the step that is due now.
+        // On the grid of the chunk in progress, or starting with the step that is due now.
         let start_us = match &self.followed {
             Some(Followed { chunk, .. }) => {
                 let ahead = start.count as i64 - chunk.base as i64;
@@ -316,13 +317,13 @@ impl Planner {
         Ok(planned)
     }
 
-    /// What was planned and not yet obeyed.
+    /// The planned chunk that the controller has not yet accepted.
     pub fn pending(&self) -> Option<&Arc<Planned>> {
         self.pending.as_ref()
     }
 
-    /// The controller obeyed the chunk; it follows it from `first_step` on.
-    pub fn obeyed(&mut self, id: u32, first_step: u16) {
+    /// The controller accepted the chunk, and executes it from `first_step` on.
+    pub fn accepted(&mut self, id: u32, first_step: u16) {
         if self.pending.as_ref().is_some_and(|p| p.id == id) {
             self.take_over(first_step.into());
         }
@@ -335,12 +336,12 @@ impl Planner {
         self.followed = Some(Followed { chunk, taken, seen: false });
     }
 
-    /// The controller refused what was planned, or it can no longer be obeyed.
+    /// The controller refused the planned chunk, or can no longer accept it.
     pub fn refused(&mut self) {
         self.pending = None;
     }
 
-    /// The controller was told to rest, or is another one: it follows nothing.
+    /// The controller holds, or is another one: no chunk is in progress.
     pub fn forget(&mut self) {
         self.rest();
         self.pending = None;

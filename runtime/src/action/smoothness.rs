@@ -1,34 +1,34 @@
-//! How smoothly chunks join, from the steps that are followed.
+//! Smoothness of the joins between chunks, from the executed steps.
 
-/// Largest values of all joints and joins, in the joints' units, per second where they are rates.
+/// Largest values over all joints and joins, in the joints' units, per second for rates.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Smoothness {
     /// Joins.
     pub joins: usize,
-    /// Distance at a join between what the newer chunk has for a step and what the older one had.
+    /// Distance at a join between the newer and the older chunk's value for the same step.
     pub jump: f32,
-    /// Third difference of the steps, over those around a join.
+    /// Third difference of the steps around a join.
     pub jerk: f32,
-    /// The same within chunks: what the model does by itself.
+    /// The same within chunks: the model's own jerk.
     pub inner_jerk: f32,
 }
 
-/// The steps that are followed, one after the other.
+/// The executed steps in order.
 #[derive(Debug)]
 pub struct Joins {
     period_s: f32,
-    /// The last steps: name of their chunk, and positions.
+    /// The last steps: number of their chunk, and positions.
     steps: Vec<(u32, Vec<f32>)>,
     found: Smoothness,
 }
 
 impl Joins {
-    /// For steps that are `period_s` apart.
+    /// For steps `period_s` apart.
     pub fn new(period_s: f32) -> Joins {
         Joins { period_s, steps: Vec::new(), found: Smoothness::default() }
     }
 
-    /// The next step is followed. `instead` is what the chunk before had for it, where it is the first of its chunk.
+    /// The next step is executed. `instead` is the previous chunk's value for it, if it is the first of its chunk.
     pub fn step(&mut self, chunk: u32, positions: &[f32], instead: Option<&[f32]>) {
         if let Some(instead) = instead {
             self.found.joins += 1;
@@ -48,18 +48,18 @@ impl Joins {
         }
     }
 
-    /// The step that is followed is another chunk's from now on; `instead` is what it was.
+    /// A newer chunk replaces the step in progress; `instead` is the replaced value.
     pub fn replace(&mut self, chunk: u32, positions: &[f32], instead: &[f32]) {
         self.steps.pop();
         self.step(chunk, positions, Some(instead));
     }
 
-    /// Nothing is followed: what comes next joins nothing.
+    /// No chunk is in progress: the next chunk makes no join.
     pub fn rest(&mut self) {
         self.steps.clear();
     }
 
-    /// What was found so far.
+    /// The measured values up to now.
     pub fn found(&self) -> Smoothness {
         self.found
     }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jump_at_a_join_is_told_from_motion_within_chunks() {
+    fn a_jump_at_a_join_is_distinguished_from_motion_within_chunks() {
         let mut joins = Joins::new(0.1);
         for step in 0..6 {
             joins.step(1, &[step as f32 * 0.2, 0.0], None);

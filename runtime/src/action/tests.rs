@@ -14,7 +14,7 @@ fn rules(policy: ChunkPolicy) -> Rules {
     }
 }
 
-/// Values that tell which chunk and step they are of.
+/// Values that identify their chunk and step.
 fn chunk(n: u16) -> Vec<f32> {
     (0..8).map(|step| f32::from(n * 100 + step)).collect()
 }
@@ -23,42 +23,42 @@ fn at(chunk: u32, step: u16) -> Option<Progress> {
     Some(Progress { chunk, consumed: step, steps_left: 5_u16.saturating_sub(step) })
 }
 
-/// A planner whose first chunk is followed from 1 s on, and which consumed `steps` of it.
+/// A planner whose first chunk is in progress from 1 s on, with `steps` of it consumed.
 fn following(policy: ChunkPolicy, steps: u16) -> Planner {
     let mut planner = Planner::new(rules(policy));
     planner.reported(900_000, false, None);
     let start = planner.start_at(950_000);
     let planned = planner.plan(&start, &chunk(1), 1_000_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (0, 0, 1_000_000), "an arm at rest loses no step");
-    planner.obeyed(planned.id, 0);
+    planner.accepted(planned.id, 0);
     for step in 0..=steps {
         planner.reported(1_000_000 + u64::from(step) * u64::from(PERIOD), true, at(1, step));
     }
     planner
 }
 
-/// The second chunk lies on the grid of the first, and the delay is what was consumed: times play no part.
+/// The second chunk is on the grid of the first, and the delay is the number of consumed steps: times do not matter.
 #[test]
 fn the_delay_is_the_controllers_count() {
     let mut planner = following(ChunkPolicy::Replace, 2);
     assert!(planner.wants(), "two steps are consumed");
     let start = planner.start_at(1_210_000);
     assert_eq!((start.count, start.following), (2, true));
-    planner.reported(9_000_000, true, at(1, 4)); // the controller's clock may say what it will
+    planner.reported(9_000_000, true, at(1, 4)); // the controller's clock does not matter
     let planned = planner.plan(&start, &chunk(2), 1_400_000, |_| {}).expect("it is not late");
     assert_eq!((planned.base, planned.delay, planned.start_us), (2, 2, 1_200_000));
     assert_eq!(planned.positions, [200.0, 201.0, 202.0, 203.0, 204.0, 205.0], "what may be executed");
     assert!(!planner.wants(), "one is on its way");
-    planner.obeyed(planned.id, 2);
+    planner.accepted(planned.id, 2);
     assert!(!planner.wants(), "none of its steps is consumed");
-    planner.reported(1_500_000, true, at(1, 5)); // a report that was on its way
+    planner.reported(1_500_000, true, at(1, 5)); // a report in transit
     planner.reported(1_500_000, true, at(2, 3));
     assert_eq!(planner.count(), 5);
     planner.reported(1_600_000, true, at(2, 4));
     assert!(planner.wants());
 }
 
-/// A controller that ran out stands still, and so does its count.
+/// The count of a controller without steps does not advance.
 #[test]
 fn an_arm_at_rest_consumes_nothing() {
     let mut planner = following(ChunkPolicy::Replace, 5);
@@ -79,7 +79,7 @@ fn an_arm_at_rest_consumes_nothing() {
     );
 }
 
-/// Whatever the delay, no step is followed later than the validity after its images.
+/// Whatever the delay, no step is executed later than the validity after its images.
 #[test]
 fn steps_are_valid_from_their_images_on() {
     let mut planner = following(ChunkPolicy::Replace, 2);
@@ -93,7 +93,7 @@ fn steps_are_valid_from_their_images_on() {
     assert_eq!(planned.start_us + u64::from(planned.validity_us), 1_400_000);
 }
 
-/// An acknowledgement that was lost is made up for by the controller's own report.
+/// The controller's own report replaces a lost acknowledgement.
 #[test]
 fn a_report_stands_for_a_lost_acknowledgement() {
     let mut planner = following(ChunkPolicy::Replace, 2);
@@ -104,7 +104,7 @@ fn a_report_stands_for_a_lost_acknowledgement() {
     assert_eq!(planner.count(), 4);
 }
 
-/// What is left of the chunk, from the step that belongs to the images on; the delay is the longest that was counted.
+/// The rest of the chunk, from the step of the images on; the delay is the longest one counted.
 #[test]
 fn guidance_is_what_is_left() {
     let policy = ChunkPolicy::Rtc { horizon: 4, schedule: Schedule::Linear, max_guidance: 10.0 };
@@ -114,7 +114,7 @@ fn guidance_is_what_is_left() {
     assert_eq!((guide.left.as_slice(), guide.delay, guide.horizon), ([102.0, 103.0, 104.0, 105.0].as_slice(), 3, 4));
     planner.reported(1_400_000, true, at(1, 3));
     let planned = planner.plan(&start, &chunk(2), 1_400_000, |_| {}).expect("it is not late");
-    planner.obeyed(planned.id, 1);
+    planner.accepted(planned.id, 1);
     planner.reported(1_500_000, true, at(2, 2));
     let guide = planner.start_at(1_500_000).guide.expect("a chunk is followed");
     assert_eq!(

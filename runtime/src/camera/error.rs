@@ -1,4 +1,4 @@
-//! What can go wrong with a camera source.
+//! Errors of camera sources.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use crate::scene::SceneError;
 
-/// A failure of a camera source. Each message names the device or file, what was asked of it and,
-/// where it matters, what it offered.
+/// A failure of a camera source. Each message names the device or file and the request; some add what the device
+/// offers.
 #[derive(Debug, Error)]
 pub enum CameraError {
     /// There is no such device node, or no device behind it.
@@ -42,18 +42,18 @@ pub enum CameraError {
         device: String,
         /// Format and size asked for.
         asked: String,
-        /// Formats (and sizes where the driver tells them) that the device offers.
+        /// Formats that the device offers, with sizes if the driver lists them.
         offered: String,
     },
-    /// No image came in time.
+    /// No image arrived in time.
     #[error("{device}: no image within {timeout:?}")]
     Silent {
         /// Name of the source.
         device: String,
-        /// How long was waited.
+        /// The time limit.
         timeout: Duration,
     },
-    /// The device went away while it was in use; it is opened again at the next capture.
+    /// The device was unplugged while in use; the next capture opens it again.
     #[error("{device}: the camera was unplugged")]
     Unplugged {
         /// Path of the device node.
@@ -66,21 +66,21 @@ pub enum CameraError {
         device: String,
         /// Kind of picture, as "JPEG".
         kind: &'static str,
-        /// The decoder's words.
+        /// The decoder's message.
         problem: String,
     },
-    /// An image came with fewer bytes than its geometry needs, and no whole one in time.
+    /// The image has fewer bytes than its geometry needs, and no complete one arrived in time.
     #[error("{device}: incomplete image: {received} bytes of {expected}")]
     Incomplete {
         /// Name of the source.
         device: String,
-        /// Bytes that a whole image has.
+        /// Bytes of a complete image.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes received.
         received: usize,
     },
-    /// The driver gave a buffer back that holds nothing.
-    #[error("{device}: the driver gave a buffer without bytes; is the USB bus overloaded, or the cable loose?")]
+    /// The driver returned an empty buffer.
+    #[error("{device}: the driver returned an empty buffer; check the USB bandwidth and the cable")]
     NoBytes {
         /// Name of the source.
         device: String,
@@ -91,7 +91,7 @@ pub enum CameraError {
         /// Name of the source.
         device: String,
     },
-    /// The driver gave the image before once more.
+    /// The driver delivered the previous image again.
     #[error("{device}: the driver gave the same image again, number {number}")]
     Repeated {
         /// Name of the source.
@@ -109,14 +109,14 @@ pub enum CameraError {
         /// Height in pixels.
         height: u32,
     },
-    /// The folder holds no picture.
+    /// The folder has no picture.
     #[error("{folder}: no picture in this folder; asked for files named *.png, *.jpg or *.jpeg")]
     NoPictures {
         /// The folder.
         folder: PathBuf,
     },
-    /// A replay that is not repeated has come to its end.
-    #[error("{device}: the replay is over after {pictures} pictures")]
+    /// A replay without repetition has ended.
+    #[error("{device}: the replay ended after {pictures} pictures")]
     Ended {
         /// Name of the source.
         device: String,
@@ -128,7 +128,7 @@ pub enum CameraError {
     Scene {
         /// Name of the source.
         device: String,
-        /// What is wrong.
+        /// The cause.
         source: SceneError,
     },
     /// Any other failure of the operating system.
@@ -136,22 +136,22 @@ pub enum CameraError {
     Io {
         /// Device or file.
         device: String,
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// The operating system's words.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
 impl CameraError {
-    /// Whether the source is there and this was about one image, or about the images of some time: the age of the
-    /// newest one that is good says what to do.
+    /// Whether the source still works and the error concerns only one image or a short gap. The age of the newest good
+    /// image then decides.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Silent { .. }) || self.is_of_an_image()
     }
 
-    /// Whether an image came, and could not be used.
+    /// Whether an image arrived, but could not be used.
     #[must_use]
     pub fn is_of_an_image(&self) -> bool {
         matches!(

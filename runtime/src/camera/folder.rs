@@ -9,17 +9,17 @@ use super::picture::PictureReader;
 use super::{Camera, CameraError, Image, StampSource};
 use crate::clock::{Pace, monotonic_ns};
 
-/// Which pictures to replay, and how.
+/// The pictures to replay, and the rate.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FolderConfig {
     /// Folder with `*.png`, `*.jpg` and `*.jpeg` files.
     pub folder: PathBuf,
-    /// Pictures per second, as if the folder were a camera: late callers get the current picture
-    /// and miss those before. At 0 every capture gets the next picture at once.
+    /// Pictures per second, as if the folder were a camera: a late caller gets the current picture and misses earlier
+    /// ones. At 0 every capture gets the next picture at once.
     #[serde(default)]
     pub rate_hz: f32,
-    /// Whether to begin again after the last picture.
+    /// Whether to start again after the last picture.
     #[serde(default)]
     pub repeat: bool,
 }
@@ -38,11 +38,11 @@ pub struct FolderCamera {
 }
 
 impl FolderCamera {
-    /// Lists the folder's pictures; none is read yet.
+    /// Lists the folder's pictures without reading them.
     ///
     /// # Errors
-    /// [`CameraError::Absent`] when there is no such folder, [`CameraError::NoPictures`] when it
-    /// holds no picture, [`CameraError::Io`] when it cannot be read.
+    /// [`CameraError::Absent`] if the folder does not exist, [`CameraError::NoPictures`] if it has no picture,
+    /// [`CameraError::Io`] if it cannot be read.
     pub fn open(config: &FolderConfig) -> Result<Self, CameraError> {
         let name = config.folder.display().to_string();
         let failed = |source: std::io::Error| match source.kind() {
@@ -115,7 +115,7 @@ enum NamePart {
     Text(String),
 }
 
-/// The name cut into numbers and text, and the name itself, which decides between `1` and `01`.
+/// The name split into numbers and text, and the whole name, which decides between `1` and `01`.
 fn sort_key(path: &Path) -> (Vec<NamePart>, PathBuf) {
     let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let mut parts = Vec::new();

@@ -1,8 +1,7 @@
 //! Camera sources behind one trait: V4L2 devices, folders of pictures, a simulated scene.
 //!
-//! A source writes the newest image into a caller's [`Image`], whose memory is reused. Downstream
-//! sees [`PixelFormat::Rgb24`], [`PixelFormat::Yuyv`] and [`PixelFormat::Nv12`] only: a source
-//! that gets Motion-JPEG decodes it first.
+//! A source writes the newest image into a caller's [`Image`], whose memory is reused. Its users only receive
+//! [`PixelFormat::Rgb24`], [`PixelFormat::Yuyv`] and [`PixelFormat::Nv12`]: a source with Motion-JPEG decodes it first.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,7 +25,7 @@ pub use picture::read_picture;
 pub(crate) use refused::Refused;
 pub use v4l::{V4lCamera, V4lConfig};
 
-/// How the pixels of an image lie in memory.
+/// Memory layout of an image's pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PixelFormat {
@@ -41,7 +40,7 @@ pub enum PixelFormat {
 }
 
 impl PixelFormat {
-    /// All formats, in the order in which a camera is asked for them when none is configured.
+    /// All formats, in the order of preference if none is configured.
     pub const ALL: [Self; 4] = [Self::Yuyv, Self::Nv12, Self::Rgb24, Self::Mjpeg];
 
     /// The four-character code of V4L2.
@@ -72,14 +71,14 @@ impl PixelFormat {
     pub fn row_bytes(self, width: u32) -> u32 {
         match self {
             Self::Rgb24 => width.saturating_mul(3),
-            // An odd last pixel still takes a whole pair.
+            // An odd last pixel still needs a whole pair.
             Self::Yuyv => width.div_ceil(2).saturating_mul(4),
             Self::Nv12 => width,
             Self::Mjpeg => 0,
         }
     }
 
-    /// Bytes of a whole image with rows of `stride` bytes; 0 for [`PixelFormat::Mjpeg`].
+    /// Bytes of a complete image with rows of `stride` bytes; 0 for [`PixelFormat::Mjpeg`].
     ///
     /// The last row counts in full, padding included.
     #[must_use]
@@ -104,23 +103,23 @@ impl fmt::Display for PixelFormat {
     }
 }
 
-/// What an image's time stamp is the time of, and who took it.
+/// The event that an image's time stamp marks, and the clock that took it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum StampSource {
     /// The driver's stamp on CLOCK_MONOTONIC, at the start of the exposure.
     DriverStartOfExposure,
     /// The driver's stamp on CLOCK_MONOTONIC, when the last byte had arrived.
     DriverEndOfImage,
-    /// The driver's stamp is missing, of an unknown clock, or in the future: this is the time at
-    /// which the image was taken from the driver.
+    /// The driver's stamp is missing, of an unknown clock, or in the future: this is the time of the image's arrival
+    /// from the driver.
     Dequeued,
-    /// The source runs in this process and took the time itself.
+    /// The source runs in this process and reads the clock itself.
     #[default]
     Host,
 }
 
 impl StampSource {
-    /// Every source, by its number.
+    /// Every source, by its index.
     pub const ALL: [StampSource; 4] =
         [StampSource::DriverStartOfExposure, StampSource::DriverEndOfImage, StampSource::Dequeued, StampSource::Host];
 }
@@ -149,11 +148,11 @@ pub struct Image {
     pub stride: u32,
     /// The pixels: at least [`PixelFormat::image_bytes`]`(stride, height)` bytes.
     pub data: Vec<u8>,
-    /// When the image was taken, in nanoseconds of CLOCK_MONOTONIC; `stamp` says what of it.
+    /// Time of the image in nanoseconds of CLOCK_MONOTONIC; `stamp` names the event.
     pub stamp_ns: u64,
-    /// What `stamp_ns` is the time of.
+    /// The event that `stamp_ns` marks.
     pub stamp: StampSource,
-    /// When the source had the image in its hands, in nanoseconds of CLOCK_MONOTONIC.
+    /// Time of the image's arrival in this process, in nanoseconds of CLOCK_MONOTONIC.
     pub dequeued_ns: u64,
     /// The source's count of images; a gap means lost or skipped images.
     pub sequence: u64,
@@ -200,7 +199,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Takes on a geometry with unpadded rows and makes `data` exactly as long as it needs.
+    /// Changes the geometry to unpadded rows and resizes `data` to match.
     ///
     /// Allocates only when the image becomes larger than it ever was.
     pub fn reshape(&mut self, format: PixelFormat, width: u32, height: u32) {
@@ -211,7 +210,7 @@ impl Image {
         self.data.resize(format.image_bytes(self.stride, height), 0);
     }
 
-    /// The image's form, as the model takes it. A source decodes Motion-JPEG before it hands an image on.
+    /// The image's format for the model. A source decodes Motion-JPEG before it passes an image on.
     #[must_use]
     pub fn spec(&self) -> ImageSpec {
         let layout = match self.format {
@@ -223,11 +222,11 @@ impl Image {
         ImageSpec { layout, width, height, stride }
     }
 
-    /// Checks that the image has pixels and that `data` holds all of them.
+    /// Checks that the image has pixels and that `data` is complete.
     ///
     /// # Errors
-    /// [`CameraError::EmptyImage`] for a width or height of 0; [`CameraError::Incomplete`] when
-    /// `data` or a row is too short. `device` names the source in them.
+    /// [`CameraError::EmptyImage`] for a width or height of 0; [`CameraError::Incomplete`] if `data` or a row is too
+    /// short. `device` names the source in the errors.
     pub fn check(&self, device: &str) -> Result<(), CameraError> {
         if self.width == 0 || self.height == 0 {
             return Err(CameraError::EmptyImage { device: device.to_owned(), width: self.width, height: self.height });
@@ -243,27 +242,26 @@ impl Image {
 
 /// A source of images.
 pub trait Camera: Send {
-    /// One line on what the source is and how it was set up, for the log.
+    /// One line for the log: the source and its settings.
     fn describe(&self) -> String;
 
-    /// Writes the newest image into `into`, waiting at most `timeout` for one.
+    /// Writes the newest image into `into`; waits at most `timeout` for one.
     ///
-    /// Older images that piled up are skipped. After the first call of a size, the source
-    /// allocates nothing of its own (picture decoders may).
+    /// Older queued images are skipped. After the first call of a size, the source does not allocate (picture decoders
+    /// may).
     ///
     /// # Errors
-    /// A [`CameraError`]; the source stays usable, and the next call tries again from where it
-    /// makes sense (a silent camera is restarted, an unplugged one is opened anew). `into` then
-    /// holds no meaningful image.
+    /// A [`CameraError`]; the source remains usable, and the next call tries again: it restarts a silent camera and
+    /// opens an unplugged one anew. `into` then has no valid image.
     fn capture(&mut self, into: &mut Image, timeout: Duration) -> Result<(), CameraError>;
 
-    /// Images that came since the source was opened and could not be used: without bytes, cut, damaged, repeated.
+    /// Number of unusable images since the source was opened: empty, truncated, damaged or repeated.
     fn refused(&self) -> u64 {
         0
     }
 
-    /// True depth of the latest image in metres along the optical axis, row-major
-    /// `(height, width)`, infinite where nothing is seen; `None` for sources that do not know it.
+    /// True depth of the latest image in metres along the optical axis, row-major `(height, width)`, infinite for empty
+    /// pixels; `None` for sources without depth.
     fn true_depth(&self) -> Option<&[f32]> {
         None
     }

@@ -1,7 +1,7 @@
-//! Which way up a picture's file says that it is, and turning it so.
+//! A picture's orientation in EXIF or XMP, and the rotation that turns it upright.
 //!
-//! The sources and their order are Pillow's (`ImageOps.exif_transpose`, which transformers applies): EXIF, and where
-//! that has no orientation, XMP. Whatever cannot be read means that the picture is as it should be.
+//! The sources and their order are Pillow's (`ImageOps.exif_transpose`, which transformers applies): EXIF, and without
+//! an orientation there, XMP. Unreadable metadata leave the picture unturned.
 
 use std::mem::swap;
 
@@ -10,10 +10,10 @@ use super::{Image, PixelFormat};
 /// EXIF's number of the orientation tag.
 const ORIENTATION: u16 = 0x0112;
 
-/// What a picture's file says besides its pixels.
+/// The metadata of a picture's file.
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
-    /// A TIFF header and what its offsets reach.
+    /// A TIFF header and the data that its offsets reach.
     exif: Vec<u8>,
     /// An XMP packet.
     xmp: Vec<u8>,
@@ -35,7 +35,7 @@ impl Metadata {
         }
     }
 
-    /// Adds EXIF as a PNG's `eXIf` chunk has it.
+    /// Adds EXIF from a PNG's `eXIf` chunk.
     pub(super) fn add_exif(&mut self, exif: &[u8]) {
         self.exif.clear();
         self.exif.extend(exif);
@@ -58,7 +58,7 @@ impl Metadata {
         }
     }
 
-    /// The orientation, 1 to 8; 1 where there is none.
+    /// The orientation, 1 to 8; 1 if there is none.
     pub(super) fn orientation(&self) -> u16 {
         let mut exif = self.exif.as_slice();
         while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
@@ -69,7 +69,7 @@ impl Metadata {
     }
 }
 
-/// The orientation in the first directory of EXIF; 0 where it is there and not a whole number.
+/// The orientation in the first directory of EXIF; 0 if it exists but is not a whole number.
 fn of_exif(exif: &[u8]) -> Option<u16> {
     let little = match exif.first_chunk::<4>()? {
         [b'I', b'I', 42, 0] => true,
@@ -88,7 +88,7 @@ fn of_exif(exif: &[u8]) -> Option<u16> {
         if bytes2([t0, t1]) != ORIENTATION {
             continue;
         }
-        // SHORT, LONG and their signed forms; of several values the first. More than fit here lie elsewhere.
+        // SHORT, LONG and their signed forms; of several values the first. More than fit here are stored elsewhere.
         let (kind, count, word) = (bytes2([k0, k1]), bytes4([c0, c1, c2, c3]), bytes4([v0, v1, v2, v3]));
         let value = match (kind, count) {
             (3 | 8, 1 | 2) => u32::from(bytes2([v0, v1])),
@@ -116,14 +116,13 @@ fn of_xmp(xmp: &[u8]) -> Option<u16> {
     })
 }
 
-/// Turns an image of [`PixelFormat::Rgb24`] that lies in memory as EXIF's `orientation` says, so that it is upright.
-/// `spare` lends the memory.
+/// Turns an image of [`PixelFormat::Rgb24`] upright. `orientation` is its EXIF orientation; `spare` is scratch memory.
 pub(super) fn turn_upright(image: &mut Image, orientation: u16, spare: &mut Vec<u8>) {
     if !(2..=8).contains(&orientation) || image.format != PixelFormat::Rgb24 {
         return;
     }
     let (width, height) = (image.width as usize, image.height as usize);
-    // Beginning of the first pixel, and steps in pixels to the next one right and down, in what is turned.
+    // Start of the first pixel, and steps in pixels to the next one right and down, in the turned image.
     let end = (width * height).saturating_sub(1);
     let right = width.saturating_sub(1);
     let below = end.saturating_sub(right);
@@ -198,7 +197,7 @@ mod tests {
         assert_eq!(orientation(&[], "<tiff:Orientation>8</tiff:Orientation>"), 8);
         assert_eq!(orientation(&[], "<tiff:Orientation>8"), 1);
         assert_eq!(orientation(&exif(true, 3, 1, [3, 0, 0, 0]), r#"tiff:Orientation="6""#), 3);
-        // It is there, and says nothing.
+        // The entry exists without a valid orientation.
         assert_eq!(orientation(&exif(true, 2, 1, [b'6', 0, 0, 0]), r#"tiff:Orientation="6""#), 1);
         assert_eq!(orientation(&[], r#"tiff:Orientation="9""#), 1);
         assert_eq!(orientation(&[], r#"tiff:Orientation='6'"#), 1);
@@ -247,7 +246,7 @@ mod tests {
     fn each_orientation_is_turned_to_its_place() {
         let mut spare = Vec::new();
         for orientation in 0..=9 {
-            // Upright: pixel (x, y) is [x, y, 7]. In memory it lies as the orientation says.
+            // Upright: pixel (x, y) is [x, y, 7]. Its position in memory follows the orientation.
             let (width, height) = (3_usize, 2_usize);
             let (wide, high) = if (5..=8).contains(&orientation) { (height, width) } else { (width, height) };
             let mut image = Image::default();

@@ -8,14 +8,14 @@ use super::jpeg::JpegReader;
 use super::orientation::{Metadata, turn_upright};
 use super::{CameraError, Image, PixelFormat};
 
-/// How many times its size a deflate stream can unpack to.
+/// Limit on the expansion factor of a deflate stream.
 const MOST_GROWTH: usize = 1032;
 
-/// The longest text of a PNG that is unpacked to find its orientation, in bytes.
+/// Limit on a PNG's text that is unpacked to find its orientation, in bytes.
 const MOST_TEXT: usize = 1 << 20;
 
-/// The PNG or JPEG file at `path` as [`PixelFormat::Rgb24`], upright: turned as its EXIF or XMP says. Transparency is
-/// dropped, grey becomes RGB, 16 bits become 8.
+/// The PNG or JPEG file at `path` as [`PixelFormat::Rgb24`], turned upright by its EXIF or XMP orientation.
+/// Transparency is dropped, grey becomes RGB, 16 bits become 8.
 ///
 /// # Errors
 /// A [`CameraError`] that names the file.
@@ -25,7 +25,7 @@ pub fn read_picture(path: &Path) -> Result<Image, CameraError> {
     Ok(image)
 }
 
-/// Reads pictures; keeps its memory from one to the next.
+/// Reads pictures; its memory is reused for the next one.
 #[derive(Debug, Default)]
 pub(super) struct PictureReader {
     /// The file's bytes.
@@ -37,7 +37,7 @@ pub(super) struct PictureReader {
 }
 
 impl PictureReader {
-    /// Whether the file's name ends like a picture's that can be read.
+    /// Whether the extension of the file's name is a readable picture's.
     pub(super) fn reads(path: &Path) -> bool {
         path.extension()
             .and_then(|extension| extension.to_str())
@@ -46,8 +46,8 @@ impl PictureReader {
 
     /// Reads the file at `path` into the pixels of `into` as [`PixelFormat::Rgb24`].
     ///
-    /// The file's first bytes decide what it is, not its name. The picture is turned upright, as its EXIF or XMP says.
-    /// Transparency is dropped, grey becomes RGB, 16 bits become 8.
+    /// The file's first bytes decide its type, not its name. The picture is turned upright by its EXIF or XMP
+    /// orientation. Transparency is dropped, grey becomes RGB, 16 bits become 8.
     ///
     /// # Errors
     /// A [`CameraError`] that names the file.

@@ -70,7 +70,7 @@ impl Compose {
             self.seed
         );
         let random = if origins.random > 0 {
-            "what comes from the seed is random"
+            "parameters from the seed are random"
         } else {
             "its parts were never trained together"
         };

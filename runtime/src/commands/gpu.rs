@@ -52,12 +52,12 @@ impl PrecisionArguments {
 }
 
 impl GpuArguments {
-    /// What to compute with.
+    /// The requested kernels and formats.
     pub(crate) fn wanted(&self) -> Wanted {
         self.precision.wanted(self.kernels)
     }
 
-    /// Opens it, and says which it is. With `timestamps`, submissions return GPU times, where the adapter can.
+    /// Opens the adapter and prints it. With `timestamps`, submissions return GPU times if the adapter supports them.
     pub(crate) fn open(self, timestamps: bool) -> Result<Gpu, GpuError> {
         let gpu = Gpu::open(&self.options(timestamps))?;
         tracing::info!(adapter = %gpu.info(), "GPU");

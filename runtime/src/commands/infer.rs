@@ -94,7 +94,7 @@ impl Infer {
     }
 }
 
-/// The time of each stage beside what it does, and what it takes at least on a GPU with matrix units.
+/// Prints each stage's time, its work, and its lower bound on a GPU with matrix units.
 fn print_stages(session: &Session, times: &GpuTimes) {
     let [device, ..] = DEVICES;
     let at_least = format!("{} ≥ ms", device.name);
@@ -127,14 +127,14 @@ fn print_stages(session: &Session, times: &GpuTimes) {
     outln!("adapter: {}; the last column is a bound, by f16 matrix units and memory", session.gpu().info());
 }
 
-/// What `--times` prints.
+/// The output of `--times`.
 struct Report {
     wanted: bool,
     last: Instant,
 }
 
 impl Report {
-    /// Says how long the time since the last was.
+    /// Prints the time since the last call.
     fn done(&mut self, stage: &str) {
         if self.wanted {
             outln!("{stage:<30} {:>9.3} s; {}", self.last.elapsed().as_secs_f64(), Memory::now());

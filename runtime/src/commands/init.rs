@@ -50,7 +50,7 @@ impl Init {
     }
 }
 
-/// What the scene's cameras of these names see before the arm moves.
+/// Writes the images of the named scene cameras with the arm at its start.
 fn write_observation(path: &Path, scene: &Arc<Scene>, views: &[String]) -> Result<(), Box<dyn Error>> {
     let state: Vec<f32> = scene.initial_positions().collect();
     let mut images = Vec::new();

@@ -17,7 +17,7 @@ use fathom_models::quantize::scheme::Scheme;
 
 use super::gpu::PrecisionArguments;
 
-/// The form of every view's image.
+/// Format of every view's image.
 const IMAGE: (usize, usize) = (640, 480);
 
 /// Options of `--plan`.
@@ -89,7 +89,7 @@ impl PlanArguments {
         Ok(text(&what, &plan)?)
     }
 
-    /// The configuration with what the arguments change.
+    /// The configuration with the changes of the arguments.
     fn change(&self, mut config: ModelConfig) -> ModelConfig {
         config.flow.steps = self.steps.unwrap_or(config.flow.steps);
         if let Some(views) = self.views {
@@ -184,7 +184,7 @@ fn text(what: &str, plan: &Plan) -> Result<String, std::fmt::Error> {
         mib(plan.arena),
         mib(plan.kv)
     )?;
-    writeln!(out, "\nAt least, by peak and memory (a bound: nothing ran):")?;
+    writeln!(out, "\nLower bound from peak rate and memory bandwidth (computed, not run):")?;
     writeln!(out, "{:24} {:>10} {:>18} {:>26}", "device", "ms", "flow steps, ms", "ms, activations in memory")?;
     for device in &DEVICES {
         let b = device.bound(plan);

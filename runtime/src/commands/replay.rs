@@ -53,7 +53,7 @@ impl Replay {
         };
         let mut replayed = player.run(&self.recording)?;
         for file in &replayed.incomplete {
-            outln!("not whole: {file}");
+            outln!("incomplete: {file}");
         }
         let note = &replayed.note;
         outln!("recorded on {} ({}), kernels {}", note.adapter, note.driver, note.kernels);
@@ -71,7 +71,7 @@ impl Replay {
             let again = Player { number: Some(first.number), stages: true, ..player };
             replayed = Replayed { differences: Vec::new(), ..again.run(&self.recording)? };
         }
-        self.stages_told(&replayed)?;
+        self.write_stages(&replayed)?;
         if count == 0 {
             return Err("the recording has no inference with its images and its result".into());
         }
@@ -81,7 +81,7 @@ impl Replay {
         Ok(())
     }
 
-    fn stages_told(&self, replayed: &Replayed) -> Result<(), Box<dyn Error>> {
+    fn write_stages(&self, replayed: &Replayed) -> Result<(), Box<dyn Error>> {
         let Some((number, stages)) = &replayed.stages else { return Ok(()) };
         if let Some(path) = &self.stages {
             let named = |(name, values): &(String, Vec<f32>)| (format!("{number}/{name}"), values.clone());

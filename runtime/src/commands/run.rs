@@ -82,19 +82,19 @@ impl Run {
         let robot = Robot::builder(config).faults(Faults::new(self.fault)).clear_fault(self.clear_fault).open()?;
         let options = RunOptions { seconds: self.seconds, picture: self.picture, ..RunOptions::default() };
         let outcome = robot.run(&options)?;
-        // Files first: whoever reads the table may never take it.
+        // Files first: the reader of the table may never read it.
         if let Some(path) = &self.json {
             let json = serde_json::json!({ "header": outcome.header, "stages": outcome.table.stages() });
             output_file::write(path, format!("{json:#}\n"))?;
         }
         outln!("{}\n\n{}\n", outcome.header, outcome.table);
-        outln!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
-        outln!("controller ticks without a step to follow: {}", outcome.starved);
+        outln!("chunks: {} accepted, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
+        outln!("controller ticks without a step to execute: {}", outcome.starved);
         if let Some(ns) = outcome.first_action_ns {
-            outln!("first action: {:.2} s after the loop began", ns as f64 / 1e9);
+            outln!("first action: {:.2} s after the loop started", ns as f64 / 1e9);
         }
         if let Some(metres) = outcome.travelled {
-            outln!("way of the tool: {:.0} mm", metres * 1e3);
+            outln!("distance moved by the tool: {:.0} mm", metres * 1e3);
         }
         if let Some((object, metres)) = outcome.target {
             outln!("the prompt names the {object}: the tool came within {:.0} mm of it", metres * 1e3);

@@ -1,4 +1,4 @@
-//! What `robot.toml` may say: every number within its bounds, and what fits together.
+//! Checks of `robot.toml`: the limits of every number, and values that depend on each other.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,9 +13,9 @@ use crate::bounds::{self, Bounds};
 pub struct ValueError {
     /// The key.
     pub field: String,
-    /// What it has to be.
+    /// The accepted values.
     pub expected: String,
-    /// What it is.
+    /// The value.
     pub found: String,
 }
 
@@ -33,7 +33,7 @@ fn refuse(field: &str, expected: &str, found: &str) -> Result<(), ValueError> {
 }
 
 impl RobotConfig {
-    /// Checks every value. What is accepted can be computed with.
+    /// Checks every value. Accepted values cannot overflow later.
     ///
     /// # Errors
     /// The first [`ValueError`].

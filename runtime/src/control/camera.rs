@@ -1,4 +1,4 @@
-//! A camera on its own thread: always holds the newest image, never blocks the loop.
+//! A camera on its own thread: it always has the newest image and never blocks the loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,9 @@ use crate::camera::{Camera, CameraError, Image};
 use crate::clock::{HostNs, Waker};
 use crate::events::{Events, LoopEvent};
 
-/// How long a camera may be silent before that is an error.
+/// A camera without an image for this long is an error.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause after an error, so that a camera that is gone does not take a core.
+/// Pause after an error, so that a missing camera does not use a whole core.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct CameraThread {
 }
 
 fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
-    // The holder only swaps and copies: the image is whole even after a panic.
+    // The lock's holder only swaps and copies: the image is whole even after a panic.
     latest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -57,7 +57,7 @@ impl CameraThread {
         let thread = thread::Builder::new().name(format!("camera {view}")).spawn(move || {
             let mut image = Image::default();
             let mut failing = false;
-            // Images that could not be used, and that the source did not count itself.
+            // Unusable images that the source did not count itself.
             let mut uncounted = 0;
             while !stop.load(Ordering::Relaxed) {
                 let counted = camera.refused();
@@ -88,7 +88,7 @@ impl CameraThread {
                         if error.is_of_an_image() && camera.refused() == counted {
                             uncounted += 1;
                         }
-                        // A camera that delivers is tried again at once, one that is gone after a pause.
+                        // Retry a working camera at once, a missing one after a pause.
                         let pause = !error.is_of_an_image();
                         lock(&theirs.0).error = Some(error);
                         theirs.1.notify_all();
@@ -136,7 +136,7 @@ impl CameraThread {
         ImageStatus { taken: HostNs(latest.image.stamp_ns), gone }
     }
 
-    /// True depth of the newest image in metres, where the source knows it.
+    /// True depth of the newest image in metres, if the source has it.
     pub(super) fn depth(&self) -> Vec<f32> {
         lock(&self.shared.0).depth.clone()
     }
@@ -146,7 +146,7 @@ impl Drop for CameraThread {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It ends within one capture's time-out; a panic in a camera was already printed.
+            // It ends within one capture's time-out; a panic has already been printed.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! What can fail between `robot.toml` and the end of a run.
+//! Errors between reading `robot.toml` and the end of a run.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::policy::PolicyError;
 use crate::record::RecordError;
 use crate::scene::SceneError;
 
-/// What can fail in a run.
+/// Errors of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// `robot.toml`.
     #[error(transparent)]
     Config(#[from] RobotConfigError),
-    /// A value of a configuration that was made without its file.
+    /// A value of a configuration made in code.
     #[error(transparent)]
     Value(#[from] ValueError),
     /// The policy: its checkpoint, or its GPU.
@@ -30,7 +30,7 @@ pub enum RunError {
     Camera {
         /// The view.
         view: String,
-        /// Why.
+        /// The error.
         source: Arc<CameraError>,
     },
     /// A camera gave no image in time.
@@ -38,7 +38,7 @@ pub enum RunError {
     NoImage {
         /// The view.
         view: String,
-        /// How long was waited.
+        /// The waiting time.
         seconds: u64,
     },
     /// The cameras are not the model's views.
@@ -61,7 +61,7 @@ pub enum RunError {
     /// The line to the controller.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// Model and controller do not fit each other.
+    /// Model and controller do not match.
     #[error("{what}: the model has {model}, the controller {controller} joints")]
     Joints {
         /// Actions or state.
@@ -74,9 +74,9 @@ pub enum RunError {
     /// A chunk is longer than the controller's buffer.
     #[error("chunks.execution_horizon: the controller takes {depth} steps, a chunk has {steps}")]
     Buffer {
-        /// Steps that the controller takes.
+        /// Steps that the controller's buffer holds.
         depth: usize,
-        /// Steps that would be sent.
+        /// Steps to send.
         steps: usize,
     },
     /// The recording.
@@ -85,12 +85,12 @@ pub enum RunError {
     /// The picture of the run.
     #[error(transparent)]
     Picture(#[from] OutputError),
-    /// A fault on purpose that this robot cannot have.
+    /// An injected fault that this robot cannot have.
     #[error("fault {fault}: needs {needs}")]
     Unfit {
         /// The fault.
         fault: &'static str,
-        /// What it needs.
+        /// The missing requirement.
         needs: &'static str,
     },
     /// The loop ended in a fault.
@@ -98,11 +98,13 @@ pub enum RunError {
     Fault {
         /// The loop's last mode.
         mode: LoopMode,
-        /// Why.
+        /// The reason.
         detail: Detail,
     },
-    /// The run's time was over before a chunk was obeyed.
-    #[error("no action chunk was obeyed ({refused} refused): the model is too slow here, or the run too short")]
+    /// The run ended before the controller accepted a chunk.
+    #[error(
+        "the controller accepted no action chunk ({refused} refused): the model is too slow on this machine, or the run too short"
+    )]
     Idle {
         /// Chunks that the controller refused.
         refused: u64,

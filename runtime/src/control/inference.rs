@@ -1,4 +1,4 @@
-//! Inference on its own thread, so that control ticks go on meanwhile.
+//! Inference on a thread of its own, so that the control loop keeps ticking.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::fault::{Faults, Kind};
 use crate::policy::{Observation, Policy, PolicyError};
 use crate::record::RecordingWriter;
 
-/// A GPU that is lost more often than this within [`LOSSES_NS`] is given up.
+/// A GPU that is lost more often than this within [`LOSSES_NS`] is not opened again.
 const LOSSES: usize = 3;
 const LOSSES_NS: u64 = 60 * NS_PER_S;
 
-/// An inference to make, and its images.
+/// An inference to run, and its images.
 type Job = (InferenceRequest, Vec<Image>);
 
 /// The inference thread.
@@ -26,13 +26,13 @@ type Job = (InferenceRequest, Vec<Image>);
 pub(super) struct InferenceThread {
     jobs: Option<SyncSender<Job>>,
     news: Receiver<(InferenceNews, Vec<Image>)>,
-    /// The images of the next inference. While one is under way the thread has them.
+    /// The images of the next inference. During an inference the thread has them.
     pub(super) images: Vec<Image>,
     thread: Option<JoinHandle<Option<()>>>,
 }
 
 impl InferenceThread {
-    /// Takes over a prepared policy; `waker` is woken by all news.
+    /// Takes over a prepared policy; every message wakes `waker`.
     pub(super) fn start(
         policy: Policy,
         faults: Faults,
@@ -52,12 +52,12 @@ impl InferenceThread {
     pub(super) fn infer(&mut self, request: InferenceRequest) {
         let images = std::mem::take(&mut self.images);
         if let Some(jobs) = &self.jobs {
-            // The next poll finds a thread that is gone.
+            // If the thread has ended, the next poll reports it.
             let _ = jobs.send((request, images));
         }
     }
 
-    /// The thread's next news, where there are any.
+    /// The thread's next message, if any.
     pub(super) fn poll(&mut self) -> Option<InferenceNews> {
         match self.news.try_recv() {
             Ok((news, images)) => {
@@ -78,20 +78,20 @@ impl Drop for InferenceThread {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // It ends with the inference that is under way; a panic was already printed.
+            // The thread ends after its current inference; a panic has already been printed.
             let _ = thread.join();
         }
     }
 }
 
-/// The thread's end of the news.
+/// The thread's sender of messages.
 struct NewsSender {
     sender: SyncSender<(InferenceNews, Vec<Image>)>,
     waker: Waker,
 }
 
 impl NewsSender {
-    /// Sends news, and the images back. `None` when the loop is gone.
+    /// Sends a message to the loop and waits for the images. `None` when the loop has ended.
     fn send(&self, news: InferenceNews, images: Vec<Image>) -> Option<()> {
         let sent = self.sender.send((news, images));
         self.waker.wake();
@@ -100,13 +100,13 @@ impl NewsSender {
 }
 
 impl Drop for NewsSender {
-    /// The end of the thread is news, too.
+    /// The end of the thread is a message, too.
     fn drop(&mut self) {
         self.waker.wake();
     }
 }
 
-/// Makes inferences until the loop is gone, or the GPU is given up.
+/// Runs inferences until the loop ends or the GPU is given up.
 fn run(
     mut policy: Policy,
     jobs: &Receiver<Job>,
@@ -116,12 +116,12 @@ fn run(
 ) -> Option<()> {
     let mut losses: VecDeque<u64> = VecDeque::new();
     for (request, images) in jobs {
-        // Here, so that the control thread copies no images for it.
+        // Done on this thread, so that the control thread copies no images for it.
         if let Some(recording) = recording {
             recording.observation(&request, &images, policy.tokens());
         }
         if faults.once(Kind::DeviceLost).is_some() {
-            policy.session.lose_gpu("a fault on purpose");
+            policy.session.lose_gpu("an injected fault");
         }
         let began_ns = kernel_ns();
         let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());

@@ -1,4 +1,4 @@
-//! Faults on purpose that the control loop itself brings about.
+//! Injected faults that the control loop itself applies.
 
 use firmware_bridge::sim::Defects;
 
@@ -7,7 +7,7 @@ use crate::clock::{jump, set_wall};
 use crate::fault::Kind;
 
 impl Shell {
-    /// Brings about the faults on purpose of the clocks, of the log and of the simulated controller.
+    /// Applies the injected faults of the clocks, of the log and of the simulated controller.
     pub(super) fn inject_faults(&mut self) {
         let faults = &self.sinks.faults;
         self.faulty_log.tick(faults);

@@ -1,4 +1,4 @@
-//! The control loop: capture, infer, send, while the controller consumes the chunk before.
+//! The control loop: it captures, infers and sends while the controller executes the previous chunk.
 
 mod camera;
 mod core;

@@ -1,4 +1,4 @@
-//! The line to the controller: opening it, and opening it again on a thread of its own while the loop ticks on.
+//! The line to the controller: opens it, and reopens it on a separate thread while the loop keeps ticking.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -13,9 +13,9 @@ use crate::events::{Events, LoopEvent};
 use crate::fault::Faults;
 use crate::link::{Link, LinkError};
 
-/// How long a controller may take for its hello.
+/// Time limit of a controller's hello.
 pub(super) const HELLO: Duration = Duration::from_secs(5);
-/// How long a device may take to be there at the start.
+/// Time for which a device may be missing at the start.
 const PLUG: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Both ends of a line.
 type Ends = (Box<dyn Read + Send>, Box<dyn Write + Send>);
 
-/// Where the line's ends come from.
+/// The source of the line's two ends.
 #[derive(Clone)]
 pub(super) enum Port {
     /// A serial device.
@@ -31,7 +31,7 @@ pub(super) enum Port {
         /// Bits per second.
         baud: u32,
     },
-    /// A user's own.
+    /// A line of the user's.
     Own(Arc<dyn Fn() -> io::Result<Ends> + Send + Sync>),
 }
 
@@ -64,9 +64,9 @@ pub(super) struct Connector {
     pub(super) port: Port,
     /// The controller's joints in its order.
     pub(super) joints: Vec<String>,
-    /// The only controller to accept; any if not given.
+    /// Accept only the controller with this identity; default: any.
     pub(super) identity: Option<String>,
-    /// Time without a good frame after which the controller counts as silent; the link's own if not given.
+    /// Time without a good frame after which the controller counts as silent; default: the link's.
     pub(super) silence: Option<Duration>,
     pub(super) faults: Faults,
     pub(super) events: Events,
@@ -75,7 +75,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Opens the line and checks who is there.
+    /// Opens the line and checks the controller.
     pub(super) fn open(&self) -> Result<Link, LinkError> {
         let mut link = match &self.port {
             Port::Serial { baud } => Link::open_with_faults(&self.device, *baud, &self.faults)?,
@@ -94,8 +94,8 @@ impl Connector {
         Ok(link)
     }
 
-    /// As [`open`](Self::open), and waits a while for a device that is not there yet: at power-on the service may be faster
-    /// than a USB adapter and its rules.
+    /// As [`open`](Self::open), but waits some time for a missing device: at power-on the service may start before a
+    /// USB adapter and its udev rules are ready.
     pub(super) fn open_when_plugged_in(&self) -> Result<Link, LinkError> {
         let deadline = Instant::now() + PLUG;
         let mut warned = false;
@@ -112,19 +112,19 @@ impl Connector {
         }
     }
 
-    /// Closes `lost` and opens the line again, as often as it takes.
+    /// Closes `lost` and opens the line again, with as many attempts as it takes.
     pub(super) fn reconnect(&self, lost: Link) -> std::io::Result<Reconnecting> {
         let (sender, opened) = sync_channel(1);
         let exit = Arc::new(AtomicBool::new(false));
         let (connector, stop) = (self.clone(), Arc::clone(&exit));
         let thread = thread::Builder::new().name("link-open".into()).spawn(move || {
-            // A node that is still open when the device comes back gets another name.
+            // A device that returns while its old node is open gets another name.
             drop(lost);
             let mut last = String::new();
             while !stop.load(Ordering::Relaxed) {
                 match connector.open() {
                     Ok(link) => {
-                        // Nobody waits for it any more: it closes.
+                        // If the receiver has been dropped, the link closes.
                         let _ = sender.send(link);
                         return;
                     }
@@ -152,7 +152,7 @@ pub(super) struct Reconnecting {
 }
 
 impl Reconnecting {
-    /// The line, when it is open. `Err` when the thread is gone without one.
+    /// The line, once it is open. `Err` if the thread ended without one.
     pub(super) fn poll(&self) -> Result<Option<Link>, ()> {
         match self.opened.try_recv() {
             Ok(link) => Ok(Some(link)),
@@ -166,7 +166,7 @@ impl Drop for Reconnecting {
     fn drop(&mut self) {
         self.exit.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It ends with its hello, at most; a panic was already printed.
+            // The thread ends with its hello at the latest; a panic has already been printed.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Opens what `robot.toml` names: cameras, link, model; checks that they fit each other.
+//! Opens the parts that `robot.toml` names (cameras, link, model), and checks that they match each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,21 +25,21 @@ use crate::link::{Link, LinkError};
 use crate::policy::{Policy, PolicyFiles, PolicyOptions};
 use crate::scene::{Scene, SceneCamera};
 
-/// How long a camera may take for its first image.
+/// Time limit of a camera's first image.
 const FIRST: Duration = Duration::from_secs(5);
 
-/// How long a controller may take for its first report, and to clear a fault while its joints ramp to rest.
+/// Time limit of a controller's first report, and of clearing a fault while its joints ramp to rest.
 const CLEAR: Duration = Duration::from_secs(5);
 
 /// Deadman time of the simulated controller. It shares the computer with the model's software driver, and a
-/// pseudo-terminal's bytes go through the kernel's work queues: a busy computer holds them up longer than a wire does.
+/// pseudo-terminal's bytes pass through the kernel's work queues: a busy computer delays them more than a wire does.
 const SIM_DEADMAN: Duration = Duration::from_secs(1);
 
-/// Everything open and checked, nothing moving.
+/// An open and checked robot that does not move yet.
 #[derive(Debug)]
 pub struct Robot {
     pub(super) config: RobotConfig,
-    /// One a view, in the model's order.
+    /// One per view, in the model's order.
     pub(super) cameras: Vec<CameraThread>,
     pub(super) views: Vec<String>,
     pub(super) link: Link,
@@ -49,13 +49,13 @@ pub struct Robot {
     pub(super) events: Events,
     /// The scene and the joints of its arm, if the controller is simulated.
     pub(super) arm: Option<(Arc<Scene>, Joints)>,
-    /// Kept running as long as the robot.
+    /// Runs as long as the robot.
     pub(super) sim: Option<Sim>,
 }
 
-/// Opens a robot, with parts of one's own where they are given.
+/// Opens a robot, optionally with custom parts.
 ///
-/// A robot of a configuration alone is [`Robot::open`].
+/// [`Robot::open`] opens a robot from its configuration alone.
 pub struct RobotBuilder {
     config: RobotConfig,
     faults: Faults,
@@ -67,15 +67,16 @@ pub struct RobotBuilder {
 }
 
 impl RobotBuilder {
-    /// Takes this camera for a view, instead of one that the configuration names.
+    /// Uses this camera for a view, in place of the configuration's.
     #[must_use]
     pub fn camera(mut self, view: impl Into<String>, camera: impl Camera + 'static) -> RobotBuilder {
         self.cameras.insert(view.into(), Box::new(camera));
         self
     }
 
-    /// Takes this line to the controller, called `name` in messages, instead of the configuration's device. `open` gives both ends
-    /// of the line, and is called again after the line was lost. Reads should time out within some 20 ms.
+    /// Uses this line to the controller, named `name` in messages, in place of the configuration's device. `open`
+    /// returns both ends of the line; it is called again after the line was lost. Reads should time out within about 20
+    /// ms.
     #[must_use]
     pub fn line<R, W>(
         mut self,
@@ -90,7 +91,7 @@ impl RobotBuilder {
         self
     }
 
-    /// Takes this scene, instead of the configuration's.
+    /// Uses this scene, in place of the configuration's.
     #[must_use]
     pub fn scene(mut self, scene: Scene) -> RobotBuilder {
         self.scene = Some(scene);
@@ -104,14 +105,14 @@ impl RobotBuilder {
         self
     }
 
-    /// Clears a fault that the controller latched before; otherwise it is an error.
+    /// Clears a fault that the controller has latched; otherwise it is an error.
     #[must_use]
     pub fn clear_fault(mut self, clear: bool) -> RobotBuilder {
         self.clear_fault = clear;
         self
     }
 
-    /// Sends every event of cameras, loop and recording there, too.
+    /// Also sends every event of cameras, loop and recording there.
     #[must_use]
     pub fn events(mut self, events: Events) -> RobotBuilder {
         self.events = events;
@@ -161,7 +162,7 @@ impl RobotBuilder {
 }
 
 impl Robot {
-    /// Begins to open a robot with parts of one's own.
+    /// A builder for a robot with custom parts.
     pub fn builder(config: RobotConfig) -> RobotBuilder {
         RobotBuilder {
             config,
@@ -182,13 +183,13 @@ impl Robot {
         Robot::builder(config).open()
     }
 
-    /// Where the joints of the simulated controller are.
+    /// The joints of the simulated controller.
     pub fn joints(&self) -> Option<Joints> {
         self.arm.as_ref().map(|(_, joints)| joints.clone())
     }
 }
 
-/// The faults on purpose are such as this robot can have.
+/// Checks that the robot can have the injected faults.
 fn check_faults(config: &RobotConfig, simulated: bool, faults: &Faults) -> Result<(), RunError> {
     if let Some(fault) = faults.first(Kind::is_of_controller).filter(|_| !simulated) {
         return Err(RunError::Unfit { fault: fault.name(), needs: "the simulated controller" });
@@ -199,7 +200,7 @@ fn check_faults(config: &RobotConfig, simulated: bool, faults: &Faults) -> Resul
     Ok(())
 }
 
-/// Reads the policy's files, and checks that each of its views has a camera: one of the configuration, or of `more`.
+/// Reads the policy's files, and checks that each of its views has a camera, from the configuration or from `more`.
 fn read_policy<'a>(config: &'a RobotConfig, more: impl Iterator<Item = &'a String>) -> Result<PolicyFiles, RunError> {
     let options = PolicyOptions {
         family: config.model.family,
@@ -224,7 +225,7 @@ fn read_policy<'a>(config: &'a RobotConfig, more: impl Iterator<Item = &'a Strin
     Ok(files)
 }
 
-/// How the line to the controller is opened.
+/// The parts from which the line to the controller is opened.
 fn connector(
     config: &RobotConfig,
     sim: Option<&Sim>,
@@ -250,7 +251,7 @@ fn connector(
     }
 }
 
-/// The controller has no fault latched, or it is cleared.
+/// Checks that the controller has no latched fault, or clears it.
 fn check_latched(link: &mut Link, clear_fault: bool) -> Result<(), RunError> {
     if clear_fault {
         link.clear_latched(CLEAR)?;
@@ -260,7 +261,7 @@ fn check_latched(link: &mut Link, clear_fault: bool) -> Result<(), RunError> {
     Err(LinkError::Latched { device: link.device().to_owned(), fault: report.fault, cause }.into())
 }
 
-/// Model and controller fit each other.
+/// Checks that model and controller match.
 fn check_fit(config: &RobotConfig, link: &Link, loaded: &Loaded) -> Result<(), RunError> {
     let hello = link.controller();
     let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
@@ -296,8 +297,8 @@ fn gpu_options(config: &RobotConfig) -> GpuOptions {
     }
 }
 
-/// Opens the GPU and puts the policy on it, on a thread of its own: a software driver computes on threads that inherit this
-/// one's priority, and takes only the time that the control loop leaves.
+/// Opens the GPU and uploads the policy on a separate thread. A software driver computes on threads that inherit this
+/// thread's priority, so it uses only the time that the control loop leaves.
 fn open_policy(config: &RobotConfig, files: PolicyFiles) -> Result<Policy, RunError> {
     let software = config.gpu.software;
     let open = move || {
@@ -323,7 +324,7 @@ fn log_prepared(session: &Session) {
     );
 }
 
-/// Starts a camera's thread and waits for its first image; the thread, and the image's form.
+/// Starts a camera's thread and waits for its first image. Returns the thread and the image's format.
 fn start_camera(
     view: &str,
     camera: Box<dyn Camera>,
@@ -367,7 +368,7 @@ fn open_camera(
     })
 }
 
-/// The scene's arm as the simulated controller has it.
+/// The simulated controller's configuration for the scene's arm.
 fn sim_config(scene: &Scene) -> SimConfig {
     let joints = scene.joints().iter().map(|j| SimJoint {
         name: j.name.clone(),
@@ -376,7 +377,7 @@ fn sim_config(scene: &Scene) -> SimConfig {
         max: j.limits_rad[1],
         velocity: j.velocity_limit_rad_s,
         acceleration: j.velocity_limit_rad_s * 8.0,
-        // Command and arm are apart by lag × speed; this is well beyond it.
+        // Command and arm differ by lag × speed; this is well beyond it.
         jump: 0.5,
         initial: j.initial_rad,
     });

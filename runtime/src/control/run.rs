@@ -1,5 +1,5 @@
-//! The loop's shell: one control thread with a steady tick, which carries the core's effects out. Cameras, the link and inference
-//! have threads of their own, and wake it.
+//! The loop's shell: one control thread with a steady tick that carries out the core's effects. Cameras, the link and
+//! inference have threads of their own, which wake it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,11 +32,11 @@ use crate::telemetry::{EventWriter, Header, Notify, RunInfo, StageTable};
 /// Options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    /// End this long after the loop became active; else at a signal.
+    /// Time limit after the loop became active; without it, the run ends at a signal.
     pub seconds: Option<f64>,
-    /// Where to put a picture of the run.
+    /// File for a picture of the run.
     pub picture: Option<PathBuf>,
-    /// Set to true, it ends the run as a signal does.
+    /// Setting it ends the run as a signal does.
     pub stop: Arc<AtomicBool>,
 }
 
@@ -45,21 +45,21 @@ pub struct RunOptions {
 pub struct Outcome {
     /// The model and the adapter that were measured.
     pub header: Header,
-    /// Where the time went.
+    /// Statistics of the stages' durations.
     pub table: StageTable,
-    /// Chunks that the controller obeyed.
+    /// Chunks that the controller accepted.
     pub chunks: u64,
     /// Chunks that it refused.
     pub refused: u64,
-    /// Chunks that were not sent: all their steps were over, or their images too old.
+    /// Chunks that were not sent: all their steps had passed, or their images were too old.
     pub late: u64,
-    /// Controller ticks without a step to follow, after a chunk was over and before the next.
+    /// Controller ticks without a step to execute, between the end of a chunk and the next one.
     pub starved: u64,
-    /// From opening the loop to the first obeyed chunk.
+    /// From opening the loop to the first accepted chunk.
     pub first_action_ns: Option<u64>,
-    /// The object of the scene that the prompt names, and how near the tool came to it, in metres.
+    /// The object of the scene that the prompt names, and the tool's smallest distance to it, in metres.
     pub target: Option<(String, f32)>,
-    /// Length of the tool's way in the scene, in metres, from the measured joint positions.
+    /// Distance moved by the tool in the scene, in metres, from the measured joint positions.
     pub travelled: Option<f32>,
     /// The picture's file.
     pub picture: Option<PathBuf>,
@@ -91,14 +91,15 @@ pub(super) struct Shell {
 }
 
 impl Robot {
-    /// Runs until the time is over, a signal comes, or a fault.
+    /// Runs until the time limit, a signal or a fault.
     ///
     /// # Errors
-    /// [`RunError::Fault`] when the loop gave up; the loop stopped the controller, or the controller stops by itself.
+    /// [`RunError::Fault`] if the loop ended in a fault; it has stopped the controller, or the controller stops by
+    /// itself.
     pub fn run(mut self, options: &RunOptions) -> Result<Outcome, RunError> {
         let signals = Signals::register(&options.stop)?;
         self.connector.waker.own();
-        // The controller's messages while the model was loaded are over.
+        // Discard the controller's messages from the time when the model was loaded.
         self.link.hello(&self.connector.joints, HELLO)?;
         let header =
             Header::of(&self.policy.session, self.config.model.path.display().to_string(), self.config.model.seed);
@@ -122,14 +123,14 @@ impl Robot {
         })
     }
 
-    /// Begins the recording, where there is to be one; a full disk does not stop the robot.
+    /// Starts the recording, if one is configured; a full disk does not stop the robot.
     fn begin_recording(&self, joints: JointTable) -> Result<Option<Arc<RecordingWriter>>, RunError> {
         let Some(section) = &self.config.record else { return Ok(None) };
         let note = RunNote::of(&self.config, &self.policy, &self.connector.joints);
         match RecordingWriter::start(section, note, joints, self.faults.clone(), self.events.clone()) {
             Ok(recording) => Ok(Some(Arc::new(recording))),
             Err(error) if error.is_full() => {
-                tracing::warn!(%error, "not recorded; the robot goes on");
+                tracing::warn!(%error, "cannot record; the run continues without a recording");
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -155,7 +156,7 @@ impl Shell {
             dry_run: control.dry_run,
             arm_at_start: control.arm_at_start,
             rearm: control.rearm,
-            // Beyond the end of the clock the run does not end by itself.
+            // Beyond the end of the clock the run has no time limit.
             length_ns: options.seconds.map(|s| (s * 1e9) as u64),
         };
         let waker = connector.waker.clone();
@@ -210,7 +211,7 @@ impl Shell {
             let now = HostNs::now();
             due = due.after(period_ns).min(now.after(period_ns));
             if now.since(due) > period_ns {
-                // More than a tick late: lost ticks are not caught up with.
+                // More than a tick late: skip the missed ticks.
                 due = now;
             }
             self.wait(due)?;
@@ -218,7 +219,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Reacts at once to whatever wakes the loop, until `due`.
+    /// Handles all wake-ups at once, until `due`.
     fn wait(&mut self, due: HostNs) -> Result<(), RunError> {
         while !self.core.is_finished() {
             let until = self.core.resend_due().map_or(due, |at| due.min(at));
@@ -231,7 +232,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Gives the core what came from the controller, the inference thread and the cameras.
+    /// Passes messages of the controller, the inference thread and the cameras to the core.
     fn react(&mut self) -> Result<(), RunError> {
         self.sinks.faults.log_progress();
         self.receive()?;
@@ -268,7 +269,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Gives the core an input, and carries out what comes of it.
+    /// Passes an input to the core, and carries out its effects.
     fn give(&mut self, input: Input<'_>) -> Result<(), RunError> {
         self.core.on(self.now(), input, &mut self.outbox);
         while let Some(effect) = self.outbox.next() {
@@ -300,7 +301,7 @@ impl Shell {
         Now { at: HostNs::now(), clock }
     }
 
-    /// Copies the newest images for the next inference; their times.
+    /// Copies the newest images for the next inference, and returns their times.
     fn take_images(&mut self) -> Vec<ImageStamp> {
         let images = &mut self.inference.images;
         images.resize_with(self.cameras.len(), Image::default);
@@ -340,7 +341,7 @@ impl Shell {
         let (target, travelled) = (scene.target(config.model.prompt.as_deref()), scene.travelled());
         match (core.mode, core.fault.clone()) {
             (mode @ LoopMode::Fault(_), detail) => Err(RunError::Fault { mode, detail }),
-            // A time was given, and it was not enough for a single chunk.
+            // The run had a time limit that was too short for a single chunk.
             _ if options.seconds.is_some() && chunks == 0 && !config.control.dry_run => {
                 Err(RunError::Idle { refused: refused + late })
             }

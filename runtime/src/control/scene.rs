@@ -15,12 +15,12 @@ use crate::picture::{self, Panel};
 use crate::scene::Scene;
 use crate::scene::math::Vec3;
 
-/// The scene, where the arm is its arm, and the tool's path.
+/// The scene, if the arm is simulated, and the tool's path.
 #[derive(Debug)]
 pub(super) struct RunScene {
     scene: Option<Arc<Scene>>,
     path: Vec<Vec3>,
-    /// When the path's last point was noted.
+    /// Time of the path's last point.
     noted: Option<HostNs>,
     /// The joints' positions.
     measured: Vec<f32>,
@@ -28,7 +28,7 @@ pub(super) struct RunScene {
     inference: Option<Arc<Inference>>,
 }
 
-/// Points of the path that are kept; beyond it every second one goes.
+/// Points of the path that are kept; beyond that, every second point is dropped.
 const POINTS: usize = 20_000;
 /// Time between two points of the path.
 const POINT_NS: u64 = 50_000_000;
@@ -67,13 +67,13 @@ impl RunScene {
         self.path.push(point);
     }
 
-    /// Length of the tool's way in metres.
+    /// Length of the tool's path in metres.
     pub(super) fn travelled(&self) -> Option<f32> {
         let way = self.path.windows(2).filter_map(|p| p.first().zip(p.last())).map(|(a, b)| (*b - *a).length()).sum();
         self.scene.is_some().then_some(way)
     }
 
-    /// The object that the prompt names, and how near the tool came to it, in metres.
+    /// The object that the prompt names, and the tool's smallest distance to it, in metres.
     pub(super) fn target(&self, prompt: Option<&str>) -> Option<(String, f32)> {
         let object = self.scene.as_ref()?.find(prompt?)?;
         let nearest = self.path.iter().map(|p| (*p - object.pose.position).length()).reduce(f32::min)?;
@@ -99,7 +99,7 @@ impl RunScene {
                 let index = scene.camera_index(view).ok()?;
                 scene.view(index, &self.measured).ok()
             });
-            // The path is drawn where the camera stands still.
+            // Only the first camera, which does not move, shows the path.
             if let Some(camera) = camera.filter(|_| i == 0) {
                 let points = self.path.iter().map(|p| camera.project(*p).map(|at| (at.x, at.y)));
                 panel.draw_path(points);

@@ -1,4 +1,4 @@
-//! What people and the system ask the loop for by signals.
+//! Requests by signal: arm, disarm, stop.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag;
 
-/// Flags that signals set while the loop runs. When it is over, SIGINT and SIGTERM end the process again as they do
-/// without a loop: it may wait for whoever reads its output.
+/// Flags that signals set while the loop runs. After the loop, SIGINT and SIGTERM terminate the process again as usual:
+/// printing may block on a slow reader.
 #[derive(Debug)]
 pub(super) struct Signals {
     pub(super) stop: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ impl Drop for Signals {
     }
 }
 
-/// Whether no loop of this process runs any more; where that is so, SIGINT and SIGTERM do what they usually do.
+/// The flag that no loop of this process runs any more; SIGINT and SIGTERM then have their usual effect.
 fn over() -> io::Result<&'static Arc<AtomicBool>> {
     static OVER: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     if let Some(over) = OVER.get() {

@@ -8,9 +8,9 @@ use crate::fault::Faults;
 use crate::record::RecordingWriter;
 use crate::telemetry::{EventWriter, Notify};
 
-/// Everything that an event of the loop goes to.
+/// All sinks of the loop's events.
 pub(super) struct Sinks {
-    /// The log, and a channel of the robot's user.
+    /// The log, and the user's channel.
     pub(super) events: Events,
     pub(super) telemetry: EventWriter,
     pub(super) recording: Option<Arc<RecordingWriter>>,

@@ -1,5 +1,5 @@
-//! Places a graph's tensors in one buffer. Constants and inputs keep their place for good; activations share memory
-//! with those whose life does not overlap theirs.
+//! Places a graph's tensors in one buffer. Constants and inputs have permanent places; activations share memory if
+//! their lifetimes do not overlap.
 
 use fathom_models::graph::precision::Precision;
 use fathom_models::graph::{Graph, Storage, TensorId, TensorInfo};
@@ -9,12 +9,12 @@ use super::EngineError;
 /// Slots begin at a multiple of this, which every adapter accepts.
 pub(super) const ALIGN: u64 = 256;
 
-/// Where a tensor lies.
+/// The place of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     /// First byte.
     pub(super) offset: u64,
-    /// Bytes; in f16 as many as kernels may bind as vectors of f32, too.
+    /// Bytes; for f16 at least the bytes of a binding as vectors of f32.
     pub(super) bytes: u64,
     /// Whether it is in f16.
     pub(super) f16: bool,
@@ -27,7 +27,7 @@ impl Place {
     }
 }
 
-/// Where the tensors of a graph lie.
+/// The places of a graph's tensors.
 #[derive(Debug)]
 pub(super) struct Placement {
     /// By [`TensorId`].
@@ -50,7 +50,7 @@ impl Placement {
             place
         };
         let mut places: Vec<Place> = graph.tensors.iter().zip(precision.halves(graph)).map(place).collect();
-        // Largest first, each at the lowest place free for its whole life.
+        // Largest first, each at the lowest place that is free for its whole lifetime.
         let mut order: Vec<(&mut Place, (usize, usize))> = places
             .iter_mut()
             .zip(lives(graph))
@@ -87,7 +87,7 @@ impl Placement {
     }
 }
 
-/// First and last operation that touches each tensor; outputs live to the end.
+/// First and last operation that uses each tensor; outputs live to the end.
 fn lives(graph: &Graph) -> Vec<(usize, usize)> {
     let mut lives = vec![(usize::MAX, 0); graph.tensors.len()];
     let mut touch = |id: TensorId, at: usize| {
@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(placement.bytes, 256 * (1 + 1 + 2), "input, first, and two that alternate");
         let first_at = placement.place(first.id).expect("it is the graph's").offset;
         let others = placement.places.iter().filter(|p| p.offset == first_at).count();
-        assert_eq!(others, 1, "nothing else lies where an output is");
+        assert_eq!(others, 1, "no other tensor overlaps an output");
     }
 }

@@ -1,27 +1,27 @@
-//! What an inference is computed with: a family of kernels, and the formats that tensors lie in between them.
+//! The choice of a kernel family and of the tensors' precision between kernels.
 
 use fathom_models::graph::precision::{Float, Precision};
 
 use super::kernels::Kernels;
 use crate::gpu::AdapterInfo;
 
-/// What is asked for instead of what suits the adapter.
+/// Requests that override the automatic choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The family of kernels.
     pub kernels: Option<Kernels>,
-    /// What keys and values are stored in.
+    /// Precision of keys and values.
     pub kv: Option<Float>,
-    /// What other tensors between kernels are stored in.
+    /// Precision of other tensors between kernels.
     pub activations: Option<Float>,
 }
 
-/// What serves.
+/// The chosen kernels and precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The family of kernels.
     pub kernels: Kernels,
-    /// What tensors between them are stored in.
+    /// Precision of tensors between kernels.
     pub precision: Precision,
 }
 
@@ -39,8 +39,8 @@ impl From<Kernels> for Choice {
 }
 
 impl Wanted {
-    /// What it makes of these kernels: kernels that round their operands to f16 have them in f16, others in f32, but for
-    /// what is asked for.
+    /// The choice with these kernels: f16 for kernels that round their operands to f16, otherwise f32, except for the
+    /// requested precisions.
     pub fn with(self, kernels: Kernels) -> Choice {
         let own = if kernels.rounds() { Precision::F16 } else { Precision::F32 };
         let precision =
@@ -50,7 +50,8 @@ impl Wanted {
 }
 
 impl Choice {
-    /// What the adapter lacks for it. That it does not report a matrix' size is no lack: the self-test tells.
+    /// The feature that the adapter lacks for it. A matrix size that the adapter does not report is not counted: the
+    /// self-test decides.
     pub fn refused_by(self, info: &AdapterInfo) -> Option<String> {
         let halves = self.precision.has_f16() && !info.f16;
         self.kernels.refused_by(info).or_else(|| halves.then(|| "f16 in shaders and their storage".to_owned()))
@@ -58,7 +59,7 @@ impl Choice {
 }
 
 impl std::fmt::Display for Choice {
-    /// The kernels, and the precision where it is not their own.
+    /// The kernels, and the precision if it differs from theirs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Precision { kv, activations } = self.precision;
         match *self == Choice::from(self.kernels) {

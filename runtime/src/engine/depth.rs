@@ -22,7 +22,7 @@ pub struct DepthSession {
 }
 
 impl DepthSession {
-    /// Uploads the weights, for what is wanted where that is given, else for what serves the adapter best.
+    /// Uploads the weights, with the requested kernels or with the best ones for the adapter.
     ///
     /// # Errors
     /// As [`Session::open_with`](super::Session::open_with).
@@ -46,8 +46,8 @@ impl DepthSession {
     /// The outputs of [`DepthAnything::forward`] for one photo: `depth (height, width)`, and every stage with `taps`.
     ///
     /// # Errors
-    /// [`EngineError::Model`] for a photo of impossible size, or a map that is not finite; [`EngineError::Input`] for
-    /// `bytes` that are not an image of the form `image`; [`EngineError::Gpu`] for what the adapter cannot hold.
+    /// [`EngineError::Model`] for a photo of impossible size, or a map that is not finite; [`EngineError::Input`] if
+    /// `bytes` are not an image of the form `image`; [`EngineError::Gpu`] beyond the adapter's limits.
     pub fn estimate(&mut self, image: ImageSpec, bytes: &[u8], taps: bool) -> Result<Vec<Output>, EngineError> {
         let options = DepthOptions { image, taps, band_bytes: self.band_bytes };
         let graph = self.model.forward(&self.weights, &options)?;

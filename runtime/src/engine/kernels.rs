@@ -1,4 +1,4 @@
-//! Which of the kernels that compute the same an adapter gets.
+//! The choice between equivalent kernels for an adapter.
 
 use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::builder::SKINNY_ROWS;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::EngineError;
 use crate::gpu::{AdapterInfo, AdapterKind};
 
-/// The family of kernels that an adapter gets.
+/// A family of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Kernels {
@@ -19,8 +19,8 @@ pub enum Kernels {
     Coop16,
     /// As [`Coop16`](Self::Coop16), with cooperative matrices of 8 × 8.
     Coop8,
-    /// As [`Tiled`](Self::Tiled), with integer dot products for W8 weights and many rows, whose activations become bytes:
-    /// faster without matrix units, less exact. Only where it is asked for.
+    /// As [`Tiled`](Self::Tiled), with integer dot products for W8 weights and many rows, whose activations become
+    /// bytes: faster without matrix units, but less exact. Only on request.
     Dot8,
     /// For drivers whose threads are the lanes of a processor's vectors: `linear_lanes`, `attention_lanes`.
     Lanes,
@@ -41,7 +41,7 @@ impl Kernels {
         }
     }
 
-    /// What should serve the adapter best, by what it says of itself.
+    /// The kernels that probably suit the adapter best, from its reported properties.
     pub fn of(info: &AdapterInfo) -> Kernels {
         let coop = [Kernels::Coop16, Kernels::Coop8].into_iter().find(|k| info.matrices.contains(&k.side()));
         match coop {
@@ -51,7 +51,8 @@ impl Kernels {
         }
     }
 
-    /// What the adapter lacks for these kernels. That it does not report a matrix' size is no lack: the self-test tells.
+    /// The feature that the adapter lacks for these kernels. A matrix size that the adapter does not report is not
+    /// counted: the self-test decides.
     pub fn refused_by(self, info: &AdapterInfo) -> Option<String> {
         let coop = matches!(self, Kernels::Coop16 | Kernels::Coop8);
         match () {
@@ -75,19 +76,19 @@ impl Kernels {
         }
     }
 
-    /// Whether they round operands to f16 in any case.
+    /// Whether they always round operands to f16.
     pub(super) fn rounds(self) -> bool {
         self.side() > 0
     }
 
-    /// How many of a weight's rows lie together, word by word.
+    /// Number of a weight's rows that are interleaved word by word.
     pub(super) fn rows_together(self) -> usize {
         if self == Kernels::Lanes { 64 } else { 1 }
     }
 
     /// A norm's variant, whose output is in f16 or f32.
     pub(super) fn norm(self, kernel: Kernel, f16: bool) -> Result<&'static Variant, EngineError> {
-        // All that has matrices has subgroups.
+        // Every adapter with matrices has subgroups.
         variant(Key { subgroups: self.side() > 0, f16, ..kernel.key() })
     }
 
@@ -95,7 +96,7 @@ impl Kernels {
     pub(super) fn linear(self, format: WeightFormat, p: &params::Linear) -> Result<&'static Variant, EngineError> {
         use params::epilogue::{SIDE_F16, X_F16, Y_F16};
         let few = p.m as usize <= SKINNY_ROWS;
-        // Cooperative matrices take x in whole vectors of four.
+        // Cooperative matrices need x in whole vectors of four.
         let wide = [p.x_offset, p.x_stride, p.k].iter().all(|n| n.is_multiple_of(4));
         let matrix_side = if wide && format != WeightFormat::F32 { self.side() } else { 0 };
         let kernel = match self {

@@ -1,4 +1,4 @@
-//! From graph operations to dispatches: which kernel variant, which slots, how many workgroups.
+//! Lowers graph operations to dispatches: kernel variant, slots, workgroups.
 
 use bytemuck::{Pod, bytes_of};
 use fathom_models::checkpoint::WeightFormat;
@@ -15,10 +15,10 @@ use super::resident::Resident;
 use super::work;
 use crate::gpu::{BufferId, Commands, Dispatch, Slot};
 
-/// Rows of a weight that passes the binding limit are split at multiples of this: then each part begins aligned.
+/// A weight beyond the binding limit is split at multiples of this number of rows, so that each part is aligned.
 const SPLIT_ROWS: u64 = 128;
 
-/// Where everything lies that dispatches bind.
+/// The places of all tensors and weights that dispatches bind.
 pub(super) struct Places<'a> {
     pub(super) graph: &'a Graph,
     pub(super) placement: &'a Placement,
@@ -89,7 +89,7 @@ impl Places<'_> {
                 let variant = variant(Key { weights: Some(weight.format.into()), ..Kernel::Conv3x3.key() })?;
                 let [rows, columns] = variant.tile;
                 let bias = bias.map(vector).unwrap_or_else(|| self.resident.any())?;
-                // An addend that is not there is bound to x, and not read.
+                // A missing addend is bound to x and not read.
                 let addends = [t(&first.unwrap_or(*x))?, t(&second.unwrap_or(*x))?];
                 let groups = [p.out_channels.div_ceil(columns), (p.rows * p.out_width).div_ceil(rows), 1];
                 (variant, raw(p), vec![t(x)?, weight.slot, bias, addends[0], addends[1], t(y)?], groups)
@@ -108,7 +108,7 @@ impl Places<'_> {
                 (&variants::RESIZE_CORNERS, raw(p), vec![t(x)?, t(y)?], groups)
             }
             Op::Linear { params: p, x, w, bias, layer_scale, norm, other, table, side, y } => {
-                // What is not there is bound to something else, and not read.
+                // Missing operands are bound to some buffer that the kernel does not read.
                 let unused = self.resident.any()?;
                 let optional = |id: &Option<ParamId>| id.map_or(Ok(unused), vector);
                 let slots = LinearSlots {
@@ -149,7 +149,7 @@ impl Places<'_> {
                 let Variant { shader, tile: [rows, _], .. } = kernels.attention(p)?;
                 let block = p.q_block.clamp(1, p.rows.max(1));
                 let tiles = (block * (p.heads / p.kv_heads.max(1))).div_ceil(*rows);
-                // After the bindings themselves those of the same tensors in f16, as many as the variant has.
+                // The bindings are followed by bindings of the same tensors in f16, as many as the variant has.
                 let mut slots = vec![t(q)?, t(k)?, t(v)?, t(to)?, t(to)?, t(q)?, t(k)?, t(v)?];
                 slots.truncate(shader.bindings.len() - 1);
                 let workgroups = [tiles, p.kv_heads, p.rows.div_ceil(block)];
@@ -172,7 +172,7 @@ impl Places<'_> {
         Ok(())
     }
 
-    /// One dispatch, or several over ranges of the weight's rows where these pass the binding limit.
+    /// One dispatch, or several over ranges of the weight's rows beyond the binding limit.
     fn linear(
         &self,
         p: params::Linear,

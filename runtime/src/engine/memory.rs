@@ -1,4 +1,4 @@
-//! What to do where the GPU's memory is too small for a model.
+//! Errors for models that are too large for the GPU's memory.
 
 use fathom_models::checkpoint::Weights;
 use fathom_models::graph::params::ParamTable;
@@ -7,8 +7,8 @@ use fathom_models::quantize::scheme::{Named, Scheme};
 use super::{Choice, EngineError, Resident, mib};
 use crate::gpu::{Gpu, GpuError};
 
-/// An error for want of memory as one that says what would fit; others as they are. `rest` is what the model needs beside
-/// its weights, in bytes.
+/// Turns an out-of-memory error into one that lists the schemes that would fit; leaves others unchanged. `rest` is the
+/// memory that the model needs besides its weights, in bytes.
 pub(super) fn explain(
     error: EngineError,
     gpu: &Gpu,
@@ -18,7 +18,7 @@ pub(super) fn explain(
 ) -> EngineError {
     let EngineError::Gpu(GpuError::OutOfMemory { what, bytes: asked }) = error else { return error };
     let info = gpu.info();
-    // What was refused is more than there is, whatever the adapter says of itself.
+    // The refused size exceeds the available memory, whatever the adapter reports.
     let held = info.memory_bytes.saturating_sub(gpu.room());
     let capacity = info.memory_bytes.min((held + asked).saturating_sub(1));
     let size = |named: Named| {
@@ -34,7 +34,7 @@ pub(super) fn explain(
     EngineError::OutOfMemory { what, asked, adapter: info.name.clone(), capacity, schemes }
 }
 
-/// Which of the schemes fit.
+/// The schemes that fit.
 pub(super) fn advice(schemes: &[(&str, u64)], capacity: u64) -> String {
     let named = |(name, bytes): &(&str, u64)| format!("{name} ({})", mib(*bytes));
     let fitting: Vec<String> = schemes.iter().filter(|s| s.1 <= capacity).map(named).collect();

@@ -1,4 +1,5 @@
-//! From a model to actions: the graph planned into one arena, lowered to dispatches, recorded once and replayed.
+//! From a model to actions: plans the graph into one arena, lowers it to dispatches, records them once and replays
+//! them.
 
 mod arena;
 mod choice;
@@ -29,27 +30,27 @@ use fathom_shaders::Key;
 
 use crate::gpu::GpuError;
 
-/// What can fail between a model and its actions.
+/// Errors between a model and its actions.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The model, its checkpoint or what it was given.
+    /// An error of the model, its checkpoint or its inputs.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The GPU.
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    /// What was asked for needs what the adapter has not.
+    /// The adapter lacks a requested feature.
     #[error("kernels {kernels}: expected {lacks}, which {adapter} does not have")]
     Lacking {
-        /// The kernels, and the precision where it is not their own.
+        /// The kernels, and the precision if it differs from theirs.
         kernels: String,
-        /// What is lacking.
+        /// The missing feature.
         lacks: String,
         /// The adapter.
         adapter: String,
     },
-    /// A kernel computes something else than its CPU twin on this adapter.
-    #[error("kernel {kernel}: expected what its CPU twin computes within {tolerance:e}, found an error of {error:e}")]
+    /// A kernel disagrees with its CPU twin on this adapter.
+    #[error("kernel {kernel}: differs from its CPU twin by {error:e}, at most {tolerance:e} allowed")]
     SelfTest {
         /// The kernel.
         kernel: &'static str,
@@ -70,7 +71,7 @@ pub enum EngineError {
         mib(*.asked), mib(*.capacity), memory::advice(.schemes, *.capacity)
     )]
     OutOfMemory {
-        /// What asked for it.
+        /// The purpose of the allocation.
         what: String,
         /// How much, in bytes.
         asked: u64,
@@ -78,11 +79,11 @@ pub enum EngineError {
         adapter: String,
         /// How much it can hold in all, as far as is known.
         capacity: u64,
-        /// What each named scheme would need in all, in bytes.
+        /// Memory that each scheme needs in total, in bytes.
         schemes: Vec<(&'static str, u64)>,
     },
     /// An inference before [`Session::prepare`].
-    #[error("nothing was prepared: expected prepare() before infer()")]
+    #[error("no inference is prepared: call prepare() before infer()")]
     Unprepared,
     /// An input of another size than was prepared.
     #[error("input {name}: expected {expected} bytes as prepared, found {found}")]

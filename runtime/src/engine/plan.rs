@@ -1,4 +1,4 @@
-//! What an inference does, counted in the list that a GPU would replay, without a GPU.
+//! The work of an inference, counted without a GPU in the list that a GPU would replay.
 
 use fathom_models::checkpoint::Weights;
 use fathom_models::graph::Graph;
@@ -17,7 +17,7 @@ const NVIDIA_BYTES: u64 = (1 << 31) - 256;
 /// An inference in numbers.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The kernels that it is lowered to, and what tensors between them are stored in.
+    /// The kernels that it is lowered to, and the precision of tensors between them.
     pub choice: Choice,
     /// In the order in which they run.
     pub stages: Vec<StageWork>,
@@ -44,7 +44,7 @@ pub struct StageWork {
     pub activation_bytes: u64,
 }
 
-/// What the flow steps are called together.
+/// Common name of all flow steps.
 pub const FLOW: &str = "flow steps";
 
 /// The stage that a stage of a recording is counted to: [`FLOW`] for each flow step.
@@ -82,7 +82,7 @@ impl Plan {
     }
 }
 
-/// What the stages of a list do.
+/// The work of the stages of a list.
 pub(super) fn stages(commands: &Commands) -> Vec<StageWork> {
     let mut stages: Vec<StageWork> = Vec::new();
     for dispatch in &commands.dispatches {

@@ -23,7 +23,7 @@ impl Arena {
     }
 }
 
-/// What an inference gave: values of one of the graph's outputs, `(rows, cols)`.
+/// A result of an inference: values of one of the graph's outputs, `(rows, cols)`.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Its name.
@@ -34,13 +34,13 @@ pub struct Output {
     pub values: Vec<f32>,
 }
 
-/// Where an output lies.
+/// The place of an output.
 #[derive(Debug)]
 struct Place {
     buffer: BufferId,
     /// First byte that is read.
     offset: u64,
-    /// Of one in f16, the words that are read, of which `skip` numbers come before its own.
+    /// For f16, the words to read; the output starts after `skip` numbers.
     f16: Option<Vec<u32>>,
     skip: usize,
 }
@@ -64,7 +64,7 @@ pub struct Program {
     stages: Vec<StageWork>,
     /// Name and slot of each input.
     inputs: Vec<(String, Slot)>,
-    /// Where each output lies.
+    /// The places of the outputs.
     places: Vec<Place>,
     outputs: Vec<Output>,
 }
@@ -74,7 +74,7 @@ impl Program {
     /// one that needs a larger arena makes those before it unusable.
     ///
     /// # Errors
-    /// [`EngineError::Gpu`] for what the adapter cannot hold, [`EngineError::Model`] for a parameter that is not resident.
+    /// [`EngineError::Gpu`] beyond the adapter's limits, [`EngineError::Model`] for a parameter that is not resident.
     pub fn prepare(
         gpu: &mut Gpu,
         arena: &mut Arena,
@@ -124,17 +124,17 @@ impl Program {
         self.list.len()
     }
 
-    /// What each dispatch of a run does, in their order.
+    /// The work of each dispatch of a run, in order.
     pub fn work(&self) -> &[Work] {
         &self.work
     }
 
-    /// What the stages of a run do.
+    /// The work of the stages of a run.
     pub fn stages(&self) -> &[StageWork] {
         &self.stages
     }
 
-    /// What the last run gave.
+    /// The outputs of the last run.
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
     }

@@ -1,4 +1,4 @@
-//! How long an inference takes at least on a device, from its peak and the speed of its memory.
+//! Lower bound of an inference's time on a device, from its peak rate and memory bandwidth.
 
 use super::Kernels;
 use super::plan::{FLOW, Plan, StageWork};
@@ -16,8 +16,8 @@ pub struct Device {
     pub gigabytes: f64,
 }
 
-/// Jetson modules. Of Thor NVIDIA states sparse FP4 alone; f16 on matrix units is taken for an eighth of it, f32 for 2560
-/// cores at 1.57 GHz.
+/// Jetson modules. For Thor, NVIDIA publishes only sparse FP4; f16 on matrix units is assumed to be an eighth of it,
+/// f32 2560 cores at 1.57 GHz.
 pub const DEVICES: [Device; 7] = [
     Device { name: "AGX Orin 64 GB", matrix_tflops: 42.5, alu_tflops: 5.3, gigabytes: 204.8 },
     Device { name: "AGX Orin 32 GB", matrix_tflops: 26.7, alu_tflops: 3.3, gigabytes: 204.8 },
@@ -31,16 +31,16 @@ pub const DEVICES: [Device; 7] = [
 /// A lower bound in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound {
-    /// Of the whole inference, with the bytes of weights alone.
+    /// Of the whole inference, counting only the weights' bytes.
     pub total_ms: f64,
     /// Of that, the flow steps.
     pub flow_ms: f64,
-    /// As `total_ms`, where activations go through memory, too.
+    /// As `total_ms`, with activations in memory as well.
     pub with_activations_ms: f64,
 }
 
 impl Device {
-    /// The sum over the stages of what each takes at least: its operations at the peak, or its bytes at the memory's speed.
+    /// The sum of the stages' lower bounds: operations at the peak rate, or bytes at the memory bandwidth.
     /// Operations count at the peak of the units that the plan's kernels use.
     pub fn bound(&self, plan: &Plan) -> Bound {
         let ms = |stage: &StageWork, bytes: u64| self.at_least_ms(plan.choice.kernels, stage.flops, bytes);
@@ -52,7 +52,7 @@ impl Device {
         }
     }
 
-    /// The longer of the times that operations and bytes take at least, in milliseconds.
+    /// The longer of the lower bounds for operations and bytes, in milliseconds.
     pub fn at_least_ms(&self, kernels: Kernels, flops: u64, bytes: u64) -> f64 {
         let matrices = matches!(kernels, Kernels::Coop16 | Kernels::Coop8);
         let tflops = if matrices { self.matrix_tflops } else { self.alu_tflops };

@@ -1,4 +1,4 @@
-//! Kernels are compared with their CPU twins on this adapter before they serve.
+//! Compares kernels with their CPU twins on this adapter before their first use.
 
 use std::collections::BTreeSet;
 
@@ -17,10 +17,10 @@ use super::kernels::Kernels;
 use super::resident::interleave;
 use crate::gpu::{Commands, Dispatch, Download, Gpu, Slot, Work};
 
-/// Largest error relative to the largest output: operands are rounded to f16 (2⁻¹¹), of which sums of 256 products keep
-/// about 2⁻¹¹; a kernel that is wrong is off by far more.
+/// Largest error relative to the largest output: rounding operands to f16 (2⁻¹¹) leaves an error of about 2⁻¹¹ in sums
+/// of 256 products; a wrong kernel is off by far more.
 const TOLERANCE: f32 = 4e-3;
-/// Rows of a layer for the kernels of few rows and of many, its columns and inputs: of two tiles, none whole.
+/// Rows of a layer for the kernels of few rows and of many: two tiles, none of them whole.
 const ROWS: [u32; 2] = [17, 67];
 const COLUMNS: usize = 140;
 const INPUTS: usize = 256;
@@ -30,12 +30,12 @@ const HEADS: [u32; 3] = [64, 72, 256];
 const WIDEST: usize = 16;
 
 impl Choice {
-    /// What serves weights of these formats: the kernels that fit the adapter, or those that are wanted, where they compute
-    /// what their twins compute; else [`Kernels::Tiled`], after a warning.
+    /// Chooses kernels for weights of these formats: the requested ones or those that suit the adapter, if they agree
+    /// with their CPU twins; otherwise [`Kernels::Tiled`], after a warning.
     ///
     /// # Errors
-    /// [`EngineError::Lacking`] where what is wanted needs what the adapter has not, [`EngineError::SelfTest`] where wanted
-    /// kernels, or in the end the tiled ones, compute something else; [`EngineError::Gpu`].
+    /// [`EngineError::Lacking`] if the adapter lacks a feature of the requested kernels, [`EngineError::SelfTest`] if
+    /// requested kernels, or finally the tiled ones, disagree with their twins; [`EngineError::Gpu`].
     pub fn make(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, wanted: Wanted) -> Result<Choice, EngineError> {
         let choice = wanted.with(wanted.kernels.unwrap_or_else(|| Kernels::of(gpu.info())));
         if let Some(lacks) = choice.refused_by(gpu.info()) {
@@ -46,7 +46,7 @@ impl Choice {
             Ok(()) => Ok(choice),
             Err(error) if wanted.kernels.is_some() || choice.kernels == Kernels::Tiled => Err(error),
             Err(error) => {
-                tracing::warn!(kernels = %choice, %error, "dropped: the tiled kernels serve instead");
+                tracing::warn!(kernels = %choice, %error, "the self-test failed: using the tiled kernels");
                 let choice = wanted.with(Kernels::Tiled);
                 self_test(gpu, formats, choice)?;
                 Ok(choice)
@@ -55,11 +55,11 @@ impl Choice {
     }
 }
 
-/// A kernel, what it is given, and what its twin computes.
+/// A kernel, its inputs, and its CPU twin's result.
 struct Case {
     shader: &'static Shader,
     params: Vec<u8>,
-    /// Contents of buffers; those of the outputs come after them.
+    /// Contents of buffers; the outputs' buffers follow.
     given: Vec<Vec<u8>>,
     /// The buffer of each binding.
     bindings: Vec<usize>,
@@ -69,13 +69,13 @@ struct Case {
     expected: Vec<f32>,
 }
 
-/// Numbers that f16 holds where `in_f16`.
+/// Numbers that f16 can represent if `in_f16`.
 fn numbers(seed: u64, count: usize, in_f16: bool) -> Vec<f32> {
     let values = random::normal(seed, count);
     if in_f16 { values.into_iter().map(stored_in_f16).collect() } else { values }
 }
 
-/// The bytes of numbers, in f16 where `in_f16`.
+/// The bytes of numbers, in f16 if `in_f16`.
 fn floats(values: &[f32], in_f16: bool) -> Vec<u8> {
     match in_f16 {
         true => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
@@ -97,7 +97,7 @@ fn self_test(gpu: &mut Gpu, formats: &BTreeSet<WeightFormat>, choice: Choice) ->
 }
 
 fn linear(format: WeightFormat, m: u32, Choice { kernels, precision }: Choice) -> Result<Case, EngineError> {
-    // Columns go to y, or where only these are in f16 to the planes of keys and values.
+    // Columns go to y, or, if only these are in f16, to the planes of keys and values.
     let in_f16 = precision.activations == Float::F16;
     let aside = !in_f16 && precision.kv == Float::F16;
     let x = numbers(1, m as usize * INPUTS, in_f16);
@@ -209,7 +209,7 @@ fn error_of(gpu: &mut Gpu, mut case: Case) -> Result<f32, EngineError> {
         found = cast_slice::<f32, f16>(&found).iter().take(case.expected.len()).map(|v| v.to_f32()).collect();
     }
     let largest = case.expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-    // `max` would leave out what is not a number.
+    // `max` would drop NaN.
     let difference = case.expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
     let worst = difference.fold(0.0_f32, |m, d| if d > m || d.is_nan() { d } else { m });
     Ok(worst / largest)

@@ -1,4 +1,4 @@
-//! Operations and bytes of a dispatch, by its operation and parameters.
+//! Operations and bytes of a dispatch, from its operation and parameters.
 
 use fathom_models::checkpoint::WeightFormat;
 use fathom_models::graph::Op;
@@ -6,10 +6,10 @@ use fathom_shaders::{BindingKind, Variant, params};
 
 use crate::gpu::{Slot, Work};
 
-/// Of an operation that is one dispatch; linear layers and attention are counted by their own parameters.
+/// Work of an operation with one dispatch; linear layers and attention are counted from their own parameters.
 pub(super) fn of(op: &Op, variant: &Variant, slots: &[Slot]) -> Work {
     let bound = bound(variant, slots);
-    // Of a norm, which reads f32 and writes f32 or f16.
+    // Work of a norm, which reads f32 and writes f32 or f16.
     let norm = |rows: u32, cols: u32| (if variant.key.f16 { 6 } else { 8 }) * product([rows, cols]);
     match op {
         Op::Conv3x3 { params: p, .. } => {
@@ -33,7 +33,7 @@ fn product<const N: usize>(factors: [u32; N]) -> u64 {
     factors.into_iter().map(u64::from).product()
 }
 
-/// All that is bound, for kernels that read and write the whole of it.
+/// All bound bytes, for kernels that read and write everything.
 fn bound(variant: &Variant, slots: &[Slot]) -> Work {
     let kinds = variant.shader.bindings.iter().skip(1);
     let sum = |weights: bool| {
@@ -48,7 +48,7 @@ fn numbers(count: u64, f16: bool) -> u64 {
     count * if f16 { 2 } else { 4 }
 }
 
-/// Of a linear layer whose weights have this format.
+/// Work of a linear layer whose weights have this format.
 pub(super) fn linear(format: WeightFormat, p: &params::Linear) -> Work {
     use params::epilogue::{ADD, BIAS, GATE, LAYER_SCALE, NORM, SIDE_F16, X_F16, Y_F16};
     let f16 = |flag: u32| p.flags & flag != 0;
@@ -71,7 +71,7 @@ pub(super) fn linear(format: WeightFormat, p: &params::Linear) -> Work {
     }
 }
 
-/// Of attention.
+/// Work of attention.
 pub(super) fn attention(p: &params::Attention) -> Work {
     use params::halves::{KV_F16, OUT_F16, Q_F16};
     let f16 = |flag: u32| p.flags & flag != 0;

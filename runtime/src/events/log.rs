@@ -1,9 +1,9 @@
-//! The log is a sink of the stream.
+//! The log, a sink of the stream.
 
 use super::{FaultPhase, LoopEvent};
 
 impl LoopEvent {
-    /// Writes the event to the log, where it has a line.
+    /// Writes the event to the log, if it has a log line.
     pub(super) fn log(&self) {
         match self {
             LoopEvent::Mode { from, to, event, detail, .. } => {
@@ -26,10 +26,10 @@ impl LoopEvent {
             LoopEvent::ImagesAgain { view } => tracing::info!(view, "images again"),
             LoopEvent::LineNotOpen { why: error } => tracing::warn!(error, "the line does not open yet"),
             LoopEvent::RecordingStopped { why: error } => {
-                tracing::warn!(%error, "recording stopped; the robot goes on");
+                tracing::warn!(%error, "recording stopped; the run continues");
             }
             LoopEvent::WallClockSet { by_s } => {
-                tracing::info!(by_s, "the wall clock was set; times in the recording go on as they began");
+                tracing::info!(by_s, "the wall clock was set; the recording keeps its original time base");
             }
             LoopEvent::Injected { fault, phase } => match phase {
                 FaultPhase::Begins => tracing::warn!(%fault, "fault begins"),

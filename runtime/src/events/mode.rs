@@ -1,22 +1,22 @@
-//! The control loop's modes, the events that change them, and why.
+//! The control loop's modes, and the events and reasons that change them.
 
 use std::fmt;
 
 use firmware_bridge::fault::FaultReport;
 use firmware_bridge::message::{Fault, Reason};
 
-/// The control loop's mode. ARCHITECTURE.md has the table of its changes.
+/// The control loop's mode. ARCHITECTURE.md has the table of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoopMode {
     /// Opening cameras, link and model.
     Boot,
-    /// The first inference runs; nothing moves.
+    /// The first inference runs; the arm does not move.
     Warm,
-    /// Warm and disarmed: nothing moves before arming is requested.
+    /// Warm and disarmed: the arm does not move before arming is requested.
     Ready,
     /// Chunks are sent.
     Active,
-    /// The controller rests. No chunk is sent until all causes are gone.
+    /// The controller holds. The loop sends no chunk until all causes have ended.
     Hold(Causes),
     /// The controller ramps to rest; the loop ends.
     Stop,
@@ -32,40 +32,40 @@ impl LoopMode {
     }
 }
 
-/// Why the loop holds: at least one of these.
+/// The reasons for a hold: at least one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Causes {
-    /// A camera gives no image, an image is too old, or two are too far apart.
+    /// A camera delivers no image, an image is too old, or two are too far apart.
     pub images: bool,
     /// The controller is silent.
     pub silent: bool,
     /// The GPU is lost and is being opened again.
     pub model: bool,
-    /// The line to the controller is gone and is being opened again.
+    /// The line to the controller was lost and is being opened again.
     pub line: bool,
 }
 
-/// Why the loop gave up.
+/// The reason for a fault of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoopFault {
-    /// The line was gone before the loop was ready.
+    /// The line was lost before the loop was ready.
     Link,
-    /// The controller latched a fault that a person has to see to, or refused to be armed.
+    /// The controller latched a fault that needs a person, or refused to be armed.
     Controller,
-    /// The model failed, or the GPU was lost again and again.
+    /// The model failed, or the GPU was lost repeatedly.
     Inference,
 }
 
-/// An event that the loop's mode depends on. Lasting conditions are reported again and again.
+/// An event that affects the loop's mode. Lasting conditions are reported repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModeEvent {
     /// Everything is open.
     Opened,
-    /// The first inference is done.
+    /// The first inference has finished.
     Warmed,
     /// Arming is requested.
     ArmAsked,
-    /// The controller may move (or nothing is to be sent: dry run).
+    /// The controller may move (or dry run: nothing is sent).
     Armed,
     /// Disarming is requested.
     DisarmAsked,
@@ -73,15 +73,15 @@ pub enum ModeEvent {
     ImagesFresh,
     /// They are not.
     ImagesStale,
-    /// The controller speaks again.
-    LinkHeard,
+    /// The controller responds again.
+    LinkRestored,
     /// The controller is silent.
     LinkSilent,
-    /// The line is gone, or the controller restarted.
+    /// The line was lost, or the controller restarted.
     LinkLost,
     /// The line is open again, with a controller that is disarmed.
     LinkOpened,
-    /// The controller stopped because it did not hear the host.
+    /// The controller stopped because it lost the host.
     HostLost,
     /// The controller latched another fault, or refused to be armed.
     ControllerFault,
@@ -138,25 +138,25 @@ pub enum Detail {
     /// The images are not fresh.
     #[error(transparent)]
     Images(#[from] ImageProblem),
-    /// Nothing came from the controller.
-    #[error("nothing from the controller for {for_ms} ms")]
+    /// No message arrived from the controller.
+    #[error("no message from the controller for {for_ms} ms")]
     ControllerSilent {
         /// For how long.
         for_ms: u64,
     },
     /// The controller's deadman stopped the joints.
-    #[error("the controller stopped: it did not hear the host")]
+    #[error("the controller stopped: it received nothing from the host")]
     HostNotHeard,
     /// The controller does not know the session any more.
     #[error("the controller restarted")]
     ControllerRestarted,
-    /// The controller speaks another protocol version.
-    #[error("the controller speaks protocol version {found}")]
+    /// The controller has another protocol version.
+    #[error("the controller has protocol version {found}")]
     WrongVersion {
         /// The controller's.
         found: u8,
     },
-    /// The line is gone.
+    /// The line was lost.
     #[error("{0}")]
     LineLost(String),
     /// The controller refused a chunk because it is disarmed.
@@ -169,7 +169,7 @@ pub enum Detail {
         fault: Fault,
         /// Its values.
         report: Option<FaultReport>,
-        /// The report in words, with the joint's name.
+        /// The report as text, with the joint's name.
         cause: String,
     },
     /// The controller refused to be armed.
@@ -178,7 +178,7 @@ pub enum Detail {
         /// Its reason.
         reason: Reason,
     },
-    /// The controller was asked for permission to move in vain.
+    /// The controller gave no permission to move.
     #[error("no permission to move after {tries} tries (pose reported: {reported}) {refused}")]
     NeverArmed {
         /// How often it was asked.

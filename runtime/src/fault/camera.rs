@@ -50,7 +50,7 @@ impl FaultyCamera {
         self.now(kind).is_some_and(|share| self.dice.hits(share))
     }
 
-    /// What becomes of a picture that is cut somewhere in its data and has an end marker.
+    /// Cuts a picture within its data and adds an end marker.
     fn cut(&mut self) -> Result<(), CameraError> {
         let data = PICTURE.len() - HEADER - END.len();
         let kept = HEADER + (self.dice.roll() % data as u64) as usize;
@@ -85,7 +85,7 @@ impl Camera for FaultyCamera {
                 continue;
             }
             self.inner.capture(into, timeout)?;
-            // What happened while the image was on its way.
+            // Faults that happened during the capture.
             if self.now(Kind::CameraUnplug).is_some() || self.now(Kind::CameraStall).is_some() {
                 continue;
             }

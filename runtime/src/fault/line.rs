@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use super::{Dice, Faults, Kind, real_ns};
 use crate::clock::NS_PER_S;
 
-/// What becomes of bytes on their way.
+/// Damage to bytes in transit.
 struct Damage {
     faults: Faults,
     dice: Dice,
@@ -49,7 +49,7 @@ impl Damage {
     }
 }
 
-/// What the controller says, damaged. Times out as the device does.
+/// The controller's bytes, damaged. Times out as the device does.
 pub(crate) struct FaultyReader<R> {
     inner: R,
     damage: Damage,
@@ -82,7 +82,7 @@ impl<R: Read> Read for FaultyReader<R> {
     }
 }
 
-/// What the host says, damaged. Late bytes go out with later ones.
+/// The host's bytes, damaged. Delayed bytes are sent with later ones.
 pub(crate) struct FaultyWriter<W> {
     inner: W,
     damage: Damage,

@@ -1,4 +1,4 @@
-//! Whoever reads the log goes away, or hangs.
+//! The reader of the log exits, or hangs.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,14 +19,14 @@ pub(crate) struct FaultyLog {
 #[derive(Debug)]
 struct Broken {
     kind: Kind,
-    /// What the standard error was.
+    /// The original standard error.
     before: OwnedFd,
     /// The end of a reader that hangs.
     _reader: Option<OwnedFd>,
 }
 
 impl FaultyLog {
-    /// Brings about what `faults` say now, and logs as much as they say. Does not wait.
+    /// Applies the faults that are active now, and logs as many lines as they request. Does not wait.
     pub(crate) fn tick(&mut self, faults: &Faults) {
         let now = [Kind::LogGone, Kind::LogStall].into_iter().find_map(|k| Some((k, faults.now(k, None)?)));
         if self.broken.as_ref().map(|broken| broken.kind) != now.map(|(kind, _)| kind) {
@@ -39,14 +39,14 @@ impl FaultyLog {
             }
         }
         if let Some((_, lines)) = now {
-            (0..lines as u32).for_each(|line| tracing::warn!(line, "a line that nobody reads"));
+            (0..lines as u32).for_each(|line| tracing::warn!(line, "a line without a reader"));
         }
     }
 
     /// Gives the process its standard error back.
     fn mend(&mut self) {
         if let Some(broken) = self.broken.take() {
-            // Where that fails, the log stays broken.
+            // If this fails, the log stays broken.
             let _ = dup2_stderr(&broken.before);
         }
     }

@@ -1,7 +1,7 @@
-//! Faults on purpose: what a robot's cameras, line, GPU, clock, disk and log do when they fail, brought about on demand.
+//! Injected faults: failures of cameras, line, GPU, clock, disk and log, on request.
 //!
-//! [`Faults`] is shared by the wrappers; without a fault nothing is wrapped. Times count from when the loop became
-//! active for the first time.
+//! The wrappers share [`Faults`]; without a fault nothing is wrapped. Times count from the first time that the loop is
+//! active.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ pub(crate) use line::{FaultyReader, FaultyWriter};
 pub(crate) use log::FaultyLog;
 pub use spec::{Kind, Spec, SpecError};
 
-/// Where a fault is.
+/// Phases of a fault.
 const WAITING: u8 = 0;
 const BEGUN: u8 = 1;
 const OVER: u8 = 2;
@@ -130,7 +130,7 @@ impl Faults {
     }
 }
 
-/// Where a fault is, so long after the loop began.
+/// The phase of a fault at this time after the loop became active.
 fn phase(spec: &Spec, since_s: Option<f64>) -> u8 {
     let Some(since_s) = since_s else { return WAITING };
     match spec.for_s {

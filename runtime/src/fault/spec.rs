@@ -1,14 +1,14 @@
-//! `--fault SPEC`: what goes wrong, when and for how long.
+//! `--fault SPEC`: the kind of fault, its start and its duration.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::bounds::{self, Bounds};
 
-/// What goes wrong.
+/// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A camera gives nothing.
+    /// A camera delivers no image.
     CameraStall,
     /// Images are lost; the value is their share.
     CameraDrop,
@@ -16,7 +16,7 @@ pub enum Kind {
     CameraCorrupt,
     /// A camera is unplugged.
     CameraUnplug,
-    /// A camera's driver gives buffers without bytes; the value is their share.
+    /// A camera's driver returns empty buffers; the value is their share.
     CameraEmpty,
     /// A camera's JPEG pictures are cut, with an end marker after the cut; the value is their share.
     CameraCut,
@@ -44,13 +44,13 @@ pub enum Kind {
     DeviceLost,
     /// The host's clock jumps; the value is seconds.
     ClockJump,
-    /// The wall clock is set while the run goes on; the value is by how many seconds, back if negative.
+    /// The wall clock is set during the run; the value is the change in seconds, negative for backwards.
     WallClock,
     /// No space is left for the recording.
     DiskFull,
-    /// Whoever reads the log goes away; the value is lines that are logged in each control tick all the same.
+    /// The reader of the log exits; the value is the number of lines that each control tick still logs.
     LogGone,
-    /// Whoever reads the log hangs; the value is as of [`LogGone`](Kind::LogGone).
+    /// The reader of the log hangs; the value is as for [`LogGone`](Kind::LogGone).
     LogStall,
 }
 
@@ -81,7 +81,7 @@ impl Kind {
         (Kind::LogStall, "log-stall", Some(10.0)),
     ];
 
-    /// Whether it is over as soon as it happened.
+    /// Whether it has no duration.
     pub fn is_instant(self) -> bool {
         matches!(
             self,
@@ -102,7 +102,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
     }
 
-    /// What its value may be; `None` where it has none.
+    /// The limits of its value; `None` for kinds without one.
     fn bounds(self) -> Option<Bounds<f64>> {
         match self {
             Kind::CameraDrop
@@ -137,11 +137,11 @@ impl Kind {
 /// One fault: `KIND[:VIEW][=VALUE][@AT][+FOR]`, times in seconds from when the loop became active.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// What goes wrong.
+    /// The kind of fault.
     pub kind: Kind,
     /// With which camera; all where not given.
     pub view: Option<String>,
-    /// How much, as the kind says.
+    /// Its strength; the kind defines the meaning.
     pub value: f64,
     /// When it begins.
     pub at_s: f64,
@@ -240,8 +240,11 @@ mod tests {
             ("serial-loss=1e-400x", "1e-400x"),
             ("slow-gpu@-1", "AT: expected 0 to 1000000 s"),
             ("slow-gpu@1e300", "AT: expected 0 to 1000000 s"),
-            ("slow-gpu@1+inf", "FOR: expected 0 to 1000000 s (a fault without +FOR lasts to the end), found inf"),
-            ("clock-jump=-1", "only goes ahead"),
+            (
+                "slow-gpu@1+inf",
+                "FOR: expected 0 to 1000000 s (without +FOR a fault lasts until the run ends), found inf",
+            ),
+            ("clock-jump=-1", "only moves forwards"),
             ("clock-jump=0", "VALUE: expected 0.001 to 1000000 s"),
             ("clock-jump=1e12", "VALUE: expected 0.001 to 1000000 s"),
             ("log-stall=1e9", "VALUE: expected 0 to 1000 lines"),

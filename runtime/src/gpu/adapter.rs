@@ -1,4 +1,4 @@
-//! Which adapter to take, and what it can do.
+//! Selection of the adapter, and its capabilities.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use super::context::GpuOptions;
 use super::device;
 use super::error::GpuError;
 
-/// What an adapter runs on, in order of preference.
+/// The kind of an adapter, in order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AdapterKind {
     /// A GPU with its own memory.
     Discrete,
     /// A GPU that shares the memory of the processor, as on Jetson.
     Integrated,
-    /// A GPU that a hypervisor hands through.
+    /// A GPU passed through by a hypervisor.
     Virtual,
-    /// The driver does not say.
+    /// The driver does not report it.
     Other,
     /// The processor, behind a Vulkan interface.
     Software,
@@ -45,7 +45,7 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// An adapter and what the device opened on it can do.
+/// An adapter and the capabilities of the device opened on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterInfo {
     /// Name of the adapter.
@@ -54,7 +54,7 @@ pub struct AdapterInfo {
     pub driver: String,
     /// The graphics interface, `vulkan`.
     pub backend: &'static str,
-    /// What the adapter runs on.
+    /// The kind of the adapter.
     pub kind: AdapterKind,
     /// Whether shaders and buffers are bounds-checked on this device.
     pub checked: bool,
@@ -62,8 +62,8 @@ pub struct AdapterInfo {
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes; a multiple of 256.
     pub max_buffer_bytes: u64,
-    /// Most that all buffers together can hold, in bytes: the adapter's largest heap of its own, and no more than what was
-    /// available when it was opened where that is the processor's memory.
+    /// Limit of all buffers together, in bytes: the adapter's largest heap; for a heap in the processor's memory, at
+    /// most the memory that was available when it was opened.
     pub memory_bytes: u64,
     /// Whether the processor shares its memory with the GPU: weights are written where they stay.
     pub unified: bool,
@@ -90,7 +90,7 @@ pub struct AdapterInfo {
 }
 
 impl AdapterInfo {
-    /// What `adapter` offers to a device with `features`, which has all limits of the adapter.
+    /// The capabilities of a device of `adapter` with `features` and all of the adapter's limits.
     pub(super) fn new(adapter: &wgpu::Adapter, features: wgpu::Features, checked: bool) -> Self {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let unified = features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS);
@@ -119,7 +119,7 @@ impl AdapterInfo {
     }
 }
 
-/// Main memory that the kernel can give, in bytes.
+/// Main memory that the kernel has available, in bytes.
 fn available_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
@@ -148,8 +148,8 @@ impl fmt::Display for AdapterInfo {
     }
 }
 
-/// Index of the adapter to take among `found` (name and kind): the first of the best kind among
-/// those whose name contains the one asked for.
+/// Index of the adapter to open among `found` (name and kind): the first of the best kind whose name contains the
+/// requested one.
 pub(super) fn choose(found: &[(String, AdapterKind)], options: &GpuOptions) -> Result<usize, GpuError> {
     if found.is_empty() {
         return Err(GpuError::NoAdapter { driver_files: std::env::var("VK_DRIVER_FILES").ok() });

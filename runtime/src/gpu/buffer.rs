@@ -1,10 +1,10 @@
-//! Device buffers, the way of weights into them, and the staging memory of submissions.
+//! Device buffers, uploads of weights, and the staging memory of submissions.
 
 use super::context::Gpu;
 use super::error::GpuError;
 
-/// Bytes of uploads that are submitted at once, and most bytes of one copy. Up to twice as many
-/// can gather before a submission, and two submissions are under way at a time.
+/// Bytes of uploads that are submitted at once, and limit of one copy. Up to twice as many can collect before a
+/// submission, and two submissions are in flight at a time.
 const FLUSH_BYTES: usize = 8 << 20;
 /// Sizes and offsets of copies are multiples of this.
 pub(super) const COPY_ALIGN: u64 = 4;
@@ -29,19 +29,18 @@ impl BufferId {
 
 /// Host-visible buffers of submissions, kept from one to the next.
 ///
-/// A buffer is taken out for the time of a submission and put back when that succeeded, so that
-/// what is in here is always in its resting state.
+/// A submission takes a buffer out and returns it on success, so that all buffers in here are in their resting state.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     /// Mapped for writing while it rests.
     pub(super) upload: Option<wgpu::Buffer>,
     /// Unmapped while it rests.
     pub(super) download: Option<wgpu::Buffer>,
-    /// Bytes of uploads that no submission carries yet.
+    /// Bytes of uploads that are not submitted yet.
     pending: usize,
     /// The last submission of uploads.
     in_flight: Option<wgpu::SubmissionIndex>,
-    /// Buffers that uploads write right into.
+    /// Buffers into which uploads write directly.
     mapped: Vec<BufferId>,
 }
 
@@ -49,14 +48,14 @@ impl Gpu {
     /// Makes a buffer of at least `bytes` bytes, zeroed.
     ///
     /// # Errors
-    /// [`GpuError::Limit`] past the adapter's largest buffer, [`GpuError::OutOfMemory`].
+    /// [`GpuError::Limit`] beyond the adapter's largest buffer, [`GpuError::OutOfMemory`].
     pub fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId, GpuError> {
         self.create(label, bytes, false)
     }
 
-    /// As [`create_buffer`](Self::create_buffer), for a buffer that is filled before anything else happens to it. Where the
-    /// processor shares its memory with the GPU, it is mapped until the next [`flush`](Self::flush), and uploads write right
-    /// into it.
+    /// As [`create_buffer`](Self::create_buffer), for a buffer that is filled first of all. If the processor shares its
+    /// memory with the GPU, the buffer is mapped until the next [`flush`](Self::flush), and uploads write directly into
+    /// it.
     ///
     /// # Errors
     /// As [`create_buffer`](Self::create_buffer).
@@ -84,13 +83,13 @@ impl Gpu {
         Ok(BufferId(index))
     }
 
-    /// Bytes that the adapter can hold beside the buffers there are.
+    /// Bytes that the adapter can hold in addition to the existing buffers.
     #[must_use]
     pub fn room(&self) -> u64 {
         self.info.memory_bytes.saturating_sub(self.held)
     }
 
-    /// Fails where there is no room for `bytes`, which `what` needs.
+    /// Fails if `bytes`, which `what` needs, do not fit.
     ///
     /// # Errors
     /// [`GpuError::OutOfMemory`].
@@ -111,13 +110,12 @@ impl Gpu {
 
     /// Copies `bytes` into a buffer at `offset`, which must be a multiple of 4.
     ///
-    /// A last word that `bytes` fill only partly is completed with zeros. `bytes` may be a mapped
-    /// file of any size: at no time do more than 32 MiB of them lie in staging memory.
-    /// The copy is done when a later submission, or [`Gpu::flush`], is done.
+    /// A partial last word is completed with zeros. `bytes` may be a mapped file of any size: at most 32 MiB of them
+    /// are in staging memory at a time. The copy has finished when a later submission, or [`Gpu::flush`], has finished.
     ///
     /// # Errors
     /// [`GpuError::Misaligned`] and [`GpuError::OutOfBuffer`] for a range that does not fit,
-    /// [`GpuError::OutOfMemory`] where staging memory is short.
+    /// [`GpuError::OutOfMemory`] if staging memory is short.
     pub fn upload(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
         self.check_range("upload", buffer, offset, bytes.len() as u64, COPY_ALIGN)?;
         if self.staging.mapped.contains(&buffer) {
@@ -171,7 +169,7 @@ impl Gpu {
         )
     }
 
-    /// Waits until all uploads have arrived, and frees their staging memory. What was mapped is the GPU's from here on.
+    /// Waits until all uploads have finished, and frees their staging memory. Mapped buffers now belong to the GPU.
     ///
     /// # Errors
     /// [`GpuError::DeviceLost`] and [`GpuError::Timeout`].
@@ -186,7 +184,7 @@ impl Gpu {
         self.wait(submitted)
     }
 
-    /// Makes a wgpu buffer, its size rounded up to whole vectors of four words.
+    /// Makes a wgpu buffer, with its size rounded up to whole vectors of four words.
     pub(super) fn raw_buffer(
         &mut self,
         label: &str,
@@ -208,7 +206,7 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// The label and the wgpu buffer behind `id`; `what` says who asks.
+    /// The label and the wgpu buffer of `id`; `what` names the caller in errors.
     pub(super) fn buffer(&self, what: &str, id: BufferId) -> Result<(&str, &wgpu::Buffer), GpuError> {
         match self.buffers.get(id.0 as usize) {
             Some((label, buffer)) => Ok((label, buffer)),
@@ -216,7 +214,7 @@ impl Gpu {
         }
     }
 
-    /// Checks that a range, rounded up to whole words, is aligned and lies in its buffer.
+    /// Checks that a range, rounded up to whole words, is aligned and within its buffer.
     pub(super) fn check_range(
         &self,
         what: &str,
@@ -238,7 +236,7 @@ impl Gpu {
     }
 }
 
-/// The typed form of an error that wgpu reports when it makes something of `bytes` bytes.
+/// The typed form of an error that wgpu reports for an object of `bytes` bytes.
 pub(super) fn creation_error(what: &str, bytes: u64, error: wgpu::Error) -> GpuError {
     match error {
         wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { what: what.to_owned(), bytes },

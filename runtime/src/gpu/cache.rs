@@ -1,4 +1,4 @@
-//! Compiled pipelines on disk, so that a second start compiles nothing.
+//! Compiled pipelines on disk: a second start compiles nothing.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -14,8 +14,8 @@ use super::adapter::AdapterInfo;
 /// First line of a file.
 const MAGIC: &str = "fathom pipelines 1";
 
-/// The folder for caches of this user or service: `$CACHE_DIRECTORY` (systemd's), else `fathom` in `$XDG_CACHE_HOME` or
-/// `~/.cache`.
+/// The folder for caches of this user or service: `$CACHE_DIRECTORY` (systemd's), otherwise `fathom` in
+/// `$XDG_CACHE_HOME` or `~/.cache`.
 pub fn cache_folder() -> Option<PathBuf> {
     let path = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let service = env::var("CACHE_DIRECTORY").ok().and_then(|list| Some(PathBuf::from(list.split(':').next()?)));
@@ -23,7 +23,7 @@ pub fn cache_folder() -> Option<PathBuf> {
     service.filter(|p| p.is_absolute()).or_else(|| Some(user()?.join("fathom")))
 }
 
-/// What a file is good for: its first lines are exactly these.
+/// The first lines of a file; a file is valid only if they match exactly.
 fn key(info: &AdapterInfo) -> String {
     let shaders = variants::ALL
         .iter()
@@ -42,20 +42,20 @@ fn fnv(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The driver's cache, and the file that it came from and goes to.
+/// The driver's cache, and its file.
 #[derive(Debug)]
 pub(super) struct PipelineCache {
     pub(super) raw: wgpu::PipelineCache,
     path: PathBuf,
     key: String,
-    /// Kernels whose pipelines the file has.
+    /// Kernels whose pipelines are in the file.
     known: BTreeSet<String>,
-    /// Kernels whose pipelines the driver's cache has beside those.
+    /// Further kernels whose pipelines are in the driver's cache.
     fresh: BTreeSet<String>,
 }
 
 impl PipelineCache {
-    /// The cache of the adapter in `folder`. A file that is not there, damaged, or of another adapter, driver or shaders
+    /// The cache of the adapter in `folder`. A file that is missing, damaged, or of another adapter, driver or shaders
     /// counts as empty.
     pub(super) fn open(device: &wgpu::Device, name: &str, info: &AdapterInfo, folder: &Path) -> PipelineCache {
         let checked = if info.checked { "-checked" } else { "" };
@@ -63,20 +63,20 @@ impl PipelineCache {
         let key = key(info);
         let (known, data) = match fs::read(&path) {
             Ok(bytes) => parse(&bytes, &key).unwrap_or_else(|reason| {
-                tracing::warn!(file = %path.display(), reason, "the pipeline cache is made anew");
+                tracing::warn!(file = %path.display(), reason, "starting a new pipeline cache");
                 Default::default()
             }),
             Err(_) => Default::default(),
         };
         let data = (!data.is_empty()).then_some(data);
         let descriptor = wgpu::PipelineCacheDescriptor { label: Some("fathom"), data: data.as_deref(), fallback: true };
-        // SAFETY: the data, where there is any, is what `get_data` gave for the same adapter and driver: key and checksum
-        // of the file say so, and wgpu compares its own header with the device.
+        // SAFETY: the data, if any, are `get_data`'s for the same adapter and driver: the file's key and checksum prove
+        // it, and wgpu compares its own header with the device.
         let raw = unsafe { device.create_pipeline_cache(&descriptor) };
         PipelineCache { raw, path, key, known, fresh: BTreeSet::new() }
     }
 
-    /// Whether the file has the pipeline of this kernel; if not it is noted as one to be written.
+    /// Whether the file has the pipeline of this kernel; if not, the kernel is added to those to write.
     pub(super) fn knows(&mut self, kernel: &str) -> bool {
         let known = self.known.contains(kernel);
         if !known {
@@ -85,7 +85,8 @@ impl PipelineCache {
         known
     }
 
-    /// Writes the file anew where there are pipelines that it does not have. What cannot be written is only compiled again.
+    /// Writes the file anew if there are new pipelines. After a failure the pipelines are compiled again at the next
+    /// start.
     pub(super) fn save(&mut self) {
         if self.fresh.is_empty() {
             return;
@@ -105,7 +106,7 @@ impl PipelineCache {
                     source,
                 })?;
             }
-            // Its reader checks it: no wait for the disk at a start.
+            // The reader checks the file: no flush is needed.
             let mut file = OutputFile::create(&self.path)?;
             file.write_all(&bytes).map_err(|source| file.failed(source))?;
             file.commit_unsynced()
@@ -119,13 +120,13 @@ impl PipelineCache {
     }
 }
 
-/// Kernels and data of a file with this key, or what is wrong with it.
+/// Kernels and data of a file with this key, or the error in it.
 fn parse(bytes: &[u8], key: &str) -> Result<(BTreeSet<String>, Vec<u8>), &'static str> {
     if !bytes.starts_with(MAGIC.as_bytes()) {
-        return Err("it is no pipeline cache");
+        return Err("not a pipeline cache");
     }
-    let rest = bytes.strip_prefix(key.as_bytes()).ok_or("it is of another adapter, driver or shaders")?;
-    let damaged = "it is damaged";
+    let rest = bytes.strip_prefix(key.as_bytes()).ok_or("of another adapter, driver or shaders")?;
+    let damaged = "damaged";
     let line = |bytes: &[u8], name: &str| {
         let end = bytes.iter().position(|b| *b == b'\n')?;
         let text = std::str::from_utf8(bytes.get(..end)?).ok()?.strip_prefix(name)?.trim().to_owned();

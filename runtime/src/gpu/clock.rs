@@ -1,5 +1,5 @@
-//! Where the GPU's clock is on CLOCK_MONOTONIC: asked of the driver where it tells (`VK_EXT_calibrated_timestamps`), and
-//! otherwise bounded by when the work was submitted and heard to be done.
+//! Relation of the GPU's clock to CLOCK_MONOTONIC: from the driver if it supports `VK_EXT_calibrated_timestamps`,
+//! otherwise bounded by the submission and its completion.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -11,7 +11,7 @@ use wgpu::hal::vulkan as hal;
 use super::context::Gpu;
 use super::times::{GpuTimes, Origin};
 
-/// The extension that tells.
+/// The extension that relates the clocks.
 pub(super) const EXTENSION: &CStr = calibrated_timestamps::NAME;
 
 /// Whether the driver of `adapter` has the extension.
@@ -29,7 +29,7 @@ impl fmt::Debug for Calibration {
 }
 
 impl Calibration {
-    /// The functions, where the driver has them and knows CLOCK_MONOTONIC.
+    /// The functions, if the driver has them and supports CLOCK_MONOTONIC.
     pub(super) fn of(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Option<Calibration> {
         // SAFETY: the adapter behind the guard is only read from; it is not destroyed.
         let adapter = unsafe { adapter.as_hal::<hal::Api>() }?;
@@ -50,7 +50,7 @@ impl Calibration {
         Some(Calibration(calibrated_timestamps::Device::new(shared.raw_instance(), device.raw_device())))
     }
 
-    /// The GPU's tick, CLOCK_MONOTONIC in nanoseconds at the same instant, and the bound of the error.
+    /// The GPU's tick, CLOCK_MONOTONIC in nanoseconds at the same instant, and the error bound.
     fn now(&self) -> Option<(u64, u64, u64)> {
         let info = |domain| vk::CalibratedTimestampInfoEXT::default().time_domain(domain);
         let both = [info(vk::TimeDomainEXT::DEVICE), info(vk::TimeDomainEXT::CLOCK_MONOTONIC)];
@@ -65,11 +65,12 @@ impl Calibration {
 }
 
 impl Gpu {
-    /// Where the first stage of `times`, which began at `first_tick`, is on the host's clock.
+    /// Start of the first stage of `times`, at `first_tick`, on the host's clock.
     pub(super) fn origin(&self, times: &GpuTimes, first_tick: Option<u64>) -> Origin {
         let host = &times.host;
         let length_ns = times.stages.last().map_or(0, |s| s.start_ns + s.ns);
-        // It began after its inputs were there, at the earliest while `submit` still returned, and was over when it was heard of.
+        // The work started after its inputs were written, at the earliest while `submit` was still running, and ended
+        // before the host saw its completion.
         let (from, to) = (host.filled_ns.min(host.done_ns), host.done_ns.saturating_sub(length_ns));
         let bounded = Origin { ns: to.max(from), error_ns: to.saturating_sub(from) };
         let compared = first_tick.zip(self.calibration.as_ref()).and_then(|(first, calibration)| {
@@ -77,7 +78,7 @@ impl Gpu {
             let ago_ns = (tick.checked_sub(first)? as f64 * self.queries.period()) as u64;
             Some(Origin { ns: ns.checked_sub(ago_ns)?, error_ns })
         });
-        // A driver whose answer contradicts what was seen is not believed.
+        // A driver's answer that contradicts these bounds is rejected.
         let possible = |o: &Origin| (from..=to.saturating_add(o.error_ns)).contains(&o.ns);
         compared.filter(possible).unwrap_or(bounded)
     }

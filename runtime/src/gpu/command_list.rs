@@ -10,7 +10,7 @@ use super::context::Gpu;
 use super::error::GpuError;
 use super::kernel::check_limit;
 
-/// Parameters of each dispatch begin at a multiple of this, the largest alignment there is.
+/// Parameters of each dispatch start at a multiple of this, the largest alignment of all adapters.
 const PARAMS_ALIGN: u64 = 256;
 /// Sizes of uniforms are rounded up to this, as WGSL does.
 const UNIFORM_ALIGN: u64 = 16;
@@ -51,7 +51,7 @@ impl AddAssign for Work {
 pub struct Dispatch {
     /// The kernel.
     pub shader: &'static Shader,
-    /// Its parameters, byte for byte as its WGSL uniform lays them out.
+    /// Its parameters, with the layout of its WGSL uniform.
     pub params: Vec<u8>,
     /// One range for each of its storage bindings, in their order.
     pub slots: Vec<Slot>,
@@ -59,11 +59,11 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// Index into [`Commands::stages`].
     pub stage: u16,
-    /// What it does, for reports.
+    /// Its work, for reports.
     pub work: Work,
 }
 
-/// A list of dispatches, executed in order; each sees what all before it wrote.
+/// A list of dispatches, executed in order; each sees all writes of the ones before.
 ///
 /// Consecutive dispatches of one stage form one compute pass, the unit of
 /// [`StageTime`](super::StageTime).
@@ -77,7 +77,7 @@ pub struct Commands {
     pub dispatches: Vec<Dispatch>,
 }
 
-/// One dispatch with everything that wgpu needs of it.
+/// One dispatch with all of its wgpu objects.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) kernel: &'static str,
@@ -111,7 +111,7 @@ impl CommandList {
         self.steps.is_empty()
     }
 
-    /// Runs of consecutive dispatches of one stage.
+    /// Groups of consecutive dispatches of one stage.
     pub(super) fn passes(&self) -> impl Iterator<Item = &[Step]> {
         self.steps.chunk_by(|a, b| a.stage == b.stage)
     }
@@ -124,15 +124,13 @@ impl CommandList {
 }
 
 impl Gpu {
-    /// Checks every dispatch of `commands` and makes all that replaying them needs: pipelines,
-    /// one buffer with all parameters, bind groups.
+    /// Checks every dispatch of `commands` and makes all objects for its replay: pipelines, one buffer with all
+    /// parameters, bind groups.
     ///
-    /// # Errors
-    /// [`GpuError::Bindings`], [`GpuError::MixedAccess`], [`GpuError::UnknownBuffer`],
-    /// [`GpuError::UnknownStage`], [`GpuError::OutOfBuffer`], [`GpuError::Misaligned`] and
-    /// [`GpuError::Limit`] for a dispatch that does not fit its kernel, its buffers or the
-    /// adapter; [`GpuError::Pipeline`] for a kernel that is not accepted;
-    /// [`GpuError::Validation`] for what only wgpu finds, such as parameters that are too short.
+    /// [`GpuError::Bindings`], [`GpuError::MixedAccess`], [`GpuError::UnknownBuffer`], [`GpuError::UnknownStage`],
+    /// [`GpuError::OutOfBuffer`], [`GpuError::Misaligned`] and [`GpuError::Limit`] for a dispatch that does not match
+    /// its kernel, its buffers or the adapter; [`GpuError::Pipeline`] for a kernel that the driver rejects;
+    /// [`GpuError::Validation`] for errors that only wgpu finds, such as too short parameters.
     pub fn prepare(&mut self, commands: &Commands) -> Result<CommandList, GpuError> {
         self.check()?;
         for (index, dispatch) in commands.dispatches.iter().enumerate() {

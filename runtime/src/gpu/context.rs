@@ -1,4 +1,4 @@
-//! Opening the GPU, and what all calls on it share.
+//! Opens the GPU; state that all calls share.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use super::error::{Faults, GpuError};
 use super::kernel::Kernel;
 use super::times::Queries;
 
-/// How long a submission may take on hardware, unless [`GpuOptions::timeout`] says otherwise.
+/// Time limit of a submission on hardware; [`GpuOptions::timeout`] overrides it.
 const HARDWARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same on a software adapter, where a full-size model takes minutes.
 const SOFTWARE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -26,24 +26,24 @@ const SOFTWARE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Number of GPUs opened in this process.
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
-/// Which adapter to open, and how.
+/// The adapter to open, and its options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuOptions {
-    /// Part of the adapter's name, in any case; any adapter where absent.
+    /// Part of the adapter's name, in any case; default: any adapter.
     pub adapter: Option<String>,
-    /// Whether a software adapter may be taken where no hardware fits.
+    /// Whether to open a software adapter if no hardware matches.
     pub allow_software: bool,
     /// Whether shaders and buffers are bounds-checked: slower, for tests and for finding faults.
     pub checked: bool,
-    /// Whether submissions return GPU times, where the adapter can.
+    /// Whether submissions return GPU times, if the adapter supports them.
     pub timestamps: bool,
-    /// Folder of the cache of compiled pipelines; none where absent, or where the adapter has no such cache.
+    /// Folder of the cache of compiled pipelines; default, and on adapters without such a cache: none.
     pub cache: Option<PathBuf>,
-    /// How long one submission may take; 10 s on hardware and 10 min in software where absent.
+    /// Time limit of one submission; default: 10 s on hardware and 10 min in software.
     pub timeout: Option<Duration>,
 }
 
-/// How many wgpu objects were made since the GPU was opened.
+/// Numbers of wgpu objects made since the GPU was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Buffers: for weights, activations and parameters, and for staging.
@@ -52,7 +52,7 @@ pub struct Counts {
     pub bind_groups: u64,
     /// Compute pipelines.
     pub pipelines: u64,
-    /// Those of them that the cache on disk had.
+    /// Compute pipelines that the cache on disk had.
     pub cached_pipelines: u64,
     /// Sets of timestamp queries.
     pub query_sets: u64,
@@ -60,7 +60,7 @@ pub struct Counts {
 
 /// An open device, its buffers and its kernels.
 ///
-/// All memory that was created on it is freed when it is dropped.
+/// Dropping it frees all memory created on it.
 #[derive(Debug)]
 pub struct Gpu {
     pub(super) info: AdapterInfo,
@@ -72,11 +72,11 @@ pub struct Gpu {
     pub(super) kernels: HashMap<&'static str, Kernel>,
     pub(super) staging: Staging,
     pub(super) cache: Option<PipelineCache>,
-    /// Bytes of the buffers that were given out.
+    /// Bytes of the existing buffers.
     pub(super) held: u64,
     pub(super) queries: Queries,
     pub(super) calibration: Option<Calibration>,
-    /// Tells this GPU's command lists from those of another.
+    /// Identifies the GPU that made a command list.
     pub(super) id: u64,
     /// Kernels that do nothing, by a part of their names.
     pub(super) broken: Option<String>,
@@ -85,13 +85,13 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the adapter that `options` ask for.
+    /// Opens the adapter that `options` select.
     ///
-    /// Only Vulkan adapters are looked at. Hardware is preferred, discrete before integrated.
+    /// Only Vulkan adapters count. Hardware is preferred, discrete before integrated.
     ///
     /// # Errors
-    /// [`GpuError::NoAdapter`], [`GpuError::AdapterNotFound`] and [`GpuError::SoftwareRefused`]
-    /// where no adapter fits, [`GpuError::Open`] where the driver gives no device.
+    /// [`GpuError::NoAdapter`], [`GpuError::AdapterNotFound`] and [`GpuError::SoftwareRefused`] if no adapter matches,
+    /// [`GpuError::Open`] if the driver gives no device.
     pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends: wgpu::Backends::VULKAN,
@@ -153,13 +153,13 @@ impl Gpu {
         })
     }
 
-    /// The adapter taken and what it can do.
+    /// The opened adapter and its capabilities.
     #[must_use]
     pub fn info(&self) -> &AdapterInfo {
         &self.info
     }
 
-    /// How many wgpu objects were made so far.
+    /// Numbers of wgpu objects made.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
@@ -167,53 +167,53 @@ impl Gpu {
 
     /// Gives the device up: every later call returns [`GpuError::DeviceLost`] with `reason`.
     ///
-    /// For tests of what happens when a GPU fails, and for a caller that wants to start afresh.
+    /// For tests of a failing GPU, and for callers that want to start afresh.
     pub fn lose(&mut self, reason: &str) {
         self.faults.lose(reason.to_owned());
         self.device.destroy();
     }
 
-    /// Whether submissions return GPU times from here on, where the device has them.
+    /// Whether submissions return GPU times from now on, if the device has them.
     pub fn set_times(&mut self, on: bool) {
         self.info.timestamps = on && self.device.features().contains(Features::TIMESTAMP_QUERY);
     }
 
-    /// Binds at most `bytes` at once from here on, where the adapter allows more.
+    /// Limits a binding to `bytes` from now on, if the adapter allows more.
     ///
-    /// For tests of how weights are split that need no gigabytes.
+    /// For tests of split weights that need no gigabytes.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.info.max_binding_bytes = self.info.max_binding_bytes.min(bytes & !255);
     }
 
     /// Makes kernels whose names contain `part` do nothing, unless they were made before.
     ///
-    /// For tests of what happens on an adapter whose driver compiles a kernel wrongly.
+    /// For tests of a driver that compiles a kernel wrongly.
     pub fn break_kernels(&mut self, part: &str) {
         self.broken = Some(part.to_owned());
     }
 
-    /// Holds at most `bytes` from here on, where the adapter can hold more.
+    /// Limits the memory to `bytes` from now on, if the adapter has more.
     ///
-    /// For tests of what happens where memory is short.
+    /// For tests of low memory.
     pub fn limit_memory(&mut self, bytes: u64) {
         self.info.memory_bytes = self.info.memory_bytes.min(bytes);
     }
 
-    /// Says from here on that the adapter has no cooperative matrices.
+    /// Reports no cooperative matrices from now on.
     ///
-    /// For tests of what adapters without them get.
+    /// For tests of adapters without matrix units.
     pub fn hide_matrices(&mut self) {
         self.info.matrices.clear();
     }
 
-    /// The fault that wgpu reported since the last call, if any.
+    /// The error that wgpu has reported since the last call, if any.
     pub(super) fn check(&self) -> Result<(), GpuError> {
         self.faults.check()
     }
 
-    /// Runs `make`, and returns the first error that wgpu reports of it through `error`.
+    /// Runs `make`, and returns the first error that wgpu reports for it through `error`.
     ///
-    /// Fails before running `make` where the device is lost already.
+    /// Fails before running `make` if the device is already lost.
     pub(super) fn scoped<T>(
         &self,
         make: impl FnOnce(&wgpu::Device) -> T,
@@ -232,11 +232,11 @@ impl Gpu {
         }
     }
 
-    /// Waits until `submission` is done and its mappings are called back.
+    /// Waits until `submission` has finished and its mappings have called back.
     pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), GpuError> {
         let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(self.timeout) };
-        // wgpu 30 panics in `poll` where the driver reports a lost device, after it has called
-        // the device-lost callback and released its locks.
+        // wgpu 30 panics in `poll` if the driver reports a lost device, after it has called the device-lost callback
+        // and released its locks.
         let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));
         self.check()?;
         match polled {

@@ -1,5 +1,4 @@
-//! Making the device: plain through wgpu where checks are wanted, and otherwise through wgpu-hal
-//! with robust buffer access off.
+//! Opens the device: through wgpu with checks, otherwise through wgpu-hal with robust buffer access off.
 
 use ash::vk;
 use wgpu::hal::vulkan as hal;
@@ -17,10 +16,10 @@ pub(super) fn open(
         label: Some("fathom"),
         required_features: features,
         required_limits: adapter.limits(),
-        // SAFETY: what is experimental may not behave as it should: kernels that use it are compared with their CPU twins
-        // before they serve (`engine/self_test.rs`).
+        // SAFETY: experimental features may be faulty: the self-test compares kernels that use them with their CPU
+        // twins before their first use (`engine/self_test.rs`).
         experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
-        // Few large buffers: nothing is gained by keeping big blocks for small allocations.
+        // Few large buffers: small allocations do not need large blocks.
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         trace: wgpu::Trace::Off,
     };
@@ -44,8 +43,7 @@ pub(super) fn heap_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
     heaps.filter(|h| h.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL)).map(|h| h.size).max()
 }
 
-/// A Vulkan device that has exactly what wgpu would ask for, except that `robustBufferAccess` and
-/// `robustBufferAccess2` are off.
+/// A Vulkan device as wgpu would open it, but with `robustBufferAccess` and `robustBufferAccess2` off.
 ///
 /// wgpu turns both on without a way to refuse, and the driver then adds a bounds check to every
 /// access, which costs several times the cycles of the unchecked kernel on Orin's instruction set.
@@ -58,7 +56,7 @@ fn open_unchecked(
     let features = descriptor.required_features;
     let extensions = adapter.required_device_extensions(features);
     let mut names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
-    // wgpu does not ask for it, and is not disturbed by it.
+    // wgpu does not request it, and is not affected by it.
     if super::clock::is_offered(&adapter) {
         names.push(super::clock::EXTENSION.as_ptr());
     }

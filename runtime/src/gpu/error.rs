@@ -1,4 +1,4 @@
-//! What can go wrong on the GPU, and where faults that arrive out of band are kept.
+//! Errors of the GPU, and the store for errors that arrive by callback.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,18 +13,18 @@ pub enum GpuError {
         .driver_files.as_ref().map(|f| format!(", or correct VK_DRIVER_FILES, which is {f:?}")).unwrap_or_default()
     )]
     NoAdapter {
-        /// Value of `VK_DRIVER_FILES`, which restricts the drivers that the Vulkan loader looks at.
+        /// Value of `VK_DRIVER_FILES`, which restricts the Vulkan loader to these drivers.
         driver_files: Option<String>,
     },
-    /// Adapters exist, but none carries the name that was asked for.
+    /// Adapters exist, but none has the requested name.
     #[error("no adapter's name contains {asked:?}; found: {}", .found.join(", "))]
     AdapterNotFound {
-        /// The name asked for.
+        /// The requested name.
         asked: String,
         /// The adapters that exist, as name and kind.
         found: Vec<String>,
     },
-    /// Only a software adapter fits, and the configuration does not allow one.
+    /// Only a software adapter matches, and the configuration does not allow one.
     #[error("{name} is a software adapter; allow it with --software, or with `gpu.software = true` in robot.toml")]
     SoftwareRefused {
         /// Name of the adapter.
@@ -35,43 +35,43 @@ pub enum GpuError {
     Open {
         /// Name of the adapter.
         adapter: String,
-        /// What the driver or wgpu said.
+        /// The message of the driver or of wgpu.
         message: String,
     },
-    /// The device is gone; open a new [`Gpu`](super::Gpu).
+    /// The device is lost; open a new [`Gpu`](super::Gpu).
     #[error("GPU device lost: {reason}")]
     DeviceLost {
-        /// What the driver said.
+        /// The driver's message.
         reason: String,
     },
-    /// The GPU did not finish within the time allowed. The device counts as lost afterwards.
+    /// The GPU did not finish within the time limit. The device then counts as lost.
     #[error("the GPU did not finish within {waited:?}")]
     Timeout {
-        /// How long it was waited for.
+        /// The time limit.
         waited: Duration,
     },
     /// An allocation failed.
     #[error("out of GPU memory: {what} needs {bytes} bytes")]
     OutOfMemory {
-        /// What was being allocated.
+        /// The purpose of the allocation.
         what: String,
         /// Its size.
         bytes: u64,
     },
-    /// A request passes a limit of the adapter.
+    /// A request exceeds a limit of the adapter.
     #[error("{what} is {asked}, the adapter's limit is {limit}")]
     Limit {
-        /// What was asked for.
+        /// The requested quantity.
         what: String,
-        /// How much of it.
+        /// The requested amount.
         asked: u64,
-        /// What the adapter allows.
+        /// The adapter's limit.
         limit: u64,
     },
-    /// A range does not lie inside its buffer, or is empty.
-    #[error("{what}: bytes {offset}..{offset}+{bytes} do not lie in a buffer of {size} bytes")]
+    /// A range is outside its buffer, or empty.
+    #[error("{what}: bytes {offset}..{offset}+{bytes} are outside a buffer of {size} bytes")]
     OutOfBuffer {
-        /// Who asked for the range.
+        /// The owner of the range.
         what: String,
         /// First byte.
         offset: u64,
@@ -80,20 +80,20 @@ pub enum GpuError {
         /// Size of the buffer in bytes.
         size: u64,
     },
-    /// An offset is not aligned as the adapter demands.
+    /// An offset is not aligned for the adapter.
     #[error("{what}: offset {offset} is not a multiple of {align}")]
     Misaligned {
-        /// Whose offset.
+        /// The owner of the offset.
         what: String,
         /// The offset in bytes.
         offset: u64,
         /// The alignment in bytes.
         align: u64,
     },
-    /// A [`BufferId`](super::BufferId) that this GPU never gave out.
+    /// A [`BufferId`](super::BufferId) that is not this GPU's.
     #[error("{what}: there is no buffer {index}")]
     UnknownBuffer {
-        /// Who named it.
+        /// The owner of the reference.
         what: String,
         /// Its index.
         index: u32,
@@ -105,7 +105,7 @@ pub enum GpuError {
         what: String,
         /// The stage's index.
         stage: u16,
-        /// How many stages the list has.
+        /// The list's number of stages.
         stages: usize,
     },
     /// A command list is submitted to another [`Gpu`](super::Gpu) than the one that prepared it.
@@ -114,17 +114,17 @@ pub enum GpuError {
         /// Label of the command list.
         label: String,
     },
-    /// A dispatch gives another number of slots than its kernel has storage bindings.
+    /// A dispatch's number of slots differs from its kernel's number of storage bindings.
     #[error("{kernel}: {found} slots given, the kernel has {expected} storage bindings")]
     Bindings {
         /// Name of the kernel.
         kernel: String,
         /// Number of storage bindings of the kernel.
         expected: usize,
-        /// Number of slots given.
+        /// Number of slots.
         found: usize,
     },
-    /// A dispatch binds one buffer for reading only and for writing, which wgpu does not allow.
+    /// A dispatch binds one buffer both read-only and for writing, which wgpu does not allow.
     #[error("{kernel}: binding {binding} mixes read and read_write use of buffer {buffer}")]
     MixedAccess {
         /// Name of the kernel.
@@ -134,25 +134,25 @@ pub enum GpuError {
         /// Label of the buffer.
         buffer: String,
     },
-    /// A kernel was not accepted by wgpu or by the driver.
+    /// wgpu or the driver rejected a kernel.
     #[error("kernel {kernel}: {message}")]
     Pipeline {
         /// Name of the kernel.
         kernel: String,
-        /// What wgpu said, with the place in the WGSL where it knows it.
+        /// wgpu's message, with the place in the WGSL if it is known.
         message: String,
     },
-    /// wgpu refused a call.
+    /// wgpu rejected a call.
     #[error("{label}: {message}")]
     Validation {
-        /// What was being done.
+        /// The failed operation.
         label: String,
-        /// What wgpu said.
+        /// wgpu's message.
         message: String,
     },
 }
 
-/// Faults that wgpu reports by callback, kept until the next call looks at them.
+/// Errors that wgpu reports by callback, kept for the next call.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     lost: Mutex<Option<String>>,
@@ -160,17 +160,17 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Notes that the device is lost; the first reason stays.
+    /// Records that the device is lost; the first reason is kept.
     pub(super) fn lose(&self, reason: String) {
         lock(&self.lost).get_or_insert(reason);
     }
 
-    /// Notes an error that no error scope caught; the first one stays.
+    /// Records an error outside of all error scopes; the first one is kept.
     pub(super) fn record(&self, message: String) {
         lock(&self.uncaptured).get_or_insert(message);
     }
 
-    /// The fault to report now, if any. A lost device is reported for ever, others once.
+    /// The error to report now, if any. A lost device is reported forever, other errors once.
     pub(super) fn check(&self) -> Result<(), GpuError> {
         if let Some(reason) = lock(&self.lost).clone() {
             return Err(GpuError::DeviceLost { reason });
@@ -182,7 +182,7 @@ impl Faults {
     }
 }
 
-/// Locks through poisoning: what is kept here is valid after any panic.
+/// Ignores poisoning: the data are valid after any panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Kernels as wgpu knows them: one pipeline and its binding layout per shader.
+//! wgpu's side of a kernel: one pipeline and its binding layout per shader.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use fathom_shaders::{BindingKind, Shader};
 use super::context::Gpu;
 use super::error::GpuError;
 
-/// A shader that was made into a pipeline.
+/// A shader with its pipeline.
 #[derive(Debug)]
 pub(super) struct Kernel {
     wgsl: &'static str,
@@ -19,12 +19,12 @@ impl Gpu {
     /// Makes the pipeline of `shader` as [`prepare`](Self::prepare) does, so that the driver compiles it.
     ///
     /// # Errors
-    /// [`GpuError::Pipeline`] for a kernel that is not accepted, [`GpuError::Limit`] for one beyond the adapter.
+    /// [`GpuError::Pipeline`] for a rejected kernel, [`GpuError::Limit`] beyond the adapter's limits.
     pub fn compile(&mut self, shader: &'static Shader) -> Result<(), GpuError> {
         self.make_kernel(shader)
     }
 
-    /// Makes the pipeline of `shader` unless there is one already. Names identify shaders.
+    /// Makes the pipeline of `shader` unless it exists. Names identify shaders.
     pub(super) fn make_kernel(&mut self, shader: &'static Shader) -> Result<(), GpuError> {
         match self.kernels.get(shader.name) {
             Some(kernel) if kernel.wgsl == shader.wgsl => return Ok(()),
@@ -51,14 +51,14 @@ impl Gpu {
         Ok(())
     }
 
-    /// Writes the pipelines made so far to the cache on disk, where there is one and it does not have them.
+    /// Writes new pipelines to the cache on disk, if there is one.
     pub fn save_pipelines(&mut self) {
         if let Some(cache) = &mut self.cache {
             cache.save();
         }
     }
 
-    /// Checks what a kernel needs of the adapter.
+    /// Checks a kernel's requirements against the adapter.
     fn check_shader(&self, shader: &Shader) -> Result<(), GpuError> {
         if !matches!(shader.bindings, [BindingKind::Uniform, rest @ ..] if rest.iter().all(is_storage)) {
             let message = "binding 0 must be the uniform, and the only one".to_owned();
@@ -108,9 +108,8 @@ fn build(
         device.create_shader_module(source)
     } else {
         let checks = wgpu::ShaderRuntimeChecks::unchecked();
-        // SAFETY: kernels are Fathom's own and stay inside their slots when those have the sizes
-        // that the kernel's parameters say; `prepare` checks that every slot lies in its buffer,
-        // and the tests run the same kernels with all checks on.
+        // SAFETY: kernels are Fathom's own and stay inside slots of the sizes that their parameters give; `prepare`
+        // checks that every slot is within its buffer, and the tests run the same kernels with all checks on.
         unsafe { device.create_shader_module_trusted(source, checks) }
     };
     let entries: Vec<_> = (0..)

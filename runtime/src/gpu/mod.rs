@@ -1,8 +1,8 @@
 //! The GPU layer: the only place in Fathom that knows wgpu.
 //!
-//! The rest of the runtime speaks in plain data: buffers are [`BufferId`]s, the work of one
-//! inference is a [`Commands`] list that [`Gpu::prepare`] checks once and turns into a
-//! [`CommandList`], and [`Gpu::submit`] replays any sequence of command lists in one submission.
+//! The rest of the runtime passes plain data: buffers are [`BufferId`]s, the work of an inference is a [`Commands`]
+//! list. [`Gpu::prepare`] checks it once and makes a [`CommandList`], and [`Gpu::submit`] replays any sequence of
+//! command lists in one submission.
 //!
 //! Invariants:
 //! * Once a sequence of command lists was submitted, submitting it again creates no buffer, bind

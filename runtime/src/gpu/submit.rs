@@ -16,7 +16,7 @@ const MIN_STAGING_BYTES: u64 = 64 << 10;
 /// Each upload and download begins at a multiple of this in its staging buffer.
 const STAGING_ALIGN: u64 = wgpu::MAP_ALIGNMENT;
 
-/// Bytes to put into a buffer before the command lists run.
+/// Bytes to write into a buffer before the command lists run.
 #[derive(Debug, Clone, Copy)]
 pub struct Upload<'a> {
     /// The buffer.
@@ -34,7 +34,7 @@ pub struct Download<'a> {
     pub buffer: BufferId,
     /// First byte, a multiple of 4.
     pub offset: u64,
-    /// Where they go; its length says how many.
+    /// The destination; its length is the number of bytes.
     pub into: &'a mut [u8],
 }
 
@@ -46,15 +46,15 @@ struct Plan {
     download: Option<wgpu::Buffer>,
     /// Bytes of `download` in use.
     download_bytes: u64,
-    /// Where the timestamps begin in `download`.
+    /// Offset of the timestamps in `download`.
     times_at: u64,
     /// Number of compute passes that are timed.
     timed_passes: usize,
 }
 
 impl Gpu {
-    /// Uploads, replays `lists` one after the other, and downloads, in one submission, and
-    /// waits until it is done. A command list may occur several times.
+    /// Uploads, replays `lists` in order, and downloads, in one submission, and waits until it has finished. A command
+    /// list may occur several times.
     ///
     /// # Errors
     /// [`GpuError::UnknownBuffer`], [`GpuError::OutOfBuffer`] and [`GpuError::Misaligned`] for an

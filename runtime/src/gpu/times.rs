@@ -44,13 +44,13 @@ pub struct HostTimes {
     pub filled_ns: u64,
     /// The commands were encoded and handed to the driver.
     pub submitted_ns: u64,
-    /// The GPU was heard to be done.
+    /// The host saw the GPU's completion.
     pub done_ns: u64,
     /// The downloads were in main memory.
     pub read_ns: u64,
 }
 
-/// Where the GPU's clock is on the host's.
+/// Relation of the GPU's clock to the host's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Begin of the submission's first stage, in nanoseconds of CLOCK_MONOTONIC.
@@ -69,11 +69,11 @@ pub struct GpuTimes {
     pub kernels: Vec<KernelTime>,
     /// The host's parts.
     pub host: HostTimes,
-    /// Where `start_ns` of the stages begins to count.
+    /// Origin of the stages' `start_ns`.
     pub origin: Origin,
 }
 
-/// What gets a compute pass, and with it a time, of its own.
+/// Units that get a compute pass, and with it a time, of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detail {
     Stages,
@@ -84,7 +84,7 @@ pub(super) enum Detail {
 #[derive(Debug)]
 pub(super) struct Queries {
     sets: Vec<wgpu::QuerySet>,
-    /// Where the sets are resolved to, one behind the other.
+    /// Destination of the resolved sets, one after the other.
     resolved: Option<wgpu::Buffer>,
     /// Nanoseconds per tick.
     period: f64,

@@ -1,6 +1,6 @@
-//! Where the controller's clock is on the host's.
+//! Relation of the controller's clock to the host's.
 
-/// How far two clocks may drift apart, in parts per million: two crystals, each 50 ppm off.
+/// Limit on the drift between two clocks, in parts per million: two crystals, each 50 ppm off.
 const DRIFT_PPM: u64 = 100;
 
 pub use crate::clock::monotonic_ns as host_now_ns;
@@ -27,9 +27,9 @@ pub struct ClockOffset {
 }
 
 impl ClockOffset {
-    /// The offset of one exchange; `None` when its times are not in order.
+    /// The offset from one exchange; `None` if its times are not in order.
     ///
-    /// The true offset is within the error whatever the two directions' delays are.
+    /// The true offset is within the error for any delays of the two directions.
     pub fn from_exchange(exchange: &Exchange) -> Option<Self> {
         let round_us = exchange.returned_us.checked_sub(exchange.sent_us)?;
         let inside_us = exchange.replied_us.checked_sub(exchange.received_us)?;
@@ -38,14 +38,14 @@ impl ClockOffset {
         let back = signed_difference(exchange.replied_us, exchange.returned_us)?;
         Some(Self {
             offset_us: there.checked_add(back)?.div_euclid(2),
-            // The halves and the clocks' microseconds round.
+            // The division and the clocks' microseconds are rounded.
             error_us: (outside_us / 2).saturating_add(2),
             at_us: exchange.returned_us,
         })
     }
 
-    /// The better of this and a later one at the later one's time: the smaller error, with the
-    /// drift since it was measured. The later one where both cannot be true: a clock has jumped.
+    /// The better of this and a later one at the later one's time: the smaller error, including the drift since it was
+    /// measured. The later one if they contradict each other: a clock has jumped.
     pub fn best(self, later: Self) -> Self {
         let error_us = self.error_us(later.at_us);
         let apart_us = self.offset_us.abs_diff(later.offset_us);

@@ -1,4 +1,4 @@
-//! What can go wrong between host and controller.
+//! Errors between host and controller.
 
 use std::io;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub enum LinkError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The device is gone: unplugged, or its driver failed.
+    /// The device is lost: unplugged, or its driver failed.
     #[error("the link on {device} is lost ({kind})")]
     Lost {
         /// Path of the device.
@@ -55,15 +55,13 @@ pub enum LinkError {
     NoReply {
         /// Path of the device.
         device: String,
-        /// What was not answered.
+        /// The message without an answer.
         what: &'static str,
-        /// How long was waited.
+        /// The time limit.
         waited: Duration,
     },
-    /// The controller speaks another protocol version.
-    #[error(
-        "the controller on {device} speaks protocol version {found}, this host {expected}: flash matching firmware"
-    )]
+    /// The controller has another protocol version.
+    #[error("the controller on {device} has protocol version {found}, this host {expected}: flash matching firmware")]
     ProtocolVersion {
         /// Path of the device.
         device: String,
@@ -114,14 +112,14 @@ pub enum LinkError {
         /// The controller that answered.
         found: String,
     },
-    /// The controller keeps a fault that a person has to see to.
-    #[error("the controller on {device} latched {fault:?}: {cause}; once its cause is gone, --clear-fault clears it")]
+    /// The controller has latched a fault that needs a person.
+    #[error("the controller on {device} latched {fault:?}: {cause}; remove the cause; --clear-fault clears the fault")]
     Latched {
         /// Path of the device.
         device: String,
         /// The fault.
         fault: Fault,
-        /// Joint, value and bounds, in words.
+        /// Joint, value and limits as text.
         cause: String,
     },
     /// A latched fault cannot be cleared.
@@ -144,8 +142,8 @@ pub enum LinkError {
         /// Path of the device.
         device: String,
     },
-    /// The line does not take frames as fast as they are sent.
-    #[error("the line on {device} does not keep up: frames wait to be sent")]
+    /// Frames are queued faster than the line sends them.
+    #[error("the line on {device} is too slow: its queue of frames is full")]
     Backlog {
         /// Path of the device.
         device: String,
@@ -172,7 +170,7 @@ pub enum LinkError {
         /// Joint, 0-based.
         joint: usize,
     },
-    /// A host time cannot be told to the controller before its clock is known.
+    /// A host time cannot be converted before the controller's clock is known.
     #[error("the clock of the controller on {device} is not known yet")]
     NoClock {
         /// Path of the device.

@@ -1,4 +1,4 @@
-//! The two threads on the serial line, so that the control loop never waits for it.
+//! The two threads of the serial line; the control loop never waits for it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,21 +8,21 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use firmware_bridge::frame::{Counters, Decoder, FrameError, Header, MAX_FRAME, encode};
-use firmware_bridge::message::{Ack, HeartbeatReply, HelloReply, Message, State};
+use firmware_bridge::message::{Ack, ControllerState, HeartbeatReply, HelloReply, Message};
 
 use super::clock::host_now_ns;
 use crate::clock::Waker;
 
-/// Frames which wait to be sent, at most.
+/// Limit on the frames that wait to be sent.
 const OUT_FRAMES: usize = 16;
 
-/// Received messages which wait for the control loop, at most.
+/// Limit on the received messages that wait for the control loop.
 const IN_MESSAGES: usize = 256;
 
-/// Bytes given to the device at once. A longer write to a full device would not time out.
+/// Bytes passed to the device at once. A longer write to a full device would not time out.
 const PIECE: usize = 256;
 
-/// What the reader thread saw.
+/// Input that the reader thread received.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -32,10 +32,10 @@ pub(super) enum Inbound {
     Message {
         header: Header,
         body: Body,
-        /// CLOCK_MONOTONIC after the read which completed the frame.
+        /// CLOCK_MONOTONIC after the read that completed the frame.
         received_ns: u64,
     },
-    /// A whole frame of another protocol version.
+    /// A complete frame of another protocol version.
     Version { found: u8 },
     /// The line ended.
     Closed { kind: ErrorKind },
@@ -45,7 +45,7 @@ pub(super) enum Inbound {
 #[derive(Debug)]
 pub(super) enum Body {
     Hello(Box<HelloReply>),
-    State(State),
+    State(ControllerState),
     Ack(Ack),
     Heartbeat(HeartbeatReply),
 }
@@ -56,14 +56,14 @@ struct Outbound {
     expires_ns: u64,
 }
 
-/// Counts of a link; all wrap.
+/// Counters of a link; all wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LinkCounters {
     /// The decoder's counts of the controller's frames.
     pub received: Counters,
     /// Messages of the controller lost because the control loop did not poll.
     pub not_polled: u32,
-    /// Frames not sent because they waited longer than they are worth.
+    /// Frames dropped because they expired in the queue.
     pub expired: u32,
 }
 
@@ -73,7 +73,7 @@ struct Shared {
     received: Mutex<Counters>,
     not_polled: AtomicU32,
     expired: AtomicU32,
-    /// Wakes who polls.
+    /// Wakes the polling thread.
     waker: OnceLock<Waker>,
 }
 
@@ -85,17 +85,17 @@ impl Shared {
     }
 }
 
-/// Why a frame was not queued.
+/// The reason why a frame was not queued.
 pub(super) enum SendError {
     /// The queue is full.
     Full,
-    /// The writer thread is gone.
+    /// The writer thread has ended.
     Closed,
     /// The message does not fit a frame.
     Encode,
 }
 
-/// Reader and writer thread with their queues.
+/// Reader and writer threads with their queues.
 pub(super) struct Line {
     shared: Arc<Shared>,
     inbound: Receiver<Inbound>,
@@ -105,24 +105,24 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Reads should time out in some 20 ms, so that the reader sees that the link is dropped.
+    /// Reads should time out within about 20 ms, so that the reader notices a dropped link.
     pub(super) fn start(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (inbound_sender, inbound) = sync_channel(IN_MESSAGES);
         let (outbound, outbound_receiver) = sync_channel(OUT_FRAMES);
         let (free_sender, free) = sync_channel(OUT_FRAMES);
         for _ in 0..OUT_FRAMES {
-            // The queue has room for all of them.
+            // The queue holds all of them.
             let _ = free_sender.try_send(Vec::with_capacity(MAX_FRAME));
         }
         let mut threads = Vec::new();
-        let (worker, sender) = (Arc::clone(&shared), inbound_sender.clone());
+        let (of_reader, sender) = (Arc::clone(&shared), inbound_sender.clone());
         threads.push(
-            thread::Builder::new().name("link-read".into()).spawn(move || read_frames(reader, &worker, &sender))?,
+            thread::Builder::new().name("link-read".into()).spawn(move || read_frames(reader, &of_reader, &sender))?,
         );
-        let worker = Arc::clone(&shared);
+        let of_writer = Arc::clone(&shared);
         threads.push(thread::Builder::new().name("link-write".into()).spawn(move || {
-            write_frames(writer, &worker, &outbound_receiver, &free_sender, &inbound_sender);
+            write_frames(writer, &of_writer, &outbound_receiver, &free_sender, &inbound_sender);
         })?);
         Ok(Self { shared, inbound, outbound: Some(outbound), free, threads })
     }
@@ -137,7 +137,7 @@ impl Line {
         let length = encode(header, message, &mut bytes);
         bytes.truncate(*length.as_ref().unwrap_or(&0));
         let queue = self.outbound.as_ref().ok_or(SendError::Closed)?;
-        // What does not encode is queued empty, so that its buffer comes back.
+        // A message that cannot be encoded is queued empty, so that its buffer returns.
         queue.try_send(Outbound { bytes, expires_ns }).map_err(|error| match error {
             TrySendError::Full(_) => SendError::Full,
             TrySendError::Disconnected(_) => SendError::Closed,
@@ -145,7 +145,7 @@ impl Line {
         length.map(|_| ()).map_err(|_| SendError::Encode)
     }
 
-    /// Has `waker` woken by whatever arrives; the first one that is given counts.
+    /// Wakes `waker` on every arrival; only the first `waker` counts.
     pub(super) fn wakes(&self, waker: Waker) {
         self.shared.waker.get_or_init(|| waker);
     }
@@ -170,8 +170,7 @@ impl Line {
 }
 
 impl Drop for Line {
-    /// Waits shortly for the threads, which hold the device. One that hangs in a dead driver is
-    /// left behind.
+    /// Waits briefly for the threads, which hold the device. A thread that hangs in a dead driver is abandoned.
     fn drop(&mut self) {
         self.shared.exit.store(true, Ordering::Relaxed);
         self.outbound = None;
@@ -205,7 +204,7 @@ fn read_frames(mut reader: impl Read, shared: &Shared, sender: &SyncSender<Inbou
                         Message::State(state) => Body::State(state),
                         Message::Ack(ack) => Body::Ack(ack),
                         Message::HeartbeatReply(reply) => Body::Heartbeat(reply),
-                        // The host's own words, on a line that echoes.
+                        // An echo of the host's own message.
                         _ => continue,
                     };
                     Inbound::Message { header: frame.header, body, received_ns }
@@ -232,7 +231,7 @@ fn write_frames(
     free: &SyncSender<Vec<u8>>,
     sender: &SyncSender<Inbound>,
 ) {
-    // Ends whatever half frame the controller may hold.
+    // Terminates any partial frame in the controller.
     let mut result = write_pieces(&mut writer, &[0], shared);
     while let Ok(frame) = queue.recv() {
         if result.is_ok() {
@@ -251,7 +250,7 @@ fn write_frames(
     }
 }
 
-/// Writes all of `bytes`, however long the device takes, until the link is dropped.
+/// Writes all of `bytes`, for any time that the device takes, until the link is dropped.
 fn write_pieces(writer: &mut impl Write, bytes: &[u8], shared: &Shared) -> Result<(), ErrorKind> {
     let mut rest = bytes;
     while !rest.is_empty() && !shared.exit.load(Ordering::Relaxed) {
@@ -266,7 +265,7 @@ fn write_pieces(writer: &mut impl Write, bytes: &[u8], shared: &Shared) -> Resul
     Ok(())
 }
 
-/// Says that the line ended; waits for room, for nothing follows.
+/// Reports the end of the line; waits for space, since it is the last message.
 fn close(shared: &Shared, sender: &SyncSender<Inbound>, kind: ErrorKind) {
     let _ = sender.send(Inbound::Closed { kind });
     shared.wake();

@@ -1,9 +1,8 @@
 //! The host's end of the serial line to the motor controller.
 //!
-//! The wire is that of the crate `firmware_bridge`. Two threads move the bytes; no method but
-//! [`Link::hello`] and [`Link::wait_ack`] waits, so that the control loop may call them in its
-//! tick. The control loop itself sends the heartbeats: a loop that hangs sends none, and the
-//! controller then stops the joints.
+//! The wire format is that of the crate `firmware_bridge`. Two threads move the bytes. Only [`Link::hello`] and
+//! [`Link::wait_ack`] wait, so that the control loop may call all other methods in its tick. The control loop itself
+//! sends the heartbeats: a loop that hangs sends none, and the controller then stops the joints.
 //!
 //! Host times are CLOCK_MONOTONIC in nanoseconds (`_ns`), controller times are its own clock in
 //! microseconds (`_us`); [`Link::clock`] relates them.
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use firmware_bridge::PROTOCOL_VERSION;
 use firmware_bridge::frame::Header;
-use firmware_bridge::message::{Ack, Chunk, HelloReply, Interpolation, Message, Positions, START_NOW, State};
+use firmware_bridge::message::{Ack, Chunk, ControllerState, HelloReply, Interpolation, Message, Positions, START_NOW};
 
 use crate::clock::Waker;
 use crate::fault::{Faults, FaultyReader, FaultyWriter, Kind};
@@ -32,24 +31,22 @@ pub use line::LinkCounters;
 use line::{Line, SendError};
 use session::open_error;
 
-/// A heartbeat is not sent later than this after it was made: it would say that the loop lives
-/// when it may not.
+/// A heartbeat expires after this: a late one would report a live loop that may hang.
 const HEARTBEAT_WORTH_NS: u64 = 100_000_000;
 
-/// A hello, an arm or a clear is not sent later than this after it was made.
+/// A hello, an arm or a clear expires after this.
 const REQUEST_WORTH_NS: u64 = 500_000_000;
 
 /// Time-out of one read; bounds how long a dropped link holds its device.
 const READ_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// Events which wait for [`Link::poll`] while [`Link::wait_ack`] waits.
+/// Limit on the events that wait for [`Link::poll`] during [`Link::wait_ack`].
 const BACKLOG: usize = 256;
 
 /// When step 0 of a chunk is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// When the controller takes the chunk. A chunk that was delayed on the line then acts late;
-    /// prefer a time.
+    /// On arrival at the controller. A chunk that was delayed on the line then starts late; prefer a time.
     Now,
     /// At this controller time in microseconds.
     ControllerUs(u64),
@@ -60,23 +57,23 @@ pub enum Start {
 /// An action chunk to send: step `k` is due at the start plus `k * period_us`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActionChunk<'a> {
-    /// The host's name for it, echoed in [`State::progress`].
+    /// The host's number of it, echoed in [`ControllerState::progress`].
     pub id: u32,
     /// When step 0 is due.
     pub start: Start,
     /// Time between steps in microseconds, at least 1.
     pub period_us: u32,
-    /// No step is followed later than this long after the start, in microseconds.
+    /// No step is executed later than this after the start, in microseconds.
     pub validity_us: u32,
-    /// How the controller moves from step to step.
+    /// The controller's motion between steps.
     pub interpolation: Interpolation,
     /// `[step][joint]` in the joints' units, in the controller's order of joints.
     pub positions: &'a [f32],
 }
 
-/// What came over the line.
+/// Input from the line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Event {
+pub enum LinkEvent {
     /// The controller's verdict on a frame.
     Ack {
         /// The verdict, with the frame's sequence and the chunk's start.
@@ -89,39 +86,39 @@ pub enum Event {
     /// Telemetry.
     State {
         /// The controller's state.
-        state: State,
+        state: ControllerState,
         /// When the controller made it.
         controller_us: u64,
         /// When it arrived.
         received_ns: u64,
     },
-    /// No good frame for [`Link::set_silence`]; said once, until [`Event::Heard`].
+    /// No good frame for the time of [`Link::set_silence`]. Reported once, until [`LinkEvent::Restored`].
     Silent {
         /// When the last one arrived.
         last_heard_ns: u64,
     },
-    /// Good frames again after [`Event::Silent`].
-    Heard,
-    /// The controller does not know this session: it restarted. Say hello and arm again.
+    /// Good frames again after [`LinkEvent::Silent`].
+    Restored,
+    /// The controller does not know this session: it restarted. Send a hello and arm again.
     ControllerReset,
-    /// The controller speaks another protocol version.
+    /// The controller has another protocol version.
     WrongVersion {
         /// The controller's version.
         found: u8,
     },
-    /// The device is gone; nothing follows. Open a new link.
+    /// The device is lost, and no event follows. Open a new link.
     Lost {
-        /// The kind of the error which ended it.
+        /// The kind of the error that ended it.
         kind: io::ErrorKind,
     },
 }
 
-impl Event {
-    /// When it arrived, CLOCK_MONOTONIC; `None` for what no frame told.
+impl LinkEvent {
+    /// Time of arrival, CLOCK_MONOTONIC; `None` for events without a frame.
     #[must_use]
     pub fn received_ns(&self) -> Option<u64> {
         match self {
-            Event::Ack { received_ns, .. } | Event::State { received_ns, .. } => Some(*received_ns),
+            LinkEvent::Ack { received_ns, .. } | LinkEvent::State { received_ns, .. } => Some(*received_ns),
             _ => None,
         }
     }
@@ -134,14 +131,14 @@ pub struct Link {
     session: u32,
     sequence: u32,
     controller: Option<Box<HelloReply>>,
-    /// The only controller to talk to.
+    /// The only accepted controller.
     identity: Option<String>,
     clock: Option<ClockOffset>,
     silence: Duration,
     last_heard_ns: u64,
     is_silent: bool,
     lost: Option<io::ErrorKind>,
-    waiting: VecDeque<Event>,
+    waiting: VecDeque<LinkEvent>,
 }
 
 impl std::fmt::Debug for Link {
@@ -156,7 +153,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Opens a serial device, for this program alone, and drops what it had received.
+    /// Opens a serial device exclusively, and discards pending input.
     ///
     /// # Errors
     /// [`LinkError::Absent`], [`LinkError::Busy`], [`LinkError::Permission`] or
@@ -169,7 +166,7 @@ impl Link {
         Self::over(device, reader, writer)
     }
 
-    /// As [`Link::open`], on a line with faults on purpose.
+    /// As [`Link::open`], on a line with injected faults.
     ///
     /// # Errors
     /// As [`Link::open`]; [`LinkError::Absent`] while the line is unplugged.
@@ -189,7 +186,7 @@ impl Link {
 
     /// A link over any two ends of a line called `device`.
     ///
-    /// Reads should time out within some 20 ms: a reader that waits for ever outlives the link.
+    /// Reads should time out within about 20 ms: a reader that waits forever outlives the link.
     ///
     /// # Errors
     /// [`LinkError::Thread`].
@@ -216,27 +213,27 @@ impl Link {
         })
     }
 
-    /// Time without a good frame after which [`Event::Silent`] comes; 150 ms if not set.
+    /// Time without a good frame until [`LinkEvent::Silent`]; default: 150 ms.
     pub fn set_silence(&mut self, silence: Duration) {
         self.silence = silence;
     }
 
-    /// The only controller that a hello accepts, by the identity that it tells; any if not set.
+    /// Restricts hellos to the controller with this identity; without one, any controller is accepted.
     pub fn set_identity(&mut self, identity: Option<String>) {
         self.identity = identity;
     }
 
-    /// Has `waker` woken whenever [`Link::poll`] may have something.
+    /// Wakes `waker` whenever [`Link::poll`] may return an event.
     pub(crate) fn wakes(&self, waker: Waker) {
         self.line.wakes(waker);
     }
 
-    /// What the controller said of itself in the last good hello.
+    /// The controller's last good answer to a hello.
     pub fn controller(&self) -> Option<&HelloReply> {
         self.controller.as_deref()
     }
 
-    /// Where the controller's clock is, once a heartbeat was answered.
+    /// The controller's clock, once it has answered a heartbeat.
     pub fn clock(&self) -> Option<ClockOffset> {
         self.clock
     }
@@ -251,7 +248,7 @@ impl Link {
         self.line.counters()
     }
 
-    /// Asks for permission to move; the verdict comes as [`Event::Ack`]. The sequence.
+    /// Asks for permission to move; the verdict arrives as [`LinkEvent::Ack`]. Returns the sequence.
     ///
     /// # Errors
     /// [`LinkError::Lost`], [`LinkError::Backlog`].
@@ -259,7 +256,7 @@ impl Link {
         self.send(&Message::Arm)
     }
 
-    /// Ramp to rest, then release the joints. The sequence.
+    /// Ramp to rest, then release the joints. Returns the sequence.
     ///
     /// # Errors
     /// [`LinkError::Lost`], [`LinkError::Backlog`].
@@ -267,7 +264,7 @@ impl Link {
         self.send(&Message::Disarm)
     }
 
-    /// Ramp to rest and hold. The sequence.
+    /// Ramp to rest and hold. Returns the sequence.
     ///
     /// # Errors
     /// [`LinkError::Lost`], [`LinkError::Backlog`].
@@ -275,7 +272,7 @@ impl Link {
         self.send(&Message::Stop)
     }
 
-    /// Ends a latched fault whose cause is gone; the controller is then disarmed. The sequence.
+    /// Clears a latched fault whose cause has ended; the controller is then disarmed. Returns the sequence.
     ///
     /// # Errors
     /// [`LinkError::Lost`], [`LinkError::Backlog`].
@@ -283,8 +280,8 @@ impl Link {
         self.send(&Message::ClearFault)
     }
 
-    /// Keeps the controller's deadman from stopping the joints, and measures its clock: to be
-    /// sent at least three times per deadman time. The sequence.
+    /// Keeps the controller's deadman from stopping the joints, and measures its clock: send at least three per deadman
+    /// time. Returns the sequence.
     ///
     /// # Errors
     /// [`LinkError::Lost`], [`LinkError::Backlog`].
@@ -292,8 +289,8 @@ impl Link {
         self.send(&Message::Heartbeat)
     }
 
-    /// Sends a chunk, which supersedes those before it from its start on; the verdict comes as
-    /// [`Event::Ack`]. The sequence.
+    /// Sends a chunk, which supersedes earlier ones from its start on; the verdict arrives as [`LinkEvent::Ack`].
+    /// Returns the sequence.
     ///
     /// # Errors
     /// [`LinkError::NoHello`], [`LinkError::ChunkShape`], [`LinkError::NonFinite`],
@@ -347,7 +344,7 @@ impl Link {
 
     fn send(&mut self, message: &Message<'_>) -> Result<u32, LinkError> {
         let expires_ns = match message {
-            // It is never too late to stop.
+            // A stop never expires.
             Message::Stop | Message::Disarm => u64::MAX,
             Message::Heartbeat => host_now_ns().saturating_add(HEARTBEAT_WORTH_NS),
             _ => host_now_ns().saturating_add(REQUEST_WORTH_NS),
@@ -367,7 +364,7 @@ impl Link {
                 Ok(sequence)
             }
             Err(SendError::Closed) => Err(self.lost_error(io::ErrorKind::BrokenPipe)),
-            // A message of checked counts encodes.
+            // A message with checked counts can always be encoded.
             Err(SendError::Full | SendError::Encode) => Err(LinkError::Backlog { device: self.device.clone() }),
         }
     }

@@ -1,4 +1,4 @@
-//! What arrives: events, verdicts and the controller's clock.
+//! Received messages: events, verdicts and the controller's clock.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use firmware_bridge::message::{Ack, FaultReport, Reason};
 
 use super::clock::{ClockOffset, Exchange, host_now_ns};
 use super::line::{Body, Inbound};
-use super::{BACKLOG, Event, Link, LinkError};
+use super::{BACKLOG, Link, LinkError, LinkEvent};
 
 impl Link {
-    /// The next event, or `None`; never waits. Call it until it gives `None`.
-    pub fn poll(&mut self) -> Option<Event> {
+    /// The next event, or `None`; never waits. Call it until it returns `None`.
+    pub fn poll(&mut self) -> Option<LinkEvent> {
         if let Some(event) = self.waiting.pop_front() {
             return Some(event);
         }
@@ -29,13 +29,13 @@ impl Link {
             && u128::from(silent_ns) > self.silence.as_nanos()
         {
             self.is_silent = true;
-            return Some(Event::Silent { last_heard_ns: self.last_heard_ns });
+            return Some(LinkEvent::Silent { last_heard_ns: self.last_heard_ns });
         }
         None
     }
 
-    /// Waits for the verdict on one frame, without heartbeats: `timeout` must be shorter than the
-    /// controller's deadman time where the joints move. Other events wait for [`Link::poll`].
+    /// Waits for the verdict on one frame, without heartbeats: while the joints move, `timeout` must be shorter than
+    /// the controller's deadman time. Other events wait for [`Link::poll`].
     ///
     /// # Errors
     /// [`LinkError::NoReply`], [`LinkError::Lost`].
@@ -47,15 +47,15 @@ impl Link {
             };
             let event = self.take(inbound);
             match event {
-                Some(Event::Ack { ack, .. }) if ack.sequence == sequence => return Ok(ack),
-                Some(Event::Lost { kind }) => return Err(self.lost_error(kind)),
+                Some(LinkEvent::Ack { ack, .. }) if ack.sequence == sequence => return Ok(ack),
+                Some(LinkEvent::Lost { kind }) => return Err(self.lost_error(kind)),
                 Some(event) => self.keep(event),
                 None => {}
             }
         }
     }
 
-    /// The fault that the controller has latched, by its next report; waits for that at most `timeout`.
+    /// The controller's latched fault, from its next report; waits at most `timeout`.
     ///
     /// # Errors
     /// [`LinkError::NoReply`], [`LinkError::Lost`].
@@ -66,16 +66,16 @@ impl Link {
                 return Err(LinkError::NoReply { device: self.device.clone(), what: "a report", waited: timeout });
             };
             match self.take(inbound) {
-                Some(Event::State { state, .. }) => return Ok(state.fault),
-                Some(Event::Lost { kind }) => return Err(self.lost_error(kind)),
+                Some(LinkEvent::State { state, .. }) => return Ok(state.fault),
+                Some(LinkEvent::Lost { kind }) => return Err(self.lost_error(kind)),
                 Some(event) => self.keep(event),
                 None => {}
             }
         }
     }
 
-    /// Ends a latched fault, for a person who has seen to its cause, and waits until the controller says so; at most
-    /// `timeout`, while the joints still ramp to rest. No fault is latched then.
+    /// Clears a latched fault after a person has removed its cause. Waits for the controller's answer, at most
+    /// `timeout`, while the joints still ramp to rest. No fault is latched afterwards.
     ///
     /// # Errors
     /// [`LinkError::CauseLasts`], [`LinkError::NotCleared`], [`LinkError::NoReply`], [`LinkError::Lost`], [`LinkError::Backlog`].
@@ -92,39 +92,39 @@ impl Link {
         }
     }
 
-    pub(super) fn keep(&mut self, event: Event) {
+    pub(super) fn keep(&mut self, event: LinkEvent) {
         if self.waiting.len() >= BACKLOG {
             self.waiting.pop_front();
         }
         self.waiting.push_back(event);
     }
 
-    /// Takes a message into account; the event it makes.
-    pub(super) fn take(&mut self, inbound: Inbound) -> Option<Event> {
+    /// Processes a message; returns its event.
+    pub(super) fn take(&mut self, inbound: Inbound) -> Option<LinkEvent> {
         let (header, body, received_ns) = match inbound {
             Inbound::Message { header, body, received_ns } => (header, body, received_ns),
-            Inbound::Version { found } => return Some(Event::WrongVersion { found }),
+            Inbound::Version { found } => return Some(LinkEvent::WrongVersion { found }),
             Inbound::Closed { kind } => {
                 self.lost = Some(kind);
-                return Some(Event::Lost { kind });
+                return Some(LinkEvent::Lost { kind });
             }
         };
         let controller_us = header.time_us;
         if let Body::Ack(Ack { reason: Reason::WrongSession, .. }) = body
             && self.controller.take().is_some()
         {
-            return Some(Event::ControllerReset);
+            return Some(LinkEvent::ControllerReset);
         }
         if header.session != self.session {
             return None;
         }
         self.last_heard_ns = received_ns;
         if std::mem::take(&mut self.is_silent) {
-            self.keep(Event::Heard);
+            self.keep(LinkEvent::Restored);
         }
         match body {
-            Body::Ack(ack) => Some(Event::Ack { ack, controller_us, received_ns }),
-            Body::State(state) => Some(Event::State { state, controller_us, received_ns }),
+            Body::Ack(ack) => Some(LinkEvent::Ack { ack, controller_us, received_ns }),
+            Body::State(state) => Some(LinkEvent::State { state, controller_us, received_ns }),
             Body::Heartbeat(reply) => {
                 let exchange = Exchange {
                     sent_us: reply.host_time_us,

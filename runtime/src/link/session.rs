@@ -1,4 +1,4 @@
-//! Opening a session: hello, checks and the first look at the controller's clock.
+//! Opening a session: hello, checks and the first exchange of clocks.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -12,16 +12,15 @@ use super::clock::host_now_ns;
 use super::line::{Body, Inbound};
 use super::{Link, LinkError, READ_TIMEOUT};
 
-/// Time between two hellos while none is answered.
+/// Time between two hellos without an answer.
 const HELLO_RETRY: Duration = Duration::from_millis(100);
 
-/// Heartbeats with which the hello begins to know the controller's clock.
+/// Number of heartbeats during the hello that measure the controller's clock.
 const CLOCK_ROUNDS: usize = 4;
 
 impl Link {
-    /// Opens a session with the controller and checks that it is the one of the configuration,
-    /// with `joints` in this order. Waits at most `timeout`. An armed controller stops and
-    /// disarms.
+    /// Opens a session with the controller and checks that it is the configured one, with `joints` in this order. Waits
+    /// at most `timeout`. An armed controller stops and disarms.
     ///
     /// # Errors
     /// [`LinkError::NoReply`], [`LinkError::ProtocolVersion`], [`LinkError::Schema`], [`LinkError::Identity`],
@@ -30,7 +29,7 @@ impl Link {
         self.controller = None;
         self.clock = None;
         self.waiting.clear();
-        // Not 0, which is no session.
+        // Not 0, which means no session.
         self.session = (RandomState::new().hash_one(host_now_ns()) as u32).max(1);
         let deadline = Instant::now() + timeout;
         let reply = loop {
@@ -39,7 +38,7 @@ impl Link {
             }
             let message = Message::Hello { schema: SCHEMA_HASH };
             match self.send(&message) {
-                // What waits is sent or expires before the next try.
+                // Queued frames are sent or expire before the next attempt.
                 Ok(_) | Err(LinkError::Backlog { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -100,7 +99,7 @@ impl Link {
         Ok(())
     }
 
-    /// Heartbeats until the clock is known, or the time is over: then later ones will tell.
+    /// Sends heartbeats until the clock is known or the time limit; after that, later heartbeats give the clock.
     fn begin_clock(&mut self, deadline: Instant) -> Result<(), LinkError> {
         for _ in 0..CLOCK_ROUNDS {
             match self.heartbeat() {
@@ -123,7 +122,7 @@ impl Link {
     }
 }
 
-/// The link's error of a device that did not open.
+/// The link's error for a device that did not open.
 pub(super) fn open_error(device: &str, error: serialport::Error) -> LinkError {
     let name = device.to_owned();
     match error.kind() {

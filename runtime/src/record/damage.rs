@@ -1,12 +1,12 @@
-//! What is missing of a recording, and why.
+//! Missing parts of a recording, and their causes.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Causes that are kept of a file; the rest are counted.
+/// Number of kept causes of a file; the rest are counted.
 const KEPT: usize = 4;
 
-/// Why something of a file was not read.
+/// The reason why part of a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// The file cannot be read.
@@ -18,86 +18,86 @@ pub enum Cause {
     /// It has no bytes.
     #[error("an empty file")]
     Empty,
-    /// It stands for a file of Git LFS that was not fetched.
+    /// It is a pointer to a Git LFS file that was not fetched.
     #[error("a Git LFS pointer instead of the recording (git lfs pull fetches it)")]
     LfsPointer,
-    /// A page that a server gave instead of the file.
+    /// A web page returned instead of the file.
     #[error("a web page instead of the recording")]
     WebPage,
-    /// As a power cut leaves it.
-    #[error("only zeros, as a power cut leaves a file")]
+    /// It has only zeros, as after a power cut.
+    #[error("only zeros, as after a power cut")]
     Zeros,
-    /// Something else.
-    #[error("something else than MCAP")]
+    /// It is not an MCAP file.
+    #[error("not an MCAP file")]
     NotMcap,
-    /// Another program's.
-    #[error("compressed chunks, which fathom run does not write")]
+    /// It was written by another program.
+    #[error("it has compressed chunks, which fathom run does not write")]
     Compressed,
-    /// Nothing says which run it is.
-    #[error("no run of Fathom's in it (/fathom/run)")]
+    /// It has no run note.
+    #[error("it has no run note (/fathom/run)")]
     NoRun,
     /// A chunk is damaged.
-    #[error("the chunk at byte {at} has a wrong checksum and is left out")]
+    #[error("the chunk at byte {at} has a wrong checksum and was skipped")]
     Checksum {
-        /// Where it begins.
+        /// Its first byte.
         at: u64,
     },
     /// A record is damaged.
-    #[error("the record at byte {at} is damaged; reading went on at the next whole chunk")]
+    #[error("the record at byte {at} is damaged; reading continued at the next whole chunk")]
     Record {
-        /// Where it begins.
+        /// Its first byte.
         at: u64,
     },
-    /// The file ends within a record, or nothing after it can be read.
-    #[error("cut off or damaged from byte {at} of {of} on")]
+    /// The file ends within a record, or is unreadable from there on.
+    #[error("truncated or damaged from byte {at} of {of}")]
     Cut {
-        /// Where the last whole record ends.
+        /// End of the last whole record.
         at: u64,
         /// Bytes of the file.
         of: u64,
     },
-    /// The run that writes it goes on, or ended in a crash.
-    #[error("unfinished: it ends without an index, as of a run that goes on or crashed")]
+    /// Its run is still writing it, or crashed.
+    #[error("unfinished: it has no index; its run is still running or has crashed")]
     Unfinished,
-    /// What comes after the messages.
-    #[error("its index is damaged or cut off; all messages were read")]
+    /// The part after the messages.
+    #[error("its index is damaged or truncated; all messages were read")]
     Index,
-    /// Bytes between the chunks.
+    /// There are damaged bytes between the chunks.
     #[error("bytes outside of its chunks are damaged (checksum of the whole file)")]
     Outside,
-    /// A message of a channel that is not declared.
-    #[error("messages of channel {id}, which is not declared")]
+    /// A message has an undeclared channel.
+    #[error("messages of the undeclared channel {id}")]
     Channel {
         /// Its number.
         id: u16,
     },
-    /// A topic that the run records is not declared.
+    /// A topic of the run is not declared.
     #[error("no channel for {topic}")]
     NoTopic {
         /// The topic.
         topic: String,
     },
-    /// A message is not what its topic says.
-    #[error("a message of {topic} is left out: {problem}")]
+    /// A message does not match its topic.
+    #[error("a message of {topic} was skipped: {problem}")]
     Message {
         /// The topic.
         topic: String,
-        /// What is wrong.
+        /// The mismatch.
         problem: String,
     },
     /// Observations whose images are missing.
-    #[error("an observation without its image of {view} is left out")]
+    #[error("an observation was skipped: its image of {view} is missing")]
     NoImage {
         /// The view.
         view: String,
     },
-    /// The run's model is not at hand, or does not take an observation.
+    /// The run's model is not available, or rejects an observation.
     #[error("not replayed: {0}")]
     Model(String),
 }
 
 impl Cause {
-    /// What a file is that does not begin as a recording does.
+    /// Identifies a file that does not begin as a recording does.
     pub(super) fn of_start(start: &[u8]) -> Cause {
         let text = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
         match start {
@@ -109,14 +109,14 @@ impl Cause {
         }
     }
 
-    /// Whether it says already what the whole file is.
-    pub(super) fn tells_what_it_is(&self) -> bool {
+    /// Whether it already identifies the whole file.
+    pub(super) fn identifies_the_file(&self) -> bool {
         use Cause::{Compressed, Empty, Io, LfsPointer, NoFile, NotMcap, WebPage, Zeros};
         matches!(self, Io(_) | NoFile(_) | Empty | LfsPointer | WebPage | Zeros | NotMcap | Compressed)
     }
 }
 
-/// Several causes; of many the first ones and how many there are.
+/// Causes: the first ones, and the number of all.
 #[derive(Debug, Default)]
 pub struct Causes {
     kept: Vec<Cause>,
@@ -157,12 +157,12 @@ impl fmt::Display for Causes {
     }
 }
 
-/// A file that was not read whole.
+/// A file that was not read completely.
 #[derive(Debug)]
 pub struct Incomplete {
     /// The file.
     pub path: PathBuf,
-    /// Why.
+    /// The causes.
     pub causes: Causes,
 }
 
@@ -172,7 +172,7 @@ impl fmt::Display for Incomplete {
     }
 }
 
-/// Files that were not read whole, one after the other.
+/// Files that were not read completely, in order.
 pub(super) fn list(incomplete: &[Incomplete]) -> String {
     incomplete.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -1,8 +1,8 @@
-//! The folder of recordings: the names of its files, their order, and who may delete them.
+//! The folder of recordings: the names of its files, their order, and the right to delete them.
 //!
-//! Order comes from numbers that only go up, never from a clock: a computer without a battery has the same time at each start.
-//! A file is made only where there is none, and its run holds a lock on it as long as it lives, so that several programs
-//! can record into one folder. A crash leaves no lock behind.
+//! The order comes from increasing numbers, never from a clock: a computer without a battery has the same time at each
+//! start. A file is only made under an unused name, and its run holds a lock on it while the run lives, so that several
+//! programs can record into one folder. A crash leaves no lock.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,21 +15,21 @@ use rustix::fs::OFlags;
 
 use super::RecordError;
 
-/// Another program that looks whether a new file is in use is done after much less than this, in all.
+/// Upper bound, in total, on the time for which another program holds a new file to test whether it is in use.
 const LOCK_TRIES: u32 = 200;
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
-/// Which run made a file.
+/// The run that made a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Run {
-    /// Of an earlier version: seconds since 1970 by the clock of the computer.
+    /// Of an earlier version: seconds since 1970 by the computer's clock.
     Clock(u64),
     /// Counted in the folder.
     Count(u64),
 }
 
-/// A name that a recording has: `fathom-run000012-000003.mcap`, and of earlier versions `fathom-1700000000-00003.mcap`. Other
-/// names are those of people, and their files are never deleted.
+/// A recording's name: `fathom-run000012-000003.mcap`, in earlier versions `fathom-1700000000-00003.mcap`. Other names
+/// belong to people, and those files are never deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub(super) run: Run,
@@ -47,7 +47,7 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// `None` where it is no recording's name, to the letter.
+    /// `None` unless the name matches exactly.
     pub(super) fn of(path: &Path) -> Option<Name> {
         let text = path.file_name()?.to_str()?;
         let (run, file) = text.strip_prefix("fathom-")?.strip_suffix(".mcap")?.split_once('-')?;
@@ -60,7 +60,7 @@ impl Name {
     }
 }
 
-/// What of the folder has a recording's name, in order.
+/// The folder's entries with a recording's name, in order.
 pub(super) fn named(folder: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     let mut files: Vec<(Name, PathBuf)> = std::fs::read_dir(folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -70,7 +70,7 @@ pub(super) fn named(folder: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     Ok(files)
 }
 
-/// Everything in the folder that ends in `.mcap`: recordings in order, then what has another name.
+/// All `.mcap` files of the folder: recordings in order, then files with other names.
 pub(super) fn recordings(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files: Vec<(bool, Option<Name>, PathBuf)> = std::fs::read_dir(folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -81,10 +81,10 @@ pub(super) fn recordings(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, _, path)| path).collect())
 }
 
-/// Makes the first file of a new run, whose number is higher than all in the folder.
+/// Makes the first file of a new run, with a number higher than all in the folder.
 ///
 /// # Errors
-/// [`RecordError::Io`], and [`RecordError::Numbers`] where no number is higher.
+/// [`RecordError::Io`], and [`RecordError::Numbers`] if there is no higher number.
 pub(super) fn begin(folder: &Path) -> Result<(Name, File), RecordError> {
     let failed = |source| RecordError::Io { path: folder.to_owned(), source };
     let highest = named(folder).map_err(failed)?.into_iter().rev().find_map(|(name, path)| match name.run {
@@ -119,7 +119,7 @@ pub(super) fn next(folder: &Path, last: Name) -> Result<(Name, File), RecordErro
     Err(RecordError::Numbers { path: folder.join(last.to_string()) })
 }
 
-/// Makes a file and locks it; `None` where there is something of that name.
+/// Makes a file and locks it; `None` if the name is in use.
 fn create(path: &Path) -> io::Result<Option<File>> {
     let file = match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(file) => file,
@@ -128,10 +128,10 @@ fn create(path: &Path) -> io::Result<Option<File>> {
     };
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
-            // Another program may have found and deleted it before it was locked.
+            // Another program may have found and deleted it before the lock.
             Ok(()) => return Ok((!is_deleted(&file, path)).then_some(file)),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
-            // File systems without locks: the folder is then one program's only.
+            // File systems without locks: only one program may use the folder.
             Err(TryLockError::Error(error)) => {
                 tracing::debug!(path = %path.display(), %error, "not locked");
                 return Ok(Some(file));
@@ -141,15 +141,15 @@ fn create(path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Whether a file that was at this path was deleted. One that somebody moved was not.
+/// Whether a file that was at this path was deleted. A moved file was not.
 pub(super) fn is_deleted(file: &File, path: &Path) -> bool {
     let Ok(file) = file.metadata() else { return false };
-    // File systems that know no number of links tell by the path.
+    // On file systems without link counts, the path decides.
     let there = std::fs::symlink_metadata(path);
     file.nlink() == 0 && !there.is_ok_and(|there| (file.dev(), file.ino()) == (there.dev(), there.ino()))
 }
 
-/// A recording of a run that is over, locked until it is dropped.
+/// A recording of a finished run, locked until it is dropped.
 #[derive(Debug)]
 pub(super) struct Ended {
     path: PathBuf,
@@ -159,10 +159,10 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// `None` for one of a run that goes on, and for what is no file.
+    /// `None` if its run is still running, or if it is not a regular file.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     pub(super) fn lock(path: PathBuf) -> io::Result<Option<Ended>> {
         let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits();
         if !std::fs::symlink_metadata(&path)?.is_file() {
@@ -179,9 +179,9 @@ impl Ended {
     /// Deletes it.
     ///
     /// # Errors
-    /// Those of the file system; one that is gone is none.
+    /// File system errors; a missing file is no error.
     pub(super) fn delete(self) -> io::Result<()> {
-        // Whoever made another file of this name meanwhile keeps it.
+        // A new file of this name, made meanwhile, is kept.
         if is_deleted(&self.file, &self.path) {
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl Ended {
     }
 }
 
-/// A file that is gone already was deleted.
+/// A file that no longer exists counts as deleted.
 pub(super) fn gone(deleted: io::Result<()>) -> io::Result<()> {
     deleted.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
@@ -255,7 +255,7 @@ mod tests {
             name.to_string()
         };
         assert_eq!(number(), "fathom-run000001-000000.mcap");
-        // A clock that is far ahead, a folder of a recording's name, and a person's file.
+        // A clock that is far ahead, a folder with a recording's name, and a person's file.
         touch(folder.path(), &["fathom-9999999999-00000.mcap", "fathom-run-9.mcap"]);
         std::fs::create_dir(folder.path().join("fathom-run000007-000000.mcap")).unwrap();
         assert_eq!(number(), "fathom-run000008-000000.mcap");
@@ -272,7 +272,7 @@ mod tests {
         let path = folder.path();
         let begun: Vec<Name> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..16).map(|_| scope.spawn(|| begin(path).unwrap())).collect();
-            // The files stay open until all have begun: nothing deletes them.
+            // The files stay open until all threads have started, so that none is deleted.
             let files: Vec<(Name, File)> = threads.into_iter().map(|t| t.join().unwrap()).collect();
             files.iter().map(|(name, _)| *name).collect()
         });
@@ -295,14 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_run_that_goes_on_cannot_be_had() {
+    fn a_file_of_an_active_run_cannot_be_locked() {
         let folder = tempfile::tempdir().unwrap();
         let (name, held) = begin(folder.path()).unwrap();
         let path = folder.path().join(name.to_string());
         assert!(Ended::lock(path.clone()).unwrap().is_none());
         drop(held);
         let ended = Ended::lock(path.clone()).unwrap().unwrap();
-        // Replaced meanwhile: the new one stays.
+        // Replaced meanwhile: the new file is kept.
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "another").unwrap();
         ended.delete().unwrap();

@@ -20,7 +20,7 @@ pub(super) fn encode(image: &Image, view: &str, time_ns: u64) -> Vec<u8> {
     message.into_bytes()
 }
 
-/// The pixels of a message; `None` where it is no image that is written here.
+/// The pixels of a message; `None` for an image that Fathom does not write.
 pub(super) fn decode(bytes: &[u8]) -> Option<Image> {
     let mut image = Image::default();
     let mut encoding: &[u8] = b"";

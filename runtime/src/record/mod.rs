@@ -1,5 +1,4 @@
-//! Recordings of runs, and what they are good for: MCAP files that Foxglove and Rerun play, and that `fathom replay` infers
-//! again.
+//! Recordings of runs: MCAP files that Foxglove and Rerun play, and from which `fathom replay` repeats the inferences.
 
 use std::path::PathBuf;
 
@@ -24,7 +23,7 @@ pub use replay::{Difference, Replay, ReplayError, Replayed, Stages, stages_of};
 pub use schema::{Ack, Chunk, Inference, Log, Observation, RunNote, State, View};
 pub use writer::RecordingWriter;
 
-/// What can go wrong with a recording.
+/// Errors of recordings.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// It cannot be written or read.
@@ -32,21 +31,21 @@ pub enum RecordError {
     Io {
         /// File or folder.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: std::io::Error,
     },
-    /// It is no recording of Fathom's.
+    /// It is not a recording of Fathom's.
     #[error("{}: expected a recording of fathom run, found {problem}", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// The actual content.
         problem: String,
     },
-    /// Nothing of it can be read.
+    /// It cannot be read at all.
     #[error("expected a recording of fathom run, found {0}")]
     Unreadable(String),
-    /// The numbers of its folder are used up.
+    /// The numbers in its folder are used up.
     #[error("{}: expected a name whose number another can follow, found the highest: rename or delete it", path.display())]
     Numbers {
         /// The file of the highest number.
@@ -57,7 +56,7 @@ pub enum RecordError {
     Model {
         /// The recording.
         path: PathBuf,
-        /// The model at hand.
+        /// The present model.
         model: PathBuf,
         /// The run's.
         expected: String,
@@ -74,12 +73,12 @@ impl RecordError {
     }
 }
 
-/// CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds. A wall clock that was never set may be behind.
+/// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds. It may be negative if the wall clock was never set.
 fn clock_offset_ns() -> i128 {
     i128::from(crate::clock::wall_ns()) - i128::from(crate::clock::kernel_ns())
 }
 
-/// A time of CLOCK_MONOTONIC as it is in a file's messages.
+/// Converts a time of CLOCK_MONOTONIC to the time base of a file's messages.
 fn wall_ns(at_ns: u64, realtime_offset_ns: u64) -> u64 {
     at_ns.saturating_add(realtime_offset_ns)
 }

@@ -1,4 +1,4 @@
-//! What a recording says of the run that made it.
+//! A recording's note about its run.
 
 use fathom_models::families::Loaded;
 use fathom_models::graph::params::ParamId;
@@ -7,7 +7,7 @@ use super::{RunNote, clock_offset_ns};
 use crate::config::RobotConfig;
 use crate::policy::Policy;
 
-/// Bytes of a tensor that the fingerprint looks at, at each end.
+/// Bytes that the fingerprint covers at each end of a tensor.
 const SAMPLE: usize = 4096;
 
 impl RunNote {
@@ -32,8 +32,8 @@ impl RunNote {
     }
 }
 
-/// Of a checkpoint: its configuration, and names, shapes and both ends of all tensors. It tells two checkpoints apart
-/// without reading all of them.
+/// Fingerprint of a checkpoint: its configuration, and names, shapes and both ends of all tensors. It distinguishes two
+/// checkpoints without reading them whole.
 pub(crate) fn fingerprint(loaded: &Loaded) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |bytes: &[u8]| {
@@ -45,7 +45,7 @@ pub(crate) fn fingerprint(loaded: &Loaded) -> String {
     for (n, param) in loaded.model.params.params.iter().enumerate() {
         eat(param.name.as_bytes());
         eat(format!("{:?}", param.shape).as_bytes());
-        // One that inference does not read may be missing.
+        // A file that inference does not read may be missing.
         let Ok((_, bytes, _)) = loaded.weights.encoded(ParamId(n as u32)) else { continue };
         eat(bytes.get(..SAMPLE).unwrap_or(bytes));
         eat(bytes.get(bytes.len().saturating_sub(SAMPLE)..).unwrap_or_default());

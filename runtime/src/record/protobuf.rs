@@ -1,5 +1,4 @@
-//! As much of protobuf as images and joints need: `foxglove.RawImage` and `fathom.Joint`, and the descriptors that say what
-//! they are.
+//! The subset of protobuf for images and joints: `foxglove.RawImage`, `fathom.Joint`, and their descriptors.
 
 /// Writes a message field by field.
 #[derive(Debug, Default)]
@@ -46,14 +45,14 @@ impl Writer {
     }
 }
 
-/// A field's value, as it is on the wire.
+/// A field's value in its wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message in order; `None` where it is cut off or of a kind that is not written here.
+/// The fields of a message in order; `None` if it is truncated or has an unsupported kind.
 pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u32, Value<'_>)>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
@@ -131,7 +130,7 @@ pub(super) fn joint_descriptor() -> Vec<u8> {
     set.into_bytes()
 }
 
-/// The `FileDescriptorSet` of `foxglove.RawImage`, as Foxglove's schemas have it.
+/// The `FileDescriptorSet` of `foxglove.RawImage`, from Foxglove's schemas.
 pub(super) fn raw_image_descriptor() -> Vec<u8> {
     let mut set = Writer::default();
     set.message(1, |w| {

@@ -1,4 +1,4 @@
-//! Reading a recording back: whatever of it is whole.
+//! Reads a recording back: all of its intact messages.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,28 +15,28 @@ use crate::camera::Image;
 /// One message of a recording.
 #[derive(Clone, Debug)]
 pub enum Moment {
-    /// A file begins.
+    /// The start of a file.
     File(PathBuf),
-    /// What ran on what.
+    /// The model and the adapter of the run.
     Run(schema::RunNote),
-    /// An image of the observation that comes next.
+    /// An image of the next observation.
     Image {
         /// The view.
         view: String,
         /// Its pixels; stamps are in the observation.
         image: Image,
     },
-    /// What an inference was given. All of its images came before it.
+    /// The inputs of an inference, after all of its images.
     Observation(schema::Observation),
-    /// What the model made of it.
+    /// The outputs of an inference.
     Inference(schema::Inference),
-    /// What was sent.
+    /// A chunk that was sent.
     Chunk(schema::Chunk),
-    /// What the controller answered.
+    /// The controller's verdict.
     Ack(schema::Ack),
-    /// What the controller reported.
+    /// The controller's report.
     State(schema::State),
-    /// What happened to the loop.
+    /// An event of the loop.
     Log(schema::Log),
 }
 
@@ -63,13 +63,13 @@ impl Recording {
         Ok(Recording { files })
     }
 
-    /// The files in order: by the numbers of their runs, then those of other names.
+    /// The files in order: by the numbers of their runs, then files with other names.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Gives every message in order to `take`, until it says `false`. Returned are the files that were not read whole, with
-    /// the causes; what is whole of them was given.
+    /// Passes every message in order to `take`, until it returns `false`. Returns the files that were not read whole,
+    /// with the causes; their intact messages were passed.
     ///
     /// # Errors
     /// Those of `take`.
@@ -78,7 +78,7 @@ impl Recording {
         let mut last = None;
         for path in &self.files {
             let mut causes = Causes::default();
-            let mut reading = Reading::of(path, last.take());
+            let mut reading = FileReader::of(path, last.take());
             let on = reading.file(path, &mut causes, &mut take)?;
             last = reading.run.zip(reading.note);
             if !causes.is_empty() {
@@ -91,10 +91,10 @@ impl Recording {
         Ok(incomplete)
     }
 
-    /// All messages but the images.
+    /// All messages except the images.
     ///
     /// # Errors
-    /// [`RecordError::Unreadable`] where nothing can be read.
+    /// [`RecordError::Unreadable`] if the recording is unreadable.
     pub fn moments(&self) -> Result<Vec<Moment>, RecordError> {
         let mut moments = Vec::new();
         let incomplete = self.each(|moment| {
@@ -110,26 +110,26 @@ impl Recording {
     }
 }
 
-/// One file while it is read.
-struct Reading {
-    /// The number of its run, where its name tells.
+/// State of reading one file.
+struct FileReader {
+    /// The number of its run, if its name has one.
     run: Option<folder::Run>,
-    /// What its run is, from this file or, where the name says that it is of the same run, the one before.
+    /// Its run, from this file, or from the previous file if the name shows the same run.
     note: Option<RunNote>,
     /// Images of the next observation, with their times in the file.
     images: BTreeMap<String, (u64, Image)>,
-    /// Whether there are messages that no note belongs to.
+    /// Whether there are messages without a run note.
     orphans: bool,
 }
 
-impl Reading {
-    fn of(path: &Path, last: Option<(folder::Run, RunNote)>) -> Reading {
+impl FileReader {
+    fn of(path: &Path, last: Option<(folder::Run, RunNote)>) -> FileReader {
         let run = folder::Name::of(path).map(|name| name.run);
         let note = last.filter(|(last, _)| Some(*last) == run).map(|(_, note)| note);
-        Reading { run, note, images: BTreeMap::new(), orphans: false }
+        FileReader { run, note, images: BTreeMap::new(), orphans: false }
     }
 
-    /// Gives a file's messages to `take`; whether it wants more.
+    /// Passes a file's messages to `take`; returns whether to continue.
     fn file<E>(
         &mut self,
         path: &Path,
@@ -158,7 +158,7 @@ impl Reading {
                 Err(Stopped::Taken(error)) => return Err(error),
             }
         }
-        let foreign = !ours && !causes.first().iter().any(Cause::tells_what_it_is);
+        let foreign = !ours && !causes.first().iter().any(Cause::identifies_the_file);
         if on && (self.orphans || foreign) {
             causes.add(Cause::NoRun);
         }
@@ -194,8 +194,8 @@ impl Reading {
         }
     }
 
-    /// Gives an observation and its images to `take`. Without all of them it is none: an older image in place of one that is
-    /// lost would be an observation that never was.
+    /// Passes an observation and its images to `take`, if all images exist: an older image in place of a lost one would
+    /// make a false observation.
     fn observation<E>(
         &mut self,
         observation: schema::Observation,
@@ -230,7 +230,7 @@ impl Reading {
     }
 }
 
-/// Opens a file. Anything else, as a pipe that nobody writes to, is not waited for.
+/// Opens a regular file. Does not block on other files, such as a pipe without a writer.
 fn open(path: &Path) -> Result<File, Cause> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_file() {
@@ -239,7 +239,7 @@ fn open(path: &Path) -> Result<File, Cause> {
     Err(Cause::NoFile(if kind.is_dir() { "a folder" } else { "a device or pipe" }))
 }
 
-/// `None` for a topic that is not Fathom's, and for a message that is not what its topic says.
+/// `None` for a topic that is not Fathom's, and for a message that does not match its topic.
 fn moment(message: &Message<'_>, causes: &mut Causes) -> Option<Moment> {
     fn json<T: DeserializeOwned>(message: &Message<'_>) -> Result<T, String> {
         serde_json::from_slice(message.data).map_err(|e| e.to_string())

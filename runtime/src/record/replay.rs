@@ -1,4 +1,5 @@
-//! A recorded run inferred again: to the same bits on the same adapter, with the differences stage by stage on another.
+//! Repeats the inferences of a recorded run: bit-identical on the same adapter, with the differences by stage on
+//! another.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::engine::Wanted;
 use crate::gpu::GpuOptions;
 use crate::policy::{Observation, Policy, PolicyError, PolicyFiles, PolicyOptions, pixels};
 
-/// What can fail in a replay.
+/// Errors of a replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The recording.
@@ -30,33 +31,33 @@ pub enum ReplayError {
 /// How to replay.
 #[derive(Clone, Debug, Default)]
 pub struct Replay {
-    /// Directory of the checkpoint, where it is not where it was.
+    /// Directory of the checkpoint, if it is not the recorded one.
     pub model: Option<PathBuf>,
     /// How to open the GPU.
     pub gpu: GpuOptions,
-    /// What to compute with; what suits the adapter where not given.
+    /// Requested kernels and formats; default: chosen for the adapter.
     pub wanted: Wanted,
     /// Only this inference.
     pub number: Option<u32>,
-    /// Keep every stage's tensors of the first inference that is replayed.
+    /// Keep every stage's tensors of the first replayed inference.
     pub stages: bool,
 }
 
-/// One inference, again.
+/// One repeated inference.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// Its number.
     pub number: u32,
-    /// Whether all actions are the same bits.
+    /// Whether all actions are bit-identical.
     pub identical: bool,
     /// The largest difference of an action, in the robot's units.
     pub largest: f32,
 }
 
-/// What a replay gave.
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    /// What the run, of several the first, said of itself.
+    /// The note of the run; of several runs, the first.
     pub note: RunNote,
     /// Adapter and driver here.
     pub adapter: String,
@@ -66,13 +67,13 @@ pub struct Replayed {
     pub differences: Vec<Difference>,
     /// With [`Replay::stages`]: the inference and its stages, `(name, values)` in the graph's order.
     pub stages: Option<(u32, Stages)>,
-    /// What the CPU twins give for the same stages, where they differ and the model is small enough.
+    /// The CPU twins' results for the same stages, if they differ and the model is small enough.
     pub twins: Option<Stages>,
-    /// Files that were not replayed whole, and why.
+    /// Files that were not replayed completely, with the causes.
     pub incomplete: Vec<Incomplete>,
 }
 
-/// The run whose messages are read, and its model, unless that cannot be had.
+/// The run being read, and its model, if available.
 struct Playing {
     note: RunNote,
     policy: Result<Policy, String>,
@@ -81,14 +82,14 @@ struct Playing {
 /// Values of every stage by its name, in the graph's order.
 pub type Stages = Vec<(String, Vec<f32>)>;
 
-/// Models of more parameters are not run on the CPU twins: it would take hours.
+/// Models with more parameters are not run on the CPU twins: it would take hours.
 const TWINS: usize = 20_000_000;
 
 impl Replay {
-    /// Infers recorded runs again: whatever of them is whole, and whose model is at hand.
+    /// Repeats the inferences of recorded runs: the intact ones whose model is available.
     ///
     /// # Errors
-    /// [`ReplayError`]: of the recording or the model where nothing can be replayed, and of the GPU.
+    /// [`ReplayError`]: an error of the recording, of the model or of the GPU.
     pub fn run(&self, path: &Path) -> Result<Replayed, ReplayError> {
         let recording = Recording::open(path)?;
         let mut replayed = Replayed::default();
@@ -104,14 +105,14 @@ impl Replay {
                 // Each file begins with one.
                 Moment::Run(note) => {
                     if playing.as_ref().is_none_or(|playing| playing.note != note) {
-                        // Of another run, with the same numbers.
+                        // A message of another run, with the same numbers.
                         again = None;
                     }
                     let policy = match playing.take() {
                         Some(playing) if playing.note.is_of_the_same_model(&note) => playing.policy,
                         _ => match self.open(&at, &note) {
                             Ok(opened) => Ok(opened),
-                            // Another run's model may be there.
+                            // Another run's model may be available.
                             Err(error @ (ReplayError::Policy(PolicyError::Model(_)) | ReplayError::Record(_))) => {
                                 let said = error.to_string();
                                 refusal.get_or_insert(error);
@@ -210,7 +211,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// `None` where the recording has not all of its images.
+    /// `None` if the recording lacks some of its images.
     fn new(note: &RunNote, observation: schema::Observation, images: &mut BTreeMap<String, Image>) -> Option<Recorded> {
         let images = note.views.iter().map(|view| images.remove(view)).collect::<Option<Vec<Image>>>()?;
         Some(Recorded { images, observation })
@@ -244,7 +245,7 @@ fn parameters(policy: &Policy) -> usize {
     policy.loaded().model.params.params.iter().map(|p| p.shape.iter().product::<usize>()).sum()
 }
 
-/// Every stage by the CPU twins.
+/// Computes every stage on the CPU twins.
 fn twins(policy: &Policy, recorded: &Recorded) -> Result<Stages, PolicyError> {
     let schema::Observation { state, seed, guide, .. } = &recorded.observation;
     let loaded = policy.loaded();
@@ -277,8 +278,8 @@ fn twins(policy: &Policy, recorded: &Recorded) -> Result<Stages, PolicyError> {
     Ok(graph.outputs.iter().map(|o| (o.name.clone(), reference.read(o.tensor))).collect())
 }
 
-/// The largest difference of each stage that both have, relative to the largest magnitude of `expected`, in the order of
-/// `found`.
+/// The largest difference of each stage that both have, relative to the largest magnitude of `expected`, in the order
+/// of `found`.
 pub fn stages_of(expected: &[(String, Vec<f32>)], found: &[(String, Vec<f32>)]) -> Vec<(String, f32)> {
     let known: BTreeMap<&str, &[f32]> = expected.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
     let error = |expected: &[f32], found: &[f32]| {

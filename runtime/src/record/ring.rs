@@ -1,7 +1,7 @@
-//! The files of a recording: a ring on disk of which the oldest make room.
+//! The files of a recording: a ring on disk that deletes its oldest files.
 //!
-//! Recordings of runs that are over go first, then the run's own oldest. The two newest of the run stay, whatever their
-//! size, and so do files of runs that go on elsewhere, and whatever has another name than a recording.
+//! The oldest files are deleted first: recordings of finished runs, then the run's own. The two newest files of the run
+//! are kept whatever their size, as are files of other active runs and files without a recording's name.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,11 +19,11 @@ use crate::clock::{NS_PER_S, duration_ns, monotonic_ns};
 use crate::events::{Events, LoopEvent};
 use crate::fault::{Faults, Kind};
 
-/// The ring has this many files.
+/// Number of files in the ring.
 const FILES: u64 = 8;
-/// A file's bytes are on the disk after so much time, so that a power cut loses no more.
+/// Interval at which data reach the disk: a power cut loses no more.
 const SYNC_NS: u64 = 5 * NS_PER_S;
-/// A wall clock that is this much off from where it was was set.
+/// A wall clock that is off by this much has been set.
 const SET_NS: u128 = NS_PER_S as u128;
 
 /// The files of a run.
@@ -38,21 +38,21 @@ pub(super) struct Ring {
     /// The latest of its files.
     name: Option<Name>,
     file: Option<Open>,
-    /// The files before, oldest first.
+    /// The earlier files, oldest first.
     closed: VecDeque<Closed>,
     wall: Wall,
-    told: Told,
+    warned: Warned,
 }
 
-/// The wall clock, when it was last looked at.
+/// The wall clock at its last reading.
 struct Wall {
-    /// What it was ahead of CLOCK_MONOTONIC by.
+    /// Its offset to CLOCK_MONOTONIC.
     offset_ns: i128,
 }
 
-/// What was said once, and is not said again.
+/// Warnings that are logged only once.
 #[derive(Default)]
-struct Told {
+struct Warned {
     small: bool,
     kept: bool,
 }
@@ -66,16 +66,16 @@ struct Open {
     synced_ns: u64,
 }
 
-/// A file that is whole.
+/// A completed file.
 struct Closed {
     path: PathBuf,
     size: u64,
-    /// Holds the lock, which tells other programs that the run goes on.
+    /// Holds the lock, which shows other programs that the run is active.
     held: File,
 }
 
 impl Ring {
-    /// Begins a run in a folder.
+    /// Starts a run in a folder.
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Numbers`].
@@ -89,13 +89,14 @@ impl Ring {
         let failed = |source| RecordError::Io { path: folder.clone(), source };
         let syncer = Syncer::start().map_err(failed)?;
         let wall = Wall { offset_ns: clock_offset_ns() };
-        let (closed, told) = (VecDeque::new(), Told::default());
-        let mut ring = Ring { folder, limit, note, faults, events, syncer, name: None, file: None, closed, wall, told };
+        let (closed, warned) = (VecDeque::new(), Warned::default());
+        let mut ring =
+            Ring { folder, limit, note, faults, events, syncer, name: None, file: None, closed, wall, warned };
         ring.make_room().map_err(|e| ring.failed(e))?;
         let (name, file) = folder::begin(&ring.folder)?;
         let path = ring.folder.join(name.to_string());
         ring.start(name, file).inspect_err(|_| {
-            // Nothing is in it; one more at each attempt would be in the way.
+            // It is empty; without this, each attempt would leave a file.
             let _ = std::fs::remove_file(path);
         })?;
         Ok(ring)
@@ -105,10 +106,10 @@ impl Ring {
         RecordError::Io { path: self.folder.clone(), source }
     }
 
-    /// Goes on in another file.
+    /// Continues in another file.
     fn next(&mut self) -> Result<(), RecordError> {
         self.close().map_err(|e| self.failed(e))?;
-        // Somebody may have deleted it.
+        // A person may have deleted it.
         std::fs::create_dir_all(&self.folder).map_err(|e| self.failed(e))?;
         self.make_room().map_err(|e| self.failed(e))?;
         let (name, file) = match self.name {
@@ -118,13 +119,13 @@ impl Ring {
         self.start(name, file)
     }
 
-    /// Begins to write a file.
+    /// Starts to write a file.
     fn start(&mut self, name: Name, file: File) -> Result<(), RecordError> {
         self.name = Some(name);
         self.open(self.folder.join(name.to_string()), file).map_err(|e| self.failed(e))?;
         let note = self.note.clone();
-        // What run it is has a chunk of its own, so that it is there however soon the file ends, and comes again in the next
-        // one, so that a damaged chunk does not take the file with it.
+        // The run note has a chunk of its own, so that it exists however soon the file ends. It is repeated in the next
+        // chunk, so that one damaged chunk does not lose the file.
         let noted = self.json(schema::RUN, monotonic_ns(), &note).and_then(|()| self.flush());
         noted.and_then(|()| self.json(schema::RUN, monotonic_ns(), &note)).map_err(|e| self.failed(e))
     }
@@ -148,14 +149,14 @@ impl Ring {
         writer.repeat_channels();
         let now = monotonic_ns();
         self.file = Some(Open { path, writer, cameras, joints, flushed_ns: now, synced_ns: now });
-        // The name itself, too, is to outlive a power cut.
+        // The directory entry must survive a power cut, too.
         if let Ok(folder) = File::open(&self.folder) {
             self.syncer.sync(folder);
         }
         Ok(())
     }
 
-    /// Deletes files until another one of an eighth of the limit fits.
+    /// Deletes files until another file of an eighth of the limit fits.
     fn make_room(&mut self) -> io::Result<()> {
         let room = self.limit / FILES;
         let mine: u64 = self.closed.iter().map(|closed| closed.size).sum();
@@ -166,7 +167,7 @@ impl Ring {
             folder::named(&self.folder)?.into_iter().filter(|(name, _)| !own(name)).map(|(_, path)| path).collect();
         let sizes = others.iter().filter_map(|path| path.symlink_metadata().ok()).filter(|m| m.is_file());
         if !fits(sizes.map(|m| m.len()).fold(total, u64::saturating_add)) {
-            // Those of a run that goes on are its own to delete, and not counted here.
+            // Files of an active run are its own to delete, and are not counted here.
             let mut ended = Vec::new();
             for path in others {
                 if let Ok(Some(size)) = Ended::lock(path.clone()).map(|file| file.map(|file| file.size)) {
@@ -180,7 +181,7 @@ impl Ring {
                 }
                 let deleted = Ended::lock(path.clone()).and_then(|file| file.map_or(Ok(()), Ended::delete));
                 if let Err(error) = deleted
-                    && !std::mem::replace(&mut self.told.kept, true)
+                    && !std::mem::replace(&mut self.warned.kept, true)
                 {
                     tracing::warn!(path = %path.display(), %error, "an old recording cannot be deleted");
                 }
@@ -192,7 +193,7 @@ impl Ring {
             folder::gone(std::fs::remove_file(&oldest.path))?;
             total -= oldest.size;
         }
-        if !fits(total) && !std::mem::replace(&mut self.told.small, true) {
+        if !fits(total) && !std::mem::replace(&mut self.warned.small, true) {
             let (limit_mb, file_mb) = (self.limit >> 20, total >> 20);
             tracing::warn!(limit_mb, file_mb, "one file of the recording takes most of the limit: raise limit_mb");
         }
@@ -211,16 +212,16 @@ impl Ring {
     /// Ends the run's last file.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(super) fn end(mut self) -> io::Result<()> {
         self.close()?;
         self.closed.back().map_or(Ok(()), |last| last.held.sync_all())
     }
 
-    /// Writes what is held back, and looks after the file and the clock.
+    /// Writes buffered data, and checks the file and the clock.
     ///
     /// # Errors
-    /// [`RecordError`], after which nothing more can be written.
+    /// [`RecordError`]; afterwards the recording cannot continue.
     pub(super) fn tend(&mut self) -> Result<(), RecordError> {
         self.flush().map_err(|e| self.failed(e))?;
         let lost = self.file.as_ref().filter(|f| folder::is_deleted(f.writer.out().get_ref(), &f.path));
@@ -230,7 +231,7 @@ impl Ring {
             self.file = None;
             self.next()?;
         }
-        self.look_at_clock().map_err(|e| self.failed(e))
+        self.check_wall_clock().map_err(|e| self.failed(e))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -246,8 +247,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Notes when the wall clock was set. Times in the recording go on as they began, so that their order stays.
-    fn look_at_clock(&mut self) -> io::Result<()> {
+    /// Records that the wall clock was set. The recording keeps its time base, so that its times stay in order.
+    fn check_wall_clock(&mut self) -> io::Result<()> {
         let by_ns = clock_offset_ns() - self.wall.offset_ns;
         if by_ns.unsigned_abs() < SET_NS {
             return Ok(());
@@ -283,7 +284,7 @@ impl Ring {
     /// Writes a message.
     ///
     /// # Errors
-    /// [`RecordError`], after which nothing more can be written.
+    /// [`RecordError`]; afterwards the recording cannot continue.
     pub(super) fn write(&mut self, item: &Item) -> Result<(), RecordError> {
         if self.faults.now(Kind::DiskFull, None).is_some() {
             return Err(self.failed(io::ErrorKind::StorageFull.into()));

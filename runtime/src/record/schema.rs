@@ -1,7 +1,7 @@
-//! What is recorded: one struct a topic, and the JSON schema that tells viewers and people what its fields are.
+//! The recorded topics: one struct a topic, and JSON schemas that document the fields for viewers and readers.
 //!
-//! Times that end in `_ns` are CLOCK_MONOTONIC of the host in nanoseconds, those in `_us` the controller's clock in
-//! microseconds. A message's own time in the file is the host's CLOCK_REALTIME, by the offset that [`RunNote`] has.
+//! Times with the suffix `_ns` are CLOCK_MONOTONIC of the host in nanoseconds, those with `_us` the controller's clock
+//! in microseconds. A message's own time in the file is the host's CLOCK_REALTIME, by the offset in [`RunNote`].
 
 use fathom_models::processing::guidance::Guide;
 use firmware_bridge::joint::JointTable;
@@ -17,15 +17,15 @@ pub struct RunNote {
     pub version: String,
     /// Directory of the checkpoint.
     pub model: String,
-    /// What the checkpoint is.
+    /// The checkpoint's family.
     pub family: String,
-    /// Of the checkpoint's configuration and weights: names, shapes, and samples of the bytes.
+    /// Fingerprint of the checkpoint's configuration and weights: names, shapes, and samples of the bytes.
     pub fingerprint: String,
-    /// Views that were left out.
+    /// Dropped views.
     pub skip_views: Vec<String>,
     /// The model's views.
     pub views: Vec<String>,
-    /// The task, where the prompt is text.
+    /// The task, if the prompt is text.
     pub prompt: Option<String>,
     /// Name of the GPU adapter.
     pub adapter: String,
@@ -37,38 +37,38 @@ pub struct RunNote {
     pub joints: Vec<String>,
     /// Steps of a chunk per second.
     pub action_rate_hz: f64,
-    /// CLOCK_REALTIME less CLOCK_MONOTONIC when the run began, in nanoseconds; 0 where the wall clock was behind.
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC at the start of the run, in nanoseconds; 0 if the wall clock was behind.
     pub realtime_offset_ns: u64,
 }
 
 impl RunNote {
-    /// Whether a run has the same model as another, read in the same way.
+    /// Whether two runs have the same model, read in the same way.
     pub fn is_of_the_same_model(&self, other: &RunNote) -> bool {
         let of = |note: &RunNote| (note.model.clone(), note.family.clone(), note.fingerprint.clone());
         of(self) == of(other) && self.skip_views == other.skip_views && self.views == other.views
     }
 }
 
-/// An image that an inference saw.
+/// An image of an inference's inputs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
     /// The view.
     pub view: String,
-    /// When it was taken; `stamp` says by whom.
+    /// When it was taken; `stamp` names the clock.
     pub stamp_ns: u64,
-    /// What the stamp is the time of.
+    /// The event that the stamp marks.
     pub stamp: String,
-    /// When the source had it in its hands.
+    /// When the source received it.
     pub dequeued_ns: u64,
     /// The source's count.
     pub sequence: u64,
-    /// Its age when the inference was asked for, in milliseconds.
+    /// Its age when the inference was requested, in milliseconds.
     pub age_ms: f64,
     /// `rgb24`, `yuyv` or `nv12`.
     pub format: String,
 }
 
-/// `/fathom/observation`: what an inference was given, besides its images.
+/// `/fathom/observation`: the inputs of an inference, besides its images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// The inference's number.
@@ -79,22 +79,22 @@ pub struct Observation {
     pub state: Vec<f32>,
     /// Tokens of the prompt.
     pub tokens: Vec<i32>,
-    /// What its chunk was drawn towards.
+    /// The target of its guidance.
     pub guide: Option<Guide>,
     /// Its images.
     pub views: Vec<View>,
-    /// When it was asked for.
+    /// When it was requested.
     pub asked_ns: u64,
 }
 
-/// `/fathom/inference`: what the model made of it.
+/// `/fathom/inference`: the outputs of an inference.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inference {
     /// Its number.
     pub number: u32,
-    /// `(horizon, action_dim)`, the robot's own, before limits.
+    /// `(horizon, action_dim)` in the robot's units, before limits.
     pub actions: Vec<f32>,
-    /// When it began, when the GPU's part was read back, and when the actions were there.
+    /// When it started, when the GPU's results were read back, and when the actions were ready.
     pub started_ns: u64,
     /// See `started_ns`.
     pub inferred_ns: u64,
@@ -104,20 +104,20 @@ pub struct Inference {
     pub stages: Vec<(String, u64)>,
 }
 
-/// `/fathom/chunk`: what was sent.
+/// `/fathom/chunk`: a chunk that was sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
-    /// Of the inference that it comes from.
+    /// Number of its inference.
     pub number: u32,
-    /// Its name on the wire.
+    /// Its number on the wire.
     pub id: u32,
-    /// The controller's count of consumed steps that its step 0 has.
+    /// The controller's count at its step 0.
     pub base: u64,
     /// Steps that the controller consumed since the images were taken.
     pub delay: u64,
     /// Controller time of its step 0.
     pub start_us: u64,
-    /// No step is followed later than this after the start.
+    /// No step is executed later than this after the start.
     pub validity_us: u32,
     /// When the oldest image was taken.
     pub stamp_ns: u64,
@@ -136,30 +136,30 @@ pub struct Ack {
     pub kind: u8,
     /// The verdict.
     pub reason: String,
-    /// Of a chunk: the step from which on it is followed.
+    /// For a chunk: the first executed step.
     pub first_step: u16,
-    /// Of a chunk: controller time of its step 0.
+    /// For a chunk: controller time of its step 0.
     pub start_us: u64,
     /// When it was made.
     pub controller_us: u64,
-    /// When it came.
+    /// When it arrived.
     pub received_ns: u64,
 }
 
 /// `/fathom/state`: the controller's telemetry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// What it does.
+    /// Its mode.
     pub mode: String,
-    /// The chunk that it follows or followed last.
+    /// The chunk in progress, or the last one.
     pub chunk: Option<u32>,
-    /// Steps of it that are over.
+    /// Consumed steps of it.
     pub consumed: u16,
-    /// Steps of it to come.
+    /// Remaining steps of it.
     pub steps_left: u16,
     /// Commands that a limit changed.
     pub clamps: u32,
-    /// Ticks without a step to follow.
+    /// Ticks without a step to execute.
     pub starved: u32,
     /// Frames with a wrong CRC.
     pub crc_errors: u32,
@@ -172,7 +172,7 @@ pub struct State {
     pub fault: Option<Fault>,
     /// When it was made.
     pub controller_us: u64,
-    /// When it came.
+    /// When it arrived.
     pub received_ns: u64,
 }
 
@@ -185,15 +185,15 @@ pub struct Fault {
     pub joint: Option<String>,
     /// A servo's alarms, or the open channels of the emergency stop, as bits.
     pub cause: u8,
-    /// The value that was found; `null` where it is no number.
+    /// The measured value; `null` if it is not finite.
     pub value: Option<f32>,
-    /// The lowest value that would have been right.
+    /// The lowest allowed value.
     pub low: Option<f32>,
-    /// The highest value that would have been right.
+    /// The highest allowed value.
     pub high: Option<f32>,
-    /// The chunk that was being followed.
+    /// The chunk in progress.
     pub chunk: Option<u32>,
-    /// All of it in words.
+    /// All of it as text.
     pub text: String,
 }
 
@@ -215,7 +215,7 @@ impl Fault {
     }
 }
 
-/// A time as Foxglove's schemas have it.
+/// A time in the form of Foxglove's schemas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     /// Seconds since 1970.
@@ -227,13 +227,13 @@ pub struct Time {
 /// `/fathom/log`, a `foxglove.Log`: changes of the loop's state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Log {
-    /// When.
+    /// Time of the message.
     pub timestamp: Time,
     /// 2: information.
     pub level: u8,
-    /// What.
+    /// The message.
     pub message: String,
-    /// Who.
+    /// The sender.
     pub name: String,
     /// Not used.
     pub file: String,
@@ -255,12 +255,12 @@ pub(super) fn camera(view: &str) -> String {
     format!("/camera/{view}")
 }
 
-/// Topic of a joint: its part of each report again, for viewers that plot no JSON.
+/// Topic of a joint: its part of each report, repeated for viewers that cannot plot JSON.
 pub(super) fn joint(name: &str) -> String {
     format!("/joint/{name}")
 }
 
-/// The topics that every version declares in each file of a run, and that are read.
+/// The topics that every version declares in each file of a run, and that are read back.
 pub(super) fn topics(note: &RunNote) -> impl Iterator<Item = String> {
     let fixed = CHANNELS.iter().map(|channel| channel.topic.to_owned());
     fixed.chain(note.views.iter().map(|view| camera(view)))
@@ -285,7 +285,7 @@ const fn json(topic: &'static str, schema: &'static str, data: &'static str) -> 
 mod tests {
     use super::*;
 
-    /// Every field of a struct is in its schema, and nothing else.
+    /// Every field of a struct is in its schema, and the schema has no others.
     #[test]
     fn schemas_have_the_fields() {
         fn fields<T: Serialize + Default>(channel: usize) {

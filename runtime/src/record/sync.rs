@@ -1,14 +1,14 @@
-//! Files are written through to the disk beside the recording, which never waits for it.
+//! Flushes files to the disk on a thread of its own, so that the recording never waits for it.
 
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-/// Files that wait at most; on a slower disk some are left out, and come again.
+/// Limit on waiting files; on a slower disk some are skipped, and follow later.
 const WAITING: usize = 4;
 
-/// A thread that has files written to the disk.
+/// A thread that flushes files to the disk.
 pub(super) struct Syncer {
     files: Option<SyncSender<File>>,
     thread: Option<JoinHandle<()>>,
@@ -18,14 +18,14 @@ impl Syncer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When there is none to be had.
+    /// If the thread cannot be started.
     pub(super) fn start() -> io::Result<Syncer> {
         let (files, inbox) = sync_channel::<File>(WAITING);
         let work = move || {
-            let mut told = false;
+            let mut warned = false;
             for file in inbox {
                 if let Err(error) = file.sync_all()
-                    && !std::mem::replace(&mut told, true)
+                    && !std::mem::replace(&mut warned, true)
                 {
                     tracing::warn!(%error, "the recording is not safe from a power cut");
                 }
@@ -35,10 +35,10 @@ impl Syncer {
         Ok(Syncer { files: Some(files), thread: Some(thread) })
     }
 
-    /// Has a file, or a folder's entries, written to the disk; not waited for.
+    /// Requests a flush of a file, or of a folder's entries; does not wait.
     pub(super) fn sync(&self, file: File) {
         if let Some(files) = &self.files {
-            // Full: the disk is busy with the ones before.
+            // Full: the disk is busy with earlier ones.
             let _ = files.try_send(file);
         }
     }
@@ -48,7 +48,7 @@ impl Drop for Syncer {
     fn drop(&mut self) {
         self.files = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was already printed.
+            // A panic has already been printed.
             let _ = thread.join();
         }
     }

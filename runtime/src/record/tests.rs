@@ -207,12 +207,12 @@ fn whatever_lies_beside_a_good_file_is_named_and_the_good_one_is_read() {
         ("fathom-0000000001-00000.mcap", "only zeros"),
         ("lfs.mcap", "Git LFS"),
         ("page.mcap", "web page"),
-        ("text.mcap", "something else than MCAP"),
+        ("text.mcap", "not an MCAP file"),
         ("folder.mcap", "a folder"),
         ("link.mcap", "No such file"),
         ("pipe.mcap", "a device or pipe"),
-        ("cut.mcap", "cut off"),
-        ("odd \u{1f980}\n'\".mcap", "no run of Fathom's"),
+        ("cut.mcap", "truncated"),
+        ("odd \u{1f980}\n'\".mcap", "no run note"),
     ] {
         assert!(cause(name).contains(expected), "{name}: {}", cause(name));
     }
@@ -246,7 +246,7 @@ fn a_file_without_its_run_is_of_the_run_before_or_left_out() {
     let alone = folder.path().join("alone.mcap");
     std::fs::write(&alone, &bytes).unwrap();
     let (seen, incomplete) = read(&alone);
-    assert!(seen.is_empty() && incomplete[0].to_string().contains("no run of Fathom's"), "{incomplete:?}");
+    assert!(seen.is_empty() && incomplete[0].to_string().contains("no run note"), "{incomplete:?}");
 }
 
 /// The order of runs is that in which they began, and the oldest go first: no clock is asked.

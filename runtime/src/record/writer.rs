@@ -1,7 +1,7 @@
-//! The recording of a run: files of a ring on disk, written by a thread of its own.
+//! The recording of a run: the files of a ring on disk, written by a separate thread.
 //!
-//! The loop never waits for the disk: when the disk is slower than the robot, messages are left out and counted. When the disk
-//! is full or fails the recording ends with a warning, and the loop goes on.
+//! The loop never waits for the disk: if the disk is slower than the robot, messages are dropped and counted. If the
+//! disk is full or fails, the recording ends with a warning, and the loop continues.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -19,9 +19,9 @@ use crate::config::RecordSection;
 use crate::events::{Events, Inference, InferenceRequest, LoopEvent};
 use crate::fault::Faults;
 
-/// Messages that wait for the disk, at most.
+/// Limit on messages that wait for the disk.
 const WAITING: usize = 512;
-/// Buffered messages are written this often, so that a crash loses no more.
+/// Interval at which buffered messages are written: a crash loses no more.
 pub(super) const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) enum Item {
@@ -45,10 +45,10 @@ pub struct RecordingWriter {
 }
 
 impl RecordingWriter {
-    /// Begins a recording.
+    /// Starts a recording.
     ///
     /// # Errors
-    /// [`RecordError::Io`] when the folder cannot be made or written to; [`RecordError::Numbers`].
+    /// [`RecordError::Io`] if the folder cannot be made or written to; [`RecordError::Numbers`].
     pub(crate) fn start(
         section: &RecordSection,
         note: RunNote,
@@ -77,7 +77,7 @@ impl RecordingWriter {
 
     fn put(&self, item: Item) {
         let Some(items) = &self.items else { return };
-        // A thread that is gone has logged why.
+        // If the thread has ended, it has logged the reason.
         if let Err(TrySendError::Full(_)) = items.try_send(item) {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             if !self.warned.swap(true, Ordering::Relaxed) {
@@ -114,7 +114,7 @@ impl RecordingWriter {
         self.put(Item::Observation(Box::new(observation), images.to_vec()));
     }
 
-    /// Records an event of the loop, where recordings have a topic for it.
+    /// Records an event of the loop, if recordings have a topic for it.
     pub(crate) fn on(&self, event: &LoopEvent) {
         match event {
             LoopEvent::Mode { from, to, event, detail, at } => {
@@ -160,7 +160,12 @@ fn of_inference(Inference { request, output }: &Inference) -> schema::Inference 
     }
 }
 
-fn of_report(state: &wire::State, joints: &JointTable, made: ControllerUs, received: HostNs) -> schema::State {
+fn of_report(
+    state: &wire::ControllerState,
+    joints: &JointTable,
+    made: ControllerUs,
+    received: HostNs,
+) -> schema::State {
     schema::State {
         mode: format!("{:?}", state.mode),
         chunk: state.progress.map(|p| p.chunk),
@@ -181,7 +186,7 @@ impl Drop for RecordingWriter {
     fn drop(&mut self) {
         self.items = None;
         if let Some(thread) = self.thread.take() {
-            // It writes what it has; a panic was already printed.
+            // It writes its queue; a panic has already been printed.
             let _ = thread.join();
         }
         let left_out = self.left_out.load(Ordering::Relaxed);
@@ -205,7 +210,7 @@ fn write(mut ring: Ring, inbox: &Receiver<Item>, events: &Events) {
         };
         if let Err(error) = done {
             events.emit(LoopEvent::RecordingStopped { why: error.to_string() });
-            // Buffered messages are written if there is room for them.
+            // Buffered messages are written if there is space for them.
             let _ = ring.end();
             return;
         }

@@ -1,4 +1,4 @@
-//! What the values of a scene file must be.
+//! Checks of a scene file's values.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::math::{Pose, Rotation, Vec3, vec3};
 use super::{CameraSpec, Joint, Light, Part, Shape, Table};
 use crate::bounds::{self, Bounds};
 
-/// What is no longer than this, in metres, has no direction.
+/// A vector up to this length, in metres, has no direction.
 const SHORT: f32 = 1e-6;
 
 /// Checks of values; each failure names the file and the key.
@@ -62,7 +62,7 @@ impl Check<'_> {
         for (index, name) in names.enumerate() {
             let key = format!("{key}[{index}].name");
             self.that(!name.trim().is_empty(), &key, name, "a name")?;
-            self.that(!seen.contains(&name), &key, name, "a name that no other one has")?;
+            self.that(!seen.contains(&name), &key, name, "a unique name")?;
             seen.push(name);
         }
         Ok(())

@@ -10,7 +10,7 @@ pub enum SceneError {
     Read {
         /// The scene file.
         file: String,
-        /// The operating system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The scene file is not TOML, or a key is missing, unknown or of the wrong type.
@@ -21,7 +21,7 @@ pub enum SceneError {
         /// Line, column and key.
         source: Box<toml::de::Error>,
     },
-    /// A value makes no sense.
+    /// A value is invalid.
     #[error("{file}: {key} is {found}; expected {expected}")]
     Value {
         /// The scene file.
@@ -30,7 +30,7 @@ pub enum SceneError {
         key: String,
         /// The value in the file.
         found: String,
-        /// What would be right.
+        /// The valid values.
         expected: String,
     },
     /// There is no camera of this name.
@@ -60,7 +60,7 @@ pub enum SceneError {
     /// A pixel buffer has the wrong length.
     #[error("the buffer for {what} has {found} elements; a {width}×{height} image needs {expected}")]
     Buffer {
-        /// What the buffer is for.
+        /// The buffer's purpose.
         what: &'static str,
         /// Elements that the image needs.
         expected: usize,

@@ -1,4 +1,4 @@
-//! The scene file: what is in it.
+//! The scene file's format.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use super::layout::lay_out;
 use super::math::Vec3;
 use super::{Joint, Light, Part, Scene, Shape, Table, Tool};
 
-/// A scene file as it is written; [`Scene`] and its parts say what the fields are.
+/// A scene file; [`Scene`] and its parts document the fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SceneFile {

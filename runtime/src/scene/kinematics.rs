@@ -1,4 +1,4 @@
-//! Where the arm's links, its tool and the cameras are, and where a point appears in an image.
+//! Poses of the arm's links, its tool and the cameras, and the projection of points into an image.
 
 use super::Scene;
 use super::error::SceneError;
@@ -18,7 +18,7 @@ pub struct View {
     pub height: u32,
 }
 
-/// Where a point appears in an image.
+/// The projection of a point into an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Projection {
     /// Pixels from the left edge; the middle of the first pixel is at 0.5. May lie outside.
@@ -71,7 +71,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Where the tool is in the world, in metres, with the joints at `positions` (radians).
+    /// The tool's position in the world, in metres, with the joints at `positions` (radians).
     ///
     /// # Errors
     /// [`SceneError::JointCount`] and [`SceneError::JointPosition`].

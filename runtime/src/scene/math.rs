@@ -50,14 +50,14 @@ impl Vec3 {
         self.dot(self).sqrt()
     }
 
-    /// The direction of the vector at length 1; the zero vector stays as it is.
+    /// The vector scaled to length 1; the zero vector stays zero.
     #[must_use]
     pub fn normalized(self) -> Self {
         let length = self.length();
         if length > 0.0 { self * (1.0 / length) } else { self }
     }
 
-    /// Product of each component with its fellow.
+    /// Product by component.
     #[must_use]
     pub fn scale(self, other: Self) -> Self {
         vec3(self.x * other.x, self.y * other.y, self.z * other.z)
@@ -69,7 +69,7 @@ impl Vec3 {
         self.x.is_finite() && self.y.is_finite() && self.z.is_finite()
     }
 
-    /// The way from `self` to `other`, a part `t` of it gone.
+    /// Linear interpolation from `self` (`t` = 0) to `other` (`t` = 1).
     #[must_use]
     pub fn lerp(self, other: Self, t: f32) -> Self {
         self + (other - self) * t
@@ -113,11 +113,11 @@ impl Mul<f32> for Vec3 {
 /// A rotation, as the three axes of the turned coordinate system.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rotation {
-    /// Where the x axis went.
+    /// Image of the x axis.
     pub x: Vec3,
-    /// Where the y axis went.
+    /// Image of the y axis.
     pub y: Vec3,
-    /// Where the z axis went.
+    /// Image of the z axis.
     pub z: Vec3,
 }
 
@@ -167,7 +167,7 @@ impl Rotation {
     }
 }
 
-/// Where a coordinate system lies in an outer one.
+/// The pose of a coordinate system in an outer one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pose {
     /// Its axes.

@@ -29,7 +29,7 @@ pub use render::Renderer;
 /// The scene file that is built in.
 const BUILT_IN: &str = include_str!("scene.toml");
 
-/// A solid in its own coordinate system, centred on the origin where nothing else is said.
+/// A solid in its own coordinate system, centred on the origin unless noted.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Shape {
@@ -67,7 +67,7 @@ pub enum Shape {
 pub struct Part {
     /// The solid.
     pub shape: Shape,
-    /// Where its origin lies in the system that it is part of, in metres.
+    /// Its origin in the parent's coordinate system, in metres.
     #[serde(default)]
     pub position: Vec3,
     /// sRGB, each part from 0 to 1.
@@ -82,7 +82,7 @@ pub struct Joint {
     pub name: String,
     /// Axis of rotation in the system of the link before; of length 1 once read.
     pub axis: Vec3,
-    /// Where the joint's system lies in that of the link before, in metres.
+    /// The joint's origin in the coordinate system of the previous link, in metres.
     pub origin: Vec3,
     /// Least and greatest position, in radians.
     pub limits_rad: [f32; 2],
@@ -121,11 +121,11 @@ pub struct Table {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Light {
-    /// Where the lamp hangs, in metres.
+    /// The lamp's position, in metres.
     pub position: Vec3,
     /// The part of the light that comes from all around, 0 to 1.
     pub ambient: f32,
-    /// sRGB of what is seen where nothing is.
+    /// sRGB of the background.
     pub sky_color: Vec3,
 }
 
@@ -141,7 +141,7 @@ pub struct Tool {
 /// Something on the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
-    /// Name in words, as "red block"; unique in the scene.
+    /// Name in plain language, such as "red block"; unique in the scene.
     pub name: String,
     /// The solid.
     pub shape: Shape,
@@ -204,16 +204,15 @@ impl Scene {
 
     /// Reads a scene from the text of a scene file; `file` is its name in errors.
     ///
-    /// # Errors
-    /// [`SceneError::Parse`] for unknown, missing or mistyped keys, [`SceneError::Value`] for
-    /// values that make no sense. Both name the key.
+    /// [`SceneError::Parse`] for unknown, missing or mistyped keys, [`SceneError::Value`] for invalid values. Both name
+    /// the key.
     pub fn from_toml(text: &str, file: &str, seed: u64) -> Result<Self, SceneError> {
         let parsed: SceneFile = toml::from_str(text)
             .map_err(|source| SceneError::Parse { file: file.to_owned(), source: Box::new(source) })?;
         parsed.into_scene(file, seed)
     }
 
-    /// The text of the built-in scene file, as a start for one's own.
+    /// The text of the built-in scene file, as a template.
     #[must_use]
     pub fn built_in_text() -> &'static str {
         BUILT_IN
@@ -248,7 +247,7 @@ impl Scene {
         self.tool
     }
 
-    /// What lies on the table.
+    /// The objects on the table.
     #[must_use]
     pub fn objects(&self) -> &[Object] {
         &self.objects
@@ -286,8 +285,8 @@ impl Scene {
         SceneError::Camera { name: name.to_owned(), known: known.join(", ") }
     }
 
-    /// The object that a prompt such as "reach for the red block" is about: the one with the most
-    /// words of its name in the prompt. `None` when there is none, or when two have equally many.
+    /// The object that a prompt such as "reach for the red block" names: the one with the most words of its name in the
+    /// prompt. `None` if there is none, or if two have equally many.
     #[must_use]
     pub fn find(&self, prompt: &str) -> Option<&Object> {
         let spoken = words(prompt);
@@ -299,7 +298,7 @@ impl Scene {
     }
 }
 
-/// The words of a text, in small letters.
+/// The words of a text, in lower case.
 fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }

@@ -58,8 +58,8 @@ impl Renderer {
     /// Draws the scene with the joints at `positions` (radians).
     ///
     /// * `rgb`: `(height, width, 3)` bytes, sRGB.
-    /// * `depth`: `(height, width)` metres along the optical axis to the middle of each pixel,
-    ///   infinite where nothing is seen.
+    /// * `depth`: `(height, width)` metres along the optical axis to the middle of each pixel, infinite for empty
+    ///   pixels.
     ///
     /// # Errors
     /// [`SceneError::JointCount`], [`SceneError::JointPosition`], [`SceneError::Buffer`].
@@ -109,7 +109,7 @@ impl Renderer {
         let mut add = |shape: &Shape, pose: Pose, paint: Paint| {
             let solid = Solid::new(shape, pose);
             let [columns, rows] = extent(&solid, view);
-            // What is out of sight stays, for its shadow.
+            // Solids outside the image are kept for their shadows.
             drawn.push(Drawn { solid, paint, columns, rows });
         };
         let shifted = |position: Vec3| Pose { rotation: Rotation::IDENTITY, position };

@@ -16,7 +16,7 @@ impl Ray {
     }
 }
 
-/// Where a ray enters a solid.
+/// The point at which a ray enters a solid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hit {
     /// Parameter along the ray.
@@ -37,10 +37,10 @@ pub(super) struct Solid {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Box { half: Vec3 },
-    Cylinder { radius: f32, half: f32 },
+    Box { half_size: Vec3 },
+    Cylinder { radius: f32, half_size: f32 },
     Sphere { radius: f32 },
-    Capsule { radius: f32, half: f32 },
+    Capsule { radius: f32, half_size: f32 },
 }
 
 impl Solid {
@@ -48,22 +48,22 @@ impl Solid {
     pub(super) fn new(shape: &Shape, pose: Pose) -> Self {
         let (kind, pose, bound) = match *shape {
             Shape::Box { size } => {
-                let half = size * 0.5;
-                (Kind::Box { half }, pose, half.length())
+                let half_size = size * 0.5;
+                (Kind::Box { half_size }, pose, half_size.length())
             }
             Shape::Cylinder { radius, height } => {
-                let half = height / 2.0;
-                (Kind::Cylinder { radius, half }, pose, radius.hypot(half))
+                let half_size = height / 2.0;
+                (Kind::Cylinder { radius, half_size }, pose, radius.hypot(half_size))
             }
             Shape::Sphere { radius } => (Kind::Sphere { radius }, pose, radius),
             Shape::Capsule { from, to, radius } => {
-                let half = (to - from).length() / 2.0;
+                let half_size = (to - from).length() / 2.0;
                 let along = to - from;
                 // Any direction across the rod will do.
                 let across = if along.x.abs() < along.y.abs() { vec3(1.0, 0.0, 0.0) } else { vec3(0.0, 1.0, 0.0) };
                 let rotation = Rotation::looking(along, across).unwrap_or(Rotation::IDENTITY);
                 let inner = Pose { rotation, position: from.lerp(to, 0.5) };
-                (Kind::Capsule { radius, half }, pose.then(inner), half + radius)
+                (Kind::Capsule { radius, half_size }, pose.then(inner), half_size + radius)
             }
         };
         Self { kind, pose, bound }
@@ -74,7 +74,7 @@ impl Solid {
         self.pose.position
     }
 
-    /// Where the ray first enters the solid from outside, between `near` and `far`.
+    /// The point at which the ray first enters the solid from outside, between `near` and `far`.
     #[inline]
     pub(super) fn hit(&self, ray: &Ray, near: f32, far: f32) -> Option<Hit> {
         let to_center = self.center() - ray.origin;
@@ -94,33 +94,33 @@ impl Solid {
             direction: self.pose.rotation.unapply(ray.direction),
         };
         let hit = match self.kind {
-            Kind::Box { half } => hit_box(&local, half),
-            Kind::Cylinder { radius, half } => hit_cylinder(&local, radius, half),
+            Kind::Box { half_size } => hit_box(&local, half_size),
+            Kind::Cylinder { radius, half_size } => hit_cylinder(&local, radius, half_size),
             Kind::Sphere { radius } => hit_sphere(&local, Vec3::ZERO, radius),
-            Kind::Capsule { radius, half } => hit_capsule(&local, radius, half),
+            Kind::Capsule { radius, half_size } => hit_capsule(&local, radius, half_size),
         }?;
         Some(Hit { t: hit.t, normal: self.pose.rotation.apply(hit.normal) })
     }
 }
 
-fn hit_box(ray: &Ray, half: Vec3) -> Option<Hit> {
+fn hit_box(ray: &Ray, half_size: Vec3) -> Option<Hit> {
     let axes = [
-        (ray.origin.x, ray.direction.x, half.x, vec3(1.0, 0.0, 0.0)),
-        (ray.origin.y, ray.direction.y, half.y, vec3(0.0, 1.0, 0.0)),
-        (ray.origin.z, ray.direction.z, half.z, vec3(0.0, 0.0, 1.0)),
+        (ray.origin.x, ray.direction.x, half_size.x, vec3(1.0, 0.0, 0.0)),
+        (ray.origin.y, ray.direction.y, half_size.y, vec3(0.0, 1.0, 0.0)),
+        (ray.origin.z, ray.direction.z, half_size.z, vec3(0.0, 0.0, 1.0)),
     ];
     let mut enter = f32::NEG_INFINITY;
     let mut leave = f32::INFINITY;
     let mut normal = Vec3::ZERO;
-    for (origin, direction, half, axis) in axes {
+    for (origin, direction, half_size, axis) in axes {
         if direction == 0.0 {
-            if origin.abs() > half {
+            if origin.abs() > half_size {
                 return None;
             }
             continue;
         }
         let middle = -origin / direction;
-        let reach = half / direction.abs();
+        let reach = half_size / direction.abs();
         if middle - reach > enter {
             enter = middle - reach;
             normal = axis * -direction.signum();
@@ -143,7 +143,7 @@ fn hit_sphere(ray: &Ray, center: Vec3, radius: f32) -> Option<Hit> {
     Some(Hit { t, normal: (origin + direction * t) * (1.0 / radius) })
 }
 
-/// Where the ray enters the endless cylinder about the z axis.
+/// The parameter at which the ray enters the infinite cylinder about the z axis.
 fn hit_tube(ray: &Ray, radius: f32) -> Option<f32> {
     let flat = |v: Vec3| vec3(v.x, v.y, 0.0);
     let (origin, direction) = (flat(ray.origin), flat(ray.direction));
@@ -154,29 +154,29 @@ fn side_normal(point: Vec3, radius: f32) -> Vec3 {
     vec3(point.x / radius, point.y / radius, 0.0)
 }
 
-fn hit_cylinder(ray: &Ray, radius: f32, half: f32) -> Option<Hit> {
+fn hit_cylinder(ray: &Ray, radius: f32, half_size: f32) -> Option<Hit> {
     if let Some(t) = hit_tube(ray, radius) {
         let point = ray.at(t);
-        if point.z.abs() <= half {
+        if point.z.abs() <= half_size {
             return Some(Hit { t, normal: side_normal(point, radius) });
         }
     }
     // The end that faces the ray's origin.
-    let end = half * -ray.direction.z.signum();
+    let end = half_size * -ray.direction.z.signum();
     let t = (end - ray.origin.z) / ray.direction.z;
     let point = ray.at(t);
     let inside = t.is_finite() && point.x * point.x + point.y * point.y <= radius * radius;
     inside.then_some(Hit { t, normal: vec3(0.0, 0.0, end.signum()) })
 }
 
-fn hit_capsule(ray: &Ray, radius: f32, half: f32) -> Option<Hit> {
+fn hit_capsule(ray: &Ray, radius: f32, half_size: f32) -> Option<Hit> {
     if let Some(t) = hit_tube(ray, radius) {
         let point = ray.at(t);
-        if point.z.abs() <= half {
+        if point.z.abs() <= half_size {
             return Some(Hit { t, normal: side_normal(point, radius) });
         }
     }
-    let ends = [vec3(0.0, 0.0, half), vec3(0.0, 0.0, -half)];
+    let ends = [vec3(0.0, 0.0, half_size), vec3(0.0, 0.0, -half_size)];
     let hits = ends.into_iter().filter_map(|end| hit_sphere(ray, end, radius));
     hits.min_by(|a, b| a.t.total_cmp(&b.t))
 }

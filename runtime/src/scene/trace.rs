@@ -1,4 +1,4 @@
-//! Rays into a scene, and the colour and depth of what they meet.
+//! Traces rays into a scene; colour and depth of the hits.
 
 use super::Scene;
 use super::math::{Vec3, vec3};
@@ -62,7 +62,7 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// Colour and depth of what the ray through the pixel `(x, y)` meets.
+    /// Colour and depth of the first hit of the ray through the pixel `(x, y)`.
     pub(super) fn trace(&self, x: u32, y: u32, direction: Vec3) -> ([u8; 3], f32) {
         let ray = Ray { origin: self.eye, direction };
         let mut nearest = f32::INFINITY;
@@ -110,8 +110,8 @@ impl<'a> Tracer<'a> {
         let direct = if lit { (1.0 - self.ambient) * facing * 1.25 } else { 0.0 };
         let mut light = color * (around + direct);
         if lit && matches!(paint, Paint::Plain(_)) {
-            let half = (toward - ray.direction.normalized()).normalized();
-            let shine = half.dot(hit.normal).max(0.0).powi(32) * 0.12;
+            let halfway = (toward - ray.direction.normalized()).normalized();
+            let shine = halfway.dot(hit.normal).max(0.0).powi(32) * 0.12;
             light = light + vec3(shine, shine, shine);
         }
         if matches!(paint, Paint::Floor(_)) {
@@ -123,7 +123,7 @@ impl<'a> Tracer<'a> {
 
     fn shadowed(&self, point: Vec3) -> bool {
         let ray = Ray { origin: point, direction: self.lamp - point };
-        // The table, which comes first, hides nothing above it from a lamp above it.
+        // The table, which comes first, never shades a point above it from a lamp above it.
         let above = point.z > 0.0 && self.lamp.z > 0.0;
         let mut between = self.drawn.iter().skip(usize::from(above));
         between.any(|drawn| drawn.solid.hit(&ray, 0.0, 1.0).is_some())
@@ -144,7 +144,7 @@ pub(super) fn linear(color: Vec3) -> Vec3 {
     vec3(part(color.x), part(color.y), part(color.z))
 }
 
-/// The table that [`Tracer`] looks sRGB bytes up in.
+/// The table from which [`Tracer`] takes sRGB bytes.
 pub(super) fn srgb_table() -> Vec<u8> {
     let last = (SRGB_STEPS - 1) as f32;
     (0..SRGB_STEPS).map(|step| srgb(step as f32 / last)).collect()

@@ -1,17 +1,17 @@
-//! What is told of a run while it goes on: spans, counters and marks on CLOCK_MONOTONIC.
+//! Events of a run: spans, counters and marks on CLOCK_MONOTONIC.
 
-/// What an event is.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Something took time: `value` is its duration in nanoseconds.
+    /// A duration: `value` is in nanoseconds.
     Span,
-    /// Something has the value `value` from here on.
+    /// A counter has the value `value` from this time on.
     Counter,
-    /// Something happened; `value` says more of it, by the mark's name.
+    /// An instant; the meaning of `value` depends on the mark's name.
     Mark,
 }
 
-/// Where it happened: a line of its own in a trace.
+/// The track of an event: a line of its own in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Track {
     /// The camera of view `n`.
@@ -30,21 +30,21 @@ pub enum Track {
     Path,
 }
 
-/// One thing that happened. Its name is a number that the ring's table of names explains.
+/// An event. Its name is an index into the ring's table of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Where it happened.
+    /// Its track.
     pub track: Track,
-    /// Number of its name.
+    /// Index of its name.
     pub name: u16,
-    /// The observation that it belongs to, counted from 1: an image, what became of it, and the chunk that it led to. 0
-    /// for what belongs to none.
+    /// The number of its observation, counted from 1: an image, its inference, and the resulting chunk. 0 for events
+    /// without an observation.
     pub chunk: u32,
-    /// When it happened or began, in nanoseconds of CLOCK_MONOTONIC.
+    /// Its time or its start, in nanoseconds of CLOCK_MONOTONIC.
     pub begin_ns: u64,
-    /// By its kind.
+    /// The meaning depends on the kind.
     pub value: u64,
 }
 
@@ -78,7 +78,7 @@ impl Track {
 }
 
 impl Event {
-    /// As it lies in a ring: kind, track, name and chunk in one word, then begin and value.
+    /// Its layout in a ring: kind, track, name and chunk in one word, then start and value.
     pub(super) fn words(&self) -> [u64; 3] {
         let kind = match self.kind {
             Kind::Span => 0,
@@ -89,7 +89,7 @@ impl Event {
         [kind | track | u64::from(self.name) << 16 | u64::from(self.chunk) << 32, self.begin_ns, self.value]
     }
 
-    /// What [`words`](Self::words) made; `None` for words that no event makes.
+    /// The inverse of [`words`](Self::words); `None` for words that encode no event.
     pub(super) fn of(words: [u64; 3]) -> Option<Event> {
         let [first, begin_ns, value] = words;
         let kind = match first as u8 {

@@ -1,4 +1,4 @@
-//! What was measured, and on what.
+//! Header of a measurement: the model, the adapter and the settings.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub const SOFTWARE: &str = "A SOFTWARE DRIVER ran this on the CPU: these are not
 /// Sizes of the model's inputs and outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shapes {
-    /// Form of each view's image: its name, width × height, layout.
+    /// Format of each view's image: its name, width × height, layout.
     pub images: Vec<String>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -25,7 +25,7 @@ pub struct Shapes {
     pub parameters: u64,
 }
 
-/// What was measured on which adapter.
+/// The subject of a measurement: model, adapter and settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Adapter's name.
@@ -34,7 +34,7 @@ pub struct Header {
     pub adapter_type: String,
     /// Driver and version.
     pub driver: String,
-    /// What ran: a directory, or words.
+    /// The model: its directory, or a description.
     pub model: String,
     /// Formats of the weights.
     pub scheme: String,
@@ -44,12 +44,12 @@ pub struct Header {
     pub dispatches: usize,
     /// Sizes.
     pub shapes: Shapes,
-    /// Seed of the noise, and of what else is random.
+    /// Seed of the noise and of other random inputs.
     pub seed: u64,
 }
 
 impl Header {
-    /// The header for what `session` was prepared for.
+    /// The header for the inference that `session` has prepared.
     pub fn of(session: &Session, model: String, seed: u64) -> Header {
         let adapter = session.gpu().info();
         let loaded = session.loaded();
@@ -78,7 +78,7 @@ impl Header {
         }
     }
 
-    /// Whether the processor did a GPU's work, so that its times are not those of a GPU.
+    /// Whether a software driver ran on the processor, so that its times are not those of a GPU.
     pub fn is_software(&self) -> bool {
         self.adapter_type == "software"
     }
@@ -101,22 +101,22 @@ impl fmt::Display for Header {
 /// The daemon's description in its ring.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// What runs on what.
+    /// Model, adapter and settings.
     pub header: Header,
-    /// Time from control tick to control tick.
+    /// Period of the control ticks.
     pub tick_ns: u64,
-    /// Time from action to action of a chunk.
+    /// Time between the actions of a chunk.
     pub action_ns: u64,
 }
 
 impl RunInfo {
-    /// Of a run with these settings.
+    /// The description of a run with these settings.
     pub fn new(header: Header, control: &ControlSection) -> RunInfo {
         let period = |rate_hz: f64| (1e9 / rate_hz) as u64;
         RunInfo { header, tick_ns: period(control.tick_rate_hz), action_ns: period(control.action_rate_hz) }
     }
 
-    /// As the ring holds it.
+    /// Its text in the ring.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }

@@ -1,20 +1,20 @@
 use std::fmt;
 
-/// Main memory that this process holds, in bytes; zeros where the kernel does not report it.
+/// Main memory of this process, in bytes; zeros if the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// The most it ever held, of all kinds.
+    /// The peak, of all kinds.
     pub peak: u64,
-    /// Its own. A software driver's buffers are among it, or among the shared.
+    /// Private memory. A software driver's buffers are in it, or in the shared memory.
     pub anonymous: u64,
     /// Pages of mapped files.
     pub file: u64,
-    /// Shared with others.
+    /// Shared with other processes.
     pub shared: u64,
 }
 
 impl Memory {
-    /// What it is now.
+    /// The process's memory now.
     pub fn now() -> Memory {
         Memory::of(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
@@ -47,6 +47,6 @@ mod tests {
         let found = Memory::of(status);
         assert_eq!(found, Memory { peak: 4 << 20, anonymous: 1 << 20, file: 2 << 20, shared: 0 });
         assert_eq!(found.to_string(), "1 MiB of its own, 2 MiB of files, 0 MiB shared; peak 4 MiB");
-        assert!(Memory::now().peak > 0, "this kernel tells");
+        assert!(Memory::now().peak > 0, "the kernel reports it");
     }
 }

@@ -1,5 +1,5 @@
-//! Where the milliseconds go: the loop's events as spans and counters, their statistics, the ring in shared memory for other
-//! programs, and notifications of the service manager.
+//! Telemetry: the loop's events as spans and counters, their statistics, the ring in shared memory for other programs,
+//! and notifications of the service manager.
 
 mod event;
 mod header;

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use crate::clock::monotonic_ns;
 use crate::events::{LoopEvent, LoopMode};
 
-/// Speaks to the service manager, where there is one.
+/// Notifies the service manager, if there is one.
 #[derive(Debug)]
 pub struct Notify {
     period: Option<Duration>,
@@ -15,13 +15,13 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Reads what the service manager expects.
+    /// Reads the service manager's settings from the environment.
     pub fn new() -> Notify {
-        // Half the watchdog's time, so that one late tick does not end the service.
+        // Half of the watchdog's time, so that one late tick does not end the service.
         Notify { period: sd_notify::watchdog_enabled().map(|time| time / 2), last_ns: 0 }
     }
 
-    /// Passes on an event of the loop: that it is ready, ticks, fails or stops.
+    /// Reports an event of the loop: ready, tick, fault or stop.
     pub(crate) fn on(&mut self, event: &LoopEvent) {
         match event {
             LoopEvent::Tick { .. } => self.tick(),
@@ -37,7 +37,7 @@ impl Notify {
         }
     }
 
-    /// A control tick was made: feeds the watchdog when it is time.
+    /// After a control tick: feeds the watchdog if it is due.
     fn tick(&mut self) {
         let Some(period) = self.period else { return };
         let now = monotonic_ns();
@@ -49,7 +49,7 @@ impl Notify {
 
     fn send(states: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(states) {
-            tracing::debug!(%error, "the service manager was not told");
+            tracing::debug!(%error, "could not notify the service manager");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! A ring of events in shared memory: the daemon always writes it, and whoever wants to reads it.
+//! A ring of events in shared memory. The daemon always writes it; other programs may read it.
 //!
-//! The writer never waits and never looks at a reader: each slot has a sequence that is odd while it is written, and a
-//! reader that was too slow finds another sequence than it wanted and counts what it lost. The file lies in `/dev/shm`,
-//! is named after the process, is locked as long as the process lives, and is removed when it ends.
+//! The writer never waits for a reader. Each slot has a sequence, which is odd during a write. A reader that is too
+//! slow finds an unexpected sequence and counts the lost events. The file is in `/dev/shm`, is named after the process,
+//! is locked while the process lives, and is removed at its end.
 //!
-//! In words of 8 bytes, all in the machine's own order of bytes:
+//! Layout in words of 8 bytes, in native byte order:
 //!
-//! | words | what |
+//! | words | content |
 //! |---|---|
 //! | 0 | [`MAGIC`] |
 //! | 1 | [`VERSION`] |
@@ -36,7 +36,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"fathomRB");
 /// The layout's version.
 pub const VERSION: u64 = 1;
 
-/// Names that a ring holds.
+/// Number of names in a ring.
 pub(super) const NAMES: usize = 256;
 const NAME_WORDS: usize = 8;
 const META_WORDS: usize = 1024;
@@ -46,30 +46,30 @@ const SLOTS_AT: usize = META_AT + META_WORDS;
 const SLOT_WORDS: usize = 4;
 /// Slots of a daemon's ring: a minute at a thousand events a second, in 2 MiB.
 const SLOTS: u64 = 1 << 16;
-/// Where rings lie.
+/// Folder of all rings.
 const FOLDER: &str = "/dev/shm";
-/// Rings that this process made.
+/// Number of rings made by this process.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
-/// What can be wrong with a ring.
+/// Errors of a ring.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// The file cannot be made, opened or mapped.
+    /// The file cannot be created, opened or mapped.
     #[error("ring {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The file is not a ring, or not whole.
+    /// The file is not a ring, or incomplete.
     #[error("ring {}: expected {expected}, found {found}", path.display())]
     Form {
         /// The file.
         path: PathBuf,
-        /// What a ring has.
+        /// A valid ring's content.
         expected: String,
-        /// What is there.
+        /// The content found.
         found: String,
     },
     /// Written by another version of Fathom.
@@ -80,10 +80,10 @@ pub enum RingError {
         /// The daemon's version.
         found: u64,
     },
-    /// No daemon has a ring here.
-    #[error("no daemon is running: {} holds no ring of a live process ({stale} of processes that ended)", folder.display())]
+    /// No daemon has a ring.
+    #[error("no running fathom daemon ({stale} stale ring{} in {})", if *stale == 1 { "" } else { "s" }, folder.display())]
     NoDaemon {
-        /// Where rings lie.
+        /// Folder of the rings.
         folder: PathBuf,
         /// Rings whose processes ended without removing them.
         stale: usize,
@@ -96,11 +96,11 @@ pub enum RingError {
     },
 }
 
-/// A file's words, for both sides.
+/// A file's words, for writer and reader.
 fn words(bytes: &[u8]) -> &[AtomicU64] {
     let count = bytes.len() / 8;
-    // SAFETY: a map begins at a page, so it is aligned for u64; `count` words lie inside it. AtomicU64 has the layout of
-    // u64, every pattern of bits is one, and whoever else maps the file writes whole words through atomics, too.
+    // SAFETY: a map starts at a page, so it is aligned for u64; `count` words are inside it. AtomicU64 has the layout
+    // of u64, every pattern of bits is valid, and every other process also writes whole words through atomics.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<AtomicU64>(), count) }
 }
 
@@ -108,11 +108,11 @@ fn word(words: &[AtomicU64], at: usize) -> u64 {
     words.get(at).map_or(0, |w| w.load(Ordering::Acquire))
 }
 
-/// The daemon's end.
+/// The daemon's end of a ring.
 #[derive(Debug)]
 pub struct RingWriter {
     path: PathBuf,
-    /// Locked for as long as it is open.
+    /// Locked while it is open.
     _file: File,
     map: MmapMut,
     head: u64,
@@ -120,11 +120,10 @@ pub struct RingWriter {
 }
 
 impl RingWriter {
-    /// Makes this process's ring, whose readers find `meta`, a JSON text, in it. Rings whose processes ended without
-    /// removing them go.
+    /// Makes this process's ring, with the description `meta`, a JSON text. Removes stale rings.
     ///
     /// # Errors
-    /// [`RingError::Io`]; also where the folder has no room for it, which is kept at once.
+    /// [`RingError::Io`]; also if the folder has no space for the ring, which is allocated at once.
     pub fn create(meta: &str) -> Result<RingWriter, RingError> {
         let folder = Path::new(FOLDER);
         for (path, _) in rings(folder) {
@@ -146,11 +145,12 @@ impl RingWriter {
         let failed = |source: io::Error| RingError::Io { path: path.to_owned(), source };
         let slots = slots.clamp(2, 1 << 24).next_power_of_two();
         let bytes = SLOTS_AT as u64 * 8 + slots * SLOT_WORDS as u64 * 8;
-        // Made under another name: whoever sees it finds it locked and whole.
+        // Made under another name, so that a reader only sees a locked and complete ring.
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         let draft = path.with_file_name(name);
-        // A file of another is not followed or written over; what a former process of this number left, goes.
+        // A leftover of a former process with this number is removed; a file of another user is neither followed nor
+        // overwritten.
         let _ = std::fs::remove_file(&draft);
         let file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&draft).map_err(failed)?;
@@ -164,13 +164,14 @@ impl RingWriter {
 
     fn fill(file: File, path: &Path, meta: &str, slots: u64, bytes: u64) -> io::Result<RingWriter> {
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        // A page that a full file system cannot give ends the process at the first write; kept beforehand it is an error.
+        // If a full file system cannot provide a page, the first write ends the process; allocation makes that an
+        // error.
         fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-        // All pages at once: none is first touched in a control tick.
+        // Touch all pages now, so that no control tick does it first.
         let mut options = MmapOptions::new();
         options.populate();
-        // SAFETY: the file was just made, with this length, for this process; readers only read it. One who has the
-        // right to shorten it is the same user, who may end this process, too.
+        // SAFETY: the file was just made, with this length, for this process; readers only read it. Only the same user
+        // could shorten it, and that user may end this process, too.
         let map = unsafe { options.map_mut(&file) }?;
         let ring = RingWriter { path: path.to_owned(), _file: file, map, head: 0, slots };
         ring.describe(meta);
@@ -183,7 +184,7 @@ impl RingWriter {
         Ok(ring)
     }
 
-    /// Where it lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -194,7 +195,7 @@ impl RingWriter {
 
     fn describe(&self, meta: &str) {
         let bytes = meta.as_bytes();
-        // One that does not fit is left out whole: half a JSON text is none.
+        // A text that does not fit is omitted: half a JSON text is useless.
         let bytes = if bytes.len() <= META_WORDS * 8 { bytes } else { &[] };
         let words = self.words();
         store(words, META_AT, bytes);
@@ -203,7 +204,7 @@ impl RingWriter {
         }
     }
 
-    /// Adds the next name; its number. A name beyond the table's end has the number of the last.
+    /// Adds the next name; returns its number. Names beyond the table's end share the last number.
     pub(super) fn name(&mut self, name: &str) -> u16 {
         let words = self.words();
         let number = word(words, 5) as usize;
@@ -226,7 +227,7 @@ impl RingWriter {
         number as u16
     }
 
-    /// Writes an event, over the oldest when the ring is full.
+    /// Writes an event; a full ring overwrites the oldest.
     pub fn push(&mut self, event: &Event) {
         let n = self.head;
         let at = SLOTS_AT + (n & (self.slots - 1)) as usize * SLOT_WORDS;
@@ -266,7 +267,7 @@ fn load(words: &[AtomicU64], at: usize, bytes: usize) -> Vec<u8> {
     found
 }
 
-/// A reader's end. It never writes to the ring.
+/// A reader of a ring. It never writes to the ring.
 #[derive(Debug)]
 pub struct RingReader {
     file: File,
@@ -278,7 +279,7 @@ pub struct RingReader {
 }
 
 impl RingReader {
-    /// The ring of process `pid`, or of the one daemon that runs here.
+    /// The ring of process `pid`, or of the only running daemon.
     ///
     /// # Errors
     /// [`RingError`].
@@ -300,7 +301,7 @@ impl RingReader {
             [] => Err(RingError::NoDaemon { folder: folder.to_owned(), stale }),
             [(path, _)] => RingReader::open(path),
             several if several.windows(2).all(|w| w[0].1 == w[1].1) => {
-                // Several of one process: its latest.
+                // Several rings of one process: the latest.
                 several.last().map_or_else(
                     || Err(RingError::NoDaemon { folder: folder.to_owned(), stale }),
                     |(path, _)| RingReader::open(path),
@@ -310,7 +311,7 @@ impl RingReader {
         }
     }
 
-    /// The ring at `path`, whose writer may live or not. Reading begins with the oldest event that is there.
+    /// The ring at `path`, whether or not its writer lives. Reading starts with the oldest available event.
     ///
     /// # Errors
     /// [`RingError::Io`], [`RingError::Form`], [`RingError::Version`].
@@ -322,7 +323,7 @@ impl RingReader {
         if bytes < SLOTS_AT as u64 * 8 {
             return Err(form(format!("at least {} bytes", SLOTS_AT * 8), format!("{bytes}")));
         }
-        // SAFETY: the map is only read, through atomics; its length was just found, and a ring is never shortened.
+        // SAFETY: the map is only read, through atomics; its length was just checked, and a ring is never shortened.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         let head = words(&map);
         if word(head, 0) != MAGIC {
@@ -341,7 +342,7 @@ impl RingReader {
         Ok(RingReader { file, map, slots, next, lost: 0, names: Vec::new() })
     }
 
-    /// What the daemon says of itself, a JSON text.
+    /// The daemon's description of itself, a JSON text.
     pub fn meta(&self) -> String {
         let words = words(&self.map);
         let bytes = (word(words, 6) as usize).min(META_WORDS * 8);
@@ -358,22 +359,22 @@ impl RingReader {
         is_locked(&self.file).unwrap_or(false)
     }
 
-    /// Leaves out what is there already.
+    /// Skips all present events.
     pub fn skip_to_end(&mut self) {
         self.next = word(words(&self.map), 4);
     }
 
-    /// Events that were written over before they could be read.
+    /// Number of events that were overwritten before they were read.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Name number `number`; empty for one that was not written.
+    /// Name number `number`; empty if it was not written.
     pub fn name(&self, number: u16) -> &str {
         self.names.get(usize::from(number)).map_or("", String::as_str)
     }
 
-    /// Appends the events that came since the last call to `into`. Waits for nothing.
+    /// Appends the events since the last call to `into`. Does not wait.
     pub fn read(&mut self, into: &mut Vec<Event>) {
         let words = words(&self.map);
         let head = word(words, 4);
@@ -394,7 +395,7 @@ impl RingReader {
                 None => self.lost += 1,
             }
         }
-        // An event's name is written before it.
+        // An event's name is written before the event.
         for number in self.names.len()..(word(words, 5) as usize).min(NAMES) {
             let bytes = load(words, NAMES_AT + number * NAME_WORDS, NAME_WORDS * 8);
             let length = bytes.first().copied().unwrap_or_default();
@@ -497,7 +498,7 @@ mod tests {
         std::fs::write(&other, [0; 9]).unwrap();
         assert!(matches!(RingReader::open(&other), Err(RingError::Form { .. })));
         drop(writer);
-        assert!(matches!(RingReader::open(&path), Err(RingError::Io { .. })), "it goes with its writer");
+        assert!(matches!(RingReader::open(&path), Err(RingError::Io { .. })), "the writer removes it");
     }
 
     #[test]
@@ -507,14 +508,14 @@ mod tests {
         let path = |pid: u32| folder.path().join(format!("fathom-{pid}.ring"));
         assert!(matches!(attach(None), Err(RingError::NoDaemon { stale: 0, .. })));
         let first = RingWriter::create_at(&path(1), "{}", 4).unwrap();
-        // What a killed daemon leaves: the file without the lock.
+        // A killed daemon leaves the file without its lock.
         std::fs::copy(path(1), path(2)).unwrap();
         assert!(attach(None).unwrap().is_live());
         let _second = RingWriter::create_at(&path(3), "{}", 4).unwrap();
         assert!(matches!(attach(None), Err(RingError::Several { found }) if found == [1, 3]));
         assert!(attach(Some(3)).is_ok());
         let error = attach(Some(2)).unwrap_err().to_string();
-        assert!(error.contains("no daemon is running") && error.contains("(1 of processes that ended)"), "{error}");
+        assert!(error.starts_with("no running fathom daemon (1 stale ring in "), "{error}");
         let reader = attach(Some(1)).unwrap();
         drop(first);
         assert!(!reader.is_live());

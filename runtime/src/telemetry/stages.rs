@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 /// Statistics of one stage, in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Its name. One that begins with `= ` is a sum of stages or a whole path.
+    /// Its name. The prefix `= ` marks a sum of stages or a whole path.
     pub name: String,
     /// Samples.
     pub count: u64,
     /// Their mean.
     pub mean_ns: u64,
-    /// Half are at most this long.
+    /// Median.
     pub p50_ns: u64,
-    /// 90 of 100 are at most this long.
+    /// 90th percentile.
     pub p90_ns: u64,
-    /// 99 of 100 are at most this long.
+    /// 99th percentile.
     pub p99_ns: u64,
-    /// 999 of 1000 are at most this long.
+    /// 99.9th percentile.
     pub p999_ns: u64,
     /// The longest.
     pub max_ns: u64,
@@ -42,13 +42,13 @@ impl Stage {
     }
 }
 
-/// Durations by stage, in the order in which the stages first came.
+/// Durations by stage, in the order of their first samples.
 #[derive(Clone, Debug, Default)]
 pub struct StageTable {
     stages: Vec<(String, Histogram<u64>)>,
 }
 
-/// Longest duration that is told from longer ones: ten minutes.
+/// Upper limit of a recorded duration: ten minutes.
 pub(super) const MAX_NS: u64 = 600_000_000_000;
 
 impl StageTable {
@@ -78,12 +78,12 @@ impl StageTable {
         self.stages.iter().map(|(name, h)| (name.as_str(), h))
     }
 
-    /// Forgets the durations, and keeps names and memory.
+    /// Clears the durations, and keeps names and memory.
     pub fn clear(&mut self) {
         self.stages.iter_mut().for_each(|(_, h)| h.reset());
     }
 
-    /// Puts the stages into the order of `names`; others stay behind them as they are.
+    /// Sorts the stages by `names`; other stages follow in their order.
     pub fn sort_by_names(&mut self, names: &[&str]) {
         self.stages.sort_by_key(|(name, _)| names.iter().position(|n| n == name).unwrap_or(names.len()));
     }
@@ -95,7 +95,7 @@ impl fmt::Display for StageTable {
     }
 }
 
-/// Statistics as a table of text, a line each, in milliseconds.
+/// Statistics as a text table, one line per stage, in milliseconds.
 pub fn table(stages: &[Stage]) -> String {
     let width = stages.iter().map(|s| s.name.chars().count()).max().unwrap_or(0).max(5);
     let mut text = format!("{:width$}  {:>6}", "stage", "count");

@@ -1,4 +1,5 @@
-//! The loop's events as spans, counters and marks: in the ring for other programs, and in the table that a run prints at its end.
+//! The loop's events as spans, counters and marks: in the ring for other programs, and in the table that a run prints
+//! at its end.
 
 use crate::events::{ChunkTimes, Inference, LoopEvent, LoopMode};
 use crate::gpu::GpuTimes;
@@ -7,52 +8,52 @@ use super::event::{Event, Kind, Track};
 use super::ring::{NAMES, RingWriter};
 use super::stages::StageTable;
 
-/// Names of the stages and of the whole paths, as all outputs have them.
+/// Names of the stages and of the whole paths, as in all outputs.
 pub mod stage {
     /// How late a control tick began.
     pub const LATENESS: &str = "control tick: lateness";
-    /// From the camera's stamp to the image in the process's hands.
+    /// From the camera's stamp to the image's arrival in this process.
     pub const CAPTURE: &str = "exposure to dequeue";
-    /// From there to when it is given to the model: as a rule it waits for the model, or for steps to be consumed.
+    /// From there to the request to the model: usually the image waits for the model, or for steps to be consumed.
     pub const WAIT: &str = "dequeue to request";
-    /// From there to the begin of the inference on its thread.
+    /// From there to the start of the inference on its thread.
     pub const HANDOVER: &str = "request to inference";
-    /// Noise, state and prompt are made ready.
+    /// Noise, state and prompt are prepared.
     pub const INPUTS: &str = "inputs";
-    /// Inputs are copied to where the GPU fetches them.
+    /// Inputs are copied to the memory from which the GPU reads them.
     pub const UPLOAD: &str = "upload";
-    /// Commands are encoded and handed to the driver.
+    /// Commands are encoded and submitted to the driver.
     pub const SUBMIT: &str = "encode and submit";
-    /// From there to the begin of the GPU's first stage; the GPU's own copy of the inputs is in it.
+    /// From there to the start of the GPU's first stage; includes the GPU's own copy of the inputs.
     pub const GPU_START: &str = "GPU begins";
     /// From the end of the GPU's last stage to the outputs in main memory.
     pub const READBACK: &str = "readback";
-    /// The first inference, in which drivers compile and memory is touched for the first time.
+    /// The first inference, in which drivers compile and memory is first touched.
     pub const COLD: &str = "cold: first inference";
     /// All flow steps of an inference.
     pub const FLOW: &str = "flow steps";
-    /// From the begin of the inputs to the outputs in main memory.
+    /// From the start of the inputs to the outputs in main memory.
     pub const INFERENCE: &str = "= inference";
     /// From the end of the inference's thread to the control thread, which it wakes.
     pub const COLLECT: &str = "inference to control thread";
-    /// Actions in the robot's units, on the inference's thread.
+    /// Actions in the robot's units, on the inference thread.
     pub const UNNORMALISE: &str = "un-normalise";
-    /// Actions are put together with those before, and clamped.
+    /// Actions are joined with the previous chunk, and clamped.
     pub const MERGE: &str = "chunk merge and limits";
-    /// The chunk is encoded and given to the line.
+    /// The chunk is encoded and passed to the line.
     pub const WRITE: &str = "serial write";
-    /// From there to the controller's verdict, which is also when its first step acts.
+    /// From there to the controller's verdict, which is also the time at which its first step takes effect.
     pub const APPLIED: &str = "line and controller";
     /// From the verdict to its arrival here.
     pub const ACK: &str = "acknowledgement returns";
     /// From exposure to the verdict's arrival.
     pub const ROUND: &str = "= exposure to acknowledgement";
-    /// From exposure of the oldest image to the first step that the controller follows.
+    /// From exposure of the oldest image to the first step that the controller executes.
     pub const AGE: &str = "= observation age at actuation";
-    /// The loop's overhead before the GPU: from when the model is free, a chunk is due and the newest image is here, to
-    /// the submission.
+    /// The loop's overhead before the GPU: from the time when the model is idle, a chunk is due and the newest image
+    /// has arrived, to the submission.
     pub const SUBMITTED: &str = "= capture to submission";
-    /// The loop's overhead behind the GPU: from the signal that it is done to the chunk on the line.
+    /// The loop's overhead after the GPU: from its completion signal to the chunk on the line.
     pub const SENT: &str = "= readback to serial line";
     /// From one chunk to the next.
     pub const PERIOD: &str = "= from chunk to chunk";
@@ -60,25 +61,25 @@ pub mod stage {
 
 /// Names of counters and marks.
 pub mod counter {
-    /// Steps of the chunk that the controller has not begun.
+    /// Steps of the chunk that the controller has not started.
     pub const STEPS_LEFT: &str = "steps left";
-    /// The controller's own count of ticks without a step to follow.
+    /// The controller's own count of ticks without a step to execute.
     pub const STARVED: &str = "starved ticks";
-    /// Bound of the error of the controller's clock on the host's, in nanoseconds.
+    /// Error bound of the controller's clock on the host's, in nanoseconds.
     pub const CLOCK_ERROR: &str = "clock error";
-    /// Bound of the error of the GPU's clock on the host's, in nanoseconds.
+    /// Error bound of the GPU's clock on the host's, in nanoseconds.
     pub const GPU_CLOCK_ERROR: &str = "GPU clock error";
-    /// What an image's stamp is the time of: its number in [`StampSource::ALL`](crate::camera::StampSource::ALL).
+    /// The event that an image's stamp marks: its index in [`StampSource::ALL`](crate::camera::StampSource::ALL).
     pub const STAMP: &str = "stamp";
-    /// 1 while chunks are sent, else 0.
+    /// 1 while chunks are sent, otherwise 0.
     pub const ACTIVE: &str = "active";
     /// The controller refused a chunk; the value is its reason's number.
     pub const REFUSED: &str = "chunk refused";
-    /// The controller latched a fault while it followed the chunk; the value is the fault's number.
+    /// The controller latched a fault during the chunk; the value is the fault's number.
     pub const FAULT: &str = "controller fault";
 }
 
-/// Writes events. It never waits, and allocates only for names that are new.
+/// Writes events. It never waits, and allocates only for new names.
 #[derive(Debug, Default)]
 pub struct EventWriter {
     ring: Option<RingWriter>,
@@ -87,13 +88,13 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A writer whose ring describes itself by `meta`, a JSON text. A ring that cannot be made is logged, and
-    /// done without.
+    /// A writer whose ring has the description `meta`, a JSON text. If the ring cannot be made, the writer logs it and
+    /// works without.
     pub fn open(meta: &str) -> EventWriter {
         match RingWriter::create(meta) {
             Ok(ring) => EventWriter::over(ring),
             Err(error) => {
-                tracing::warn!(%error, "nobody can look on: fathom-latency live needs the ring");
+                tracing::warn!(%error, "no ring: fathom-latency live cannot attach to this process");
                 EventWriter::default()
             }
         }
@@ -152,7 +153,7 @@ impl EventWriter {
         }
     }
 
-    /// The way of an observation from its cameras to the control thread.
+    /// The stages of an observation from its cameras to the control thread.
     fn observation(&mut self, Inference { request, output }: &Inference, collected_ns: u64) {
         let (n, images) = (request.number, &request.images);
         let Some((index, oldest)) = images.iter().enumerate().min_by_key(|(_, image)| image.taken) else { return };
@@ -171,7 +172,7 @@ impl EventWriter {
         self.span(Track::Control, stage::COLLECT, n, output.finished.0, collected_ns);
     }
 
-    /// The way of a chunk from the GPU to the line.
+    /// The stages of a chunk from the GPU to the line.
     fn sent(&mut self, n: u32, times: &ChunkTimes) {
         self.span(Track::Control, stage::MERGE, n, times.began.0, times.limited.0);
         self.span(Track::Control, stage::WRITE, n, times.limited.0, times.sent.0);
@@ -187,7 +188,7 @@ impl EventWriter {
         self.detail(track, name, chunk, begin_ns, end_ns);
     }
 
-    /// A part of a stage: into the ring alone.
+    /// A part of a stage, only for the ring.
     pub fn detail(&mut self, track: Track, name: &str, chunk: u32, begin_ns: u64, end_ns: u64) {
         self.push(Kind::Span, track, name, chunk, begin_ns, end_ns.saturating_sub(begin_ns));
     }
@@ -197,12 +198,12 @@ impl EventWriter {
         self.push(Kind::Counter, track, name, 0, at_ns, value);
     }
 
-    /// Something that happened.
+    /// An instant.
     pub fn mark(&mut self, track: Track, name: &str, chunk: u32, at_ns: u64, value: u64) {
         self.push(Kind::Mark, track, name, chunk, at_ns, value);
     }
 
-    /// The stages of an inference that went from `began_ns` to `ended_ns`.
+    /// The stages of an inference from `began_ns` to `ended_ns`.
     pub fn inference(&mut self, times: &GpuTimes, chunk: u32, began_ns: u64, ended_ns: u64) {
         let host = &times.host;
         self.span(Track::Inference, stage::INPUTS, chunk, began_ns, host.began_ns);
@@ -211,14 +212,14 @@ impl EventWriter {
         let (mut flow, mut flow_is_there) = (0, false);
         if let Some(first) = times.stages.first() {
             let origin_ns = times.origin.ns;
-            // It may have begun while the driver still returned from the submission.
+            // It may have started while the driver was still returning from the submission.
             let first_ns = origin_ns + first.start_ns;
             self.span(Track::Gpu, stage::GPU_START, chunk, host.submitted_ns.min(first_ns), first_ns);
             let mut end_ns = host.submitted_ns;
             for s in &times.stages {
                 let begin_ns = origin_ns + s.start_ns;
                 end_ns = end_ns.max(begin_ns + s.ns);
-                // The time's embedding, where it is a stage, serves all flow steps.
+                // The time's embedding, if it is a stage, serves all flow steps.
                 if s.stage.starts_with("flow step") || &*s.stage == "time" {
                     (flow, flow_is_there) = (flow + s.ns, true);
                     self.detail(Track::Gpu, &s.stage, chunk, begin_ns, begin_ns + s.ns);
@@ -238,7 +239,7 @@ impl EventWriter {
     fn push(&mut self, kind: Kind, track: Track, name: &str, chunk: u32, begin_ns: u64, value: u64) {
         let Some(ring) = &mut self.ring else { return };
         let name = match self.names.iter().position(|n| n == name) {
-            // The ring has the last number for all that do not fit.
+            // The ring gives the last number to all names that do not fit.
             Some(number) => number.min(NAMES - 1) as u16,
             None => {
                 self.names.push(name.to_owned());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fathom::link::{ActionChunk, Event, Link, LinkError, Start};
+use fathom::link::{ActionChunk, Link, LinkError, LinkEvent, Start};
 use fathom_tests::emulated::{ARM, sweep};
 use firmware_bridge::message::{Interpolation, Mode};
 
@@ -40,7 +40,7 @@ fn main() -> Result<(), LinkError> {
         }
         std::thread::sleep(Duration::from_millis(20));
         while let Some(event) = link.poll() {
-            if let Event::State { state, .. } = event {
+            if let LinkEvent::State { state, .. } = event {
                 if state.mode == Mode::Holding && mode == Mode::Disarmed {
                     due = Instant::now();
                 }

@@ -44,7 +44,7 @@ fn bounds() -> Outcome {
 }
 
 /// A device with what is recorded on it, none of which is submitted.
-struct Recorder {
+struct Vulkan {
     _entry: ash::Entry,
     instance: ash::Instance,
     physical: vk::PhysicalDevice,
@@ -53,8 +53,8 @@ struct Recorder {
     commands: vk::CommandBuffer,
 }
 
-impl Recorder {
-    fn new() -> Result<Recorder, Box<dyn Error>> {
+impl Vulkan {
+    fn new() -> Result<Vulkan, Box<dyn Error>> {
         // SAFETY: every handle is used with its own parent, and everything that a structure points to lives until its call
         // returns.
         unsafe {
@@ -70,7 +70,7 @@ impl Recorder {
             let allocation = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
             let commands = device.allocate_command_buffers(&allocation)?.first().copied().ok_or("no command buffer")?;
             device.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default())?;
-            Ok(Recorder { _entry: entry, instance, physical, device, pool, commands })
+            Ok(Vulkan { _entry: entry, instance, physical, device, pool, commands })
         }
     }
 
@@ -100,7 +100,7 @@ impl Recorder {
     }
 }
 
-impl Drop for Recorder {
+impl Drop for Vulkan {
     fn drop(&mut self) {
         // SAFETY: nothing was submitted, and nothing of the device is used after this.
         unsafe {
@@ -113,8 +113,8 @@ impl Drop for Recorder {
 
 fn main() -> Outcome {
     match std::env::args().nth(1).as_deref() {
-        Some("core") => Recorder::new()?.core(),
-        Some("sync") => Recorder::new()?.sync()?,
+        Some("core") => Vulkan::new()?.core(),
+        Some("sync") => Vulkan::new()?.sync()?,
         Some("bounds") => bounds()?,
         _ => return Err("expected core, sync or bounds".into()),
     }

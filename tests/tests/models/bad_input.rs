@@ -178,7 +178,7 @@ fn a_checkpoint_of_another_format() {
 }
 
 #[test]
-fn a_family_that_is_known_and_not_supported_says_so() {
+fn a_known_family_without_support_is_reported() {
     for (kind, what) in [
         ("smolvla", "SmolVLA, not supported"),
         ("pi0_fast", "pi0-FAST, not supported"),

@@ -112,7 +112,7 @@ fn edit(dir: &Path, file: &str, change: impl FnOnce(&mut Value)) {
 }
 
 #[test]
-fn configurations_that_are_not_supported_are_told() {
+fn unsupported_configurations_are_reported() {
     let own: [(&str, Value, &str); 10] = [
         ("model_type", json!("dpt"), "model_type"),
         ("patch_size", json!(16), "patch_size"),

@@ -127,7 +127,7 @@ fn lerobot_0_3_resizes_and_normalises_as_it_did() {
 
 /// What a processor does besides is not left out in silence.
 #[test]
-fn a_processor_step_that_nobody_knows() {
+fn an_unknown_processor_step() {
     for file in ["policy_preprocessor.json", "policy_postprocessor.json"] {
         let dir = copy_golden(LEROBOT);
         edit(&dir.path().join(file), |p| p["steps"][1]["registry_name"] = "gripper_squeezer".into());
@@ -138,7 +138,7 @@ fn a_processor_step_that_nobody_knows() {
 
 /// What a checkpoint asks for and Fathom does not do is refused, not left out.
 #[test]
-fn what_is_not_supported_says_so() {
+fn unsupported_features_are_reported() {
     for (key, value, found) in [
         ("normalization_mapping", json!({"VISUAL": "MEAN_STD"}), "VISUAL: expected IDENTITY, found MEAN_STD"),
         ("adapt_to_pi_aloha", true.into(), "adapt_to_pi_aloha: expected false, found true"),
@@ -553,7 +553,7 @@ fn openpi_gives_what_lerobot_gives_with_its_own_processing() {
 }
 
 #[test]
-fn openpi_pi05_is_told_by_its_tensors() {
+fn openpi_pi05_is_detected_by_its_tensors() {
     let dir = as_openpi("pi05_lerobot", &[("top", "base_0_rgb")]);
     let loaded = load(dir.path());
     let config = &loaded.model.config;

@@ -48,7 +48,7 @@ fn observation_of(config: &ModelConfig) -> Observation {
 }
 
 #[test]
-fn open_pi_zero_is_told_by_its_tensors() {
+fn open_pi_zero_is_detected_by_its_tensors() {
     for (layers, family) in [(1, &open_pi_zero::FAMILY), (2, &galaxea::FAMILY)] {
         let dir = tempfile::tempdir().expect("a folder");
         let mut config = open_pi_zero(layers);

@@ -210,7 +210,7 @@ fn many_weights_become_several_files() {
 }
 
 #[test]
-fn what_cannot_be_packed_says_why() {
+fn a_failure_to_pack_has_its_reason() {
     let dir = copy_golden("depthvla_openpi");
     let output = dir.path().join("packed");
     pack(dir.path(), &output, Named::W8);

@@ -94,7 +94,7 @@ fn images_arrive_with_content_and_stamp_without_allocating() {
 }
 
 #[test]
-fn stamps_tell_what_they_are_of() {
+fn stamps_name_their_event() {
     let line = &capture(&[("STAMP", "eof")], &["count=1"])[1];
     assert_eq!(line["stamp"], "driver, end of image");
     let line = &capture(&[("STAMP", "unknown")], &["count=1"])[1];
@@ -132,7 +132,7 @@ fn the_stride_of_the_driver_is_honoured() {
 }
 
 #[test]
-fn another_size_than_asked_for_is_taken_and_told() {
+fn a_different_size_is_accepted_and_reported() {
     let lines = capture(&[("SIZE", "320x240")], &["count=1", "width=640", "height=480"]);
     assert_eq!((number(&lines[1], "width"), number(&lines[1], "height")), (320, 240));
     assert_eq!(number(&lines[1], "stride"), 640);
@@ -277,7 +277,7 @@ fn a_buffer_without_bytes_is_no_image_whatever_the_format() {
         let lines = capture(&device, &["count=7", "width=48", "height=32"]);
         let (images, message) = images_then(&lines[1..], "NoBytes");
         assert!((1..=3).contains(&images), "{images} images of {format}");
-        assert!(message.starts_with("/dev/video0: the driver gave a buffer without bytes"), "{message}");
+        assert!(message.starts_with("/dev/video0: the driver returned an empty buffer"), "{message}");
         // From the first image on: nothing is made of zeros.
         let mut device = device_of(format, picture.to_str().unwrap());
         device.push(("EMPTY_AFTER", "0"));

@@ -143,7 +143,7 @@ fn the_ensemble_is_that_of_act() {
         let error =
             relative_error(&expected.f32(&format!("ensemble.out.{n}")).expect("there"), &planned.positions[..3]);
         assert!(error < 1e-6, "step {n}: {error:.1e}");
-        planner.obeyed(planned.id, 0);
+        planner.accepted(planned.id, 0);
         let progress = Progress { chunk: planned.id, consumed: 1, steps_left: 4 };
         planner.reported(now_us + 100_000, true, Some(progress));
     }

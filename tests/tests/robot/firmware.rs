@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fathom::link::{ActionChunk, Event, Link, LinkError, Start};
+use fathom::link::{ActionChunk, Link, LinkError, LinkEvent, Start};
 use fathom_tests::emulated::{ARM, Emulated, PATIENCE, REST, Seen, firmware, sweep};
 use firmware_bridge::MAX_CHUNK_STEPS;
-use firmware_bridge::message::{Fault, Interpolation, Mode, Reason, State};
+use firmware_bridge::message::{ControllerState, Fault, Interpolation, Mode, Reason};
 
 const TICK_US: u64 = 2_000;
 const DEADMAN_US: u64 = 150_000;
@@ -81,7 +81,7 @@ fn plan(positions: &[f32]) -> ActionChunk<'_> {
 }
 
 /// Heartbeats and polls until `want` gives something.
-fn until<T>(link: &mut Link, mut want: impl FnMut(&Event) -> Option<T>) -> T {
+fn until<T>(link: &mut Link, mut want: impl FnMut(&LinkEvent) -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     let mut beat_at = Instant::now();
     while Instant::now() < deadline {
@@ -101,13 +101,13 @@ fn until<T>(link: &mut Link, mut want: impl FnMut(&Event) -> Option<T>) -> T {
 
 /// Arms and sends the chunk until the telemetry is as wanted, again where this busy machine kept the host from its
 /// heartbeats, and the controller stopped the joints.
-fn obeyed(link: &mut Link, chunk: &ActionChunk<'_>, wanted: impl Fn(&State) -> bool) -> State {
+fn accepted(link: &mut Link, chunk: &ActionChunk<'_>, wanted: impl Fn(&ControllerState) -> bool) -> ControllerState {
     for _ in 0..20 {
         arm(link);
         let sequence = send(link, |link| link.send_chunk(chunk));
         let state = until(link, |event| match event {
             // Telemetry of what was before the chunk says nothing.
-            Event::State { state, .. } if state.last_sequence.wrapping_sub(sequence) < u32::MAX / 2 => {
+            LinkEvent::State { state, .. } if state.last_sequence.wrapping_sub(sequence) < u32::MAX / 2 => {
                 (wanted(state) || state.mode == Mode::Faulted(Fault::HostSilent)).then_some(*state)
             }
             _ => None,
@@ -120,9 +120,9 @@ fn obeyed(link: &mut Link, chunk: &ActionChunk<'_>, wanted: impl Fn(&State) -> b
 }
 
 #[test]
-fn the_firmware_says_what_it_is_and_obeys() {
+fn the_firmware_identifies_itself_and_moves() {
     fathom_contention::timed!();
-    let Some((board, _turn)) = board("the_firmware_says_what_it_is_and_obeys", &[]) else { return };
+    let Some((board, _turn)) = board("the_firmware_identifies_itself_and_moves", &[]) else { return };
     let mut link = open(&board);
     let hello = *link.controller().expect("said hello");
     assert_eq!((hello.buffer_depth, hello.tick_us, hello.telemetry_us, hello.deadman_us), (64, 2_000, 5_000, 150_000));
@@ -130,7 +130,7 @@ fn the_firmware_says_what_it_is_and_obeys() {
     let mut path = sweep(20);
     path.extend_from_slice(&path[19 * 6..].repeat(10));
     let end = path[path.len() - 6];
-    let state = obeyed(&mut link, &plan(&path), |state| state.mode == Mode::Holding && state.starved > 0);
+    let state = accepted(&mut link, &plan(&path), |state| state.mode == Mode::Holding && state.starved > 0);
     let progress = state.progress.expect("the count stays");
     assert_eq!((progress.chunk, progress.consumed, progress.steps_left), (7, 30, 0));
     assert!((state.measured.as_slice()[0] - end).abs() < 1e-3, "{state:?}");
@@ -203,7 +203,7 @@ fn a_host_that_is_silent_killed_or_hung_stops_the_joints() {
     fathom_contention::timed!();
     let Some((board, _turn)) = board("a_host_that_is_silent_killed_or_hung_stops_the_joints", &[]) else { return };
     let mut link = open(&board);
-    obeyed(&mut link, &plan(&sweep(60)), |state| state.measured.as_slice()[0] > 0.2);
+    accepted(&mut link, &plan(&sweep(60)), |state| state.measured.as_slice()[0] > 0.2);
     let speed = assert_stopped(&board);
     assert!(speed > 0.1, "silent at {speed} rad/s");
     drop(link);
@@ -219,7 +219,7 @@ fn a_host_that_is_silent_killed_or_hung_stops_the_joints() {
 
     // What the hung host had on the line does not move anything when it goes on or another takes over.
     let mut link = open(&board);
-    obeyed(&mut link, &plan(&REST.repeat(60)), |state| state.measured.as_slice()[0].abs() < 1e-3);
+    accepted(&mut link, &plan(&REST.repeat(60)), |state| state.measured.as_slice()[0].abs() < 1e-3);
 }
 
 #[test]
@@ -253,21 +253,21 @@ fn flipped_bits_move_nothing() {
         assert!(last.crc_errors > 10, "{last:?}");
     }
     link.hello(&ARM, PATIENCE).expect("the line is well again");
-    obeyed(&mut link, &plan(&sweep(10)), |state| state.measured.as_slice()[0] > 0.4);
+    accepted(&mut link, &plan(&sweep(10)), |state| state.measured.as_slice()[0] > 0.4);
 }
 
 #[test]
-fn a_controller_that_is_reset_is_disarmed_and_told_apart() {
+fn a_controller_that_is_reset_is_disarmed_and_recognised() {
     fathom_contention::timed!();
-    let Some((mut board, _turn)) = board("a_controller_that_is_reset_is_disarmed_and_told_apart", &[]) else { return };
+    let Some((mut board, _turn)) = board("a_controller_that_is_reset_is_disarmed_and_recognised", &[]) else { return };
     let mut link = open(&board);
-    obeyed(&mut link, &plan(&sweep(60)), |state| state.mode == Mode::Active);
+    accepted(&mut link, &plan(&sweep(60)), |state| state.mode == Mode::Active);
     board.reset();
-    until(&mut link, |event| matches!(event, Event::ControllerReset).then_some(()));
+    until(&mut link, |event| matches!(event, LinkEvent::ControllerReset).then_some(()));
     assert!(matches!(link.send_chunk(&plan(&REST)), Err(LinkError::NoHello { .. })));
     link.hello(&ARM, PATIENCE).expect("it is back");
     let state = until(&mut link, |event| match event {
-        Event::State { state, .. } => Some(*state),
+        LinkEvent::State { state, .. } => Some(*state),
         _ => None,
     });
     assert_eq!((state.mode, state.energised, state.progress), (Mode::Disarmed, false, None));
@@ -284,12 +284,12 @@ fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
         return;
     };
     let mut link = open(&board);
-    let moving = |state: &State| state.mode == Mode::Active && state.measured.as_slice()[0] > 0.1;
+    let moving = |state: &ControllerState| state.mode == Mode::Active && state.measured.as_slice()[0] > 0.1;
     let open_lines = |inputs| board.debugger().answer_reads(PORT_C_INPUTS, inputs, 20);
     // How the board is after ten ticks in which the port gave `inputs` while the arm moved, unless the busy host was too slow.
     let after = |link: &mut Link, inputs| {
         let tries = (0..20).map(|_| {
-            obeyed(link, &plan(&sweep(60)), moving);
+            accepted(link, &plan(&sweep(60)), moving);
             let from = board.tap().states.len();
             open_lines(inputs);
             let until_us = board.tap().states.last().expect("telemetry").time_us + 20_000;
@@ -321,7 +321,7 @@ fn an_open_stop_line_stops_the_joints_until_a_person_clears_it() {
     );
     assert_eq!(later.state.commanded, later.state.measured, "at rest");
     assert_eq!(settled(&mut link, Link::arm), Reason::Faulted);
-    obeyed(&mut link, &plan(&REST.repeat(60)), |state| state.measured.as_slice()[0].abs() < 1e-3);
+    accepted(&mut link, &plan(&REST.repeat(60)), |state| state.measured.as_slice()[0].abs() < 1e-3);
 }
 
 /// The hardware watchdog's registers in the order in which the firmware writes them: it is started once, and then fed once
@@ -357,7 +357,7 @@ fn only_whole_ticks_feed_the_hardware_watchdog() {
     let mut link = open(&board);
     arm(&mut link);
     until(&mut link, |event| match event {
-        Event::State { state, .. } if state.mode == Mode::Holding => Some(()),
+        LinkEvent::State { state, .. } if state.mode == Mode::Holding => Some(()),
         _ => None,
     });
     let seen = accesses();
@@ -400,7 +400,7 @@ fn the_longest_turn_is_counted() {
         while link.poll().is_some() {}
         std::thread::sleep(Duration::from_millis(20));
     }
-    obeyed(&mut link, &plan(&longest), |state| state.mode == Mode::Active);
+    accepted(&mut link, &plan(&longest), |state| state.mode == Mode::Active);
     let counts = board.read_word(address);
     let instructions = f64::from(counts) * 1000.0 / 168.0 / 8.0;
     println!("longest turn: {instructions:.0} instructions; a tick of 2 ms has 336000 cycles at 168 MHz");

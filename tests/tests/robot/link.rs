@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use fathom::link::{ActionChunk, ClockOffset, Event, Exchange, Link, LinkError, Start, host_now_ns};
+use fathom::link::{ActionChunk, ClockOffset, Exchange, Link, LinkError, LinkEvent, Start, host_now_ns};
 use firmware_bridge::joint::StopBehaviour;
 use firmware_bridge::message::{Fault, Interpolation, Mode, Reason};
 use firmware_bridge::sim::{Defects, Sim, SimConfig, SimJoint};
@@ -47,7 +47,7 @@ fn chunk(positions: &[f32]) -> ActionChunk<'_> {
 }
 
 /// Heartbeats and polls until `want` gives something.
-fn until<T>(link: &mut Link, beat: bool, mut want: impl FnMut(&Event) -> Option<T>) -> T {
+fn until<T>(link: &mut Link, beat: bool, mut want: impl FnMut(&LinkEvent) -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT;
     let mut beat_at = Instant::now();
     let mut last = None;
@@ -104,7 +104,7 @@ fn a_chunk_moves_the_simulated_joints() {
     let plan = ActionChunk { start: Start::HostNs(sent_ns + 200_000_000), ..chunk(&path) };
     let sequence = link.send_chunk(&plan).expect("sent");
     let (start_us, received_ns) = until(&mut link, true, |event| match event {
-        Event::Ack { ack, received_ns, .. } if ack.sequence == sequence => {
+        LinkEvent::Ack { ack, received_ns, .. } if ack.sequence == sequence => {
             assert_eq!((ack.reason, ack.first_step), (Reason::Ok, 0));
             Some((ack.start_us, *received_ns))
         }
@@ -118,12 +118,12 @@ fn a_chunk_moves_the_simulated_joints() {
     assert!(start_ns.abs_diff(sent_ns + 200_000_000) < 2 * error_us * 1000 + 2000);
 
     let depth = until(&mut link, true, |event| match event {
-        Event::State { state, .. } => state.progress,
+        LinkEvent::State { state, .. } => state.progress,
         _ => None,
     });
     assert_eq!((depth.chunk, depth.consumed + depth.steps_left), (4, 39));
     until(&mut link, true, |event| match event {
-        Event::State { state, .. } => {
+        LinkEvent::State { state, .. } => {
             (state.mode == Mode::Holding && state.measured.as_slice()[0] > 0.19).then_some(())
         }
         _ => None,
@@ -142,17 +142,17 @@ fn a_silent_host_and_a_silent_controller_are_noticed() {
     let mut link = armed(&sim);
     link.send_chunk(&chunk(&[1.0; 3].repeat(60))).expect("sent");
     until(&mut link, false, |event| match event {
-        Event::State { state, .. } => (state.mode == Mode::Faulted(Fault::HostSilent)).then_some(()),
+        LinkEvent::State { state, .. } => (state.mode == Mode::Faulted(Fault::HostSilent)).then_some(()),
         _ => None,
     });
     assert_eq!(settled(&mut link, Link::clear_fault), Reason::Ok);
 
     sim.freeze(true);
-    until(&mut link, true, |event| matches!(event, Event::Silent { .. }).then_some(()));
+    until(&mut link, true, |event| matches!(event, LinkEvent::Silent { .. }).then_some(()));
     sim.freeze(false);
-    until(&mut link, true, |event| matches!(event, Event::Heard).then_some(()));
+    until(&mut link, true, |event| matches!(event, LinkEvent::Restored).then_some(()));
     sim.reset();
-    until(&mut link, true, |event| matches!(event, Event::ControllerReset).then_some(()));
+    until(&mut link, true, |event| matches!(event, LinkEvent::ControllerReset).then_some(()));
     link.hello(&NAMES, WAIT).expect("it is back");
 }
 
@@ -161,7 +161,7 @@ fn an_unplugged_controller_is_a_lost_link() {
     let mut sim = Sim::start(config()).expect("a pty");
     let mut link = armed(&sim);
     sim.unplug();
-    until(&mut link, false, |event| matches!(event, Event::Lost { .. }).then_some(()));
+    until(&mut link, false, |event| matches!(event, LinkEvent::Lost { .. }).then_some(()));
     assert!(matches!(link.heartbeat(), Err(LinkError::Lost { .. })));
     let device = link.device().to_owned();
     drop(link);
@@ -193,17 +193,17 @@ fn another_controller_is_a_typed_error() {
 
 /// A joint's fault reaches the host with joint, value, limits and chunk.
 #[test]
-fn a_joints_fault_is_told_with_its_cause() {
+fn a_joints_fault_is_reported_with_its_cause() {
     let sim = Sim::start(config()).expect("a pty");
     let mut link = armed(&sim);
     link.send_chunk(&chunk(&[0.1; 3].repeat(60))).expect("sent");
     until(&mut link, true, |event| match event {
-        Event::State { state, .. } => (state.mode == Mode::Active).then_some(()),
+        LinkEvent::State { state, .. } => (state.mode == Mode::Active).then_some(()),
         _ => None,
     });
     sim.set_defects(Defects { joint: Some(1), reading: Some(-2.25), ..Defects::default() });
     let report = until(&mut link, true, |event| match event {
-        Event::State { state, .. } => state.fault,
+        LinkEvent::State { state, .. } => state.fault,
         _ => None,
     });
     let found = (report.fault, report.joint, report.value, report.chunk);

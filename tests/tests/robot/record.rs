@@ -139,7 +139,7 @@ fn a_replay_gives_the_same_bits() {
 
 /// Another model, something that is no recording, and nothing at all.
 #[test]
-fn what_cannot_be_replayed_is_told() {
+fn a_failure_to_replay_is_reported() {
     let (folder, _, runs) = recording();
     let other = folder.path().join("other");
     untrained::write(&other, &presets::small(), &Scene::built_in(0).unwrap(), 1).unwrap();
@@ -151,7 +151,7 @@ fn what_cannot_be_replayed_is_told() {
     let text = empty.path().join("notes.mcap");
     std::fs::write(&text, "not MCAP").unwrap();
     let said = replay().run(&text).unwrap_err().to_string();
-    assert!(said.contains("something else than MCAP"), "{said}");
+    assert!(said.contains("not an MCAP file"), "{said}");
     let said = replay().run(&empty.path().join("none.mcap")).unwrap_err().to_string();
     assert!(said.contains("none.mcap"), "{said}");
 }
@@ -180,7 +180,7 @@ fn what_is_whole_is_replayed_and_the_rest_is_named() {
     for (name, cause) in [
         ("fathom-0000000001-00000.mcap", "an empty file"),
         ("fathom-0000000002-00000.mcap", "a folder"),
-        ("fathom-run000002-000000.mcap", "cut off"),
+        ("fathom-run000002-000000.mcap", "truncated"),
         ("pointer.mcap", "Git LFS"),
     ] {
         assert!(named.iter().any(|n| n.contains(name) && n.contains(cause)), "{name}: {named:#?}");
@@ -220,7 +220,7 @@ fn a_full_disk_stops_the_recording_only() {
     let (folder, model, _) = recording();
     let runs = folder.path().join("full");
     let chunks = record(model, &runs, "", 8, &["disk-full@0.5"], 4.0);
-    assert!(chunks >= 2, "{chunks} chunks were obeyed");
+    assert!(chunks >= 2, "{chunks} chunks were accepted");
     let moments = Recording::open(&runs).unwrap().moments().unwrap();
     let states = moments.iter().filter(|m| matches!(m, Moment::State(_))).count();
     assert!((1..300).contains(&states), "{states} reports: it ended early, and what was written can be read");

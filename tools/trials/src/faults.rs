@@ -1,4 +1,4 @@
-//! Every fault against the loop.
+//! Trials of every fault.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,41 +23,41 @@ use rustix::stdio::{dup2_stderr, stderr};
 use crate::recording;
 use crate::rig::{Keep, Watched, report, watch};
 
-/// Joints that move less than this, in radians, in [`REST`] are at rest.
+/// Joints that move less than this, in radians, within [`REST`] are at rest.
 const AT_REST: f32 = 1e-3;
 /// After a restart of the controller the loop moves again within a tenth of a second.
 const REST: Duration = Duration::from_millis(50);
-/// An arm that moves comes at least this far in [`RECOVERED`], in radians.
+/// A moving arm covers at least this distance within [`RECOVERED`], in radians.
 const MOVES: f32 = 2e-2;
-/// How long the loop may take to move again after a fault is over.
+/// Time limit for the loop to move the arm again after a fault.
 const RECOVERED: Duration = Duration::from_secs(3);
-/// A controller's tick, and how late it may be on a computer that has more to do.
+/// A controller's tick, and its largest lateness on a busy computer.
 const TICK_US: u64 = 50_000;
-/// The loop hears the controller at least this often while a fault is none of its own: it waits for nothing.
-const HEARD: Duration = Duration::from_millis(500);
-/// How often a fault is tried while other work holds the processors.
+/// Largest interval between messages from the controller during faults on other parts: the loop must not wait.
+const RECEIVED: Duration = Duration::from_millis(500);
+/// Number of attempts while other work holds the processors.
 const TRIES: u32 = 3;
 
-/// One fault and what is expected of the loop.
+/// A fault, and the loop's expected reaction.
 struct Trial {
     kind: &'static str,
     value: &'static str,
-    /// How long it lasts, in seconds; 0 for what is over at once.
+    /// Its duration, in seconds; 0 for a fault without one.
     lasts: f64,
-    /// The arm is at rest this long after the fault began; `None`: it goes on.
+    /// The time from the fault's start until the arm rests; `None` if it keeps moving.
     rests: Option<Duration>,
-    /// Events that have to come, with their names.
+    /// Expected events, with their names.
     shows: &'static [Shown],
-    /// The controller latches this fault, and the loop ends with it.
+    /// The fault that the controller latches, and with which the loop ends.
     ends: Option<fn(&Detail) -> bool>,
 }
 
-/// An event that has to come.
+/// An expected event.
 type Shown = (&'static str, fn(&LoopEvent) -> bool);
 
 const GONE: Shown = ("no camera", |e| matches!(detail(e), Some(Detail::Images(ImageProblem::Gone { .. }))));
 const OLD: Shown = ("old images", |e| matches!(detail(e), Some(Detail::Images(ImageProblem::Old { .. }))));
-const NO_BYTES: Shown = ("an image without bytes", |e| matches!(camera(e), Some(CameraError::NoBytes { .. })));
+const NO_BYTES: Shown = ("an empty image", |e| matches!(camera(e), Some(CameraError::NoBytes { .. })));
 const CUT: Shown = ("a picture that cannot be decoded", |e| matches!(camera(e), Some(CameraError::Decode { .. })));
 const LINE_LOST: Shown = ("a lost line", |e| matches!(e, LoopEvent::Mode { event: ModeEvent::LinkLost, .. }));
 const SILENT: Shown = ("a silent controller", |e| matches!(detail(e), Some(Detail::ControllerSilent { .. })));
@@ -69,12 +69,12 @@ const JUMPED: Shown = ("a clock that jumped", |e| matches!(e, LoopEvent::ClockJu
 const WALL_CLOCK: Shown = ("a wall clock that was set", |e| matches!(e, LoopEvent::WallClockSet { .. }));
 const STOPPED: Shown = ("the recording's end", |e| matches!(e, LoopEvent::RecordingStopped { .. }));
 
-/// Why the loop's mode changed.
+/// The reason for a change of the loop's mode.
 fn detail(event: &LoopEvent) -> Option<&Detail> {
     if let LoopEvent::Mode { detail, .. } = event { Some(detail) } else { None }
 }
 
-/// Why a camera gave no image.
+/// A camera's error.
 fn camera(event: &LoopEvent) -> Option<&CameraError> {
     if let LoopEvent::NoImage { error, .. } = event { Some(error) } else { None }
 }
@@ -95,7 +95,8 @@ impl Trial {
     }
 }
 
-/// The bounds are what the demo's configuration makes of the parts' own: the images' greatest age, the simulated
+/// The bounds follow from the demo's configuration: the images' greatest age, the simulated controller's deadman time
+/// of 1 s, the length of a chunk.
 /// controller's deadman time of 1 s, the length of a chunk.
 fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
     let lasts = if quick { 1.5 } else { 3.0 };
@@ -103,7 +104,7 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
     let age = Duration::from_millis(config.control.max_image_age_ms) + settle;
     let deadman = Duration::from_secs(1) + settle;
     let trial = |kind, value, lasts, rests, shows| Trial { kind, value, lasts, rests, shows, ends: None };
-    // The time that a fault of a joint takes, as the joint table has it.
+    // The time until a joint's fault is latched, from the joint table.
     let ends = |kind, value, detected_ms, fault| {
         let rests = Some(Duration::from_millis(detected_ms) + settle);
         Trial { kind, value, lasts: 30.0, rests, shows: &[LATCHED], ends: Some(fault) }
@@ -136,13 +137,13 @@ fn trials(config: &RobotConfig, quick: bool) -> Vec<Trial> {
     ]
 }
 
-/// How long the controller follows a chunk after which nothing comes.
+/// Time for which the controller executes its last chunk.
 fn chunk(config: &RobotConfig) -> Duration {
     let steps = config.chunks.execution_horizon.unwrap_or(16) as f64;
     Duration::from_secs_f64(steps / config.control.action_rate_hz)
 }
 
-/// Runs them all, and prints a table. A fault that cannot be judged is tried again.
+/// Runs all trials, and prints a table. A fault that cannot be judged is tried again.
 pub(crate) fn run(
     config: &RobotConfig,
     quick: bool,
@@ -150,7 +151,7 @@ pub(crate) fn run(
     loud: bool,
 ) -> Result<Verdict, Box<dyn Error>> {
     let mut config = config.clone();
-    // So that a chunk which is late for its images is one that is not sent.
+    // So that a chunk which is too late for its images is not sent.
     config.chunks.validity_ms = 2000;
     outln!("{:<24} {:>9} {:>9} {:>9}  result", "fault", "rests in", "bound", "again in");
     let meter = Meter::start(Processes::this());
@@ -181,13 +182,13 @@ pub(crate) fn run(
     }
     outln!("{passed} passed, {failed} failed, {not_judged} not judged");
     if passed + failed + not_judged == 0 {
-        all = Verdict::Failed(vec!["no fault has this in its name".to_owned()]);
+        all = Verdict::Failed(vec!["no fault matches this name".to_owned()]);
         report(&all);
     }
     Ok(all)
 }
 
-/// Runs one fault, and judges what was found wrong.
+/// Runs one trial, and judges its failures.
 fn tried(
     config: &RobotConfig,
     trial: &Trial,
@@ -220,7 +221,7 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
     }
     let lasts = if trial.ends.is_some() { 5.0 } else { trial.lasts };
     let seconds = at + lasts + RECOVERED.as_secs_f64() + 0.5;
-    // What nobody reads has to be written.
+    // Blocked output must be pending.
     let quiet = if trial.is_of_log() && !loud { Some(Quiet::begin()?) } else { None };
     let loud = loud || trial.is_of_log();
     let seen = watch(&config, seconds, vec![spec], Keep { loud, all: true }, |_, _| {}, |_| {})?;
@@ -233,7 +234,7 @@ fn one(config: &RobotConfig, trial: &Trial, quick: bool, loud: bool) -> Result<F
     Ok(found)
 }
 
-/// What is wrong, each with the time in which the product had to do something about it.
+/// The failures, each with the time in which the product had to react.
 fn judge(trial: &Trial, seen: &Watched) -> Found {
     let mut wrong = Vec::new();
     match (&seen.outcome, trial.ends) {
@@ -261,9 +262,9 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
     let end = if trial.lasts == 0.0 { Some(begin + rested.unwrap_or_default()) } else { over };
     if let Some(bound) = trial.rests {
         match rested {
-            None => wrong.push(Failure::within(begin, over.unwrap_or(seen.ended), "the arm did not rest")),
+            None => wrong.push(Failure::within(begin, over.unwrap_or(seen.ended), "the arm did not come to rest")),
             Some(after) if after > bound => {
-                wrong.push(Failure::within(begin, begin + after, "the arm rested too late"));
+                wrong.push(Failure::within(begin, begin + after, "the arm came to rest too late"));
             }
             Some(_) => {}
         }
@@ -285,9 +286,9 @@ fn judge(trial: &Trial, seen: &Watched) -> Found {
     Found { rested, again, wrong }
 }
 
-/// Time from `begin` until the arm rested: to the end of a fault that lasts, or for [`REST`] after one that does not.
+/// Time from `begin` until the arm rested: until the end of a lasting fault, or for [`REST`] after an instant one.
 fn rest(seen: &Watched, begin: Instant, end: Option<Instant>) -> Option<Duration> {
-    // The event of the end comes a tick of the loop late.
+    // The event of the end is a loop tick late.
     let last = end.map_or(seen.joints.last()?.0, |end| end - REST);
     let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= begin && *at + REST <= last);
     let still = |at: &Instant| seen.moved(*at, *at + REST) < AT_REST;
@@ -298,14 +299,14 @@ fn rest(seen: &Watched, begin: Instant, end: Option<Instant>) -> Option<Duration
     Some(start.saturating_duration_since(begin))
 }
 
-/// When the arm, not before `from`, begins to move.
+/// The time, from `from` on, at which the arm starts to move.
 fn moves(seen: &Watched, from: Instant) -> Option<Instant> {
     let window = Duration::from_millis(200);
     let mut starts = seen.joints.iter().map(|(at, _)| *at).filter(|at| *at >= from);
     starts.find(|at| seen.moved(*at, *at + window) > MOVES)
 }
 
-/// The standard error of this process goes nowhere while it lives.
+/// Silences the standard error of this process while it lives.
 struct Quiet {
     before: OwnedFd,
 }
@@ -322,26 +323,31 @@ impl Quiet {
 impl Drop for Quiet {
     fn drop(&mut self) {
         console::flush();
-        // Where that fails, nothing more is logged.
+        // If this fails, nothing more is logged.
         let _ = dup2_stderr(&self.before);
     }
 }
 
-/// How the loop waited between two times, in which it should not: it heard nothing of the controller, or sent nothing.
+/// Checks that the loop did not block between two times: whether it received nothing from the controller, or sent
+/// nothing.
 fn waited(seen: &Watched, from: Instant, to: Instant) -> Option<Failure> {
     let within = |at: &Instant| (from..=to).contains(at);
     let reports = seen.events.iter().filter(|(at, event)| within(at) && matches!(event, LoopEvent::Report { .. }));
     let times: Vec<Instant> = [from].into_iter().chain(reports.map(|(at, _)| *at)).chain([to]).collect();
     let longest = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default();
-    if longest > HEARD {
-        let what = format!("the loop heard nothing for {} ms, at most {}", longest.as_millis(), HEARD.as_millis());
+    if longest > RECEIVED {
+        let what = format!(
+            "the loop received nothing for {} ms, at most {} allowed",
+            longest.as_millis(),
+            RECEIVED.as_millis()
+        );
         return Some(Failure::within(from, to, what));
     }
     let sent = seen.events.iter().any(|(at, event)| within(at) && matches!(event, LoopEvent::Sent { .. }));
-    (!sent).then(|| Failure::within(from, to, "no chunk was sent while nobody read the log"))
+    (!sent).then(|| Failure::within(from, to, "no chunk was sent while the log had no reader"))
 }
 
-/// A step that was followed after its validity.
+/// A step that was executed after its validity.
 fn outlived(seen: &Watched) -> Option<Failure> {
     let mut valid: BTreeMap<u32, u64> = BTreeMap::new();
     for (at, event) in &seen.events {
@@ -354,7 +360,7 @@ fn outlived(seen: &Watched) -> Option<Failure> {
                     let until_us = *valid.get(&progress.chunk)?;
                     if made.0 > until_us + TICK_US {
                         let late_ms = (made.0 - until_us) / 1000;
-                        let what = format!("chunk {} was followed {late_ms} ms beyond its validity", progress.chunk);
+                        let what = format!("chunk {} was executed {late_ms} ms beyond its validity", progress.chunk);
                         let valid = Duration::from_millis(late_ms);
                         return Some(Failure::within(at.checked_sub(valid).unwrap_or(*at), *at, what));
                     }

@@ -1,4 +1,4 @@
-//! The loop on a bad line, with stalls and replugs, for long.
+//! A long run of the loop on a bad line, with stalls and replugs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -19,21 +19,21 @@ use firmware_bridge::sim::Tick;
 
 use crate::rig::{Keep, report, watch};
 
-/// Share of bytes with a bit turned, both ways.
+/// Share of damaged bytes, in both directions.
 const DAMAGED: &str = "serial-flip=0.01";
-/// A command is this far from the chunk's own range at most, in radians: rounding.
+/// Largest distance of a command from the chunk's range, in radians: rounding.
 const SLACK: f32 = 2e-3;
-/// And this much for each radian per second that the joint had: with a top speed of v it brakes by 8 v per second, so from a
-/// speed of u it needs u² / 16 v, and u is v at most.
+/// Additional distance for each radian per second of the joint's speed: with a top speed of v it brakes by 8 v per
+/// second, so from a speed of u it needs u² / 16 v, and u is at most v.
 const BRAKING_S: f32 = 1.0 / 16.0;
-/// And the way of one tick of the simulated controller, after which it brakes first.
+/// Additional motion of one tick of the simulated controller before it brakes.
 const TICK_S: f32 = 2e-3;
-/// After a fault the loop may take this long until a chunk is followed again.
+/// Time for which chunks may be missing after a fault.
 const AFTER: f64 = 3.0;
-/// A tick without a step to follow is judged by what the loop was denied since its last chunk was sent, and for this long at
-/// least: a chunk lasts 1.5 s, and the inference for the next begins with a step's end.
+/// A tick without a step to execute is judged by the time denied since the last chunk was sent, and at least for this
+/// long: a chunk lasts 1.5 s, and the inference for the next starts at a step's end.
 const REACH: Duration = Duration::from_secs(2);
-/// How much of the memory after the warm-up may be added, in percent.
+/// Largest accepted growth of memory after the warm-up, in percent.
 const GROWTH: f64 = 2.0;
 
 /// Stalls and replugs, some every ten seconds, none in the first ten and the last five.
@@ -50,35 +50,36 @@ fn stalls_and_replugs(seconds: f64, seed: u64) -> Vec<Spec> {
     made.filter_map(Result::ok).filter(|spec: &Spec| spec.at_s + 5.0 + spec.for_s.unwrap_or(0.0) < seconds).collect()
 }
 
-/// What is counted while it runs.
+/// Counts of a run.
 #[derive(Default)]
 struct Counts {
     active: Option<Instant>,
-    /// The chunks that were sent: when, and the range of each joint.
+    /// The sent chunks: their times, and the range of each joint.
     chunks: BTreeMap<u32, (Instant, Vec<(f32, f32)>)>,
     reports: u64,
     damaged: u32,
-    /// The chunk that is followed, and for each joint its command when it took over and the way that it may go on from there.
+    /// The chunk in progress, and for each joint its command at the take-over and the distance that it may still move
+    /// from there.
     followed: Option<(u32, Vec<(f32, f32)>)>,
-    /// Each joint's command and its highest speed lately, in radians per second.
+    /// Each joint's command and its recent highest speed, in radians per second.
     commanded: Vec<(f32, f32)>,
     last: Option<Instant>,
     taken_over: u64,
     wrong: Vec<Failure>,
     starved: Option<u32>,
     starved_runs: Vec<Starved>,
-    /// Times between ticks, a second of them.
+    /// Intervals between ticks, for a second.
     gaps: VecDeque<(Instant, f32)>,
 }
 
-/// Ticks without a step to follow, one after the other.
+/// Consecutive ticks without a step to execute.
 struct Starved {
     since_s: f64,
     first: Instant,
     last: Instant,
     /// Ticks outside of fault windows.
     outside: u64,
-    /// Age of the newest chunk that was sent, where one was, and the longest time between two ticks of the second before.
+    /// Age of the newest sent chunk, if any, and the longest interval between two ticks of the second before.
     chunk: Option<Duration>,
     gap_s: f32,
 }
@@ -134,7 +135,7 @@ impl Counts {
             self.followed = None;
         }
         let since = self.active.and_then(|at| tick.at.checked_duration_since(at)).map(|s| s.as_secs_f64());
-        // A controller that restarted counts anew.
+        // A controller that restarted counts from zero.
         let more = self.starved.replace(state.starved).map_or(0, |before| state.starved.saturating_sub(before));
         if let Some(since) = since.filter(|_| more > 0) {
             let outside = !windows.iter().any(|(from, to)| (*from..=*to).contains(&since));
@@ -156,19 +157,19 @@ impl Counts {
         }
     }
 
-    /// What is wrong of moves and starved ticks.
+    /// Failures from moves and starved ticks.
     fn failures(&self) -> Vec<Failure> {
         let starved = self.starved_runs.iter().filter_map(Starved::failure);
         self.wrong.iter().take(5).cloned().chain(starved).collect()
     }
 
-    /// Every command is between where the joint was when the chunk took over, with the way that it needed to brake, and what
-    /// the chunk has.
+    /// Checks that every command is between the joint's position at the take-over, with its braking distance, and the
+    /// chunk's range.
     fn check(&mut self, id: u32, at: Instant) {
         let Some((_, from)) = &self.followed else { return };
         let Some((_, ranges)) = self.chunks.get(&id) else {
-            // Or whoever notes what is sent did not run since.
-            let what = format!("wrong move: chunk {id} was followed, and never sent");
+            // Or the thread that records sent chunks has not run since.
+            let what = format!("wrong move: chunk {id} was executed, but never sent");
             self.wrong.push(Failure::within(at, Instant::now(), what));
             return;
         };
@@ -185,7 +186,7 @@ impl Counts {
 }
 
 impl Starved {
-    /// As a failure of the check, where some of it lies outside of fault windows.
+    /// A failure of the check, if some of it is outside of fault windows.
     fn failure(&self) -> Option<Failure> {
         let reach = self.chunk.unwrap_or(REACH).max(REACH);
         let from = self.first.checked_sub(reach).unwrap_or(self.first);
@@ -194,13 +195,13 @@ impl Starved {
     }
 }
 
-/// Runs it, and prints what was found. Nothing is excused for `more` faults.
+/// Runs it, and prints the results. `more` faults are not excused.
 pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) -> Result<Verdict, Box<dyn Error>> {
     let mut config = config.clone();
-    // A frame of 6 steps is whole once in seven times on such a line: it is sent until it is, and lasts 1.5 s.
+    // On such a line a frame of 6 steps is undamaged one time in seven: it is sent until it arrives, and lasts 1.5 s.
     config.control.action_rate_hz = 4.0;
     config.chunks.execution_horizon = Some(6);
-    // And a thought for each step, so that an hour of it leaves a machine to others.
+    // One inference per step, so that an hour's run leaves the machine usable.
     config.chunks.replan_steps = 1;
     let faults = stalls_and_replugs(seconds, seed);
     outln!("{seconds} s, {DAMAGED}, {} stalls and replugs (seed {seed})", faults.len());
@@ -236,10 +237,10 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
             return Ok(verdict);
         }
     };
-    let memory = memory.join().map_err(|_| "the thread that looks at the memory ended")?;
+    let memory = memory.join().map_err(|_| "the thread that samples the memory ended")?;
     let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-    outln!("chunks: {} obeyed, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
-    outln!("damaged frames seen by the controller: {}, reports that came through: {}", counts.damaged, counts.reports);
+    outln!("chunks: {} accepted, {} refused, {} too late", outcome.chunks, outcome.refused, outcome.late);
+    outln!("damaged frames seen by the controller: {}, received reports: {}", counts.damaged, counts.reports);
     outln!("take-overs: {}", counts.taken_over);
     outln!("wrong moves: {}", counts.wrong.len());
     counts.wrong.iter().take(5).for_each(|wrong| outln!("  {}", wrong.what));
@@ -256,9 +257,9 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
     outln!("whole run: {}", meter.between(seen.began, seen.ended));
     let mut failures = counts.failures();
     let whole = |what| Failure::within(seen.began, seen.ended, what);
-    failures.extend((outcome.chunks == 0).then(|| whole("no chunk was obeyed")));
+    failures.extend((outcome.chunks == 0).then(|| whole("no chunk was accepted")));
     failures.extend((counts.damaged == 0).then(|| whole("nothing was damaged")));
-    // After a warm-up in which the loop hardly ran it is warm later.
+    // If the loop hardly ran during the warm-up, it is warm later.
     let grew = || Failure::within(seen.began, memory.warmed, "the memory grew");
     failures.extend((growth > GROWTH).then(grew));
     let verdict = meter.judge(&failures);
@@ -266,7 +267,7 @@ pub(crate) fn run(config: &RobotConfig, seconds: f64, seed: u64, more: &[Spec]) 
     Ok(verdict)
 }
 
-/// What the process held.
+/// Memory of the process.
 struct Held {
     warmed: Instant,
     warm: u64,
@@ -274,14 +275,13 @@ struct Held {
 }
 
 impl Held {
-    /// In percent.
+    /// Growth in percent.
     fn growth(&self) -> f64 {
         (self.last as f64 / self.warm as f64 - 1.0) * 100.0
     }
 }
 
-/// Looks at the memory when the loop is warm, a quarter of the time after it became active and a minute at most, and just before
-/// the end.
+/// Samples the memory when the loop is warm (after a quarter of the run, at most a minute) and just before the end.
 fn memory(seconds: f64, counts: &Mutex<Counts>, over: &AtomicBool) -> Held {
     let held = || {
         let memory = Memory::now();

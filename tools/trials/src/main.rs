@@ -1,5 +1,5 @@
-//! `fathom-trials`: the demo's loop under faults and load, and how smoothly chunks join. Ends with 0 when all was well, with 1
-//! when the product failed, and with 98 when it was not judged because other work held the processors.
+//! `fathom-trials`: the demo's loop under faults and load, and the smoothness of the joins between chunks. Exit status
+//! 0: passed; 1: the product failed; 98: not judged, because other work held the processors.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ mod recording;
 mod rig;
 mod smoothness;
 
-/// Tries Fathom's loop out.
+/// Test Fathom's control loop under faults and load, and measure the joins between chunks.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -28,13 +28,13 @@ struct Arguments {
     command: Command,
 }
 
-/// The robot that is tried.
+/// The robot under test.
 #[derive(Args)]
 struct Subject {
-    /// Its configuration; the controller has to be the simulated one.
+    /// Robot configuration (robot.toml) with the simulated controller.
     #[arg(long)]
     config: PathBuf,
-    /// Directory of the checkpoint, instead of the configuration's.
+    /// Checkpoint directory; overrides the configuration.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Allow a software driver.
@@ -58,44 +58,44 @@ impl Subject {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Every fault against the loop: the arm stops or holds in time, the log names the fault, the loop recovers, and no step
-    /// is followed after its validity.
+    /// Inject every fault: check that the arm stops or holds in time, that the event is reported, that the loop
+    /// recovers, and that no step is executed after its validity.
     Faults {
         #[command(flatten)]
         subject: Subject,
-        /// Shorter faults.
+        /// Use shorter faults.
         #[arg(long)]
         quick: bool,
-        /// Only those whose name has this in it.
+        /// Only faults whose name contains this text.
         #[arg(long)]
         only: Option<String>,
-        /// Print the loop's log, too.
+        /// Also print the loop's log.
         #[arg(long)]
         verbose: bool,
     },
-    /// The loop on a line with 1 % of its bytes damaged both ways, with random stalls and replugs.
+    /// Run the loop on a line with 1 % damaged bytes in both directions, with random stalls and replugs.
     Load {
         #[command(flatten)]
         subject: Subject,
-        /// How long.
+        /// Duration, in seconds.
         #[arg(long, default_value_t = 60.0, value_parser = within!(bounds::TRIAL_S))]
         seconds: f64,
-        /// Of the stalls and replugs.
+        /// Seed of the stalls and replugs.
         #[arg(long, default_value_t = 1, value_parser = within!(bounds::SEED))]
         seed: u64,
-        /// A fault besides, as `fathom run --fault` takes it, for which nothing is excused: shows that the check fails.
+        /// Additional fault, as for `fathom run --fault`, which is not excused: shows that the check fails. Repeatable.
         #[arg(long, value_name = "SPEC")]
         fault: Vec<Spec>,
     },
-    /// The largest jump and jerk where chunks join, for each policy under injected delay: in the clock of a simulation, so
-    /// that it is the same on every computer.
+    /// Measure the largest jump and jerk at the joins between chunks, for each policy and injected delay. Runs in
+    /// simulated time, so that the result is the same on every computer.
     Smoothness {
         #[command(flatten)]
         subject: Subject,
         /// Simulated seconds for each policy and delay.
         #[arg(long, default_value_t = 20.0, value_parser = within!(bounds::TRIAL_S))]
         seconds: f64,
-        /// Delays of the inference, in milliseconds.
+        /// Injected delays of the inference, in milliseconds.
         #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 300, 800],
               value_parser = within!(bounds::DELAY_MS))]
         delays: Vec<u64>,

@@ -1,4 +1,4 @@
-//! A wall clock that is set back in the middle of a recording: nothing is lost, and the order of runs stays.
+//! A recording during which the wall clock is set back: no message is lost, and the runs keep their order.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,13 +9,13 @@ use fathom::record::{Moment, Recording};
 
 use crate::rig::{Keep, Watched, watch};
 
-/// The ring of the second run, in megabytes: less than what both runs record.
+/// The ring of the second run, in megabytes: less than both runs record.
 const RING_MB: u64 = 8;
-/// How long the second run takes, in seconds.
+/// Duration of the second run, in seconds.
 const AGAIN_S: f64 = 3.0;
 
-/// What is wrong with the recording of a run in which the clock was set, `seen`, and with the ring after another run, which begins
-/// with the clock as it is now.
+/// Failures in the recording of a run in which the clock was set, `seen`, and in the ring after another run that starts
+/// with the present clock.
 pub(crate) fn check(
     config: &RobotConfig,
     folder: &Path,
@@ -44,7 +44,7 @@ pub(crate) fn check(
     let ring = read(folder)?;
     wrong.extend(ring.damage.clone());
     let came = reports(&after);
-    // The ring may have taken the oldest of this run, never the newest.
+    // The ring may have deleted this run's oldest file, but never the newest.
     let newest = ring.of_last_run();
     if newest.is_empty() || !came.ends_with(newest) {
         wrong.push(format!("the newest run was deleted: {} of its {} reports are left", newest.len(), came.len()));
@@ -56,7 +56,7 @@ pub(crate) fn check(
     Ok(wrong)
 }
 
-/// Controller times of the reports that came.
+/// Controller times of the received reports.
 fn reports(seen: &Watched) -> Vec<u64> {
     let report = |event: &LoopEvent| match event {
         LoopEvent::Report { made, .. } => Some(made.0),
@@ -65,14 +65,14 @@ fn reports(seen: &Watched) -> Vec<u64> {
     seen.events.iter().filter_map(|(_, event)| report(event)).collect()
 }
 
-/// What is in a folder of recordings.
+/// The content of a folder of recordings.
 #[derive(Default)]
 struct Read {
     /// Controller times of the reports.
     reports: Vec<u64>,
-    /// Where those of the last run begin.
+    /// Index of the last run's first report.
     last: usize,
-    /// What was logged, and when by the file.
+    /// Logged lines, with the file's times.
     said: Vec<String>,
     times: Vec<(u64, u32)>,
     damage: Vec<String>,

@@ -1,4 +1,4 @@
-//! A run of the loop under observation: its events, and where the joints really are.
+//! A run of the loop under observation: its events, and the true positions of the joints.
 
 use std::error::Error;
 use std::io::Write;
@@ -20,12 +20,12 @@ use fathom_models::{errln, outln};
 use firmware_bridge::sim::Tick;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long after a tick it is told of.
+/// Delay after which a tick is passed on.
 const LATER: Duration = Duration::from_secs(1);
-/// Time between two looks at the joints.
+/// Interval between samples of the joints.
 const SAMPLE: Duration = Duration::from_millis(5);
 
-/// The log, which is printed where somebody asked for it.
+/// The log, which is printed on request.
 #[derive(Clone, Copy)]
 struct Log;
 
@@ -65,7 +65,7 @@ fn start_log() {
     STARTED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(Log).init());
 }
 
-/// What was seen of a run.
+/// The record of a run.
 pub(crate) struct Watched {
     pub(crate) outcome: Result<Outcome, RunError>,
     /// Before the robot was opened.
@@ -73,7 +73,7 @@ pub(crate) struct Watched {
     /// After the loop ended.
     pub(crate) ended: Instant,
     pub(crate) events: Vec<(Instant, LoopEvent)>,
-    /// Where the joints really were.
+    /// The true positions of the joints.
     pub(crate) joints: Vec<(Instant, Vec<f32>)>,
 }
 
@@ -82,7 +82,7 @@ impl Watched {
     pub(crate) fn error(&self) -> Option<Failure> {
         let error = self.outcome.as_ref().err()?;
         let what = format!("the loop ended: {error}");
-        // Whatever somebody waited for in vain. The others say the same on any machine.
+        // An error from a time limit. All other errors are independent of the machine.
         let in_vain = matches!(
             error,
             RunError::NoImage { .. }
@@ -94,13 +94,13 @@ impl Watched {
         Some(if in_vain { Failure::within(self.began, self.ended, what) } else { Failure::always(what) })
     }
 
-    /// When the first of such events was emitted, not before `from`.
+    /// The time of the first such event, from `from` on.
     pub(crate) fn first(&self, from: Option<Instant>, is: impl Fn(&LoopEvent) -> bool) -> Option<Instant> {
         let after = |at: &Instant| from.is_none_or(|from| *at >= from);
         self.events.iter().find(|(at, event)| after(at) && is(event)).map(|(at, _)| *at)
     }
 
-    /// The largest distance of any joint from where it was at the beginning, between two times.
+    /// The largest distance of any joint from its first position, between two times.
     pub(crate) fn moved(&self, from: Instant, to: Instant) -> f32 {
         let mut within = self.joints.iter().filter(|(at, _)| (from..=to).contains(at));
         let Some((_, first)) = within.next() else { return 0.0 };
@@ -109,16 +109,16 @@ impl Watched {
     }
 }
 
-/// What is to be done with what is seen.
+/// Options of the record.
 pub(crate) struct Keep {
     /// Print the log.
     pub(crate) loud: bool,
-    /// Keep all of it; else only `each` sees it, and memory does not grow.
+    /// Keep all of it; otherwise only `each` receives it, and memory does not grow.
     pub(crate) all: bool,
 }
 
-/// Runs the loop for `seconds` after it became active, with these faults. `each` sees what the host says and hears, `tick` every
-/// tick of the controller, a second later: when `each` has seen all that came before it.
+/// Runs the loop for `seconds` after it became active, with these faults. `each` receives every event. `tick` receives
+/// every tick of the controller a second later: when `each` has received all earlier events.
 pub(crate) fn watch(
     config: &RobotConfig,
     seconds: f64,
@@ -140,7 +140,7 @@ pub(crate) fn watch(
         }
     };
     let joints = robot.joints().ok_or("expected the simulated controller")?;
-    let ticks = joints.listen();
+    let ticks = joints.ticks();
     let ticker = thread::spawn(move || {
         for seen in ticks {
             thread::sleep((seen.at + LATER).saturating_duration_since(Instant::now()));
@@ -159,7 +159,7 @@ pub(crate) fn watch(
         }
         seen
     });
-    let listener = thread::spawn(move || {
+    let recorder = thread::spawn(move || {
         let mut seen = Vec::new();
         for (at, event) in events {
             each(at, &event);
@@ -172,14 +172,14 @@ pub(crate) fn watch(
     let options = RunOptions { seconds: Some(seconds), ..RunOptions::default() };
     let outcome = robot.run(&options);
     let ended = Instant::now();
-    ticker.join().map_err(|_| "the thread that sees the controller's ticks ended")?;
+    ticker.join().map_err(|_| "the thread of the controller's ticks ended")?;
     over.store(true, Ordering::Relaxed);
-    let joints = sampler.join().map_err(|_| "the thread that looks at the joints ended")?;
-    let events = listener.join().map_err(|_| "the thread that listens ended")?;
+    let joints = sampler.join().map_err(|_| "the thread that samples the joints ended")?;
+    let events = recorder.join().map_err(|_| "the thread that records events ended")?;
     Ok(Watched { outcome, began, ended, events, joints })
 }
 
-/// Prints what became of a check, unless it passed.
+/// Prints the result of a check, unless it passed.
 pub(crate) fn report(verdict: &Verdict) {
     match verdict {
         Verdict::Passed => {}

@@ -1,5 +1,5 @@
-//! Where chunks join, in simulated time: the simulated scene's images, the model on the GPU, and the controller's own code. A busy
-//! machine takes longer for it, and finds the same numbers.
+//! Joins between chunks in simulated time: the simulated scene's images, the model on the GPU, and the controller's own
+//! code. A busy machine takes longer, but gives the same numbers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -61,7 +61,7 @@ impl JointOutput for Joints {
     }
 }
 
-/// Model and scene, used again for each policy and delay.
+/// Model and scene, shared by all policies and delays.
 struct Rollout {
     session: Session,
     renderers: Vec<Renderer>,
@@ -123,7 +123,7 @@ impl Rollout {
     }
 }
 
-/// Runs every policy under every delay, and prints a table.
+/// Runs every policy with every delay, and prints a table.
 pub(crate) fn run(
     config: RobotConfig,
     seconds: f64,
@@ -173,7 +173,7 @@ pub(crate) fn run(
             jumps.insert((*delay_ms, name), (found.joins, found.jump));
         }
     }
-    // What real-time chunking is for.
+    // The purpose of real-time chunking.
     let mut well = true;
     for delay_ms in delays {
         let of = |name| jumps.get(&(*delay_ms, name)).copied().unwrap_or((0, 0.0));
@@ -211,7 +211,7 @@ fn simulate(
     let mut joins = Joins::new(rules.period_us as f32 * 1e-6);
     let mut sent: BTreeMap<u32, (u64, Vec<f32>)> = BTreeMap::new();
     let mut at: Option<(u32, u64)> = None;
-    // The inference under way: when its chunk is there, and what it will be.
+    // The inference in progress: the time when its chunk is ready, and the chunk.
     let mut inferring: VecDeque<(u64, InferenceStart, Vec<f32>)> = VecDeque::new();
     let (mut seed, mut late) = (rollout.seed, 0);
     let start_us = 1_000_000;
@@ -229,7 +229,7 @@ fn simulate(
         let _ = controller.tick(now_us);
         let active = controller.mode() == Mode::Active;
         let progress = controller.state(&firmware_bridge::frame::Counters::default(), 0).progress;
-        // Which step is followed, and what joins there.
+        // The step in progress, and its join.
         match progress.filter(|_| active) {
             Some(p) => {
                 let Some((base, rows)) = sent.get(&p.chunk) else { continue };
@@ -241,7 +241,7 @@ fn simulate(
                     };
                     let before = at.filter(|(chunk, _)| *chunk != p.chunk).and_then(|(chunk, _)| sent.get(&chunk));
                     let instead = before.and_then(|(base, rows)| row(*base, rows));
-                    // A take-over within a step that was followed already is its join, and no further step.
+                    // A take-over within a step in progress is its join, not a further step.
                     let again = at.is_some_and(|(_, last)| last == count);
                     if let Some(positions) = row(*base, rows) {
                         match (again, instead) {
@@ -287,7 +287,7 @@ fn simulate(
             positions: Positions::Native(&planned.positions),
         });
         match send(&mut controller, chunk, now_us) {
-            Some(ack) if ack.reason == Reason::Ok => planner.obeyed(planned.id, ack.first_step),
+            Some(ack) if ack.reason == Reason::Ok => planner.accepted(planned.id, ack.first_step),
             ack => return Err(format!("a chunk was refused: {ack:?}").into()),
         }
         sent.insert(planned.id, (planned.base, planned.positions.clone()));

@@ -1,4 +1,4 @@
-//! Six hobby servos on PWM pins of a WeAct Black Pill (STM32F411CE): a start for an arm of one's own.
+//! Six hobby servos on PWM pins of a WeAct Black Pill (STM32F411CE): a template for a custom arm.
 //!
 //! | pin | goes to |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | PB0 | emergency stop, first channel: a normally closed contact to ground |
 //! | PB1 | emergency stop, second channel: a normally closed contact to ground |
 //!
-//! Such servos measure nothing. Nobody knows where the arm is when it is armed: place it at its rest pose before, and try
-//! limits and directions with low speeds first. At a fault the pulses end, and most servos then let go.
+//! These servos have no position feedback, so the arm's position is unknown when it is armed: place it in its rest pose
+//! first, and test limits and directions at low speed. At a fault the pulses end; most servos then release.
 #![no_std]
 #![no_main]
 
@@ -91,7 +91,7 @@ unsafe fn DefaultHandler(irq: i16) {
     }
 }
 
-/// Nothing refers to it: `tools/firmware` checks that the firmware has no panic path.
+/// Unreferenced: `tools/firmware` checks that the firmware has no panic path.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     stm32f4::give_up()

@@ -7,14 +7,13 @@
 //! | PB0 | emergency stop, first channel: a normally closed contact to ground |
 //! | PB1 | emergency stop, second channel: a normally closed contact to ground |
 //!
-//! A button with one contact goes to both PB0 and PB1; then nothing is compared.
+//! Connect a button with one contact to both PB0 and PB1; the channels are then always equal.
 //!
-//! The servos' addresses are 1 to 6 from the base to the gripper, and each is at 2048 counts in the
-//! middle of its joint, as lerobot's calibration leaves them. Signs, limits and jump are to be
-//! checked on the arm at hand with low speeds first.
+//! The servos' addresses are 1 to 6 from the base to the gripper, and each is at 2048 counts in the middle of its
+//! joint, as after lerobot's calibration. Check signs, limits and jump on your arm at low speed first.
 //!
-//! At a fault the arm ramps to rest and holds under torque, so that it drops nothing. A servo that gets hotter by holding
-//! than 65 °C keeps the fault latched, and at 69 °C all servos are released: the arm then drops.
+//! At a fault the arm ramps to rest and holds under torque, so that it does not drop its load. A servo that heats up
+//! beyond 65 °C while holding keeps the fault latched; at 69 °C all servos are released, and the arm drops.
 #![no_std]
 #![no_main]
 
@@ -31,7 +30,7 @@ use stm32f4::uart::Uart;
 /// 100 MHz; 50 and 100 MHz for the peripherals.
 const TREE: Tree = Tree { crystal_mhz: 25, multiply: 200, wait_states: 3, slow_shift: 1, fast_shift: 0 };
 const BAUD: u32 = 1_000_000;
-/// Ticks in which the servos may wake up: 2 s.
+/// Time limit for the servos to answer after power-on, in ticks: 2 s.
 const WAKE_TICKS: u32 = 1_000;
 
 static HOST: Uart = Uart::usart1();
@@ -39,7 +38,7 @@ static SERVOS: Uart = Uart::usart2();
 
 /// At 70 °C an STS3215 cuts its own torque.
 const TEMPERATURE: TemperatureLimit = TemperatureLimit { stop_c: 65, release_c: 69 };
-/// Of a supply of 7.4 or 12 V: a battery that is empty, a plug that is loose.
+/// For a supply of 7.4 or 12 V: detects an empty battery and a loose plug.
 const VOLTAGE: [f32; 2] = [5.0, 13.5];
 /// An STS3215 blocked at 12 V draws 2.7 A.
 const OVERLOAD: OverloadLimit = OverloadLimit { current_a: 2.0, time_ms: 1_000 };
@@ -60,12 +59,12 @@ fn main() -> ! {
     let mut joints = JointTable::new();
     for (name, min, max, velocity) in JOINTS {
         let Some(name) = Name::new(name) else { stm32f4::give_up() };
-        // Goal and servo are apart by lag × speed, some 0.2 rad; the jump is beyond it.
+        // Goal and servo differ by lag × speed, about 0.2 rad; the jump is larger.
         let joint = JointSpec::new(name, Unit::Radian, [min, max], velocity).with_jump(0.5);
         let joint = JointSpec {
-            // The servo itself turns with up to 6 rad/s; by hand and weight it goes faster.
+            // The servo turns at up to 6 rad/s; a hand or the arm's weight moves it faster.
             reach: 15.0,
-            // A gripper stalls on what it holds.
+            // A gripper stalls on its object.
             stall: joint.stall.filter(|_| name.as_str() != "gripper"),
             following: joint.following.filter(|_| name.as_str() != "gripper"),
             overload: Some(OVERLOAD),
@@ -88,7 +87,7 @@ fn main() -> ! {
     let line = SERVOS.start(TREE.slow_hz(), BAUD, || SERVOS.begin());
     let mut bus = ServoBus::new(line, FeetechSts, servos);
     let mut clock = Clock::start(core.SYST, &TREE, config.tick_us);
-    // A servo that stays silent becomes the controller's fault, which the host can read.
+    // A silent servo becomes a fault of the controller, which the host can read.
     for _ in 0..WAKE_TICKS {
         clock.wait_for_tick();
         SERVOS.resume();
@@ -113,7 +112,7 @@ unsafe fn DefaultHandler(irq: i16) {
     }
 }
 
-/// Nothing refers to it: `tools/firmware` checks that the firmware has no panic path.
+/// Unreferenced: `tools/firmware` checks that the firmware has no panic path.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     stm32f4::give_up()

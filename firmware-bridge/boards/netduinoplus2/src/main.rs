@@ -1,5 +1,5 @@
-//! The simulated scene's arm without motors: six simulated joints, each where it was told to be one
-//! tick later, behind USART1 (PA9, PA10; 1 Mbaud) of an STM32F405.
+//! The simulated scene's arm without motors: six simulated joints, each at its goal one tick later, behind USART1 (PA9,
+//! PA10; 1 Mbaud) of an STM32F405.
 //!
 //! It runs in QEMU's machine `netduinoplus2` and on a board with a 25 MHz crystal. Emergency stop: PC1 and PC2, each a
 //! normally closed contact to ground; QEMU has no ports and reads them as closed.
@@ -68,7 +68,7 @@ unsafe fn DefaultHandler(irq: i16) {
     }
 }
 
-/// Nothing refers to it: `tools/firmware` checks that the firmware has no panic path.
+/// Unreferenced: `tools/firmware` checks that the firmware has no panic path.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     stm32f4::give_up()

@@ -1,4 +1,4 @@
-//! The system's clock from the crystal, and the time since power-on from SysTick.
+//! The system clock from the crystal, and the time since power-on from SysTick.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,7 +8,7 @@ use cortex_m_rt::exception;
 
 use crate::register::{FLASH_ACR, PWR_CR, RCC_APB1ENR, RCC_CFGR, RCC_CR, RCC_PLLCFGR};
 
-/// Reads of a ready flag before it is given up: some ten milliseconds.
+/// Number of reads of a ready flag before giving up: about ten milliseconds.
 const PATIENCE: u32 = 100_000;
 
 static TICKS: AtomicU32 = AtomicU32::new(0);
@@ -18,23 +18,23 @@ fn SysTick() {
     TICKS.store(TICKS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// How the crystal's clock becomes the system's: `crystal / divide * multiply / 2`.
+/// Derivation of the system clock from the crystal: `crystal / divide * multiply / 2`.
 #[derive(Debug, Clone, Copy)]
 pub struct Tree {
-    /// The crystal in MHz; the PLL is fed with 1 MHz of it.
+    /// The crystal in MHz; the PLL's input is 1 MHz.
     pub crystal_mhz: u32,
-    /// Twice the system's clock in MHz.
+    /// Twice the system clock in MHz.
     pub multiply: u32,
     /// The flash memory's wait states at that clock.
     pub wait_states: u32,
-    /// The slower peripherals get the system's clock divided by 2 to the power of this.
+    /// The slower peripherals' clock is the system clock divided by 2 to the power of this.
     pub slow_shift: u32,
-    /// The faster ones.
+    /// The same for the faster peripherals.
     pub fast_shift: u32,
 }
 
 impl Tree {
-    /// The system's clock in MHz.
+    /// The system clock in MHz.
     pub const fn system_mhz(&self) -> u32 {
         self.multiply / 2
     }
@@ -49,9 +49,9 @@ impl Tree {
         (self.system_mhz() * 1_000_000) >> self.fast_shift
     }
 
-    /// Changes to the crystal's clock; `false` when the crystal or the PLL does not start.
+    /// Switches to the crystal's clock; `false` if the crystal or the PLL does not start.
     ///
-    /// An emulator without clock registers, which then all read 0, has its own clock.
+    /// An emulator without clock registers reads all of them as 0 and uses its own clock.
     pub fn start(&self) -> bool {
         const HSEON: u32 = 1 << 16;
         const HSERDY: u32 = 1 << 17;
@@ -68,7 +68,7 @@ impl Tree {
         if !becomes(|| RCC_CR.read() & HSERDY != 0) {
             return false;
         }
-        // USB is not used, but its divider must not make more than 48 MHz of it.
+        // USB is unused, but its divider must not give more than 48 MHz.
         let usb = self.multiply.div_ceil(48).clamp(2, 15);
         RCC_PLLCFGR.write(usb << 24 | FROM_CRYSTAL | self.multiply << 6 | self.crystal_mhz);
         RCC_CR.modify(0, PLLON);
@@ -110,10 +110,10 @@ impl Clock {
         Self { counts_per_us, counts_per_tick, last_ticks: TICKS.load(Ordering::Relaxed), ticks: 0 }
     }
 
-    /// Sleeps until the next tick, or not at all when one has passed since the last wait.
+    /// Sleeps until the next tick; returns at once if a tick has passed since the last wait.
     pub fn wait_for_tick(&mut self) {
         while TICKS.load(Ordering::Relaxed) == self.last_ticks {
-            // An interrupt between the look and the sleep ends the sleep.
+            // An interrupt between the test and the sleep ends the sleep.
             cortex_m::interrupt::disable();
             if TICKS.load(Ordering::Relaxed) == self.last_ticks {
                 cortex_m::asm::wfi();
@@ -141,7 +141,7 @@ impl Clock {
 
     /// Microseconds since [`Clock::start`].
     pub fn now_us(&mut self) -> u64 {
-        // A 64-bit division that the processor has no instruction for, once a tick.
+        // A 64-bit division in software, once a tick.
         self.counts().checked_div(self.counts_per_us.into()).unwrap_or(0)
     }
 }

@@ -1,14 +1,14 @@
-//! Which board this is.
+//! The board's identity.
 
 use firmware_bridge::joint::Name;
 
 use crate::register::{RCC_CR, Register};
 
-/// The number that each chip has for itself, three words (RM0090 chapter 39, RM0383 chapter 24).
+/// Each chip's unique number, three words (RM0090 chapter 39, RM0383 chapter 24).
 const UNIQUE: usize = 0x1FFF_7A10;
 
-/// `name-` and eight hexadecimal digits of the chip's unique number, or `name-emulated` in an emulator, which has none.
-/// Empty when `name` is longer than 15 bytes.
+/// `name-` and eight hexadecimal digits of the chip's unique number; `name-emulated` in an emulator without one. Empty
+/// if `name` is longer than 15 bytes.
 pub fn identity(name: &str) -> Name {
     let mut digits = *b"emulated";
     if RCC_CR.read() != 0 {

@@ -1,10 +1,10 @@
 #![no_std]
-//! What firmware on an STM32F4 needs besides `firmware-bridge`, register by register: the clock
-//! ([`clock`]), serial lines ([`uart`]), pins ([`pin`]), PWM ([`pwm`]), the watchdog ([`watchdog`]), the board's identity
-//! ([`identity`]), and the main loop ([`run`]).
+//! Drivers for firmware on an STM32F4, register by register: the clock ([`clock`]), serial lines ([`uart`]), pins
+//! ([`pin`]), PWM ([`pwm`]), the watchdog ([`watchdog`]), the board's identity ([`identity`]), and the main loop
+//! ([`run`]).
 //!
-//! All registers used are at the same place in the whole series (reference manuals RM0090, RM0383).
-//! Nothing here panics or waits for the outside.
+//! All registers used have the same address in the whole series (reference manuals RM0090, RM0383). Nothing here panics
+//! or waits for an external event.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,15 +24,15 @@ use clock::Clock;
 use uart::{HostSerial, Uart};
 use watchdog::Watchdog;
 
-/// The longest turn of [`run`]'s loop since power-on, in counts of the processor's clock,
-/// interrupts included. A debugger or an emulator's monitor reads it by its name.
+/// The longest iteration of [`run`]'s loop since power-on, in counts of the processor's clock, including interrupts. A
+/// debugger or an emulator's monitor reads it by its name.
 #[unsafe(no_mangle)]
 pub static LONGEST_TURN_COUNTS: AtomicU32 = AtomicU32::new(0);
 
-/// The controller for ever: one turn each tick of the clock, asleep between them.
+/// Runs the controller forever: one iteration each tick of the clock, asleep in between.
 ///
-/// `each_tick` is called first, with the controller. The watchdog runs from here on, and is fed after each whole tick. A
-/// controller that the watchdog restarted begins with a latched fault.
+/// Each tick first calls `each_tick` with the controller. The watchdog is started here and fed after each complete
+/// tick. After a watchdog reset the controller starts with a latched fault.
 pub fn run<J: JointOutput, E: StopCircuit>(
     clock: &mut Clock,
     lines: &[&Uart],
@@ -58,7 +58,7 @@ pub fn run<J: JointOutput, E: StopCircuit>(
     }
 }
 
-/// Nothing on this board goes on; the joints stay as they were at power-on, without torque.
+/// Stops the board; the joints stay without torque, as at power-on.
 pub fn give_up() -> ! {
     loop {
         cortex_m::asm::wfi();

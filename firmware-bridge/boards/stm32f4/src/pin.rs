@@ -1,4 +1,4 @@
-//! Pins of the ports.
+//! GPIO pins.
 
 use core::convert::Infallible;
 
@@ -29,7 +29,7 @@ impl Pin {
         self.register(offset).modify(0b11 << shift, value << shift);
     }
 
-    /// Gives the pin to a peripheral, with a pull-up: alternate function `function`.
+    /// Connects the pin, with a pull-up, to a peripheral: alternate function `function`.
     pub fn alternate(self, function: u32) {
         RCC_AHB1ENR.modify(0, 1 << self.port);
         let half = usize::from(self.number / 8) * 4;
@@ -49,10 +49,10 @@ impl Pin {
     }
 }
 
-/// An emergency stop: a normally closed contact from the pin, which has a pull-up, to ground. A
-/// pressed button, a cut wire and an unplugged one are all a stop.
+/// An emergency stop: a normally closed contact to ground on a pin with a pull-up. A pressed button, a cut wire and an
+/// unplugged wire all stop.
 ///
-/// As an [`InputPin`] it is high while the contact is closed, as the controller wants it.
+/// As an [`InputPin`] it is high while the contact is closed, as the controller expects.
 #[derive(Debug)]
 pub struct StopLine {
     pin: Pin,

@@ -15,7 +15,7 @@ use crate::clock::Tree;
 use crate::pin::Pin;
 use crate::register::{RCC_APB1ENR, Register};
 
-/// The period of all channels in microseconds: 50 Hz, as analogue servos want it.
+/// The period of all channels in microseconds: 50 Hz, for analogue servos.
 pub const PERIOD_US: u16 = 20_000;
 
 const CR1: usize = 0x00;
@@ -26,7 +26,7 @@ const PSC: usize = 0x28;
 const ARR: usize = 0x2C;
 const CCR1: usize = 0x34;
 
-/// A timer that makes PWM.
+/// A timer that generates PWM.
 #[derive(Debug, Clone, Copy)]
 pub struct Timer {
     base: usize,
@@ -51,11 +51,11 @@ impl Timer {
     /// Starts the timer, with a count of 1 µs and every channel idle.
     pub fn start(self, tree: &Tree) -> RunningTimer {
         RCC_APB1ENR.modify(0, self.enable);
-        // A timer's clock is twice that of its bus where that is divided.
+        // A timer's clock is twice its bus's if the bus clock is divided.
         let clock_hz = tree.slow_hz() << u32::from(tree.slow_shift > 0);
         self.register(PSC).write((clock_hz / 1_000_000).saturating_sub(1));
         self.register(ARR).write(u32::from(PERIOD_US) - 1);
-        // Prescaler and period are taken over with an update.
+        // An update event loads prescaler and period.
         self.register(EGR).write(1);
         self.register(CR1).write(1);
         RunningTimer { timer: self }
@@ -66,17 +66,17 @@ impl Timer {
     }
 }
 
-/// A timer that counts.
+/// A running timer.
 #[derive(Debug, Clone, Copy)]
 pub struct RunningTimer {
     timer: Timer,
 }
 
 impl RunningTimer {
-    /// Gives the channel's pin to the timer. The line stays idle until the first duty cycle.
+    /// Connects the channel's pin to the timer. The line stays idle until the first duty cycle.
     pub fn channel(&self, number: Channel) -> PwmChannel {
         let index = number as usize;
-        // PWM mode 1, with a pulse that changes at the period's end.
+        // PWM mode 1; a new pulse length applies at the period's end.
         let mode = self.timer.register(CCMR1 + index / 2 * 4);
         let shift = (index % 2 * 8) as u32;
         mode.modify(0xFF << shift, 0b110_1000 << shift);
@@ -103,7 +103,7 @@ pub enum Channel {
     Four,
 }
 
-/// A pin with pulses, set in microseconds: the largest duty cycle is [`PERIOD_US`].
+/// A pin with pulses of a length in microseconds: the largest duty cycle is [`PERIOD_US`].
 #[derive(Debug)]
 pub struct PwmChannel {
     pulse: Register,

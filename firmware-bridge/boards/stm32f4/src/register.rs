@@ -16,7 +16,7 @@ impl Register {
     }
 
     pub(crate) fn write(self, value: u32) {
-        // SAFETY: as above; none of the registers used here changes memory.
+        // SAFETY: as above; none of these registers changes memory.
         unsafe { (self.0 as *mut u32).write_volatile(value) }
     }
 
@@ -40,9 +40,9 @@ pub(crate) const RCC_AHB1ENR: Register = Register::at(RCC, 0x30);
 pub(crate) const RCC_APB1ENR: Register = Register::at(RCC, 0x40);
 /// Clocks of the faster peripherals.
 pub(crate) const RCC_APB2ENR: Register = Register::at(RCC, 0x44);
-/// Why the chip was reset.
+/// Cause of the reset.
 pub(crate) const RCC_CSR: Register = Register::at(RCC, 0x74);
-/// What stands still while a debugger halts the core.
+/// Peripherals that stop while a debugger halts the core.
 pub(crate) const DBGMCU_APB1_FZ: Register = Register::at(0xE004_2000, 0x08);
 /// Wait states and caches of the flash memory.
 pub(crate) const FLASH_ACR: Register = Register::at(0x4002_3C00, 0x00);

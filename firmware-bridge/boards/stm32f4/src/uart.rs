@@ -1,4 +1,4 @@
-//! Serial lines behind their interrupts.
+//! Interrupt-driven serial lines.
 
 use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::NVIC;
@@ -6,7 +6,7 @@ use firmware_bridge::ring::{Ring, RingSerial};
 
 use crate::register::{RCC_APB1ENR, RCC_APB2ENR, Register};
 
-/// Bytes received between two ticks: at 1 Mbaud a tick of 2 ms brings 200.
+/// Bytes received between two ticks: 200 at 1 Mbaud in a tick of 2 ms.
 const RECEIVED: usize = 1024;
 /// Bytes waiting to be sent.
 const SENDING: usize = 2048;
@@ -28,7 +28,7 @@ unsafe impl InterruptNumber for Irq {
     }
 }
 
-/// One serial line: a static, since its interrupt needs it.
+/// One serial line: a static, because its interrupt uses it.
 #[derive(Debug)]
 pub struct Uart {
     base: usize,
@@ -65,7 +65,7 @@ impl Uart {
         self.irq as i16
     }
 
-    /// Switches it on: 8 data bits, no parity, one stop bit. `begin` is `|| THIS.begin()`.
+    /// Enables it: 8 data bits, no parity, one stop bit. `begin` is `|| THIS.begin()`.
     pub fn start(&'static self, peripheral_hz: u32, baud: u32, begin: fn()) -> HostSerial {
         const ENABLED: u32 = 1 << 13 | RXNE | 1 << 3 | 1 << 2;
         if self.irq == 37 {
@@ -80,26 +80,26 @@ impl Uart {
         RingSerial::new(&self.received, &self.sending, begin)
     }
 
-    /// Lets the interrupt look into what is to be sent.
+    /// Makes the interrupt send the queued bytes.
     pub fn begin(&self) {
         NVIC::pend(Irq(self.irq));
     }
 
-    /// Takes bytes again after [`Uart::on_interrupt`] found no room; to be called each tick.
+    /// Receives again after [`Uart::on_interrupt`] found the ring full; call it each tick.
     pub fn resume(&self) {
-        // SAFETY: what the interrupt does needs no protection from the main loop: see `Ring`.
+        // SAFETY: the interrupt needs no protection from the main loop: see `Ring`.
         unsafe { NVIC::unmask(Irq(self.irq)) };
     }
 
-    /// What its interrupt does.
+    /// The interrupt handler.
     pub fn on_interrupt(&self) {
-        // A full ring leaves the bytes in the line until the next tick: the work of a tick is bounded.
+        // A full ring leaves the bytes in the peripheral until the next tick: the work of a tick is bounded.
         while self.status().read() & (RXNE | OVERRUN) != 0 {
             if self.received.len() >= RECEIVED {
                 NVIC::mask(Irq(self.irq));
                 break;
             }
-            // Reading the data ends both conditions.
+            // Reading the data clears both conditions.
             self.received.push(self.data().read() as u8);
         }
         while self.status().read() & TXE != 0

@@ -1,36 +1,37 @@
 //! The bits of a JPEG scan up to its next marker.
 
-/// Reads entropy-coded data from the most significant bit on. A stuffed zero byte is no data; a marker or the end of
-/// the data ends it. Bits beyond that end read as zero, and [`Bits::overrun`] reports that they were used.
+/// Reads entropy-coded data from the most significant bit. Stuffed zero bytes are skipped; a marker or the end of the
+/// data ends the reading. Bits beyond the end read as zero; [`Bits::overrun`] reports their use.
 #[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
-    /// Next byte to take.
+    /// Next byte to read.
     at: usize,
-    /// Bits taken and not yet used, at the top.
+    /// Read but unused bits, at the top.
     word: u64,
-    /// How many bits of `word` are taken, those beyond the end included.
+    /// Number of bits in `word`, including those beyond the end.
     count: u32,
-    /// How many of them lie beyond the end.
+    /// Number of them beyond the end.
     beyond: u32,
 }
 
-/// Bits that are at hand after [`Bits::fill`]: a code of 16 and the 15 bits of its value.
+/// Bits available after [`Bits::fill`]: a code of 16 and the 15 bits of its value.
 pub(super) const AT_HAND: u32 = 32;
 
 impl<'a> Bits<'a> {
-    /// Begins at byte `at` of `data`.
+    /// Starts at byte `at` of `data`.
     pub(super) fn new(data: &'a [u8], at: usize) -> Bits<'a> {
         Bits { data, at, word: 0, count: 0, beyond: 0 }
     }
 
-    /// Puts at least [`AT_HAND`] bits at the top of the word.
+    /// Fills the top of the word with at least [`AT_HAND`] bits.
     #[inline(always)]
     pub(super) fn fill(&mut self) {
         if self.count < AT_HAND {
             match self.data.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
                 Some(bytes) if !has_ff(u64::from_be_bytes(*bytes)) => {
-                    // A byte that fits only in part is taken whole the next time; its first bits are then the same.
+                    // A byte that fits only in part is read again as a whole the next time; its first bits are then the
+                    // same.
                     self.word |= u64::from_be_bytes(*bytes) >> self.count;
                     let bytes = (64 - self.count) / 8;
                     self.at += bytes as usize;
@@ -46,7 +47,7 @@ impl<'a> Bits<'a> {
     fn fill_slowly(&mut self) {
         while self.count <= 56 {
             let byte = match self.data.get(self.at) {
-                // The end was found before.
+                // The end is already known.
                 _ if self.beyond > 0 => None,
                 Some(0xff) => {
                     let next = after_fill_bytes(self.data, self.at);
@@ -69,20 +70,20 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next bits, at the top; [`AT_HAND`] of them count after [`Bits::fill`].
+    /// The next bits, at the top; [`AT_HAND`] of them are valid after [`Bits::fill`].
     #[inline(always)]
     pub(super) fn word(&self) -> u64 {
         self.word
     }
 
-    /// Uses `count` bits, of those at hand.
+    /// Consumes `count` of the available bits.
     #[inline(always)]
     pub(super) fn skip(&mut self, count: u32) {
         self.word <<= count;
         self.count = self.count.wrapping_sub(count);
     }
 
-    /// Uses `count` bits, at most 16, as a number.
+    /// Consumes `count` bits, at most 16, and returns them as a number.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> u32 {
         self.fill();
@@ -97,12 +98,12 @@ impl<'a> Bits<'a> {
         self.count < self.beyond
     }
 
-    /// The first byte of which no bit was used.
+    /// The first byte without a used bit.
     pub(super) fn end(&self) -> usize {
         let mut at = self.at;
         for _ in 0..self.count.saturating_sub(self.beyond) / 8 {
             at = at.saturating_sub(1);
-            // A stuffed zero goes with its 0xff, and with the fill bytes before that.
+            // A stuffed zero is skipped with its 0xff and the fill bytes before it.
             if self.data.get(at) == Some(&0) {
                 while at > 0 && self.data.get(at - 1) == Some(&0xff) {
                     at -= 1;
@@ -133,7 +134,7 @@ fn has_ff(bytes: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// The bits one by one, without the reader's tricks.
+    /// The bits one by one: the reference.
     fn plainly(data: &[u8]) -> (Vec<u32>, Vec<usize>) {
         let (mut bits, mut ends, mut at) = (Vec::new(), Vec::new(), 0);
         while at < data.len() {

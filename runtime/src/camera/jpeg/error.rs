@@ -1,8 +1,8 @@
-//! What is wrong with a JPEG picture.
+//! Errors of a JPEG picture.
 
 use thiserror::Error;
 
-/// Why a JPEG picture is not taken.
+/// The reason why a JPEG picture is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum JpegError {
     #[error("expected the start marker ff d8 at the beginning")]
@@ -45,7 +45,7 @@ pub(super) enum JpegError {
     Decoder(String),
 }
 
-/// What stands where a restart marker is expected.
+/// The bytes found in place of a restart marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Marker(u8),

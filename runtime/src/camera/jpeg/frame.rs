@@ -1,10 +1,10 @@
-//! What the header of a JPEG picture says of its blocks, and which coefficients of them came.
+//! The frame header of a JPEG picture, and the coefficients received for each component.
 
 use super::JpegError;
 use super::huffman::Table;
 use super::scan::ScanHeader;
 
-/// Blocks of a unit of an interleaved scan, at most.
+/// Limit on the blocks in a unit of an interleaved scan.
 const MOST_BLOCKS: u32 = 10;
 
 /// A component: luminance, or one of colour.
@@ -15,25 +15,25 @@ pub(super) struct Component {
     pub(super) across: u32,
     pub(super) down: u32,
     pub(super) quantisation: u8,
-    /// Slots of the tables of the present scan.
+    /// Table slots of the current scan.
     pub(super) dc: usize,
     pub(super) ac: usize,
     /// Blocks in a row and rows of blocks of a scan of this component alone.
     pub(super) wide: u32,
     pub(super) high: u32,
-    /// For each coefficient the lowest bit that came; `None` before.
+    /// Lowest bit received of each coefficient; `None` before the first.
     sent: [Option<u8>; 64],
-    /// A bit for each coefficient of each block that is not zero; of progressive pictures only.
+    /// A bit for each nonzero coefficient of each block; only for progressive pictures.
     nonzero: Vec<u64>,
 }
 
 impl Component {
-    /// Coefficients of a block that were not zero in the scans before.
+    /// Coefficients of a block that earlier scans made nonzero.
     pub(super) fn nonzero(&self, block: u64) -> u64 {
         usize::try_from(block).ok().and_then(|block| self.nonzero.get(block)).copied().unwrap_or(0)
     }
 
-    /// Notes coefficients of a block that are not zero.
+    /// Records nonzero coefficients of a block.
     pub(super) fn mark(&mut self, block: u64, coefficients: u64) {
         if let Some(nonzero) = usize::try_from(block).ok().and_then(|block| self.nonzero.get_mut(block)) {
             *nonzero |= coefficients;
@@ -41,7 +41,7 @@ impl Component {
     }
 }
 
-/// The frame header, and what the scans up to now brought of it.
+/// The frame header, and the coefficients that the scans have delivered.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) progressive: bool,
@@ -115,7 +115,8 @@ impl Frame {
             restart_interval: 0,
             units,
         };
-        // A block has a bit at least: no header makes a program take memory that its picture does not.
+        // Each block has at least a bit: a header alone cannot make a program allocate more memory than its picture
+        // needs.
         let expected = frame.components.iter().map(|c| u64::from(c.wide) * u64::from(c.high)).sum();
         if expected > 8 * bytes as u64 {
             return Err(JpegError::TooShort { expected, bytes });
@@ -190,23 +191,23 @@ impl Frame {
         Ok(header)
     }
 
-    /// Whether the decoder puts the blocks of a sequential scan where they belong. Where the components come in several
-    /// scans, it takes one row of blocks of each for one row of units, and one block of each for one unit.
+    /// Whether the decoder places the blocks of a sequential scan correctly. If the components arrive in several scans,
+    /// it takes one row of blocks of each for one row of units, and one block of each for one unit.
     fn is_in_order(&self, header: &ScanHeader) -> bool {
         header.count == self.components.len()
             || self.components.iter().all(|component| component.down == 1)
                 && (header.count == 1 || self.of(header).all(|component| component.across == 1))
     }
 
-    /// Notes what a scan brings.
+    /// Records the coefficients that a scan delivers.
     ///
     /// # Errors
-    /// [`JpegError::Progression`] when it does not continue what is there.
+    /// [`JpegError::Progression`] if the scan does not continue the earlier ones.
     pub(super) fn bring(&mut self, header: &ScanHeader) -> Result<(), JpegError> {
         let refuse = JpegError::Progression { scan: header.number };
         for index in header.components() {
             let component = self.components.get_mut(*index).ok_or(refuse.clone())?;
-            // Where DC coefficients come later than others, a decoder has no block to put those into.
+            // If DC coefficients arrive after others, the decoder has no block for those.
             let dc = component.sent.first().is_some_and(|sent| sent.is_some());
             if header.band.0 > 0 && !dc {
                 return Err(refuse);
@@ -227,12 +228,12 @@ impl Frame {
         Ok(())
     }
 
-    /// Whether all bits of all coefficients came.
+    /// Whether all bits of all coefficients were received.
     pub(super) fn is_whole(&self) -> bool {
         self.components.iter().all(|component| component.sent.iter().all(|sent| *sent == Some(0)))
     }
 
-    /// What is missing, after so many scans.
+    /// Coefficients that are still missing after `scans` scans.
     pub(super) fn missing(&self, scans: usize) -> Result<(), JpegError> {
         for (number, c) in self.components.iter().enumerate() {
             let component = number + 1;
@@ -247,7 +248,7 @@ impl Frame {
     }
 }
 
-/// The Huffman tables at hand.
+/// The current Huffman tables.
 #[derive(Default)]
 pub(super) struct Tables {
     dc: [Option<Box<Table>>; 4],
@@ -279,7 +280,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Puts the default tables where a scan needs tables that the picture does not bring.
+    /// Adds the default tables that a scan needs and the picture lacks.
     pub(super) fn complete(&mut self, frame: &Frame, header: &ScanHeader) {
         let complete = |table: Option<&mut Option<Box<Table>>>, class, slot| {
             if let Some(table @ None) = table {

@@ -1,14 +1,14 @@
-//! Huffman tables of JPEG, as far as the lengths of what they code.
+//! Huffman tables of JPEG. Only the lengths of the coded values are decoded.
 
 use super::JpegError;
 use super::bits::{AT_HAND, Bits};
 
-/// Bits of the codes that are found by one look-up.
-const LOOK: u32 = 11;
-/// Added to the position by the code that ends a block.
+/// Length of the codes that one table look-up finds, in bits.
+const FAST_BITS: u32 = 11;
+/// Added to the position by the end-of-block code.
 pub(super) const END_OF_BLOCK: u32 = 128;
 
-/// What one code means.
+/// The meaning of one code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Code(u32);
 
@@ -40,14 +40,14 @@ impl Code {
         self.0 >> 16 & 0xff
     }
 
-    /// Coefficients of a sequential block that are done with it; [`END_OF_BLOCK`] for all that are left.
+    /// Coefficients of a sequential block that it completes; [`END_OF_BLOCK`] for all remaining ones.
     #[inline(always)]
     pub(super) fn advance(self) -> u32 {
         self.0 >> 24
     }
 }
 
-/// A code, and with it the code that follows, where the look-up shows both.
+/// A code, and the code after it if one look-up finds both.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair(u32);
 
@@ -58,7 +58,7 @@ impl Pair {
         Pair(first.advance() << 24 | first.total() << 16 | both)
     }
 
-    /// Coefficients and bits of the first alone.
+    /// Coefficients and bits of the first code.
     #[inline(always)]
     pub(super) fn first(self) -> (u32, u32) {
         (self.0 >> 24, self.0 >> 16 & 0xff)
@@ -73,11 +73,11 @@ impl Pair {
 
 /// A table of codes.
 pub(super) struct Table {
-    /// By the next [`LOOK`] bits; 0 where the code is longer.
-    fast: [u32; 1 << LOOK],
-    /// The same of pairs; of AC tables only.
-    pairs: [u32; 1 << LOOK],
-    /// By length: one more than the last code, and the number of a code's symbol less the code.
+    /// Indexed by the next [`FAST_BITS`] bits; 0 for longer codes.
+    fast: [u32; 1 << FAST_BITS],
+    /// The same for pairs; only for AC tables.
+    pairs: [u32; 1 << FAST_BITS],
+    /// Indexed by length: one more than the last code, and the index of a code's symbol minus the code.
     long: [(u32, i32); 17],
     symbols: [u8; 256],
 }
@@ -86,9 +86,10 @@ impl Table {
     /// A table of `counts` codes of 1 to 16 bits for these symbols, in this order.
     ///
     /// # Errors
-    /// [`JpegError::Table`] when the counts are of no prefix code, or a DC symbol asks for more than 15 bits.
+    /// [`JpegError::Table`] if the counts do not form a prefix code, or a DC symbol needs more than 15 bits.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8], dc: bool) -> Result<Box<Table>, JpegError> {
-        let empty = Table { fast: [0; 1 << LOOK], pairs: [0; 1 << LOOK], long: [(0, 0); 17], symbols: [0; 256] };
+        let empty =
+            Table { fast: [0; 1 << FAST_BITS], pairs: [0; 1 << FAST_BITS], long: [(0, 0); 17], symbols: [0; 256] };
         let mut table = Box::new(empty);
         for (to, from) in table.symbols.iter_mut().zip(symbols) {
             *to = *from;
@@ -100,9 +101,9 @@ impl Table {
                 if dc && *symbol > 15 {
                     return Err(JpegError::Table);
                 }
-                if length <= LOOK {
-                    let from = (code << (LOOK - length)) as usize;
-                    let slots = table.fast.iter_mut().skip(from).take(1 << (LOOK - length));
+                if length <= FAST_BITS {
+                    let from = (code << (FAST_BITS - length)) as usize;
+                    let slots = table.fast.iter_mut().skip(from).take(1 << (FAST_BITS - length));
                     slots.for_each(|slot| *slot = Code::new(length, *symbol).0);
                 }
                 code += 1;
@@ -121,7 +122,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Makes pairs of the codes that the look-up finds.
+    /// Pairs the codes that the look-up finds.
     fn pair(&mut self) {
         let fast = &self.fast;
         let pair = |(bits, first): (usize, &u32)| {
@@ -129,10 +130,10 @@ impl Table {
             if first.0 == 0 {
                 return 0;
             }
-            let second = bits.checked_shl(first.total()).map_or(0, |bits| bits & ((1 << LOOK) - 1));
+            let second = bits.checked_shl(first.total()).map_or(0, |bits| bits & ((1 << FAST_BITS) - 1));
             let second = fast.get(second).map(|code| Code(*code)).filter(|second| {
                 second.0 != 0
-                    && first.total() + second.length() <= LOOK
+                    && first.total() + second.length() <= FAST_BITS
                     && first.total() + second.total() <= AT_HAND
                     && first.advance() < END_OF_BLOCK
             });
@@ -141,8 +142,8 @@ impl Table {
         self.pairs.iter_mut().zip(fast.iter().enumerate().map(pair)).for_each(|(to, pair)| *to = pair);
     }
 
-    /// The table that Annex K.3 gives for DC (`class` 0) or AC (1) of luminance (`slot` 0) or chrominance (1), which
-    /// Motion-JPEG may leave out; `None` for other slots.
+    /// Annex K.3's table for DC (`class` 0) or AC (1) of luminance (`slot` 0) or chrominance (1), which Motion-JPEG may
+    /// omit; `None` for other slots.
     pub(super) fn default(class: usize, slot: usize) -> Option<Box<Table>> {
         let (counts, symbols): (&[u8; 16], &[u8]) = match (class, slot) {
             (0, 0) => (&DC_LUMINANCE, &DC_SYMBOLS),
@@ -154,21 +155,21 @@ impl Table {
         Table::new(counts, symbols, class == 0).ok()
     }
 
-    /// The code at the head of the bits, which were filled; `None` where no code begins so.
+    /// The code at the start of the filled bits; `None` if there is none.
     #[inline(always)]
     pub(super) fn code(&self, bits: &Bits<'_>) -> Option<Code> {
         let word = bits.word();
-        match self.fast.get((word >> (64 - LOOK)) as usize) {
+        match self.fast.get((word >> (64 - FAST_BITS)) as usize) {
             Some(0) | None => self.long_code(word),
             Some(code) => Some(Code(*code)),
         }
     }
 
-    /// The AC code at the head of the bits, which were filled, and the one after it where that is known.
+    /// The AC code at the start of the filled bits, and the next one if it is known.
     #[inline(always)]
     pub(super) fn ac_codes(&self, bits: &Bits<'_>) -> Option<Pair> {
         let word = bits.word();
-        match self.pairs.get((word >> (64 - LOOK)) as usize) {
+        match self.pairs.get((word >> (64 - FAST_BITS)) as usize) {
             Some(0) | None => self.long_code(word).map(|code| Pair::new(code, None)),
             Some(pair) => Some(Pair(*pair)),
         }
@@ -178,7 +179,7 @@ impl Table {
     #[inline(never)]
     fn long_code(&self, word: u64) -> Option<Code> {
         let lengths = (1..=16_u32).zip(self.long.iter().skip(1));
-        for (length, (limit, offset)) in lengths.skip(LOOK as usize) {
+        for (length, (limit, offset)) in lengths.skip(FAST_BITS as usize) {
             let code = (word >> (64 - length)) as u32;
             if code < *limit {
                 let number = usize::try_from(code as i32 + offset).ok()?;

@@ -1,8 +1,8 @@
 //! JPEG pictures to RGB24, Motion-JPEG included.
 //!
-//! A decoder makes up what is missing of a picture. So the picture is read twice: first its segments and the lengths of
-//! its Huffman codes, which shows whether every block is there, then by the decoder, which gets it in one form: without
-//! stray bytes, with default tables where it leaves tables out, and with an end.
+//! The decoder invents the missing parts of a picture. Each picture is therefore read twice: first its segments and the
+//! lengths of its Huffman codes, which shows whether every block is present; then by the decoder, which receives a
+//! cleaned form: without stray bytes, with default tables if it has none, and with an end marker.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -21,19 +21,21 @@ mod huffman;
 mod scan;
 mod segments;
 
-/// Reads JPEG pictures; keeps its memory from one to the next.
+/// Reads JPEG pictures; its memory is reused for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct JpegReader {
-    /// The picture as the decoder gets it.
+    /// The picture in the decoder's form.
     clean: Vec<u8>,
 }
 
 impl JpegReader {
-    /// Decodes a JPEG picture into the pixels of `into` as [`PixelFormat::Rgb24`]; stamps and sequence are left alone.
-    /// Grey pictures become grey RGB. Adds EXIF and XMP to `metadata`, where it is given; no pixel is turned by it.
+    /// Decodes a JPEG picture into the pixels of `into` as [`PixelFormat::Rgb24`], and leaves stamps and sequence
+    /// unchanged. Grey pictures become grey RGB. Adds EXIF and XMP to `metadata`, if given, without turning the
+    /// picture.
     ///
-    /// Taken are bytes between segments, after the picture, and up to 1024 between its data and a marker; fill bytes;
-    /// tables that are left out; a missing end marker where the data end, too. All blocks and restart markers of the picture must be there.
+    /// Accepted: bytes between segments, after the picture, and up to 1024 between its data and a marker; fill bytes;
+    /// missing default tables; a missing end marker at the end of the data. All blocks and restart markers of the
+    /// picture must be present.
     ///
     /// # Errors
     /// [`CameraError::Decode`] and [`CameraError::EmptyImage`], with `device` as the name.

@@ -1,6 +1,6 @@
-//! Walks over the entropy-coded data of a scan: whether every block of it is there.
+//! Reads the entropy-coded data of a scan, and checks that every block is present.
 //!
-//! A decoder makes up what is missing. Here each Huffman code is read and no coefficient is computed.
+//! The decoder invents missing blocks. This module reads every Huffman code and computes no coefficient.
 
 use super::JpegError;
 use super::bits::{Bits, after_fill_bytes};
@@ -8,22 +8,22 @@ use super::error::Found;
 use super::frame::{Component, Frame, Tables};
 use super::huffman::{END_OF_BLOCK, Table};
 
-/// Bytes after the last block of a scan or of a restart interval that are left out. Some cameras (Logitech's C270 and
-/// C310) send a few too many; more come of a picture that is not the one in its header.
+/// Accepted surplus bytes after the last block of a scan or of a restart interval. Some cameras (Logitech's C270 and
+/// C310) send a few too many; a mismatch between picture and header leaves far more.
 const SURPLUS: usize = 1024;
 
-/// What a scan's header says.
+/// A scan header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScanHeader {
-    /// Which scan of the picture this is, from 1.
+    /// Its number in the picture, from 1.
     pub(super) number: usize,
     /// Indices of its components.
     pub(super) components: [usize; 4],
-    /// How many of them there are, 1 to 4.
+    /// Their number, 1 to 4.
     pub(super) count: usize,
     /// First and last coefficient, in zigzag order.
     pub(super) band: (u32, u32),
-    /// The bit that the scan before brought, 0 for the first; and the one that this brings.
+    /// The bit of the scan before, 0 for the first; and the bit of this scan.
     pub(super) bits: (u8, u8),
 }
 
@@ -33,18 +33,18 @@ impl ScanHeader {
     }
 }
 
-/// What a unit of a scan turned out to be.
+/// The kind of a unit in a scan.
 enum Unit {
     Whole,
     NoCode,
     Overfull,
 }
 
-/// Walks over a scan whose data begin at byte `at`, and appends it to `clean`, without what is no part of it: surplus
-/// bytes and fill bytes. Returns where the marker after it begins, or the end of the data.
+/// Reads a scan whose data start at byte `at`, and appends it to `clean` without surplus bytes and fill bytes. Returns
+/// the position of the next marker, or the end of the data.
 ///
 /// # Errors
-/// A [`JpegError`] where not all blocks are there, or restart markers are missing or not in order.
+/// A [`JpegError`] if blocks are missing, or restart markers are missing or out of order.
 pub(super) fn walk(
     data: &[u8],
     at: usize,
@@ -67,20 +67,20 @@ pub(super) fn walk(
     intervals.end()
 }
 
-/// The restart intervals of a scan, or the one that it is.
+/// The restart intervals of a scan, or its single interval.
 struct Intervals<'a> {
     data: &'a [u8],
     clean: &'a mut Vec<u8>,
     scan: usize,
     bits: Bits<'a>,
-    /// Where the data of the present interval begin.
+    /// Start of the data of the current interval.
     start: usize,
-    /// Units of a restart interval; 0 where there are none.
+    /// Units of a restart interval; 0 without intervals.
     interval: u64,
-    /// Units of the scan, and how many of them there were.
+    /// Units of the scan, and the number of those read.
     units: u64,
     done: u64,
-    /// When the present interval ends.
+    /// End of the current interval.
     until: u64,
     /// Blocks of a unit.
     blocks: u64,
@@ -109,8 +109,8 @@ impl<'a> Intervals<'a> {
         }
     }
 
-    /// Walks over all units of the scan. `unit` walks over one, and is told its number and whether it is the first of
-    /// an interval.
+    /// Visits all units of the scan. `unit` reads one unit; it receives the unit's number and whether it is the first
+    /// of an interval.
     #[inline(always)]
     fn each(&mut self, mut unit: impl FnMut(&mut Bits<'a>, u64, bool) -> Unit) -> Result<(), JpegError> {
         loop {
@@ -137,7 +137,7 @@ impl<'a> Intervals<'a> {
         }
     }
 
-    /// Goes over the restart marker that has to come here.
+    /// Skips the restart marker that is due.
     fn next_interval(&mut self) -> Result<(), JpegError> {
         let at = self.end()?;
         let code = after_fill_bytes(self.data, at);
@@ -155,7 +155,7 @@ impl<'a> Intervals<'a> {
         Ok(())
     }
 
-    /// Appends the present interval's data to the clean picture; returns where the marker after it begins.
+    /// Appends the current interval's data to the clean picture; returns the position of the next marker.
     fn end(&mut self) -> Result<usize, JpegError> {
         let end = self.bits.end();
         self.clean.extend(self.data.get(self.start..end).unwrap_or_default());
@@ -171,7 +171,7 @@ impl<'a> Intervals<'a> {
                 None => break,
             }
         }
-        // Without a marker nothing tells what belongs to a scan from what lies in a buffer after a cut.
+        // Without a marker, data of the scan cannot be distinguished from old data in the buffer after a cut.
         if at > end && self.data.get(after_fill_bytes(self.data, at)).is_none() {
             return Err(JpegError::NoMarker { scan: self.scan, bytes: self.data.len() - end });
         }
@@ -182,7 +182,7 @@ impl<'a> Intervals<'a> {
     }
 }
 
-/// Walks over a block of a sequential scan.
+/// Reads a block of a sequential scan.
 #[inline(always)]
 fn block(bits: &mut Bits<'_>, dc: &Table, ac: &Table) -> Unit {
     bits.fill();
@@ -192,7 +192,7 @@ fn block(bits: &mut Bits<'_>, dc: &Table, ac: &Table) -> Unit {
     while at < 64 {
         bits.fill();
         let Some(codes) = ac.ac_codes(bits) else { return Unit::NoCode };
-        // The second of a pair may be of the next block.
+        // The second of a pair may belong to the next block.
         let (advance, count) = if at + codes.first().0 < 64 { codes.both() } else { codes.first() };
         bits.skip(count);
         at += advance;
@@ -275,7 +275,7 @@ fn ac_first(
 ) -> Result<(), JpegError> {
     let (component, table) = of_ac(frame, tables, header)?;
     let (first, last) = header.band;
-    // Blocks that are known to hold nothing more.
+    // Blocks known to have no further coefficients.
     let mut run = 0_u32;
     intervals.each(|bits, number, begins| {
         if begins {
@@ -342,7 +342,7 @@ fn ac_refinement(
                 run = (1 << zeros) + bits.take(zeros);
                 break;
             }
-            // A correction bit for each value that is there, up to the place after `zeros` that are not.
+            // A correction bit for each existing value, up to the place after `zeros` missing ones.
             while at <= last {
                 if before >> at & 1 == 1 {
                     bits.take(1);

@@ -6,15 +6,15 @@ use super::frame::{Frame, Tables};
 use super::scan::{ScanHeader, walk};
 use crate::camera::orientation::Metadata;
 
-/// Start of image followed by an `AVI1` segment, which tells the decoder to take the Huffman tables of JPEG's annex K.3
-/// wherever the picture brings none.
+/// Start of image followed by an `AVI1` segment, which makes the decoder use the Huffman tables of JPEG's annex K.3 for
+/// tables that the picture lacks.
 const START_WITH_DEFAULT_TABLES: [u8; 20] =
     [0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, b'A', b'V', b'I', b'1', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const END: [u8; 2] = [0xff, 0xd9];
-/// Scans that a picture may have; libjpeg's progressive ones have 10.
+/// Limit on the scans of a picture; libjpeg's progressive ones have 10.
 const MOST_SCANS: usize = 100;
 
-/// How the components are meant, as libjpeg decides it.
+/// The colour space of the components, decided as libjpeg does.
 #[derive(Default)]
 struct Colour {
     jfif: bool,
@@ -22,11 +22,11 @@ struct Colour {
     adobe: Option<u8>,
 }
 
-/// Reads a picture up to the scan that completes it, and writes it in one form to `clean`: segments that a decoder
-/// needs, one after the other, then the data.
+/// Reads a picture up to the scan that completes it, and writes the cleaned form to `clean`: the segments that a
+/// decoder needs in order, then the data.
 ///
 /// # Errors
-/// A [`JpegError`] for a picture that is not whole, or of a kind that is not supported.
+/// A [`JpegError`] for an incomplete or unsupported picture.
 pub(super) fn read_segments(
     data: &[u8],
     mut metadata: Option<&mut Metadata>,
@@ -45,7 +45,7 @@ pub(super) fn read_segments(
         if marker == 0xd9 {
             break;
         }
-        // Restart markers and TEM are nothing but themselves.
+        // Restart markers and TEM have no content.
         if matches!(marker, 0x01 | 0xd0..=0xd7) {
             continue;
         }
@@ -107,7 +107,7 @@ pub(super) fn read_segments(
     Ok(frame)
 }
 
-/// The next marker from `at` on and where it ends; bytes before it are left out, as libjpeg does.
+/// The next marker from `at` on and its end; skips bytes before it, as libjpeg does.
 fn next_marker(data: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += data.get(at..)?.iter().position(|byte| *byte == 0xff)?;
@@ -120,7 +120,7 @@ fn next_marker(data: &[u8], mut at: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// The body of the segment whose length is at `at`; `None` where the data end before.
+/// The body of the segment whose length is at `at`; `None` if the data end before.
 fn body(data: &[u8], at: usize, marker: u8) -> Result<Option<&[u8]>, JpegError> {
     let Some([high, low, rest @ ..]) = data.get(at..) else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -137,7 +137,7 @@ fn push(clean: &mut Vec<u8>, marker: u8, body: &[u8]) {
     clean.extend(body);
 }
 
-/// The name by which the decoder knows how a component is meant.
+/// The component name from which the decoder infers the colour space.
 fn name(frame: &Frame, colour: &Colour, index: usize) -> u8 {
     let ids = frame.components.iter().map(|component| component.id);
     let rgb = frame.components.len() == 3

@@ -28,7 +28,7 @@ const BUFFERS: u32 = 4;
 /// `POLLIN` of poll(2).
 const POLL_IN: i16 = 1;
 
-/// What the driver settled on.
+/// The settings that the driver chose.
 #[derive(Debug, Clone)]
 pub(super) struct Geometry {
     pub(super) format: PixelFormat,
@@ -36,9 +36,9 @@ pub(super) struct Geometry {
     pub(super) height: u32,
     /// Bytes from row to row of the first plane; for MJPEG meaningless.
     pub(super) stride: u32,
-    /// The device's name in the driver's words.
+    /// The device's name as the driver reports it.
     pub(super) card: String,
-    /// Images per second, where the driver tells.
+    /// Images per second, if the driver reports it.
     pub(super) rate: Option<f32>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Device {
     device: Option<::v4l::Device>,
     handle: Arc<Handle>,
     geometry: Geometry,
-    /// The running stream. Its lifetime parameter binds nothing: it shares the handle.
+    /// The running stream. It shares the handle, so its lifetime parameter restricts nothing.
     stream: Option<MmapStream<'static>>,
 }
 
@@ -73,7 +73,7 @@ impl Device {
             Some(code) if code == Errno::NOTTY.raw_os_error() => {
                 CameraError::NotCapture { device: name.to_owned(), card: "not a camera".to_owned() }
             }
-            _ => failure(name, "asking what the device is", source),
+            _ => failure(name, "querying the device", source),
         })?;
         if !caps.capabilities.contains(Capability::VIDEO_CAPTURE | Capability::STREAMING) {
             return Err(CameraError::NotCapture { device: name.to_owned(), card: caps.card });
@@ -92,7 +92,7 @@ impl Device {
             Some(rate) if rate > 0 => device.set_params(&Parameters::with_fps(rate)),
             _ => device.params(),
         };
-        // A driver without a settable rate is no failure; the rate that it tells is what counts.
+        // A driver may have a fixed rate. The rate that it reports counts.
         let rate = params
             .map(|params| params.interval)
             .ok()
@@ -172,7 +172,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // A refusal was dealt with in `stop`; nobody is left to be told.
+        // `stop` has handled a refusal; drop cannot return an error.
         let _ = self.stop();
     }
 }
@@ -186,9 +186,8 @@ fn newest_of<R>(
     take: impl FnOnce(&[u8], &Metadata) -> R,
 ) -> Result<R, Wait> {
     if ready(handle, monotonic_ns())? {
-        // Images piled up since the last call. Where some buffer was left to the driver, the
-        // latest of them is the newest there is. Where all were filled, it had to drop images
-        // since, and the newest is the next to come.
+        // Images have queued since the last call. If the driver still had a free buffer, the latest filled one is the
+        // newest image. If all were filled, the driver dropped images since, and the next one is the newest.
         for skipped in 1..BUFFERS {
             let (buffer, meta) = next(stream, deadline_ns)?;
             if skipped < BUFFERS - 1 && !ready(handle, monotonic_ns())? {
@@ -214,8 +213,8 @@ fn next<'a>(stream: &'a mut MmapStream<'static>, deadline_ns: u64) -> Result<(&'
     })
 }
 
-/// Whether the driver has a filled buffer, waiting for one until `deadline_ns`. Errors of the
-/// stream count as filled: taking the buffer tells which.
+/// Whether the driver has a filled buffer; waits for one until `deadline_ns`. Errors of the stream count as filled:
+/// dequeuing the buffer reports them.
 fn ready(handle: &Handle, deadline_ns: u64) -> Result<bool, Wait> {
     loop {
         match handle.poll(POLL_IN, remaining_ms(deadline_ns)) {
@@ -253,7 +252,7 @@ fn choose(offered: &[[u8; 4]], wanted: Option<PixelFormat>) -> Option<[u8; 4]> {
     formats.filter_map(|f| offered.iter().find(|code| PixelFormat::from_fourcc(**code) == Some(f))).copied().next()
 }
 
-/// The format asked for, in words.
+/// The requested format as text.
 fn asked(config: &V4lConfig) -> String {
     let (width, height) = (config.width, config.height);
     match config.format {
@@ -265,7 +264,7 @@ fn asked(config: &V4lConfig) -> String {
     }
 }
 
-/// The formats that the device offers, with their sizes where the driver tells them, in words.
+/// The formats that the device offers as text, with their sizes if the driver lists them.
 fn offered(device: &::v4l::Device) -> String {
     let list: Vec<String> = fourccs(device)
         .into_iter()

@@ -18,7 +18,7 @@ use crate::clock::{NS_PER_S, duration_ns, monotonic_ns};
 
 mod device;
 
-/// Which camera to open and what to ask it for.
+/// The camera to open and the settings to request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct V4lConfig {
@@ -39,13 +39,11 @@ pub struct V4lConfig {
 
 /// A V4L2 camera.
 ///
-/// * A buffer without bytes or with fewer than the format needs, one that the driver flags as damaged, one that repeats
-///   the image before, and a JPEG picture that is not whole are no images: they are counted and named in the log, and
-///   the next image is waited for.
-/// * EXIF in a camera's Motion-JPEG is ignored: the pixels stay as the sensor has them, whatever way up it is mounted.
-/// * Images that piled up while nobody asked are skipped. When they filled all of the driver's
-///   buffers, so that it had to drop later ones, even the newest is old, and the next image is
-///   waited for.
+/// * An empty or short buffer, a buffer that the driver flags as damaged, a repeated image and an incomplete JPEG do not
+///   count as images: the source counts them, logs them, and waits for the next image.
+/// * EXIF in a camera's Motion-JPEG is ignored: the pixels stay as the sensor delivers them.
+/// * Images that queued between calls are skipped. If they filled all of the driver's buffers, the driver dropped later
+///   ones and even the newest is old: the source waits for the next image.
 /// * After a time-out the stream is stopped, and the next capture starts it again.
 /// * After [`CameraError::Unplugged`] each capture tries to open the device anew, and returns
 ///   [`CameraError::Absent`] at once until it is back.
@@ -55,7 +53,7 @@ pub struct V4lCamera {
     name: String,
     /// `None` from an unplugging to the next successful opening.
     device: Option<Device>,
-    /// What the latest opening of the device settled on.
+    /// The settings of the last opening of the device.
     geometry: Geometry,
     sequence: SequenceCounter,
     /// Number and stamp that the driver gave the latest image. A stream that is started again may begin with that image.
@@ -99,7 +97,7 @@ impl V4lCamera {
         if meta.flags.contains(Flags::ERROR) {
             return Err(CameraError::Damaged { device: name.to_owned() });
         }
-        // What else lies in the buffer is of images before, or zeros.
+        // The rest of the buffer holds older images or zeros.
         let used = usize::try_from(meta.bytesused).unwrap_or(usize::MAX);
         let used = buffer.get(..used).unwrap_or(buffer);
         if used.is_empty() {
@@ -220,7 +218,7 @@ fn failure(name: &str, doing: &'static str, source: io::Error) -> CameraError {
     }
 }
 
-/// The time of an image in nanoseconds of CLOCK_MONOTONIC and what it is the time of.
+/// The time of an image in nanoseconds of CLOCK_MONOTONIC, and the event that it marks.
 fn stamp(meta: &Metadata, dequeued_ns: u64) -> (u64, StampSource) {
     let seconds = u64::try_from(meta.timestamp.sec).unwrap_or(0);
     let micros = u64::try_from(meta.timestamp.usec).unwrap_or(0);
@@ -237,7 +235,7 @@ fn stamp(meta: &Metadata, dequeued_ns: u64) -> (u64, StampSource) {
     }
 }
 
-/// By what a driver tells one image from another.
+/// The property by which a driver distinguishes images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     number: u32,
@@ -276,7 +274,7 @@ impl SequenceCounter {
         self.count
     }
 
-    /// The stream was stopped: the driver's numbers say nothing about the images missed.
+    /// The stream was stopped: the driver's numbers no longer count missed images.
     fn restart(&mut self) {
         self.driver = None;
     }

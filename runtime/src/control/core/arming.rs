@@ -41,7 +41,7 @@ pub(super) struct Arming {
     wanted: bool,
     /// It was given in this run.
     given: bool,
-    /// The controller latched that it did not hear the host: that is cleared before it is armed.
+    /// The controller latched that it lost the host: this is cleared before arming.
     clear: bool,
     /// Why the controller cannot be armed yet.
     refused: String,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_did_not_hear_the_host_is_cleared_first() {
+    fn a_controller_that_lost_the_host_is_cleared_first() {
         let mut arming = Arming { wanted: true, ..Arming::default() };
         arming.clear_first(true);
         assert_eq!(arming.request(HostNs(1), true), Some(Message::ClearFault));

@@ -50,7 +50,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn old_images_distant_images_and_gone_cameras_are_problems() {
+    fn old_images_distant_images_and_missing_cameras_are_problems() {
         let views = vec!["base".to_owned(), "wrist".to_owned()];
         let freshness = Freshness { views, most_age_ns: 400 * MS, most_skew_ns: 150 * MS };
         let seen = |base, wrist| [base, wrist].map(|ms| ImageStatus { taken: HostNs(ms * MS), gone: false });

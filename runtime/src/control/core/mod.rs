@@ -73,14 +73,14 @@ struct Reported {
 /// Counters of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// Chunks that the controller obeyed.
+    /// Chunks that the controller accepted.
     pub(super) chunks: u64,
     pub(super) refused: u64,
     /// Chunks that were not sent.
     pub(super) late: u64,
     /// Controller ticks without a step to follow, while the loop was active.
     pub(super) starved: u64,
-    /// From the loop's begin to the first obeyed chunk.
+    /// From the loop's begin to the first accepted chunk.
     pub(super) first_action_ns: Option<u64>,
 }
 
@@ -238,7 +238,7 @@ impl ControlCore {
         match self.resend.step(now.at, now_us, self.chunks.planner.pending()) {
             ChunkStep::Wait => {}
             ChunkStep::Send(chunk) => out.send(Message::Chunk(chunk)),
-            ChunkStep::Reported => self.obeyed(now.at),
+            ChunkStep::Reported => self.accepted(now.at),
             ChunkStep::Over(on_way) => {
                 out.emit(LoopEvent::NeverArrived { number: on_way.number, tries: on_way.tries() });
                 self.chunks.planner.refused();
@@ -369,7 +369,7 @@ impl ControlCore {
     }
 
     /// The controller follows a chunk.
-    fn obeyed(&mut self, at: HostNs) {
+    fn accepted(&mut self, at: HostNs) {
         self.counts.chunks += 1;
         self.counts.first_action_ns.get_or_insert(at.since(self.started));
     }

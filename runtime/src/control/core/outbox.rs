@@ -7,7 +7,7 @@ use super::freshness::ImageStatus;
 use crate::action::Planned;
 use crate::clock::{ControllerUs, HostNs};
 use crate::events::{ImageStamp, Inference, InferenceRequest, LoopEvent};
-use crate::link::{ClockOffset, Event as LinkEvent, LinkError};
+use crate::link::{ClockOffset, LinkError, LinkEvent};
 
 /// The time of an input.
 #[derive(Clone, Copy, Debug, Default)]

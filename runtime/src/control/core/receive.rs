@@ -1,13 +1,13 @@
 //! The controller's messages.
 
-use firmware_bridge::message::{Ack, Fault, Mode, Reason, State as ControllerState, kind};
+use firmware_bridge::message::{Ack, ControllerState, Fault, Mode, Reason, kind};
 
 use super::ControlCore;
 use super::arming::Answer;
 use super::outbox::{Now, Outbox};
 use crate::clock::{ControllerUs, HostNs};
 use crate::events::{Detail, LoopEvent, LoopMode, ModeEvent};
-use crate::link::Event as LinkEvent;
+use crate::link::LinkEvent;
 
 impl ControlCore {
     pub(super) fn receive(&mut self, now: Now, event: LinkEvent, out: &mut Outbox) {
@@ -24,7 +24,7 @@ impl ControlCore {
                 let for_ms = now.at.since(HostNs(last_heard_ns)) / 1_000_000;
                 self.happened(now, ModeEvent::LinkSilent, Detail::ControllerSilent { for_ms }, out);
             }
-            LinkEvent::Heard => self.happened(now, ModeEvent::LinkHeard, Detail::None, out),
+            LinkEvent::Restored => self.happened(now, ModeEvent::LinkRestored, Detail::None, out),
             LinkEvent::ControllerReset => self.line_lost(now, Detail::ControllerRestarted, out),
             LinkEvent::WrongVersion { found } => {
                 self.happened(now, ModeEvent::ControllerFault, Detail::WrongVersion { found }, out);
@@ -107,8 +107,8 @@ impl ControlCore {
         let (number, times) = (on_way.number, on_way.times);
         match ack.reason {
             Reason::Ok => {
-                self.chunks.planner.obeyed(on_way.chunk.id, ack.first_step);
-                self.obeyed(received);
+                self.chunks.planner.accepted(on_way.chunk.id, ack.first_step);
+                self.accepted(received);
                 // The controller follows the chunk from the tick in which it made the answer. By its clock, whose error is
                 // bounded, but never before the chunk was sent or after the answer came.
                 let applied = now.clock.map(|clock| {

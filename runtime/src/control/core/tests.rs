@@ -13,7 +13,7 @@ use firmware_bridge::output::{NoEstop, SimulatedJoints};
 use super::*;
 use crate::action::{ChunkPolicy, Rules};
 use crate::events::{Causes, ImageProblem, ImageStamp, InferenceRequest, LoopFault};
-use crate::link::{ClockOffset, Event as LinkEvent, Exchange};
+use crate::link::{ClockOffset, Exchange, LinkEvent};
 
 const MS: u64 = 1_000_000;
 /// The simulation's step, and the controller's tick.
@@ -277,7 +277,7 @@ impl Simulation {
             self.heard = received;
             self.give(Input::Link(event));
             if std::mem::take(&mut self.silent) {
-                self.give(Input::Link(LinkEvent::Heard));
+                self.give(Input::Link(LinkEvent::Restored));
             }
         }
         if !self.silent && self.now.since(self.heard) > SILENCE_NS {
@@ -367,9 +367,9 @@ fn a_simulated_minute_of_the_whole_loop() {
     let modes: Vec<LoopMode> = s.modes(start).into_iter().map(|(mode, _)| mode).collect();
     assert_eq!(modes, [LoopMode::Warm, LoopMode::Ready, LoopMode::Active]);
     assert_eq!(s.controller.mode(), Mode::Active, "it arms, and the controller follows chunks");
-    let (obeyed, way) = (s.core.counts.chunks, s.way(start));
+    let (accepted, way) = (s.core.counts.chunks, s.way(start));
     s.run(8_000);
-    assert!(s.core.counts.chunks > obeyed + 30 && s.way(start) > way + 5.0, "{:?}", s.core.counts);
+    assert!(s.core.counts.chunks > accepted + 30 && s.way(start) > way + 5.0, "{:?}", s.core.counts);
     assert_eq!((s.core.counts.refused, s.core.counts.late), (0, 0));
 
     // A camera stalls: hold, and go on by itself.
@@ -471,7 +471,7 @@ fn who_arms() {
 }
 
 #[test]
-fn a_dry_run_infers_and_sends_heartbeats_alone() {
+fn a_dry_run_infers_and_sends_only_heartbeats() {
     let mut s = Simulation::new(|settings| settings.dry_run = true);
     s.run(2_000);
     assert_eq!(s.core.mode, LoopMode::Active);
@@ -511,7 +511,7 @@ fn failures_before_the_loop_is_ready_end_it() {
 
 /// The clock jumps ahead by an hour, or back: a heartbeat goes out at once, and the jump does not count for the length of the run.
 #[test]
-fn a_clock_that_jumps_is_noticed_and_heartbeats_go_on() {
+fn a_clock_that_jumps_is_noticed_and_heartbeats_continue() {
     for by_s in [3_600_i64, -1] {
         let mut s = Simulation::new(|settings| settings.length_ns = Some(10_000 * MS));
         s.run(2_000);

@@ -20,10 +20,10 @@ const STATISTICS: u8 = 0x0b;
 const METADATA: u8 = 0x0c;
 const SUMMARY_OFFSET: u8 = 0x0e;
 const DATA_END: u8 = 0x0f;
-/// Bytes of messages that a chunk has at least, unless it is closed before.
+/// Least bytes of messages in a chunk, unless it is closed before.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What a channel's messages are.
+/// The format of a channel's messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChannelSpec<'a> {
     pub(super) topic: &'a str,

@@ -1,7 +1,7 @@
-//! Reads MCAP files, whole or damaged: every message whose chunk has the right checksum, in the file's order.
+//! Reads MCAP files, intact or damaged: every message whose chunk has the correct checksum, in the file's order.
 //!
-//! A damaged chunk is left out. Where the order of records is lost, reading goes on at the next chunk that has a right
-//! checksum. Memory is that of the largest record, which is never larger than the file.
+//! A damaged chunk is skipped. If the order of records is lost, reading continues at the next chunk with a correct
+//! checksum. Memory use is the size of the largest record, which is never larger than the file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,11 +13,11 @@ use crate::record::damage::{Cause, Causes};
 const RECORD_HEAD: u64 = 9;
 /// Bytes of a chunk before its records, without compression: two times, size, checksum, no name, size.
 const CHUNK_HEAD: u64 = 8 + 8 + 8 + 4 + 4 + 8;
-/// No record is larger: a chunk is closed at a megabyte, and one message is an image at most.
+/// Size limit of a record: a chunk is closed at a megabyte, and a message is at most an image.
 const MAX_RECORD: u64 = 1 << 30;
-/// Of the first eight bytes so many are right in a file that is damaged there.
+/// Number of the first eight bytes that must be correct in a file with a damaged start.
 const ALIKE: usize = 6;
-/// How much is looked at at once where a chunk is searched.
+/// Bytes that a search for a chunk reads at a time.
 const WINDOW: usize = 1 << 16;
 
 /// Topics by the numbers of their channels.
@@ -32,10 +32,11 @@ pub(in crate::record) struct Message<'a> {
     pub(in crate::record) data: &'a [u8],
 }
 
-/// Gives the messages of a file to `take`, until it says `false`, and adds to `causes` why some are missing.
+/// Passes the messages of a file to `take`, until it returns `false`, and adds the reasons for missing messages to
+/// `causes`.
 ///
 /// # Errors
-/// [`Stopped::Io`] when the file cannot be read on, and [`Stopped::Taken`] with the errors of `take`.
+/// [`Stopped::Io`] if the file cannot be read further, and [`Stopped::Taken`] with the errors of `take`.
 pub(in crate::record) fn read<R: Read + Seek, E>(
     mut input: R,
     causes: &mut Causes,
@@ -73,7 +74,7 @@ pub(in crate::record) fn read<R: Read + Seek, E>(
     reader.records(take)
 }
 
-/// Why reading ended early.
+/// The reason why reading ended early.
 #[derive(Debug)]
 pub(in crate::record) enum Stopped<E> {
     Io(io::Error),
@@ -88,30 +89,30 @@ impl<E> From<io::Error> for Stopped<E> {
 
 struct Reader<'c, R> {
     input: R,
-    /// Bytes of the file when it was opened: one that grows is read up to here.
+    /// Size of the file when it was opened: a growing file is read up to here.
     length: u64,
     at: u64,
-    /// Where the last chunk with a right checksum ends: what comes after may be something else than it seems.
+    /// End of the last chunk with a correct checksum; the data after it may be misread.
     sure: u64,
-    /// Of all bytes so far; worth nothing after damage.
+    /// Checksum of all bytes read; invalid after damage.
     checksum: crc32fast::Hasher,
     channels: Channels,
-    /// Of the record at hand.
+    /// Content of the current record.
     content: Vec<u8>,
     causes: &'c mut Causes,
 }
 
-/// How a record fits.
+/// The result of reading a record.
 enum Fit {
     Fits,
-    /// It is none that belongs here.
+    /// It is not a record of Fathom's.
     Foreign,
     /// A chunk with a wrong checksum.
     Checksum,
     Compressed,
     /// The last one before the index.
     End,
-    /// `take` has enough.
+    /// `take` has ended the reading.
     Enough,
 }
 
@@ -122,7 +123,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         Ok(())
     }
 
-    /// Reads so many bytes into `content`; whether they are there.
+    /// Reads `count` bytes into `content`; returns whether they exist.
     fn fill(&mut self, count: u64) -> io::Result<bool> {
         self.content.clear();
         let got = self.input.by_ref().take(count).read_to_end(&mut self.content)?;
@@ -178,7 +179,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         }
     }
 
-    /// Takes the record in `content`; `before` is the checksum of all that comes before it.
+    /// Handles the record in `content`; `before` is the checksum of everything before it.
     fn record<E>(
         &mut self,
         op: u8,
@@ -191,15 +192,15 @@ impl<R: Read + Seek> Reader<'_, R> {
             MESSAGE_INDEX if message_index(c).is_some() => Fit::Fits,
             HEADER | SCHEMA | ATTACHMENT | METADATA if is_whole(op, c).is_some() => Fit::Fits,
             DATA_END if self.content.len() == 4 => {
-                let told = c.u32().unwrap_or(0);
-                if told != 0 && self.causes.is_empty() && before.clone().finalize() != told {
+                let stored = c.u32().unwrap_or(0);
+                if stored != 0 && self.causes.is_empty() && before.clone().finalize() != stored {
                     self.causes.add(Cause::Outside);
                 }
                 Fit::End
             }
             CHUNK => match chunk(c) {
                 Some((_, false, _)) => Fit::Compressed,
-                Some((told, true, inner)) if told == 0 || crc32fast::hash(inner) == told => {
+                Some((stored, true, inner)) if stored == 0 || crc32fast::hash(inner) == stored => {
                     let at = self.at - self.content.len() as u64 - RECORD_HEAD;
                     self.sure = self.at;
                     let on = chunk_records(inner, at, &mut self.channels, self.causes, take).map_err(Stopped::Taken)?;
@@ -212,7 +213,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         })
     }
 
-    /// Looks whether the rest of the file is an index that is whole.
+    /// Checks whether the rest of the file is a complete index.
     fn index(&mut self) -> io::Result<()> {
         let left = self.length.saturating_sub(self.at);
         let whole = left <= MAX_RECORD && self.fill(left)? && whole_index(&self.content);
@@ -222,7 +223,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         Ok(())
     }
 
-    /// Where the next whole chunk begins, not before `from`.
+    /// Start of the next whole chunk, at or after `from`.
     fn search(&mut self, from: u64) -> io::Result<Option<u64>> {
         let head = (RECORD_HEAD + CHUNK_HEAD) as usize;
         let mut from = from;
@@ -234,8 +235,8 @@ impl<R: Read + Seek> Reader<'_, R> {
             let heads = window.windows(head).enumerate();
             for (n, bytes) in heads.filter(|(_, bytes)| bytes.first() == Some(&CHUNK)) {
                 let at = from + n as u64;
-                if let Some(told) = whole_chunk(bytes, self.length - at)
-                    && self.sums(at + head as u64, told.0)? == told.1
+                if let Some(stored) = whole_chunk(bytes, self.length - at)
+                    && self.sums(at + head as u64, stored.0)? == stored.1
                 {
                     return Ok(Some(at));
                 }
@@ -248,7 +249,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         Ok(None)
     }
 
-    /// The checksum of so many bytes from there.
+    /// The checksum of `count` bytes from there.
     fn sums(&mut self, from: u64, count: u64) -> io::Result<u32> {
         self.input.seek(SeekFrom::Start(from))?;
         self.content.clear();
@@ -257,12 +258,12 @@ impl<R: Read + Seek> Reader<'_, R> {
     }
 }
 
-/// Whether such a record lies among the data.
+/// Whether a record of this type belongs to the data.
 fn belongs(op: u8) -> bool {
     matches!(op, HEADER | SCHEMA | CHANNEL | CHUNK | MESSAGE_INDEX | ATTACHMENT | METADATA | DATA_END)
 }
 
-/// Size and checksum of the records of a chunk that begins with these bytes, where it can be one.
+/// Size and checksum of the records of a chunk that starts with these bytes, if it can be one.
 fn whole_chunk(head: &[u8], left: u64) -> Option<(u64, u32)> {
     let mut c = Cursor(head);
     let (op, length) = c.head()?;
@@ -273,18 +274,18 @@ fn whole_chunk(head: &[u8], left: u64) -> Option<(u64, u32)> {
     (fits && long && length <= MAX_RECORD).then_some((records, crc))
 }
 
-/// Whether these bytes are a summary with its footer, and the checksum is right where there is one.
+/// Whether these bytes are a summary with its footer, and its checksum, if any, is correct.
 fn whole_index(bytes: &[u8]) -> bool {
     const FOOTER_BYTES: usize = RECORD_HEAD as usize + 8 + 8 + 4;
     let Some(records) = bytes.strip_suffix(MAGIC) else { return false };
     let Some(start) = records.len().checked_sub(FOOTER_BYTES) else { return false };
-    let Some((summed, told)) = records.split_last_chunk::<4>() else { return false };
-    let told = u32::from_le_bytes(*told);
+    let Some((summed, stored)) = records.split_last_chunk::<4>() else { return false };
+    let stored = u32::from_le_bytes(*stored);
     let head = summed.get(start..).and_then(|footer| Cursor(footer).head());
-    head == Some((FOOTER, 20)) && (told == 0 || crc32fast::hash(summed) == told)
+    head == Some((FOOTER, 20)) && (stored == 0 || crc32fast::hash(summed) == stored)
 }
 
-/// The checksum that a chunk tells, whether it is without compression, and its records.
+/// The chunk's stored checksum, whether it is uncompressed, and its records.
 fn chunk(mut c: Cursor<'_>) -> Option<(u32, bool, &[u8])> {
     c.take(8 + 8)?;
     let (size, crc, compression, length) = (c.u64()?, c.u32()?, c.string()?, c.u64()?);
@@ -294,7 +295,7 @@ fn chunk(mut c: Cursor<'_>) -> Option<(u32, bool, &[u8])> {
     (size == length && length == c.0.len() as u64).then_some((crc, true, c.0))
 }
 
-/// Whether the lengths in a record of this type come to its own.
+/// Whether the lengths within a record of this type add up to the record's own.
 fn is_whole(op: u8, mut c: Cursor<'_>) -> Option<()> {
     let rest = match op {
         HEADER => c.string().and(c.string()).map(|_| 0),
@@ -306,7 +307,7 @@ fn is_whole(op: u8, mut c: Cursor<'_>) -> Option<()> {
     (rest? == c.0.len() as u64).then_some(())
 }
 
-/// Adds a channel, or changes it; whether it is as it was, where it was there.
+/// Adds or replaces a channel; `false` if an existing one changed.
 fn channel(mut c: Cursor<'_>, channels: &mut Channels) -> Option<bool> {
     let (id, _, topic, _, map) = (c.u16()?, c.u16()?, c.string()?, c.string()?, c.u32()?);
     if map as usize != c.0.len() {
@@ -321,7 +322,7 @@ fn message_index(mut c: Cursor<'_>) -> Option<()> {
     (length as usize == c.0.len() && length % 16 == 0).then_some(())
 }
 
-/// Gives a chunk's messages to `take`; whether it wants more.
+/// Passes a chunk's messages to `take`; returns whether to continue.
 fn chunk_records<E>(
     inner: &[u8],
     at: u64,
@@ -358,7 +359,7 @@ fn chunk_records<E>(
     Ok(true)
 }
 
-/// Reads little-endian numbers and strings off the front of bytes.
+/// Reads little-endian numbers and strings from the front of bytes.
 #[derive(Clone, Copy)]
 struct Cursor<'a>(&'a [u8]);
 
@@ -402,7 +403,7 @@ mod tests {
     use super::*;
     use crate::record::mcap::{ChannelSpec, Writer};
 
-    /// Some chunks of messages with their numbers in them; without `finish` as a crash leaves it.
+    /// Chunks of messages that contain their numbers; without `finish` as after a crash.
     fn file(count: u64, bytes: usize, finish: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out, "fathom").unwrap();
@@ -426,7 +427,7 @@ mod tests {
         out
     }
 
-    /// The numbers of the messages that were read, and the causes.
+    /// The numbers of the messages read, and the causes.
     fn numbers(bytes: &[u8]) -> (Vec<u64>, Causes) {
         let (mut numbers, mut causes) = (Vec::new(), Causes::default());
         let done = read(io::Cursor::new(bytes), &mut causes, &mut |message, _, _| {
@@ -447,7 +448,7 @@ mod tests {
         assert!(causes.is_empty(), "{causes}");
     }
 
-    /// Wherever the file is cut, what is read is the beginning of what was written: all chunks that are whole.
+    /// A file cut anywhere gives the beginning of its messages: all complete chunks.
     #[test]
     fn a_file_cut_anywhere_gives_its_beginning() {
         for finish in [true, false] {
@@ -467,8 +468,8 @@ mod tests {
         }
     }
 
-    /// Whichever bit of a finished file is turned, it is said, no message is made up, and one chunk of three messages is lost at
-    /// most.
+    /// Any turned bit of a finished file is reported, no message is invented, and at most one chunk of three messages
+    /// is lost.
     #[test]
     fn every_turned_bit_is_noticed() {
         let bytes = file(12, 40, true);
@@ -485,7 +486,7 @@ mod tests {
         }
     }
 
-    /// As `numbers`, for files in which the topic may be another.
+    /// As `numbers`, for files in which the topic may differ.
     fn numbers_of(bytes: &[u8]) -> (Vec<u64>, Causes) {
         let (mut numbers, mut causes) = (Vec::new(), Causes::default());
         let done = read(io::Cursor::new(bytes), &mut causes, &mut |message, _, _| {
@@ -496,7 +497,7 @@ mod tests {
         (numbers, causes)
     }
 
-    /// A length of 2^60 and more takes no memory, wherever it stands.
+    /// A length of 2^60 and more allocates no memory, in any place.
     #[test]
     fn a_length_beyond_the_file_is_damage() {
         for length in [1 << 60, u64::MAX, u64::MAX - 8, 1 << 32] {
@@ -506,7 +507,7 @@ mod tests {
                 bytes.extend(length.to_le_bytes());
                 bytes.extend([0; 100]);
                 let (numbers, causes) = numbers(&bytes);
-                assert!(numbers.is_empty() && causes.to_string().contains("cut off"), "{causes}");
+                assert!(numbers.is_empty() && causes.to_string().contains("truncated"), "{causes}");
             }
         }
         let whole = file(12, 40, true);
@@ -517,7 +518,7 @@ mod tests {
         assert_eq!(numbers, (3..12).collect::<Vec<_>>(), "{causes}");
     }
 
-    /// What a write that failed half-way leaves when others come after it: the next chunk lies within the length of the half one.
+    /// A write that failed half-way, followed by others: the next chunk lies within the length of the partial one.
     #[test]
     fn half_a_chunk_hides_none_of_the_others() {
         let whole = file(9, 40, true);
@@ -535,14 +536,14 @@ mod tests {
         }
     }
 
-    /// What a power cut leaves: the file's size without its last blocks.
+    /// A file after a power cut: its size without its last blocks.
     #[test]
     fn a_tail_of_zeros_is_damage() {
         let mut bytes = file(18, 50, false);
         bytes.resize(bytes.len() + 4096, 0);
         let (numbers, causes) = numbers(&bytes);
         assert_eq!(numbers.len(), 18);
-        assert!(causes.to_string().contains("cut off"), "{causes}");
+        assert!(causes.to_string().contains("truncated"), "{causes}");
     }
 
     #[test]
@@ -553,9 +554,9 @@ mod tests {
             (pointer, "Git LFS"),
             (b"<!DOCTYPE html><html>", "web page"),
             (&[0; 4096], "only zeros"),
-            (b"not MCAP", "something else than MCAP"),
-            (&MAGIC[..1], "cut off"),
-            (&MAGIC[..7], "cut off"),
+            (b"not MCAP", "not an MCAP file"),
+            (&MAGIC[..1], "truncated"),
+            (&MAGIC[..7], "truncated"),
         ] {
             let (numbers, causes) = numbers(bytes);
             assert!(numbers.is_empty() && causes.to_string().contains(expected), "{causes}, not {expected}");

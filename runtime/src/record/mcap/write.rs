@@ -23,7 +23,7 @@ struct ChunkIndex {
     times: (u64, u64),
     offset: u64,
     length: u64,
-    /// Where the index of each channel is.
+    /// The place of each channel's index.
     indexes: BTreeMap<u16, u64>,
     index_length: u64,
     bytes: u64,
@@ -33,7 +33,7 @@ struct ChunkIndex {
 pub(in crate::record) struct Writer<W> {
     out: W,
     written: u64,
-    /// Of all bytes so far.
+    /// Checksum of all bytes.
     checksum: crc32fast::Hasher,
     channels: Vec<Vec<u8>>,
     schemas: Vec<Vec<u8>>,
@@ -45,7 +45,7 @@ pub(in crate::record) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file.
+    /// Starts a file.
     pub(in crate::record) fn new(out: W, library: &str) -> io::Result<Writer<W>> {
         let mut writer = Writer {
             out,
@@ -67,17 +67,17 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Where the bytes go.
+    /// The destination of the bytes.
     pub(in crate::record) fn out(&self) -> &W {
         &self.out
     }
 
-    /// Bytes so far, those of the open chunk included.
+    /// Number of bytes, including the open chunk's.
     pub(in crate::record) fn bytes(&self) -> u64 {
         self.written + self.chunk.len() as u64
     }
 
-    /// Adds a channel; its number.
+    /// Adds a channel; returns its number.
     pub(in crate::record) fn channel(&mut self, spec: &ChannelSpec<'_>) -> io::Result<u16> {
         let number = self.channels.len() as u16;
         let mut schema = (number + 1).to_le_bytes().to_vec(); // 0 is no schema
@@ -99,7 +99,7 @@ impl<W: Write> Writer<W> {
         Ok(number)
     }
 
-    /// Repeats the channels in the chunk, whose checksum guards them: those before it have none.
+    /// Repeats the channels in the chunk, so that its checksum covers them: earlier declarations have none.
     pub(in crate::record) fn repeat_channels(&mut self) {
         self.channels.iter().for_each(|content| record(&mut self.chunk, CHANNEL, content));
     }
@@ -127,7 +127,7 @@ impl<W: Write> Writer<W> {
         if self.chunk.len() >= CHUNK_BYTES { self.close_chunk() } else { Ok(()) }
     }
 
-    /// Writes what is held back.
+    /// Writes the buffered chunk.
     pub(in crate::record) fn close_chunk(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -158,7 +158,7 @@ impl<W: Write> Writer<W> {
         }
         let index_length = bytes.len() as u64 - length;
         let size = self.chunk.len() as u64;
-        // One that fails half-way is not written again: what is whole of it would be there twice.
+        // A partly written chunk is not written again: its written part would be duplicated.
         self.chunk.clear();
         self.index.clear();
         self.put(&bytes)?;
@@ -166,7 +166,7 @@ impl<W: Write> Writer<W> {
         self.out.flush()
     }
 
-    /// Writes the index and ends the file; the number of its bytes.
+    /// Writes the index and ends the file; returns its size.
     pub(in crate::record) fn finish(mut self) -> io::Result<u64> {
         self.close_chunk()?;
         let mut bytes = Vec::new();
@@ -193,7 +193,7 @@ impl<W: Write> Writer<W> {
         }
         let mut footer = summary.to_le_bytes().to_vec();
         footer.extend(offsets.to_le_bytes());
-        // The checksum counts from the summary's first byte to the byte before the checksum.
+        // The checksum covers the summary from its first byte to the byte before the checksum.
         bytes.push(FOOTER);
         bytes.extend((footer.len() as u64 + 4).to_le_bytes());
         bytes.extend(footer);

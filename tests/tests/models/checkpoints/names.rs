@@ -59,7 +59,7 @@ fn the_levels_of_pytorchs_wrappers_change_nothing() {
 }
 
 #[test]
-fn a_wrapped_checkpoint_is_told_by_its_own_names() {
+fn a_wrapped_checkpoint_is_detected_by_its_own_names() {
     let dir = renamed(LEROBOT, |name| format!("_orig_mod.{name}"));
     let file = dir.path().join(WEIGHTS);
     let mut tensors = Tensors::read(&file);
@@ -245,7 +245,7 @@ fn quantise(dir: &Path, store: Store) -> usize {
 }
 
 #[test]
-fn weights_of_another_quantiser_are_told_as_that() {
+fn weights_of_another_quantiser_are_reported() {
     for (by, store) in STORES {
         for (case, family) in [(LEROBOT, "lerobot-pi0"), (DEPTHVLA, "depthvla"), ("pi05_lerobot", "lerobot-pi05")] {
             let dir = copy_golden(case);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fathom::link::{Event, Link, LinkError};
+use fathom::link::{Link, LinkError, LinkEvent};
 use firmware_bridge::frame::{Decoder, Header, MAX_FRAME, encode};
 use firmware_bridge::message::{Chunk, Interpolation, Message, Positions, Reason, START_NOW};
 use firmware_bridge::sim::Sim;
@@ -40,7 +40,7 @@ impl Noise {
     }
 }
 
-/// Ten thousand frames over a line that flips 1 % of the bits: what is obeyed was sent so, all
+/// Ten thousand frames over a line that flips 1 % of the bits: what is accepted was sent so, all
 /// else is counted, and the first frame after the noise arrives.
 #[test]
 fn a_line_that_flips_bits_is_survived() {
@@ -151,8 +151,8 @@ fn a_noisy_link_recovers() {
         assert!((-0.01..0.11).contains(&at[0]) && at[2].abs() < 0.01, "{at:?}");
         while let Some(event) = link.poll() {
             match event {
-                Event::Ack { ack, .. } => assert!(chunks.contains(&ack.sequence), "{ack:?}"),
-                Event::State { .. } | Event::Silent { .. } | Event::Heard => {}
+                LinkEvent::Ack { ack, .. } => assert!(chunks.contains(&ack.sequence), "{ack:?}"),
+                LinkEvent::State { .. } | LinkEvent::Silent { .. } | LinkEvent::Restored => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -166,7 +166,7 @@ fn a_noisy_link_recovers() {
     assert_eq!(settled(&mut link, Link::arm), Reason::Ok);
     link.send_chunk(&chunk(&[-0.3, 0.5, 0.0].repeat(60))).expect("sent");
     until(&mut link, true, |event| match event {
-        Event::State { state, .. } => {
+        LinkEvent::State { state, .. } => {
             assert!(state.crc_errors > 0, "{state:?}");
             (state.measured.as_slice()[0] < -0.29).then_some(())
         }
