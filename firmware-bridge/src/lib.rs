@@ -18,6 +18,8 @@
 //! Positions are in the joint's [`joint::Unit`].
 //!
 //! Invariants: the code on the controller has no allocation, no `unsafe`, and no path that panics.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![deny(
     clippy::unwrap_used,

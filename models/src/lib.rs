@@ -15,6 +15,8 @@
 //! | [`quantize`] | checkpoints in smaller number formats |
 //!
 //! **Invariant:** this crate knows nothing of wgpu, cameras or serial lines.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 pub mod checkpoint;
 mod error;

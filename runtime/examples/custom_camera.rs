@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.control.max_image_age_ms = 1000;
     let camera = || MovingBar { next: Instant::now(), count: 0 };
     let robot = Robot::builder(config).camera("base", camera()).camera("wrist", camera()).open()?;
-    let outcome = robot.run(&RunOptions { seconds: Some(3.0), ..RunOptions::default() })?;
+    let outcome = robot.run(&RunOptions { seconds: Some(10.0), ..RunOptions::default() })?;
     println!("{} chunks executed", outcome.chunks);
     Ok(())
 }

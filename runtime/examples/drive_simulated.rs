@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     });
-    let outcome = robot.run(&RunOptions { seconds: Some(3.0), ..RunOptions::default() })?;
+    let outcome = robot.run(&RunOptions { seconds: Some(10.0), ..RunOptions::default() })?;
     printer.join().map_err(|_| "the printer ended")?;
     println!("{} chunks executed, the tool moved {:?} m", outcome.chunks, outcome.travelled);
     Ok(())

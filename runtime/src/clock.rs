@@ -3,9 +3,8 @@
 //! Camera drivers stamp images with the same clock, so that an image's age is a plain difference.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, Thread};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -14,8 +13,6 @@ pub const NS_PER_S: u64 = 1_000_000_000;
 
 /// Displacement of the clock by an injected fault.
 static JUMPED_NS: AtomicI64 = AtomicI64::new(0);
-/// Displacement of the wall clock.
-static WALL_JUMPED_NS: AtomicI64 = AtomicI64::new(0);
 
 /// An instant of this computer: nanoseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,20 +49,9 @@ pub fn monotonic_ns() -> u64 {
 }
 
 /// Moves the clock of this process: an injected fault.
+#[cfg(feature = "robot")]
 pub(crate) fn jump(ns: i64) {
     JUMPED_NS.fetch_add(ns, Ordering::Relaxed);
-}
-
-/// Nanoseconds of CLOCK_REALTIME since 1970, 0 before. This clock may be set forwards or back at any time: use it for
-/// display, never for an order or an age.
-pub(crate) fn wall_ns() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    duration_ns(now).saturating_add_signed(WALL_JUMPED_NS.load(Ordering::Relaxed))
-}
-
-/// Sets the wall clock of this process: an injected fault.
-pub(crate) fn set_wall(by_ns: i64) {
-    WALL_JUMPED_NS.fetch_add(by_ns, Ordering::Relaxed);
 }
 
 /// CLOCK_MONOTONIC from the kernel.
@@ -91,34 +77,6 @@ pub fn sleep_until_ns(deadline_ns: u64) {
             return;
         }
         thread::sleep(Duration::from_nanos(deadline_ns - now_ns));
-    }
-}
-
-/// Wakes one thread, its owner, from [`Waker::wait_until_ns`]. A wake before the wait makes the wait return at once.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Waker(Arc<OnceLock<Thread>>);
-
-impl Waker {
-    /// Makes the calling thread the owner; the first caller wins.
-    pub(crate) fn own(&self) {
-        self.0.get_or_init(thread::current);
-    }
-
-    /// Wakes the owner, if there is one.
-    pub(crate) fn wake(&self) {
-        if let Some(owner) = self.0.get() {
-            owner.unpark();
-        }
-    }
-
-    /// The owner's wait: until `deadline_ns` on CLOCK_MONOTONIC, or until it is woken. Returns whether it was woken,
-    /// possibly spuriously.
-    pub(crate) fn wait_until_ns(&self, deadline_ns: u64) -> bool {
-        let left_ns = deadline_ns.saturating_sub(monotonic_ns());
-        if left_ns > 0 {
-            thread::park_timeout(Duration::from_nanos(left_ns));
-        }
-        monotonic_ns() < deadline_ns
     }
 }
 

@@ -8,7 +8,9 @@ use firmware_bridge::message::Interpolation;
 use serde::Deserialize;
 
 use crate::action::ChunkPolicy;
-use crate::camera::{FolderConfig, V4lConfig};
+use crate::camera::FolderConfig;
+#[cfg(feature = "v4l")]
+use crate::camera::V4lConfig;
 use crate::engine::{Kernels, Wanted};
 
 mod check;
@@ -241,6 +243,7 @@ pub struct CameraSection {
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum CameraSource {
     /// A V4L2 device.
+    #[cfg(feature = "v4l")]
     V4l(V4lConfig),
     /// Pictures of a folder.
     Folder(FolderConfig),

@@ -134,7 +134,7 @@ impl<'a> Observation<'a> {
     }
 
     /// Sets the images, in the order of the policy's views.
-    pub(crate) fn ordered(mut self, images: &'a [Image]) -> Observation<'a> {
+    pub fn ordered(mut self, images: &'a [Image]) -> Observation<'a> {
         self.ordered = Some(images);
         self
     }
@@ -219,6 +219,7 @@ impl PolicyFiles {
     }
 
     /// Sets the task of the inferences to come.
+    #[cfg(feature = "robot")]
     pub(crate) fn set_task(&mut self, task: &str) -> Result<(), PolicyError> {
         // The state is not known yet.
         let state = vec![0.0; *self.loaded.state_dims.start()];
@@ -227,6 +228,7 @@ impl PolicyFiles {
     }
 
     /// Sets the prompt of the inferences to come.
+    #[cfg(feature = "robot")]
     pub(crate) fn set_tokens(&mut self, tokens: &[i32]) {
         self.prompt.set_tokens(tokens);
     }
@@ -380,13 +382,16 @@ impl Policy {
     }
 
     /// The graph's outputs for an observation.
-    pub(crate) fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
+    ///
+    /// # Errors
+    /// As [`infer`](Self::infer).
+    pub fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
         self.prepare_for(observation)?;
         self.run(observation)
     }
 
     /// Whether every stage's tensors are outputs from here on.
-    pub(crate) fn set_taps(&mut self, on: bool) {
+    pub fn set_taps(&mut self, on: bool) {
         if self.forward.taps != on {
             self.forward.taps = on;
             // Whatever was prepared is not for this.
@@ -394,18 +399,18 @@ impl Policy {
         }
     }
 
-    /// Sets the prompt of the inferences to come.
-    pub(crate) fn set_tokens(&mut self, tokens: &[i32]) {
+    /// Sets the prompt of the inferences to come, as tokens.
+    pub fn set_tokens(&mut self, tokens: &[i32]) {
         self.prompt.set_tokens(tokens);
     }
 
     /// The prompt's tokens.
-    pub(crate) fn tokens(&self) -> &[i32] {
+    pub fn tokens(&self) -> &[i32] {
         &self.prompt.tokens
     }
 
     /// What the session is prepared for.
-    pub(crate) fn forward(&self) -> &ForwardOptions {
+    pub fn forward(&self) -> &ForwardOptions {
         &self.forward
     }
 
@@ -419,7 +424,10 @@ impl Policy {
     }
 
     /// Opens the GPU again, after it was lost, and puts the weights on it.
-    pub(crate) fn reopen(self) -> Result<Policy, PolicyError> {
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn reopen(self) -> Result<Policy, PolicyError> {
         let Policy { session, forward, prompt, options } = self;
         let loaded = session.into_loaded();
         let session = Session::open_with(Gpu::open(&options.gpu)?, loaded, options.wanted)?;

@@ -2,6 +2,8 @@
 //! twin of the same name that defines the kernel's function.
 //!
 //! **Invariant:** this crate does not depend on wgpu.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 use format::Encoding;
 

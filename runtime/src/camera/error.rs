@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::scene::SceneError;
-
 /// A failure of a camera source. Each message names the device or file and the request; some add what the device
 /// offers.
 #[derive(Debug, Error)]
@@ -123,13 +121,13 @@ pub enum CameraError {
         /// Pictures in the replay.
         pictures: usize,
     },
-    /// The scene could not be rendered.
+    /// A source outside of Linux's camera drivers failed: the scene, or a user's own.
     #[error("{device}: {source}")]
-    Scene {
+    Source {
         /// Name of the source.
         device: String,
-        /// The cause.
-        source: SceneError,
+        /// The error.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Any other failure of the operating system.
     #[error("{device}: {doing}: {source}")]

@@ -15,14 +15,19 @@ mod folder;
 mod jpeg;
 mod orientation;
 mod picture;
+#[cfg(feature = "robot")]
 mod refused;
+#[cfg(feature = "v4l")]
 mod v4l;
 
 pub use error::CameraError;
 pub use folder::{FolderCamera, FolderConfig};
+#[cfg(feature = "robot")]
 pub(crate) use jpeg::JpegReader;
 pub use picture::read_picture;
+#[cfg(feature = "robot")]
 pub(crate) use refused::Refused;
+#[cfg(feature = "v4l")]
 pub use v4l::{V4lCamera, V4lConfig};
 
 /// Memory layout of an image's pixels.

@@ -121,6 +121,7 @@ impl CameraSource {
     fn check(&self, index: usize) -> Result<(), ValueError> {
         let field = |name: &str| format!("camera[{index}].source.{name}");
         match self {
+            #[cfg(feature = "v4l")]
             CameraSource::V4l(v4l) => {
                 within(field("width"), &bounds::CAMERA_PIXELS, v4l.width)?;
                 within(field("height"), &bounds::CAMERA_PIXELS, v4l.height)?;

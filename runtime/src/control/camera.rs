@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::core::ImageStatus;
 use crate::camera::{Camera, CameraError, Image};
-use crate::clock::{HostNs, Waker};
+use crate::clock::HostNs;
 use crate::events::{Events, LoopEvent};
+use crate::waker::Waker;
 
 /// A camera without an image for this long is an error.
 const TIMEOUT: Duration = Duration::from_secs(1);

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::core::InferenceNews;
 use crate::camera::Image;
-use crate::clock::{NS_PER_S, Waker, kernel_ns};
+use crate::clock::{NS_PER_S, kernel_ns};
 use crate::events::{Inference, InferenceRequest};
 use crate::fault::{Faults, Kind};
 use crate::policy::{Observation, Policy, PolicyError};
 use crate::record::RecordingWriter;
+use crate::waker::Waker;
 
 /// A GPU that is lost more often than this within [`LOSSES_NS`] is not opened again.
 const LOSSES: usize = 3;
@@ -116,10 +117,6 @@ fn run(
 ) -> Option<()> {
     let mut losses: VecDeque<u64> = VecDeque::new();
     for (request, images) in jobs {
-        // Done on this thread, so that the control thread copies no images for it.
-        if let Some(recording) = recording {
-            recording.observation(&request, &images, policy.tokens());
-        }
         if faults.once(Kind::DeviceLost).is_some() {
             policy.session.lose_gpu("an injected fault");
         }
@@ -127,6 +124,11 @@ fn run(
         let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());
         let observation = Observation::default().ordered(&images).state(&request.state).seed(request.seed).guide(guide);
         let inferred = policy.infer(&observation);
+        // Here, so that the control thread copies no images for it, and with the tokens that were inferred from: where the state is
+        // part of the prompt they change with it.
+        if let Some(recording) = recording {
+            recording.observation(&request, &images, policy.tokens());
+        }
         if let Some(longer_s) = faults.now(Kind::SlowGpu, None) {
             thread::sleep(Duration::from_secs_f64(longer_s));
         }

@@ -3,8 +3,9 @@
 use firmware_bridge::sim::Defects;
 
 use super::run::Shell;
-use crate::clock::{jump, set_wall};
+use crate::clock::jump;
 use crate::fault::Kind;
+use crate::wall::set_wall;
 
 impl Shell {
     /// Applies the injected faults of the clocks, of the log and of the simulated controller.

@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::clock::Waker;
 use crate::events::{Events, LoopEvent};
 use crate::fault::Faults;
 use crate::link::{Link, LinkError};
+use crate::waker::Waker;
 
 /// Time limit of a controller's hello.
 pub(super) const HELLO: Duration = Duration::from_secs(5);

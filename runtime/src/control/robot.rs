@@ -14,8 +14,9 @@ use super::camera::CameraThread;
 use super::error::RunError;
 use super::reconnect::{Connector, Port};
 use crate::action::ChunkPolicy;
-use crate::camera::{Camera, FolderCamera, Image, V4lCamera};
-use crate::clock::Waker;
+#[cfg(feature = "v4l")]
+use crate::camera::V4lCamera;
+use crate::camera::{Camera, FolderCamera, Image};
 use crate::config::{CameraSection, CameraSource, RobotConfig};
 use crate::engine::Session;
 use crate::events::Events;
@@ -24,6 +25,7 @@ use crate::gpu::{GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
 use crate::policy::{Policy, PolicyFiles, PolicyOptions};
 use crate::scene::{Scene, SceneCamera};
+use crate::waker::Waker;
 
 /// Time limit of a camera's first image.
 const FIRST: Duration = Duration::from_secs(5);
@@ -56,6 +58,47 @@ pub struct Robot {
 /// Opens a robot, optionally with custom parts.
 ///
 /// [`Robot::open`] opens a robot from its configuration alone.
+///
+/// ```
+/// use fathom::camera::{Camera, CameraError, Image, PixelFormat};
+/// use fathom::config::RobotConfig;
+/// use fathom::control::{Robot, RunOptions};
+/// use std::time::Duration;
+///
+/// struct Grey;
+///
+/// impl Camera for Grey {
+///     fn describe(&self) -> String {
+///         "a grey wall".to_owned()
+///     }
+///
+///     fn capture(&mut self, into: &mut Image, _timeout: Duration) -> Result<(), CameraError> {
+///         std::thread::sleep(Duration::from_millis(50));
+///         into.reshape(PixelFormat::Rgb24, 64, 64);
+///         into.data.fill(128);
+///         into.stamp_ns = fathom::clock::monotonic_ns(); // the loop holds the arm on old images
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scene = fathom::scene::Scene::built_in(0)?;
+/// # let folder = tempfile::tempdir()?;
+/// # fathom::untrained::write(folder.path(), &fathom_models::nets::presets::small(), &scene, 0)?;
+/// # let checkpoint = folder.path();
+/// let mut config = RobotConfig::new(checkpoint); // the simulated arm, and no camera
+/// # config.gpu.software = true;
+/// # config.control.max_image_age_ms = 60_000;
+/// # config.control.max_image_skew_ms = 60_000;
+/// # config.chunks.validity_ms = 60_000;
+/// config.model.prompt = Some("reach for the red block".to_owned());
+/// let robot = Robot::builder(config).camera("base", Grey).camera("wrist", Grey).open()?;
+/// let outcome = robot.run(&RunOptions { seconds: Some(2.0), ..RunOptions::default() });
+/// # // A busy machine may not finish an inference in this time.
+/// # assert!(matches!(outcome, Ok(_) | Err(fathom::control::RunError::Idle { .. })), "{outcome:?}");
+/// # Ok(())
+/// # }
+/// ```
 pub struct RobotBuilder {
     config: RobotConfig,
     faults: Faults,
@@ -353,6 +396,7 @@ fn open_camera(
 ) -> Result<Box<dyn Camera>, RunError> {
     let failed = |error| RunError::Camera { view: section.view.clone(), source: Arc::new(error) };
     Ok(match &section.source {
+        #[cfg(feature = "v4l")]
         CameraSource::V4l(config) => Box::new(V4lCamera::open(config.clone()).map_err(failed)?),
         CameraSource::Folder(config) => Box::new(FolderCamera::open(config).map_err(failed)?),
         CameraSource::Scene(config) => {

@@ -21,13 +21,14 @@ use super::signals::Signals;
 use super::sinks::Sinks;
 use crate::action::{Planned, Planner, Rules};
 use crate::camera::Image;
-use crate::clock::{HostNs, Waker};
+use crate::clock::HostNs;
 use crate::config::RobotConfig;
 use crate::events::{ImageStamp, LoopMode};
 use crate::fault::FaultyLog;
 use crate::link::{ActionChunk, Link, LinkError, Start};
 use crate::record::{RecordingWriter, RunNote};
 use crate::telemetry::{EventWriter, Header, Notify, RunInfo, StageTable};
+use crate::waker::Waker;
 
 /// Options of a run.
 #[derive(Clone, Debug, Default)]

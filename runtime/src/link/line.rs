@@ -11,7 +11,7 @@ use firmware_bridge::frame::{Counters, Decoder, FrameError, Header, MAX_FRAME, e
 use firmware_bridge::message::{Ack, ControllerState, HeartbeatReply, HelloReply, Message};
 
 use super::clock::host_now_ns;
-use crate::clock::Waker;
+use crate::waker::Waker;
 
 /// Limit on the frames that wait to be sent.
 const OUT_FRAMES: usize = 16;

@@ -15,8 +15,8 @@ use firmware_bridge::PROTOCOL_VERSION;
 use firmware_bridge::frame::Header;
 use firmware_bridge::message::{Ack, Chunk, ControllerState, HelloReply, Interpolation, Message, Positions, START_NOW};
 
-use crate::clock::Waker;
 use crate::fault::{Faults, FaultyReader, FaultyWriter, Kind};
+use crate::waker::Waker;
 
 mod clock;
 mod error;

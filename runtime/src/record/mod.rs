@@ -75,7 +75,7 @@ impl RecordError {
 
 /// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds. It may be negative if the wall clock was never set.
 fn clock_offset_ns() -> i128 {
-    i128::from(crate::clock::wall_ns()) - i128::from(crate::clock::kernel_ns())
+    i128::from(crate::wall::wall_ns()) - i128::from(crate::clock::kernel_ns())
 }
 
 /// Converts a time of CLOCK_MONOTONIC to the time base of a file's messages.

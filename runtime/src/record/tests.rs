@@ -389,14 +389,14 @@ fn a_wall_clock_that_is_set_back_changes_no_order() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = ring(folder.path(), 8 * MB, "first");
     write(&mut first, 0..2, 10);
-    crate::clock::set_wall(-1_000_000_000_000_000_000);
+    crate::wall::set_wall(-1_000_000_000_000_000_000);
     first.tend().unwrap();
     write(&mut first, 2..4, 10);
     first.end().unwrap();
     let mut second = ring(folder.path(), 8 * MB, "second");
     write(&mut second, 0..2, 10);
     second.end().unwrap();
-    crate::clock::set_wall(1_000_000_000_000_000_000);
+    crate::wall::set_wall(1_000_000_000_000_000_000);
     assert_eq!(runs(folder.path()), [("first".to_owned(), vec![0, 1, 2, 3]), ("second".to_owned(), vec![0, 1])]);
     let said = Recording::open(folder.path()).unwrap().moments().unwrap();
     let said = said

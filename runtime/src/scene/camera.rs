@@ -104,7 +104,7 @@ impl Camera for SceneCamera {
         self.joints.positions(&mut self.positions);
         self.renderer
             .render(&self.positions, &mut into.data, &mut self.depth)
-            .map_err(|source| CameraError::Scene { device: self.name.clone(), source })?;
+            .map_err(|source| CameraError::Source { device: self.name.clone(), source: source.into() })?;
         into.stamp = StampSource::Host;
         into.dequeued_ns = monotonic_ns();
         into.sequence = sequence;

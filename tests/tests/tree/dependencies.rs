@@ -142,3 +142,23 @@ fn licences_that_are_not_allowed_are_found() {
         assert_eq!(allows(expression, &allowed), fine, "{expression}");
     }
 }
+
+#[test]
+fn inference_alone_links_no_serial_line_no_camera_and_no_command_line() -> Outcome {
+    let tree = |options: &[&str]| -> Result<String, Box<dyn Error>> {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--package", "fathom", "--edges", "normal", "--prefix", "none"])
+            .args(options)
+            .current_dir(root())
+            .output()?;
+        assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let (whole, alone) = (tree(&[])?, tree(&["--no-default-features"])?);
+    for name in ["serialport", "firmware-bridge", "v4l", "clap", "tracing-subscriber", "sd-notify", "signal-hook"] {
+        let has = |tree: &str| tree.lines().any(|line| line.split(' ').next() == Some(name));
+        assert!(has(&whole), "the program has no {name}");
+        assert!(!has(&alone), "inference alone has {name}");
+    }
+    Ok(())
+}

@@ -1,4 +1,6 @@
 //! `fathom-latency`: measures latency.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! `fathom-pack`: quantises a checkpoint into a packed directory, and measures the cost in accuracy.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 use std::error::Error;
 use std::process::ExitCode;

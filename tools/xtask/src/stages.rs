@@ -58,8 +58,10 @@ pub(crate) fn run(name: &str) -> Outcome {
 }
 
 fn lints() -> Outcome {
-    for selection in ["--workspace --all-targets", "--package firmware-bridge"] {
-        // The second is the crate without std.
+    // The second is the crate without std, the third inference alone.
+    for selection in
+        ["--workspace --all-targets", "--package firmware-bridge", "--package fathom --lib --no-default-features"]
+    {
         let mut clippy = cargo("clippy");
         clippy.arg("--release").args(selection.split(' ')).args(["--", "-D", "warnings"]);
         process::run(clippy)?;
