@@ -52,7 +52,7 @@ pub struct Tap {
     /// Its telemetry in order.
     pub states: Vec<Seen>,
     /// When it last took a frame of the host, by its own clock in microseconds.
-    pub heard_us: u64,
+    pub received_us: u64,
 }
 
 #[derive(Default)]
@@ -248,8 +248,8 @@ fn relay_up(mut board: UnixStream, mut host: File, shared: &Shared) {
             let mut tap = shared.tap();
             match frame.message {
                 Message::State(state) => tap.states.push(Seen { time_us: frame.header.time_us, state }),
-                Message::HeartbeatReply(reply) => tap.heard_us = reply.received_us,
-                Message::Ack(_) => tap.heard_us = frame.header.time_us,
+                Message::HeartbeatReply(reply) => tap.received_us = reply.received_us,
+                Message::Ack(_) => tap.received_us = frame.header.time_us,
                 _ => {}
             }
         }

@@ -72,7 +72,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         if header.session != self.session {
             self.session = header.session;
             self.last_sequence = header.sequence;
-            self.heard_us = now_us;
+            self.received_us = now_us;
             self.stop(Mode::Disarmed);
         } else {
             let _ = self.admit(header, now_us);
@@ -98,7 +98,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
             return Reason::Stale;
         }
         self.last_sequence = header.sequence;
-        self.heard_us = now_us;
+        self.received_us = now_us;
         Reason::Ok
     }
 

@@ -118,7 +118,7 @@ pub struct Controller<J, E> {
     error_rate: ErrorRate,
     session: u32,
     last_sequence: u32,
-    heard_us: u64,
+    received_us: u64,
     last_tick_us: Option<u64>,
     /// Elapsed time that the joints have not used yet, less than a tick either way.
     carried_us: i64,
@@ -151,7 +151,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
             error_rate: ErrorRate::NEW,
             session: 0,
             last_sequence: 0,
-            heard_us: 0,
+            received_us: 0,
             last_tick_us: None,
             carried_us: 0,
             monitors: [JointMonitor::NEW; MAX_JOINTS],
@@ -236,7 +236,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         self.measure(elapsed_us, counted_us);
         if self.is_armed() && self.silence_ends(now_us) {
             let seconds = |us: u64| us as f32 * 1e-6;
-            let silent = seconds(now_us.saturating_sub(self.heard_us));
+            let silent = seconds(now_us.saturating_sub(self.received_us));
             let allowed = seconds(self.config.deadman_us.into());
             self.fault(FaultReport::of(Fault::HostSilent).bounds(silent, 0.0, allowed));
         }
@@ -343,7 +343,7 @@ impl<J: JointOutput, E: StopCircuit> Controller<J, E> {
         let joints = self.config.joints.as_slice().iter().zip(&self.setpoints);
         let ramp_us =
             joints.map(|(joint, at)| ramp_time_us(at.velocity, joint, self.config.ramp_us)).max().unwrap_or(0);
-        let silent_us = now_us.saturating_sub(self.heard_us);
+        let silent_us = now_us.saturating_sub(self.received_us);
         silent_us.saturating_add(u64::from(ramp_us)) >= u64::from(self.config.deadman_us)
     }
 }

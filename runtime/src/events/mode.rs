@@ -146,7 +146,7 @@ pub enum Detail {
     },
     /// The controller's deadman stopped the joints.
     #[error("the controller stopped: it received nothing from the host")]
-    HostNotHeard,
+    HostLost,
     /// The controller does not know the session any more.
     #[error("the controller restarted")]
     ControllerRestarted,

@@ -95,7 +95,7 @@ pub enum LinkEvent {
     /// No good frame for the time of [`Link::set_silence`]. Reported once, until [`LinkEvent::Restored`].
     Silent {
         /// When the last one arrived.
-        last_heard_ns: u64,
+        last_received_ns: u64,
     },
     /// Good frames again after [`LinkEvent::Silent`].
     Restored,
@@ -135,7 +135,7 @@ pub struct Link {
     identity: Option<String>,
     clock: Option<ClockOffset>,
     silence: Duration,
-    last_heard_ns: u64,
+    last_received_ns: u64,
     is_silent: bool,
     lost: Option<io::ErrorKind>,
     waiting: VecDeque<LinkEvent>,
@@ -206,7 +206,7 @@ impl Link {
             identity: None,
             clock: None,
             silence: Duration::from_millis(150),
-            last_heard_ns: host_now_ns(),
+            last_received_ns: host_now_ns(),
             is_silent: false,
             lost: None,
             waiting: VecDeque::with_capacity(BACKLOG),

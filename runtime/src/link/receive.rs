@@ -22,14 +22,14 @@ impl Link {
                 return Some(event);
             }
         }
-        let silent_ns = host_now_ns().saturating_sub(self.last_heard_ns);
+        let silent_ns = host_now_ns().saturating_sub(self.last_received_ns);
         if !self.is_silent
             && self.lost.is_none()
             && self.controller.is_some()
             && u128::from(silent_ns) > self.silence.as_nanos()
         {
             self.is_silent = true;
-            return Some(LinkEvent::Silent { last_heard_ns: self.last_heard_ns });
+            return Some(LinkEvent::Silent { last_received_ns: self.last_received_ns });
         }
         None
     }
@@ -118,7 +118,7 @@ impl Link {
         if header.session != self.session {
             return None;
         }
-        self.last_heard_ns = received_ns;
+        self.last_received_ns = received_ns;
         if std::mem::take(&mut self.is_silent) {
             self.keep(LinkEvent::Restored);
         }

@@ -60,7 +60,7 @@ impl Link {
                 Inbound::Message { header, body: Body::Hello(reply), received_ns }
                     if header.session == self.session =>
                 {
-                    self.last_heard_ns = received_ns;
+                    self.last_received_ns = received_ns;
                     self.is_silent = false;
                     return Ok(Some(reply));
                 }

@@ -168,10 +168,10 @@ fn assert_stopped(board: &Emulated) -> f32 {
     let faulted = board.wait_for("stopped", |seen| seen.state.mode == Mode::Faulted(Fault::HostSilent));
     board.wait_for("at rest for a while", |seen| seen.time_us > faulted.time_us + 300_000);
     let tap = board.tap();
-    let heard_us = tap.heard_us;
-    let since = |us: u64| tap.states.iter().filter(move |seen| seen.time_us >= heard_us + us);
+    let received_us = tap.received_us;
+    let since = |us: u64| tap.states.iter().filter(move |seen| seen.time_us >= received_us + us);
     let rest = since(DEADMAN_US + TICK_US).next().expect("telemetry after the deadman time");
-    assert!(rest.time_us < heard_us + DEADMAN_US + 20_000, "telemetry goes on");
+    assert!(rest.time_us < received_us + DEADMAN_US + 20_000, "telemetry goes on");
     for seen in since(DEADMAN_US + TICK_US) {
         assert_eq!(seen.state.mode, Mode::Faulted(Fault::HostSilent), "{seen:?}");
         assert_eq!(seen.state.commanded, rest.state.commanded, "the command moves at {} us", seen.time_us);
@@ -180,7 +180,7 @@ fn assert_stopped(board: &Emulated) -> f32 {
     for seen in since(DEADMAN_US + 2 * TICK_US) {
         assert_eq!(seen.state.measured, rest.state.commanded, "a joint moves at {} us", seen.time_us);
     }
-    let before: Vec<_> = tap.states.iter().rev().skip_while(|seen| seen.time_us > heard_us).take(2).collect();
+    let before: Vec<_> = tap.states.iter().rev().skip_while(|seen| seen.time_us > received_us).take(2).collect();
     let [late, early] = before[..] else { panic!("no telemetry before") };
     let way = late.state.commanded.as_slice()[0] - early.state.commanded.as_slice()[0];
     way.abs() / ((late.time_us - early.time_us) as f32 * 1e-6)

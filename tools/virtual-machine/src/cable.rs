@@ -34,7 +34,7 @@ pub(crate) struct Sample {
     /// Commanded positions of the joints.
     pub(crate) commanded: Vec<f32>,
     /// When it last received a frame of the host, by its own clock, in microseconds.
-    pub(crate) heard_us: u64,
+    pub(crate) received_us: u64,
 }
 
 /// The record of the cable's traffic.
@@ -50,7 +50,7 @@ pub(crate) struct Notes {
     pub(crate) hello: Option<HelloReply>,
     /// Longest time between two frames of the host that the controller received during a chunk.
     pub(crate) longest_silence_us: u64,
-    heard_us: u64,
+    received_us: u64,
     /// Start of the last chunk that was accepted.
     start_us: Option<u64>,
 }
@@ -176,9 +176,9 @@ impl Notes {
     }
 
     fn write_rows(&self, file: &mut impl Write) -> io::Result<()> {
-        writeln!(file, "time_us,heard_us,mode,commanded")?;
+        writeln!(file, "time_us,received_us,mode,commanded")?;
         for sample in &self.samples {
-            write!(file, "{},{},{:?}", sample.time_us, sample.heard_us, sample.mode)?;
+            write!(file, "{},{},{:?}", sample.time_us, sample.received_us, sample.mode)?;
             for position in &sample.commanded {
                 write!(file, ",{position}")?;
             }
@@ -195,10 +195,10 @@ impl Notes {
                 time_us,
                 mode: state.mode,
                 commanded: state.commanded.as_slice().to_vec(),
-                heard_us: self.heard_us,
+                received_us: self.received_us,
             }),
             Message::Ack(ack) => {
-                self.heard(time_us);
+                self.received(time_us);
                 match ack.reason {
                     _ if ack.kind != kind::CHUNK => {}
                     // A chunk with a slow verdict was sent again.
@@ -207,18 +207,18 @@ impl Notes {
                     reason => self.refused.push(reason),
                 }
             }
-            Message::HeartbeatReply(reply) => self.heard(reply.received_us),
+            Message::HeartbeatReply(reply) => self.received(reply.received_us),
             Message::HelloReply(hello) => self.hello = Some(*hello),
             _ => {}
         }
     }
 
-    fn heard(&mut self, time_us: u64) {
+    fn received(&mut self, time_us: u64) {
         if self.samples.last().is_some_and(|sample| sample.mode == Mode::Active) {
-            let silence_us = time_us.saturating_sub(self.heard_us);
+            let silence_us = time_us.saturating_sub(self.received_us);
             self.longest_silence_us = self.longest_silence_us.max(silence_us);
         }
-        self.heard_us = time_us;
+        self.received_us = time_us;
     }
 }
 

@@ -326,7 +326,7 @@ impl Robot {
                 return Err(Failure::Other { expected: "telemetry".to_owned(), found: "none".to_owned() });
             };
             // The first sample without movement is one period late.
-            let after_us = resting.time_us + u64::from(hello.telemetry_us) - resting.heard_us.min(resting.time_us);
+            let after_us = resting.time_us + u64::from(hello.telemetry_us) - resting.received_us.min(resting.time_us);
             let bound_us = u64::from(hello.deadman_us + hello.tick_us + hello.telemetry_us) + LATE_TICK_US;
             let (after_ms, bound_ms) = (after_us / 1000, bound_us / 1000);
             expect_in_time(after_us <= bound_us, format!("rest within {bound_ms} ms"), format!("{after_ms} ms"))?;

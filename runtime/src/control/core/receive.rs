@@ -20,8 +20,8 @@ impl ControlCore {
             LinkEvent::State { state, controller_us, .. } => {
                 self.reported(now, state, ControllerUs(controller_us), received, out);
             }
-            LinkEvent::Silent { last_heard_ns } => {
-                let for_ms = now.at.since(HostNs(last_heard_ns)) / 1_000_000;
+            LinkEvent::Silent { last_received_ns } => {
+                let for_ms = now.at.since(HostNs(last_received_ns)) / 1_000_000;
                 self.happened(now, ModeEvent::LinkSilent, Detail::ControllerSilent { for_ms }, out);
             }
             LinkEvent::Restored => self.happened(now, ModeEvent::LinkRestored, Detail::None, out),
@@ -58,7 +58,7 @@ impl ControlCore {
                 self.arming.clear_first(true);
                 if self.mode != LoopMode::Ready {
                     self.lost_permission(out);
-                    self.happened(now, ModeEvent::HostLost, Detail::HostNotHeard, out);
+                    self.happened(now, ModeEvent::HostLost, Detail::HostLost, out);
                 }
             }
             Mode::Faulted(fault) => {

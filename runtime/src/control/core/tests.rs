@@ -282,7 +282,7 @@ impl Simulation {
         }
         if !self.silent && self.now.since(self.heard) > SILENCE_NS {
             self.silent = true;
-            self.give(Input::Link(LinkEvent::Silent { last_heard_ns: self.heard.0 }));
+            self.give(Input::Link(LinkEvent::Silent { last_received_ns: self.heard.0 }));
         }
     }
 
