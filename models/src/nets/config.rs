@@ -1,9 +1,13 @@
 //! The configuration of a model. Every size, and every point that the DepthVLA paper leaves open, is a field.
 
+use std::path::Path;
+
 use fathom_shaders::params::MAX_HEAD_DIM;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
+use crate::io::FileError;
+use crate::io::json::read_json;
 
 /// A DepthVLA, or (with `depth: None`) a pi0.
 ///
@@ -341,6 +345,14 @@ const MAX_SIDE: usize = 1 << 13;
 const MAX_REPEATS: usize = 1 << 10;
 
 impl ModelConfig {
+    /// Reads a DepthVLA's `config.json`, as a checkpoint's is read.
+    ///
+    /// # Errors
+    /// [`FileError`] with the key, the expected and the found.
+    pub fn read(path: &Path) -> Result<ModelConfig, FileError> {
+        read_json(path)
+    }
+
     /// Checks that the sizes fit each other and the kernels' limits.
     ///
     /// # Errors

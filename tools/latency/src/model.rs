@@ -90,9 +90,7 @@ impl ModelOptions {
         }
         let (config, name) = match (&self.config, self.preset) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-                let config: ModelConfig =
-                    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+                let config = ModelConfig::read(path).map_err(|error| error.to_string())?;
                 (config, path.display().to_string())
             }
             (None, Preset::Small) => (presets::small(), "small".to_owned()),
