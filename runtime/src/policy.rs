@@ -94,7 +94,10 @@ impl From<GpuError> for PolicyError {
 impl PolicyError {
     /// Whether the observation or the model is wrong, not the GPU.
     pub fn is_of_input(&self) -> bool {
-        !matches!(self, PolicyError::Engine(error) if !matches!(error, EngineError::Model(_) | EngineError::Input { .. }))
+        match self {
+            PolicyError::Model(_) | PolicyError::Views { .. } => true,
+            PolicyError::Engine(error) => matches!(error, EngineError::Model(_) | EngineError::Input { .. }),
+        }
     }
 
     /// Whether the GPU was lost, and opening it again may help.
@@ -136,7 +139,8 @@ impl<'a> Observation<'a> {
     }
 
     /// Sets the images, in the order of the policy's views.
-    pub fn ordered(mut self, images: &'a [Image]) -> Observation<'a> {
+    #[cfg(feature = "robot")]
+    pub(crate) fn ordered(mut self, images: &'a [Image]) -> Observation<'a> {
         self.ordered = Some(images);
         self
     }
@@ -251,14 +255,7 @@ impl<W: Into<UnverifiedWeights>> PolicyFiles<W> {
         tracing::info!(adapter = %gpu.info(), "GPU");
         let session = Session::open_with(gpu, loaded, options.wanted)?;
         // The first observation decides what is prepared.
-        let forward = ForwardOptions {
-            images: Vec::new(),
-            prompt_tokens: 0,
-            depth_map: options.depth_map,
-            guided: options.guided,
-            taps: false,
-        };
-        Ok(Policy { session, forward, prompt, options })
+        Ok(Policy { session, prompt, options, taps: false, prepared: None })
     }
 }
 
@@ -316,9 +313,12 @@ impl Prompt {
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) session: Session,
-    forward: ForwardOptions,
     prompt: Prompt,
     options: PolicyOptions,
+    /// Whether the tensors of every stage are outputs.
+    taps: bool,
+    /// What the session is prepared for.
+    prepared: Option<ForwardOptions>,
 }
 
 impl Policy {
@@ -393,21 +393,16 @@ impl Policy {
     }
 
     /// The graph's outputs for an observation.
-    ///
-    /// # Errors
-    /// As [`infer`](Self::infer).
-    pub fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
+    #[cfg(feature = "robot")]
+    pub(crate) fn outputs(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
         self.prepare_for(observation)?;
         self.run(observation)
     }
 
     /// Whether every stage's tensors are outputs from here on.
-    pub fn set_taps(&mut self, on: bool) {
-        if self.forward.taps != on {
-            self.forward.taps = on;
-            // Whatever was prepared is not for this.
-            self.forward.images.clear();
-        }
+    #[cfg(feature = "robot")]
+    pub(crate) fn set_taps(&mut self, on: bool) {
+        self.taps = on;
     }
 
     /// Sets the prompt of the inferences to come, as tokens.
@@ -421,16 +416,17 @@ impl Policy {
     }
 
     /// What the session is prepared for.
-    pub fn forward(&self) -> &ForwardOptions {
-        &self.forward
+    #[cfg(feature = "robot")]
+    pub(crate) fn prepared(&self) -> Option<&ForwardOptions> {
+        self.prepared.as_ref()
     }
 
     /// Prepares for images of this form, one a view in the model's order, and the prompt that is set.
     pub(crate) fn prepare(&mut self, images: Vec<ImageSpec>) -> Result<(), PolicyError> {
-        self.forward.images = images;
-        self.forward.prompt_tokens = self.prompt.tokens.len();
-        self.session.prepare(&self.forward, &self.prompt.tokens)?;
-        self.prompt.changed = false;
+        let forward = self.forward(images);
+        self.prepared = None;
+        self.session.prepare(&forward, &self.prompt.tokens)?;
+        (self.prepared, self.prompt.changed) = (Some(forward), false);
         Ok(())
     }
 
@@ -439,12 +435,20 @@ impl Policy {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn reopen(self) -> Result<Policy, PolicyError> {
-        let Policy { session, forward, prompt, options } = self;
+        let Policy { session, prompt, options, taps, prepared } = self;
         let loaded = session.into_loaded();
         let session = Session::open_with(Gpu::open(&options.gpu)?, loaded, options.wanted)?;
-        let mut policy = Policy { session, forward, prompt, options };
-        policy.prepare(policy.forward.images.clone())?;
+        let mut policy = Policy { session, prompt, options, taps, prepared: None };
+        if let Some(forward) = prepared {
+            policy.prepare(forward.images)?;
+        }
         Ok(policy)
+    }
+
+    /// The options of a forward pass for these images and the prompt that is set.
+    fn forward(&self, images: Vec<ImageSpec>) -> ForwardOptions {
+        let PolicyOptions { depth_map, guided, .. } = self.options;
+        ForwardOptions { images, prompt_tokens: self.prompt.tokens.len(), depth_map, guided, taps: self.taps }
     }
 
     fn run(&mut self, observation: &Observation<'_>) -> Result<(&[Output], GpuTimes), PolicyError> {
@@ -458,7 +462,7 @@ impl Policy {
 
     /// Prepares for the observation's images and its prompt, as far as it is not.
     fn prepare_for(&mut self, observation: &Observation<'_>) -> Result<(), PolicyError> {
-        let Policy { session, forward, prompt, .. } = self;
+        let Policy { session, prompt, .. } = self;
         let loaded = session.loaded();
         let images = in_order(&loaded.model.config.views, observation)?;
         if let Some(task) = observation.task.filter(|task| prompt.task.as_deref() != Some(task)) {
@@ -466,12 +470,14 @@ impl Policy {
         }
         prompt.update(loaded, observation.state)?;
         let specs: Vec<ImageSpec> = images.into_iter().map(Image::spec).collect();
-        if specs != forward.images || prompt.tokens.len() != forward.prompt_tokens {
-            tracing::debug!(images = ?specs, tokens = prompt.tokens.len(), "prepared anew");
-            return self.prepare(specs);
+        let forward = self.forward(specs);
+        if self.prepared.as_ref() != Some(&forward) {
+            tracing::debug!(images = ?forward.images, tokens = forward.prompt_tokens, "prepared anew");
+            return self.prepare(forward.images);
         }
-        if std::mem::take(&mut prompt.changed) {
-            session.reword(&prompt.tokens)?;
+        if self.prompt.changed {
+            self.session.reword(&self.prompt.tokens)?;
+            self.prompt.changed = false;
         }
         Ok(())
     }

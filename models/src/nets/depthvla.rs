@@ -43,7 +43,7 @@ struct DepthParams {
 }
 
 /// Options of a forward pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ForwardOptions {
     /// The image of each of the configuration's views, in its order.
     pub images: Vec<ImageSpec>,

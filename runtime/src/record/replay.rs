@@ -13,7 +13,7 @@ use super::note::fingerprint;
 use super::read::{Moment, Recording};
 use super::{RecordError, RunNote, schema};
 use crate::camera::Image;
-use crate::engine::Wanted;
+use crate::engine::{EngineError, Wanted};
 use crate::gpu::GpuOptions;
 use crate::policy::{Observation, Policy, PolicyError, PolicyFiles, PolicyOptions, pixels};
 
@@ -251,7 +251,8 @@ fn twins(policy: &Policy, recorded: &Recorded) -> Result<Stages, PolicyError> {
     let loaded = policy.loaded();
     let (model, config) = (&loaded.model, &loaded.model.config);
     check_state(loaded, state)?;
-    let graph = model.forward(&loaded.weights, policy.forward())?;
+    let forward = policy.prepared().ok_or(EngineError::Unprepared)?;
+    let graph = model.forward(&loaded.weights, forward)?;
     let mut normalized = state.to_vec();
     loaded.normalization.state.normalize(&mut normalized);
     normalized.resize(config.state_dim, 0.0);

@@ -10,6 +10,7 @@ mod golden;
 mod open_pi_zero;
 mod pack;
 mod plan;
+mod policy;
 mod precision;
 mod reference;
 mod tokenizer;

@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use fathom::config::{RecordSection, RobotConfig};
+use fathom::config::{CameraSection, CameraSource, RecordSection, RobotConfig, SceneCameraConfig};
 use fathom::control::{Robot, RunOptions};
 use fathom::fault::Faults;
 use fathom::gpu::GpuOptions;
 use fathom::record::{Moment, Recording, Replay};
 use fathom::scene::Scene;
 use fathom::untrained;
+use fathom_models::nets::config::{ModelConfig, PromptFormat};
 use fathom_models::nets::presets;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use tempfile::TempDir;
@@ -135,6 +136,44 @@ fn a_replay_gives_the_same_bits() {
     let (twins, (_, stages)) = (staged.twins.expect("a small model"), staged.stages.expect("asked for"));
     let errors = fathom::record::stages_of(&twins, &stages);
     assert!(errors.len() > 20 && errors.iter().all(|(_, e)| *e < 1e-3), "{errors:?}");
+}
+
+/// Where the state is part of the prompt, each inference has tokens of its own.
+#[test]
+fn a_prompt_with_the_state_is_replayed_to_the_same_bits() {
+    fathom_contention::timed!();
+    let folder = tempfile::tempdir().unwrap();
+    let (model, runs) = (folder.path().join("model"), folder.path().join("runs"));
+    let small = ModelConfig { prompt: PromptFormat::TaskAndState, max_tokens: 128, ..presets::small() };
+    untrained::write(&model, &small, &Scene::built_in(0).unwrap(), 0).unwrap();
+    let mut config = RobotConfig::new(&model);
+    config.model.prompt = Some("go".to_owned());
+    config.gpu.software = true;
+    (config.control.max_image_age_ms, config.control.max_image_skew_ms) = (5000, 5000);
+    config.control.action_rate_hz = 4.0;
+    config.chunks.validity_ms = 20_000;
+    for view in ["base", "wrist"] {
+        let source = CameraSource::Scene(SceneCameraConfig { camera: None, rate_hz: 10.0 });
+        config.cameras.push(CameraSection { view: view.to_owned(), source });
+    }
+    config.record = Some(RecordSection { folder: runs.clone(), limit_mb: 128 });
+    let robot = Robot::open(config).unwrap();
+    robot.run(&RunOptions { seconds: Some(4.0), ..RunOptions::default() }).unwrap();
+    let prompts: BTreeSet<Vec<i32>> = Recording::open(&runs)
+        .unwrap()
+        .moments()
+        .unwrap()
+        .into_iter()
+        .filter_map(
+            |moment| {
+                if let Moment::Observation(observation) = moment { Some(observation.tokens) } else { None }
+            },
+        )
+        .collect();
+    assert!(prompts.len() >= 2, "the state changed, and the prompt with it: {prompts:?}");
+    let replayed = replay().run(&runs).unwrap();
+    assert!(replayed.differences.len() >= 2, "{:?}", replayed.differences);
+    assert!(replayed.differences.iter().all(|d| d.identical), "{:?}", replayed.differences);
 }
 
 /// Another model, something that is no recording, and nothing at all.

@@ -65,20 +65,20 @@ pub(crate) fn output(mut command: Command) -> Result<String, Error> {
 }
 
 /// Runs it, prints both of its streams as they come, and gives its lines and its exit status.
-pub(crate) fn tee(mut command: Command) -> Result<(Vec<String>, u8), Error> {
-    let (reader, writer) = std::io::pipe().map_err(|source| started(&command, source))?;
-    let errors = writer.try_clone().map_err(|source| started(&command, source))?;
-    let mut child = command.stdout(writer).stderr(errors).spawn().map_err(|source| started(&command, source))?;
+pub(crate) fn tee(command: &mut Command) -> Result<(Vec<String>, u8), Error> {
+    let (reader, writer) = std::io::pipe().map_err(|source| started(command, source))?;
+    let errors = writer.try_clone().map_err(|source| started(command, source))?;
+    let mut child = command.stdout(writer).stderr(errors).spawn().map_err(|source| started(command, source))?;
     // Its ends of the pipe are the child's from here on.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut lines = Vec::new();
     for line in BufReader::new(reader).split(b'\n') {
-        let line = line.map_err(|source| started(&command, source))?;
+        let line = line.map_err(|source| started(command, source))?;
         let line = String::from_utf8_lossy(&line).into_owned();
         println!("{line}");
         lines.push(line);
     }
-    let status = child.wait().map_err(|source| started(&command, source))?;
+    let status = child.wait().map_err(|source| started(command, source))?;
     Ok((lines, code(status)))
 }
 

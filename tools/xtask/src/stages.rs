@@ -153,7 +153,7 @@ fn systemd() -> Outcome {
     }
     verify.arg(&unit);
     // Old versions end with 0 at keys they do not know: any line about the unit is an error.
-    let (lines, status) = process::tee(verify)?;
+    let (lines, status) = process::tee(&mut verify)?;
     if status != 0 || lines.iter().any(|line| line.contains("fathom.service")) {
         return Err(Error::Check("systemd-analyze refuses the unit".to_owned()));
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use crate::process::{cargo_test, in_ci, output, tee};
+use crate::process::{cargo_test, in_ci, tee};
 use crate::stages::{STAGES, Stage};
 use crate::{Error, NOT_JUDGED, SKIPPED};
 
@@ -47,7 +47,7 @@ pub(crate) fn run(quick: bool, names: &[String]) -> Result<ExitCode, Error> {
         let mut command =
             Command::new(std::env::current_exe().map_err(|source| Error::file(Path::new("xtask"), source))?);
         command.args(["stage", stage.name]).env("FATHOM_SKIPS", &skips).env("FATHOM_NOT_JUDGED", &not_judged);
-        let lines = session.stage(stage.name, || tee(clone(&command)))?;
+        let lines = session.stage(stage.name, || tee(&mut command))?;
         for (name, why) in skipped(&lines, &read(&skips)) {
             session.skip(&name, &why);
         }
@@ -144,21 +144,19 @@ fn judge_again(list: &Path) -> Result<(Vec<String>, u8), Error> {
     names.dedup();
     remove(list);
     let mut tests = cargo_test("--tests --no-fail-fast -- --exact")?;
-    tests.args(&names).env("FATHOM_NOT_JUDGED", list);
-    let printed = match output(tests) {
-        Ok(printed) => printed,
-        Err(Error::Failed { status, .. }) => return Ok((Vec::new(), status)),
-        Err(error) => return Err(error),
-    };
+    let (lines, status) = tee(tests.args(&names).env("FATHOM_NOT_JUDGED", list))?;
+    if status != 0 {
+        return Ok((lines, status));
+    }
     let still = read(list);
     for name in &names {
-        if !printed.lines().any(|line| line == format!("test {name} ... ok")) {
+        if !lines.iter().any(|line| *line == format!("test {name} ... ok")) {
             return Err(Error::Check(format!("{name} did not run")));
         }
         let why = still.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
         println!("{name}: {}", why.unwrap_or("ok"));
     }
-    Ok((Vec::new(), if still.is_empty() { 0 } else { NOT_JUDGED }))
+    Ok((lines, if still.is_empty() { 0 } else { NOT_JUDGED }))
 }
 
 /// The file's text; nothing where there is none.
@@ -169,12 +167,4 @@ fn read(path: &Path) -> String {
 fn remove(path: &Path) {
     // There may be none.
     let _ = fs::remove_file(path);
-}
-
-/// The same program, arguments and environment.
-fn clone(command: &Command) -> Command {
-    let mut copy = Command::new(command.get_program());
-    copy.args(command.get_args());
-    copy.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    copy
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use fathom_models::families::depth_anything;
 use fathom_models::families::{self, galaxea};
+use fathom_models::nets::config::ModelConfig;
+use fathom_models::nets::presets;
 use fathom_models::processing::tokenizer::Tokenizer;
 use fathom_models::{FileError, JsonError, ModelError};
 use fathom_tests::path;
@@ -406,4 +408,20 @@ fn statistics_without_a_configuration() {
     load().expect("it loads");
     write(&own, format!(r#"{{"proprio": {}, "action": {}}}"#, bounds("NaN"), bounds("0")));
     names_all(&load().expect_err("NaN"), &["bridge_statistics.json", "proprio.p01[0]: expected", "found NaN"]);
+}
+
+/// `fathom-latency --config` reads a file without a checkpoint around it.
+#[test]
+fn a_configuration_by_itself_is_read_like_a_checkpoints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.json");
+    let text = serde_json::to_string(&presets::small()).expect("it is JSON");
+    write(&path, format!("\u{feff}{text}"));
+    assert_eq!(ModelConfig::read(&path).expect("it reads").horizon, 16);
+    for (value, found) in [("NaN", "NaN"), ("\"16\"", "16"), ("1e999", "inf")] {
+        write(&path, text.replace(r#""horizon":16"#, &format!(r#""horizon":{value}"#)));
+        let error = ModelConfig::read(&path).expect_err("no number").to_string();
+        assert!(["config.json", "horizon"].iter().all(|part| error.contains(part)), "{error}");
+        assert!(error.to_lowercase().contains(&found.to_lowercase()), "{error}");
+    }
 }
