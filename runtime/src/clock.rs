@@ -42,6 +42,20 @@ impl HostNs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ControllerUs(pub u64);
 
+impl ControllerUs {
+    /// The time `us` microseconds later.
+    #[must_use]
+    pub fn after(self, us: u64) -> ControllerUs {
+        ControllerUs(self.0.saturating_add(us))
+    }
+
+    /// Microseconds since `earlier`; 0 if it is later.
+    #[must_use]
+    pub fn since(self, earlier: ControllerUs) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// The current time in nanoseconds of CLOCK_MONOTONIC (since boot, not counting suspend).
 #[must_use]
 pub fn monotonic_ns() -> u64 {

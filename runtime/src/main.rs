@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use fathom::control::RunError;
 use fathom_models::errln;
 use fathom_models::io::console;
 
@@ -16,9 +17,23 @@ struct Arguments {
     /// How much is logged to standard error: error, warn, info, debug or trace.
     #[arg(long, global = true, default_value = "info")]
     log: tracing::Level,
+    /// Form of the log's lines.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line; its `target` names the event.
+    Json,
+}
+
+/// Exit status when the controller latched a fault, which a person must clear; other errors have 1, wrong options 2.
+const LATCHED: u8 = 3;
 
 #[derive(Subcommand)]
 enum Command {
@@ -35,8 +50,12 @@ enum Command {
 fn main() -> ExitCode {
     let _console = console::start();
     let arguments = Arguments::parse();
-    let log = tracing_subscriber::fmt().with_max_level(arguments.log).with_target(false);
-    log.log_internal_errors(false).with_writer(|| console::LogWriter).init();
+    let log = tracing_subscriber::fmt().with_max_level(arguments.log).log_internal_errors(false);
+    let log = log.with_writer(|| console::LogWriter);
+    match arguments.log_format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
     let done: Result<(), Box<dyn Error>> = match arguments.command {
         Command::Infer(infer) => infer.run(),
         Command::Run(run) => run.run(),
@@ -50,19 +69,32 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            errln!("error: {error}");
-            let mut cause = error.source();
-            let mut said = error.to_string();
-            while let Some(inner) = cause {
-                // Errors that already contain their cause's text are not repeated.
-                let text = inner.to_string();
-                if !said.contains(&text) {
-                    errln!("  because: {text}");
+            let latched = error.downcast_ref::<RunError>().is_some_and(RunError::needs_clear_fault);
+            let messages = messages(&*error);
+            match arguments.log_format {
+                LogFormat::Text => {
+                    let prefixes = std::iter::once("error: ").chain(std::iter::repeat("  because: "));
+                    prefixes.zip(&messages).for_each(|(prefix, message)| errln!("{prefix}{message}"));
                 }
-                said = text;
-                cause = inner.source();
+                LogFormat::Json if latched => tracing::error!(target: "controller_latched", "{}", messages.join(": ")),
+                LogFormat::Json => tracing::error!(target: "failed", "{}", messages.join(": ")),
             }
-            ExitCode::FAILURE
+            if latched { ExitCode::from(LATCHED) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The error's message, then those of its causes whose text the one before does not already contain.
+fn messages(error: &dyn Error) -> Vec<String> {
+    let mut lines = vec![error.to_string()];
+    let (mut cause, mut said) = (error.source(), error.to_string());
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !said.contains(&text) {
+            lines.push(text.clone());
+        }
+        said = text;
+        cause = inner.source();
+    }
+    lines
 }

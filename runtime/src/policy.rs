@@ -455,7 +455,7 @@ impl Policy {
         let config = &self.session.loaded().model.config;
         let noise = random::normal(observation.seed, config.horizon * config.action_dim);
         let images = in_order(&config.views, observation)?;
-        let images: Vec<&[u8]> = images.into_iter().map(pixels).collect();
+        let images: Vec<&[u8]> = images.into_iter().map(Image::pixels).collect();
         let inputs = Inputs { images: &images, state: observation.state, noise: &noise };
         Ok(self.session.infer_guided(&inputs, observation.guide, false)?)
     }
@@ -494,9 +494,4 @@ fn in_order<'a>(views: &[String], observation: &Observation<'a>) -> Result<Vec<&
         expected: views.to_vec(),
         found: observation.images.iter().map(|(view, _)| (*view).to_owned()).collect(),
     })
-}
-
-/// The image's bytes without what a source may have behind them.
-pub(crate) fn pixels(image: &Image) -> &[u8] {
-    image.data.get(..image.spec().bytes()).unwrap_or(&image.data)
 }

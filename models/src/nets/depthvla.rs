@@ -273,7 +273,7 @@ impl Model {
         let guide =
             o.guided.then(|| (g.input("goal", c.horizon, c.action_dim), g.input("gains", times.len(), c.horizon)));
         for (step, time) in times.iter().enumerate() {
-            g.stage(format!("flow step {}", step + 1));
+            g.stage(flow::stage(step));
             let suffix = Fused { scale: Some(c.embed.suffix), ..Fused::default() };
             let h = if ada {
                 g.linear(x, &self.action_in, suffix)

@@ -40,6 +40,20 @@ pub fn embed_time(kind: &TimeEmbedding, t: f64, width: usize) -> Vec<f32> {
     (0..half).map(|i| angle(i).sin() as f32).chain((0..half).map(|i| angle(i).cos() as f32)).collect()
 }
 
+/// Name of the graph's stage of flow step `step`, counted from 0.
+#[must_use]
+pub fn stage(step: usize) -> String {
+    format!("{STAGE}{}", step + 1)
+}
+
+/// Whether a stage of this name is a flow step.
+#[must_use]
+pub fn is_stage(name: &str) -> bool {
+    name.starts_with(STAGE)
+}
+
+const STAGE: &str = "flow step ";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! The controller numbers each step that it consumes: the *count*. Step 0 of a chunk has the controller's count at the
 //! time of the images, so all chunks lie on one grid whatever the model's delay is. The delay of an inference is the
 //! number of steps consumed since then, not a time. While the controller consumes no step, the count stays the same.
-//! All times are the controller's clock in microseconds.
+//! All times are the controller's clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use fathom_models::processing::guidance::{Guide, Schedule};
 use firmware_bridge::message::Progress;
 use serde::Deserialize;
+
+use crate::clock::ControllerUs;
 
 mod ensemble;
 pub mod smoothness;
@@ -87,7 +89,7 @@ pub struct InferenceStart {
     /// The count when the images were taken.
     pub count: u64,
     /// Time of the images.
-    pub image_us: u64,
+    pub taken: ControllerUs,
     /// Whether a chunk was in progress.
     pub following: bool,
     /// The target of real-time chunking's guidance.
@@ -103,8 +105,8 @@ pub struct Planned {
     pub base: u64,
     /// Consumed steps.
     pub delay: u64,
-    /// Controller time of its step 0.
-    pub start_us: u64,
+    /// Time of its step 0.
+    pub start: ControllerUs,
     /// No step is executed later than this after the start.
     pub validity_us: u32,
     /// `(execution_horizon, joints)`
@@ -152,8 +154,8 @@ pub struct Planner {
     /// Number and base of the previous chunk: reports in transit may still refer to it.
     before: Option<(u32, u64)>,
     pending: Option<Arc<Planned>>,
-    /// Counts by controller time, in order.
-    reports: VecDeque<(u64, u64)>,
+    /// Counts by time, in order.
+    reports: VecDeque<(ControllerUs, u64)>,
     delays: VecDeque<u64>,
     ensemble: Ensemble,
 }
@@ -185,8 +187,8 @@ impl Planner {
         self.followed.is_some()
     }
 
-    /// Takes a report: the controller's position at `at_us`, and whether a chunk is in progress.
-    pub fn reported(&mut self, at_us: u64, active: bool, progress: Option<Progress>) {
+    /// Takes a report: the controller's position at `made`, and whether a chunk is in progress.
+    pub fn reported(&mut self, made: ControllerUs, active: bool, progress: Option<Progress>) {
         match (progress, &mut self.followed) {
             (Some(progress), _) if self.pending.as_ref().is_some_and(|p| p.id == progress.chunk) => {
                 // The acknowledgement was lost.
@@ -210,7 +212,7 @@ impl Planner {
         if self.reports.len() == REPORTS {
             self.reports.pop_front();
         }
-        self.reports.push_back((at_us, self.count));
+        self.reports.push_back((made, self.count));
     }
 
     fn rest(&mut self) {
@@ -237,9 +239,9 @@ impl Planner {
         self.pending.is_none() && consumed.is_none_or(|steps| steps >= self.rules.replan_steps)
     }
 
-    /// The start of an inference whose images were taken at `image_us`.
-    pub fn start_at(&self, image_us: u64) -> InferenceStart {
-        let known = self.reports.partition_point(|(at_us, _)| *at_us <= image_us);
+    /// The start of an inference whose images were taken at `taken`.
+    pub fn start_at(&self, taken: ControllerUs) -> InferenceStart {
+        let known = self.reports.partition_point(|(made, _)| *made <= taken);
         // If the images are older than every report, use the oldest report.
         let report = self.reports.get(known.saturating_sub(1)).or(self.reports.front());
         let count = report.map_or(self.count, |(_, count)| *count);
@@ -252,7 +254,7 @@ impl Planner {
             }
             _ => None,
         };
-        InferenceStart { count, image_us, following: self.followed.is_some(), guide }
+        InferenceStart { count, taken, following: self.followed.is_some(), guide }
     }
 
     /// Steps that can no longer change when the chunk of an inference that starts now arrives: the longest of the
@@ -262,7 +264,7 @@ impl Planner {
         longest.unwrap_or(self.rules.execution_horizon.div_ceil(2))
     }
 
-    /// The chunk to send at `now_us`, from an inference from `start`; `actions (horizon, joints)` are in the robot's
+    /// The chunk to send at `now`, from an inference from `start`; `actions (horizon, joints)` are in the robot's
     /// units. `limit` keeps its positions within the joints' limits.
     ///
     /// # Errors
@@ -271,7 +273,7 @@ impl Planner {
         &mut self,
         start: &InferenceStart,
         actions: &[f32],
-        now_us: u64,
+        now: ControllerUs,
         limit: impl FnOnce(&mut [f32]),
     ) -> Result<Arc<Planned>, Late> {
         let Rules { joints, period_us, validity_us, .. } = self.rules;
@@ -291,17 +293,17 @@ impl Planner {
             return Err(Late::Over { delay, steps });
         }
         // On the grid of the chunk in progress, or starting with the step that is due now.
-        let start_us = match &self.followed {
+        let begin = match &self.followed {
             Some(Followed { chunk, .. }) => {
                 let ahead = start.count as i64 - chunk.base as i64;
-                chunk.start_us.saturating_add_signed(ahead.saturating_mul(period as i64))
+                ControllerUs(chunk.start.0.saturating_add_signed(ahead.saturating_mul(period as i64)))
             }
-            None => now_us.saturating_sub(delay * period),
+            None => ControllerUs(now.0.saturating_sub(delay * period)),
         };
-        let over_us = start.image_us.saturating_add(validity_us);
-        let rest_us = over_us.saturating_sub(start_us.max(1)).min(steps * period);
-        if start_us.saturating_add(rest_us) <= now_us {
-            let age_ms = now_us.saturating_sub(start.image_us) / 1000;
+        let over = start.taken.after(validity_us);
+        let rest_us = over.since(begin.max(ControllerUs(1))).min(steps * period);
+        if begin.after(rest_us) <= now {
+            let age_ms = now.since(start.taken) / 1000;
             return Err(Late::Old { age_ms, validity_ms: validity_us / 1000 });
         }
         let mut positions = actions.get(..steps as usize * joints).unwrap_or(actions).to_vec();
@@ -312,7 +314,7 @@ impl Planner {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let validity_us = u32::try_from(rest_us).unwrap_or(u32::MAX);
-        let planned = Arc::new(Planned { id, base: start.count, delay, start_us, validity_us, positions });
+        let planned = Arc::new(Planned { id, base: start.count, delay, start: begin, validity_us, positions });
         self.pending = Some(Arc::clone(&planned));
         Ok(planned)
     }

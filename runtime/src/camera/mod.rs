@@ -180,6 +180,11 @@ impl Default for Image {
 }
 
 impl Image {
+    /// The bytes of its pixels, without bytes that a source may leave behind them.
+    pub(crate) fn pixels(&self) -> &[u8] {
+        self.data.get(..self.spec().bytes()).unwrap_or(&self.data)
+    }
+
     /// An image of 8-bit RGB pixels, row-major `(height, width, 3)`.
     ///
     /// ```

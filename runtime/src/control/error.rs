@@ -113,3 +113,15 @@ pub enum RunError {
     #[error("system: {0}")]
     System(#[from] std::io::Error),
 }
+
+impl RunError {
+    /// Whether the controller latched a fault that a person must clear.
+    #[must_use]
+    pub fn needs_clear_fault(&self) -> bool {
+        match self {
+            RunError::Fault { detail, .. } => matches!(detail, Detail::Latched { .. }),
+            RunError::Link(error) => matches!(error, LinkError::Latched { .. }),
+            _ => false,
+        }
+    }
+}

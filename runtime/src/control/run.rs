@@ -365,7 +365,7 @@ impl Shell {
 fn send_chunk(link: &mut Link, chunk: &Planned, config: &RobotConfig) -> Result<u32, LinkError> {
     link.send_chunk(&ActionChunk {
         id: chunk.id,
-        start: Start::ControllerUs(chunk.start_us),
+        start: Start::ControllerUs(chunk.start.0),
         period_us: config.control.period_us(),
         validity_us: chunk.validity_us,
         interpolation: config.chunks.interpolation,

@@ -4,6 +4,7 @@ use fathom_models::checkpoint::Weights;
 use fathom_models::graph::Graph;
 use fathom_models::graph::params::ParamTable;
 use fathom_models::graph::precision::keys_values;
+use fathom_models::nets::flow;
 use serde::Serialize;
 
 use super::arena::Placement;
@@ -49,7 +50,7 @@ pub const FLOW: &str = "flow steps";
 
 /// The stage that a stage of a recording is counted to: [`FLOW`] for each flow step.
 pub fn stage_of(name: &str) -> &str {
-    if name.starts_with("flow step ") { FLOW } else { name }
+    if flow::is_stage(name) { FLOW } else { name }
 }
 
 impl Plan {

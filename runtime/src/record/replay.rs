@@ -15,7 +15,7 @@ use super::{RecordError, RunNote, schema};
 use crate::camera::Image;
 use crate::engine::{EngineError, Wanted};
 use crate::gpu::GpuOptions;
-use crate::policy::{Observation, Policy, PolicyError, PolicyFiles, PolicyOptions, pixels};
+use crate::policy::{Observation, Policy, PolicyError, PolicyFiles, PolicyOptions};
 
 /// Errors of a replay.
 #[derive(Debug, thiserror::Error)]
@@ -273,7 +273,7 @@ fn twins(policy: &Policy, recorded: &Recorded) -> Result<Stages, PolicyError> {
         give("gains", bytemuck::cast_slice(gains));
     }
     for (view, image) in config.views.iter().zip(&recorded.images) {
-        give(&format!("image.{view}"), pixels(image));
+        give(&format!("image.{view}"), image.pixels());
     }
     reference.run()?;
     Ok(graph.outputs.iter().map(|o| (o.name.clone(), reference.read(o.tensor))).collect())

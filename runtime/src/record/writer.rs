@@ -126,7 +126,7 @@ impl RecordingWriter {
                 id: chunk.id,
                 base: chunk.base,
                 delay: chunk.delay,
-                start_us: chunk.start_us,
+                start_us: chunk.start.0,
                 validity_us: chunk.validity_us,
                 stamp_ns: times.taken.0,
                 sent_ns: times.sent.0,

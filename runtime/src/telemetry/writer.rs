@@ -1,6 +1,8 @@
 //! The loop's events as spans, counters and marks: in the ring for other programs, and in the table that a run prints
 //! at its end.
 
+use fathom_models::nets::flow;
+
 use crate::events::{ChunkTimes, Inference, LoopEvent, LoopMode};
 use crate::gpu::GpuTimes;
 
@@ -220,7 +222,7 @@ impl EventWriter {
                 let begin_ns = origin_ns + s.start_ns;
                 end_ns = end_ns.max(begin_ns + s.ns);
                 // The time's embedding, if it is a stage, serves all flow steps.
-                if s.stage.starts_with("flow step") || &*s.stage == "time" {
+                if flow::is_stage(&s.stage) || &*s.stage == "time" {
                     (flow, flow_is_there) = (flow + s.ns, true);
                     self.detail(Track::Gpu, &s.stage, chunk, begin_ns, begin_ns + s.ns);
                 } else {

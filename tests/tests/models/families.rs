@@ -4,38 +4,34 @@
 
 use std::path::Path;
 
-use fathom_models::families::compose::{Sources, compose};
-use fathom_models::families::dinov2::Encoder;
 use fathom_models::families::summary::Summary;
 use fathom_models::families::{self, Family, Loaded};
-use fathom_models::nets::config::{NormalizationMode, PromptFormat, Resize, TimeConditioning};
-use fathom_models::processing::normalize::Normalization;
 use fathom_models::processing::observation::Observation;
 use fathom_models::processing::prompt;
 use fathom_models::{ModelError, ShardProblem, TensorProblem};
-use fathom_tests::tensors::{Tensors, copy_golden, dinov2};
-use fathom_tests::{Golden, actions_on_twins, path};
+use fathom_tests::tensors::{Tensors, copy_golden};
+use fathom_tests::{Golden, actions_on_twins};
 use serde_json::{Value, json};
 
-const LEROBOT: &str = "pi0_lerobot";
+pub(super) const LEROBOT: &str = "pi0_lerobot";
 const PREPROCESSOR: &str = "policy_preprocessor_step_6_normalizer_processor.safetensors";
 
-fn load(dir: &Path) -> Loaded {
+pub(super) fn load(dir: &Path) -> Loaded {
     families::load(dir).expect("it loads")
 }
 
-fn actions(dir: &Path, loaded: &Loaded) -> Vec<f32> {
+pub(super) fn actions(dir: &Path, loaded: &Loaded) -> Vec<f32> {
     let observation = Observation::read(&dir.join("observation.safetensors"), loaded, 0, |_| Ok(Vec::new()));
     actions_on_twins(loaded, &observation.expect("the observation"))
 }
 
 /// What the committed golden gives, as it is.
-fn expected(case: &str) -> Vec<f32> {
+pub(super) fn expected(case: &str) -> Vec<f32> {
     let dir = copy_golden(case);
     actions(dir.path(), &load(dir.path()))
 }
 
-fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
+pub(super) fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
     let mut value = serde_json::from_str(&std::fs::read_to_string(file).expect("the file")).expect("JSON");
     change(&mut value);
     std::fs::write(file, value.to_string()).expect("the file is written");
@@ -387,98 +383,6 @@ fn a_lerobot_base_without_features() {
     assert_eq!((loaded.model.config.views.len(), loaded.state_dims, loaded.action_dim), (3, 8..=8, 8));
 }
 
-/// Which of the levels that transformers' names of a PaliGemma have had there are: `model` outside, `model` within the
-/// language model, `vision_model` within the vision tower.
-type Levels = [bool; 3];
-/// As on the hub, as transformers 5.5 writes it, as 4.53 has it in memory, and as 5.5 has.
-const LEVELS: [Levels; 4] = [[false, true, true], [true, true, true], [true, false, true], [true, false, false]];
-
-/// A name that lerobot's golden has below `paligemma.model.`, with these levels.
-fn with_levels(rest: &str, [outside, language, vision]: Levels) -> String {
-    let inside = if language { rest.replace("language_model.", "language_model.model.") } else { rest.to_owned() };
-    let inside = if vision { inside } else { inside.replace("vision_tower.vision_model.", "vision_tower.") };
-    format!("{}{inside}", if outside { "model." } else { "" })
-}
-
-const PALIGEMMA: &str = "model.paligemma_with_expert.paligemma.";
-
-#[test]
-fn a_pi0_of_any_transformers_gives_the_same_bits() {
-    let expected = expected(LEROBOT);
-    for levels in LEVELS {
-        let dir = copy_golden(LEROBOT);
-        let file = dir.path().join("model.safetensors");
-        let mut tensors = Tensors::read(&file);
-        for name in tensors.0.keys().cloned().collect::<Vec<_>>() {
-            if let Some(rest) = name.strip_prefix(&format!("{PALIGEMMA}model.")) {
-                tensors.rename(&name, &format!("{PALIGEMMA}{}", with_levels(rest, levels)));
-            }
-        }
-        tensors.write(&file);
-        assert!(actions(dir.path(), &load(dir.path())) == expected, "{levels:?}: the same bits");
-        // A missing tensor is named as its neighbours are.
-        let missing = format!("{PALIGEMMA}{}", with_levels("language_model.layers.1.mlp.up_proj.weight", levels));
-        tensors.0.remove(&missing).expect("a tensor to remove");
-        tensors.write(&file);
-        let error = families::load(dir.path()).expect_err("a tensor is missing").to_string();
-        assert!(error.contains(&format!("missing     {missing} [128, 64]")), "{error}");
-    }
-}
-
-/// The golden pi0's VLM as a PaliGemma.
-fn as_paligemma(levels: Levels) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut tensors = Tensors::default();
-    for (name, tensor) in Tensors::read(&path("golden").join(LEROBOT).join("model.safetensors")).0 {
-        let Some(rest) = name.strip_prefix(&format!("{PALIGEMMA}model.")) else { continue };
-        tensors.0.insert(with_levels(rest, levels), tensor);
-    }
-    tensors.write(&dir.path().join("model.safetensors"));
-    let config = json!({"model_type": "paligemma", "vision_config": {"num_attention_heads": 4},
-                        "text_config": {"model_type": "gemma", "num_attention_heads": 8, "num_key_value_heads": 1}});
-    std::fs::write(dir.path().join("config.json"), config.to_string()).expect("the file is written");
-    dir
-}
-
-#[test]
-fn a_paligemma_is_the_base_of_a_mixture() {
-    let pi0 = Golden::load(LEROBOT).loaded;
-    let (folder, dinov2) = (tempfile::tempdir().expect("a folder"), dinov2());
-    let encoder = Encoder::load(dinov2.path()).expect("the encoder");
-    for levels in LEVELS {
-        let dir = as_paligemma(levels);
-        let error = families::load(dir.path()).expect_err("it gives no actions");
-        assert!(matches!(error, ModelError::NoActions { family: "paligemma", .. }), "{error}");
-        assert!(error.to_string().contains("fathom compose --paligemma"), "{error}");
-        let base = families::load_base(dir.path(), None).expect("it is a base");
-        let (own, other) = (&base.model.config, &pi0.model.config);
-        assert_eq!((own.vlm, own.vision, own.layers), (other.vlm, other.vision, other.layers));
-        let summary = Summary::read(dir.path(), None).expect("it is described");
-        let Summary::Policy(summary) = summary else { panic!("no policy: {summary}") };
-        assert!(summary.parts.iter().all(|p| p.name != "action expert"), "{summary}");
-
-        let output = folder.path().join(format!("composed {levels:?}"));
-        let views = ["base".to_owned()];
-        let sources = Sources { base: &base, encoder: &encoder, given: None, views: &views, seed: 1 };
-        let origins = compose(&sources, &output).expect("it composes");
-        let composed = load(&output);
-        assert_eq!(
-            composed.weights.skipped().len(),
-            base.weights.skipped().len(),
-            "the VLM came along, last layer and all"
-        );
-        assert_eq!(origins.encoder, encoder.params.params.len() - 1, "all but mask_token");
-        let id = composed.model.embed_tokens;
-        assert_eq!(composed.weights.rows(id, own.vlm.width, &[5]).expect("a row"), {
-            pi0.weights.rows(pi0.model.embed_tokens, own.vlm.width, &[5]).expect("a row")
-        });
-    }
-    let dir = as_paligemma(LEVELS[0]);
-    edit(&dir.path().join("config.json"), |c| c["text_config"]["model_type"] = "gemma2".into());
-    let error = families::load_base(dir.path(), None).expect_err("PaliGemma 2").to_string();
-    assert!(error.contains("text_config.model_type: expected gemma, found gemma2"), "{error}");
-}
-
 #[test]
 fn depth_models_are_known_and_give_no_actions() {
     let dir = copy_golden("depth_anything_relative");
@@ -488,92 +392,6 @@ fn depth_models_are_known_and_give_no_actions() {
         assert!(matches!(error, ModelError::NoActions { family: found, .. } if found == family), "{error}");
         assert!(error.to_string().contains("fathom compose --depth"), "{error}");
     }
-}
-
-/// The lerobot golden as openpi's converter would have written it.
-fn as_openpi(case: &str, views: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = copy_golden(case);
-    let at = |name: &str| dir.path().join(name);
-    let mut tensors = Tensors::read(&at("model.safetensors"));
-    for name in tensors.0.keys().cloned().collect::<Vec<_>>() {
-        tensors.rename(&name, name.strip_prefix("model.").expect("lerobot's prefix"));
-    }
-    tensors.write(&at("model.safetensors"));
-    let mut observation = Tensors::read(&at("observation.safetensors"));
-    for (old, new) in views {
-        observation.rename(&format!("image.{old}"), &format!("image.{new}"));
-    }
-    observation.write(&at("observation.safetensors"));
-    let policy: Value =
-        serde_json::from_str(&std::fs::read_to_string(at("config.json")).expect("the file")).expect("JSON");
-    let config = json!({"action_dim": 8, "action_horizon": policy["chunk_size"], "paligemma_variant": "gemma_2b",
-                        "action_expert_variant": "gemma_300m", "precision": "float32"});
-    std::fs::write(at("config.json"), config.to_string()).expect("the file is written");
-    let views: Vec<&str> = views.iter().map(|v| v.1).rev().collect();
-    let (tokens, steps) = (&policy["tokenizer_max_length"], &policy["num_inference_steps"]);
-    edit(&at("fathom.json"), |h| {
-        (h["views"], h["max_tokens"], h["steps"]) = (json!(views), tokens.clone(), steps.clone());
-    });
-    let mut files = std::fs::read_dir(dir.path()).expect("the folder").map(|f| f.expect("an entry").path());
-    let file = files.find(|f| f.to_string_lossy().ends_with("_normalizer_processor.safetensors"));
-    let file = fathom_models::checkpoint::Checkpoint::open(&file.expect("the statistics")).expect("a safetensors file");
-    let lists = |key: &str| {
-        let values = |list: &str| file.f32(&format!("{key}.{list}"));
-        json!({"mean": values("mean"), "std": values("std"), "q01": values("q01"), "q99": values("q99")})
-    };
-    let stats = json!({"norm_stats": {"state": lists("observation.state"), "actions": lists("action")}});
-    std::fs::create_dir_all(at("assets/lab/arm")).expect("the folder is made");
-    std::fs::write(at("assets/lab/arm/norm_stats.json"), stats.to_string()).expect("the file is written");
-    dir
-}
-
-/// openpi's model is lerobot's with Pillow's resize and another epsilon; missing cameras are left out.
-#[test]
-fn openpi_gives_what_lerobot_gives_with_its_own_processing() {
-    let dir = as_openpi(LEROBOT, &[("top", "base_0_rgb"), ("wrist", "right_wrist_0_rgb")]);
-    let loaded = load(dir.path());
-    assert_eq!(loaded.family, "openpi");
-    let config = &loaded.model.config;
-    assert_eq!(config.views, ["base_0_rgb", "right_wrist_0_rgb"], "in openpi's order");
-    assert_eq!(config.resize, Resize::PillowBilinear);
-    assert_eq!((loaded.state_dims.clone(), loaded.action_dim), (6..=6, 7));
-
-    let Golden { loaded: mut other, observation, .. } = Golden::load(LEROBOT);
-    other.model.config.resize = Resize::PillowBilinear;
-    let file = dir.path().join("assets/lab/arm/norm_stats.json");
-    let mode = NormalizationMode::Zscore { eps: 1e-6 };
-    other.normalization = Normalization::openpi_file(file, mode, false).expect("the statistics");
-    assert!(actions(dir.path(), &loaded) == actions_on_twins(&other, &observation), "the same bits");
-
-    edit(&dir.path().join("fathom.json"), |h| h["relative_actions"] = json!([2, -1]));
-    assert_eq!(load(dir.path()).normalization.relative, [true, true, false]);
-    edit(&dir.path().join("fathom.json"), |h| h["views"] = json!(["ceiling"]));
-    let error = families::load(dir.path()).expect_err("no such camera").to_string();
-    assert!(error.contains("base_0_rgb") && error.contains("ceiling"), "{error}");
-}
-
-#[test]
-fn openpi_pi05_is_detected_by_its_tensors() {
-    let dir = as_openpi("pi05_lerobot", &[("top", "base_0_rgb")]);
-    let loaded = load(dir.path());
-    let config = &loaded.model.config;
-    assert_eq!(config.time_conditioning, TimeConditioning::AdaRms);
-    assert_eq!((config.prompt, config.state_token), (PromptFormat::TaskAndState, false));
-    assert_eq!(config.normalization, NormalizationMode::Quantile { eps: 1e-6 });
-    assert!(actions(dir.path(), &loaded).iter().all(|v| v.is_finite()));
-    edit(&dir.path().join("fathom.json"), |h| {
-        (h["state_in_prompt"], h["max_tokens"]) = (json!(false), Value::Null);
-    });
-    let config = load(dir.path()).model.config;
-    assert_eq!((config.prompt, config.max_tokens), (PromptFormat::Task, 200));
-
-    std::fs::create_dir_all(dir.path().join("assets/other")).expect("the folder is made");
-    let at = |name: &str| dir.path().join("assets").join(name).join("norm_stats.json");
-    std::fs::copy(at("lab/arm"), at("other")).expect("the file is copied");
-    let error = families::load(dir.path()).expect_err("which of the two").to_string();
-    assert!(error.contains("asset_id") && error.contains("lab/arm") && error.contains("other"), "{error}");
-    edit(&dir.path().join("fathom.json"), |h| h["asset_id"] = "lab/arm".into());
-    assert_eq!(load(dir.path()).normalization.source, Some(at("lab/arm")));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use fathom::action::{ChunkPolicy, Planner, Rules};
+use fathom::clock::ControllerUs;
 use fathom::engine::{Inputs, Session};
 use fathom_models::checkpoint::Checkpoint;
 use fathom_models::nets::depthvla::ForwardOptions;
@@ -136,15 +137,15 @@ fn the_ensemble_is_that_of_act() {
     let mut planner = Planner::new(rules);
     for n in 0..7_u16 {
         let now_us = 1_000_000 + u64::from(n) * 100_000;
-        let start = planner.start_at(now_us);
+        let start = planner.start_at(ControllerUs(now_us));
         let actions = expected.f32(&format!("ensemble.in.{n}")).expect("it is there");
-        let planned = planner.plan(&start, &actions, now_us, |_| {}).expect("it is not late");
+        let planned = planner.plan(&start, &actions, ControllerUs(now_us), |_| {}).expect("it is not late");
         assert_eq!(planned.base, u64::from(n));
         let error =
             relative_error(&expected.f32(&format!("ensemble.out.{n}")).expect("there"), &planned.positions[..3]);
         assert!(error < 1e-6, "step {n}: {error:.1e}");
         planner.accepted(planned.id, 0);
         let progress = Progress { chunk: planned.id, consumed: 1, steps_left: 4 };
-        planner.reported(now_us + 100_000, true, Some(progress));
+        planner.reported(ControllerUs(now_us + 100_000), true, Some(progress));
     }
 }

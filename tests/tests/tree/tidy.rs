@@ -27,7 +27,7 @@ const TOP_LEVEL: [&str; 17] = [
     "tests",
     "tools",
 ];
-const MAX_LINES: usize = 600;
+const MAX_LINES: usize = 500;
 
 /// One text file that git tracks or would track.
 struct File {

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use fathom::camera::CameraError;
+use fathom::clock::ControllerUs;
 use fathom::config::{RecordSection, RobotConfig};
 use fathom::control::RunError;
 use fathom::events::{Detail, FaultPhase, ImageProblem, LoopEvent, ModeEvent};
@@ -349,17 +350,17 @@ fn waited(seen: &Watched, from: Instant, to: Instant) -> Option<Failure> {
 
 /// A step that was executed after its validity.
 fn outlived(seen: &Watched) -> Option<Failure> {
-    let mut valid: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut valid: BTreeMap<u32, ControllerUs> = BTreeMap::new();
     for (at, event) in &seen.events {
         match event {
             LoopEvent::Sent { chunk, .. } => {
-                valid.insert(chunk.id, chunk.start_us + u64::from(chunk.validity_us));
+                valid.insert(chunk.id, chunk.start.after(chunk.validity_us.into()));
             }
             LoopEvent::Report { report, made, .. } => {
                 if let (Mode::Active, Some(progress)) = (report.mode, report.progress) {
-                    let until_us = *valid.get(&progress.chunk)?;
-                    if made.0 > until_us + TICK_US {
-                        let late_ms = (made.0 - until_us) / 1000;
+                    let until = *valid.get(&progress.chunk)?;
+                    if *made > until.after(TICK_US) {
+                        let late_ms = made.since(until) / 1000;
                         let what = format!("chunk {} was executed {late_ms} ms beyond its validity", progress.chunk);
                         let valid = Duration::from_millis(late_ms);
                         return Some(Failure::within(at.checked_sub(valid).unwrap_or(*at), *at, what));

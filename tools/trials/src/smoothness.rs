@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use fathom::action::smoothness::{Joins, Smoothness};
 use fathom::action::{ChunkPolicy, InferenceStart, Planner, Rules};
+use fathom::clock::ControllerUs;
 use fathom::config::RobotConfig;
 use fathom::engine::{Inputs, Session};
 use fathom::gpu::{Gpu, GpuOptions};
@@ -259,9 +260,9 @@ fn simulate(
             }
         }
         if (now_us - start_us) % REPORT_US == 0 {
-            planner.reported(now_us, active, progress);
+            planner.reported(ControllerUs(now_us), active, progress);
             if inferring.is_empty() && planner.wants() {
-                let start = planner.start_at(now_us);
+                let start = planner.start_at(ControllerUs(now_us));
                 let positions = controller.output_mut().positions.clone();
                 let actions = rollout.infer(&positions, &start, seed)?;
                 seed += 1;
@@ -272,13 +273,13 @@ fn simulate(
         for (value, joint) in actions.iter_mut().zip(table.as_slice().iter().cycle()) {
             *value = value.clamp(joint.min, joint.max);
         }
-        let Ok(planned) = planner.plan(&start, &actions, now_us, |_| {}) else {
+        let Ok(planned) = planner.plan(&start, &actions, ControllerUs(now_us), |_| {}) else {
             late += 1;
             continue;
         };
         let chunk = Message::Chunk(Chunk {
             id: planned.id,
-            start_us: planned.start_us,
+            start_us: planned.start.0,
             period_us: rules.period_us,
             validity_us: planned.validity_us,
             interpolation: Interpolation::Linear,

@@ -93,6 +93,17 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
+impl Line {
+    /// Whether it is an event of this kind, with these fields, of a log in JSON.
+    fn is_event(&self, kind: &str, fields: &[(&str, &str)]) -> bool {
+        let Some((_, message)) = self.text.split_once(": ") else { return false };
+        let Ok(event) = serde_json::from_str::<serde_json::Value>(message) else { return false };
+        let field = |name: &str| event.get("fields").and_then(|fields| fields.get(name));
+        event.get("target").is_some_and(|target| target == kind)
+            && fields.iter().all(|(name, value)| field(name).is_some_and(|found| found == value))
+    }
+}
+
 /// A running guest. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -302,21 +313,28 @@ impl Guest {
         Ok(())
     }
 
-    /// Waits for a line of the journal, at or after line number `from`, that contains `words`; returns its number.
+    /// Waits for an event of the service's log (`--log-format json`), in or after line number `from` of the journal, of
+    /// this kind and with these fields; returns its line's number.
     ///
     /// # Errors
     /// If it does not appear within `within`, or the guest ends.
-    pub(crate) fn line_with(&mut self, from: usize, words: &str, within: Duration) -> Result<usize, GuestError> {
+    pub(crate) fn event(
+        &mut self,
+        from: usize,
+        kind: &str,
+        fields: &[(&str, &str)],
+        within: Duration,
+    ) -> Result<usize, GuestError> {
         let since = Instant::now();
         loop {
             let last = since.elapsed() >= within;
             self.read_journal()?;
-            let found = self.lines.iter().skip(from).position(|line| line.text.contains(words));
+            let found = self.lines.iter().skip(from).position(|line| line.is_event(kind, fields));
             if let Some(found) = found {
                 return Ok(from + found);
             }
             if last {
-                return Err(GuestError::Late { what: format!("the journal's {words:?}"), within });
+                return Err(GuestError::Late { what: format!("event {kind} with {fields:?}"), within });
             }
             self.alive()?;
             thread::sleep(POLL);

@@ -12,7 +12,7 @@ use crate::guest::{Guest, GuestError};
 const BOOT: Duration = Duration::from_secs(600);
 /// Time limit for a restart of the service.
 const RESTART: Duration = Duration::from_secs(240);
-/// Time limit for a chunk, or for a line of the journal.
+/// Time limit for a chunk, or for an event.
 const SOON: Duration = Duration::from_secs(60);
 /// Time limit, in seconds, for the loop to become active after its camera is plugged in again, on this processor, too.
 const RETURN_S: f64 = 3.0;
@@ -106,10 +106,13 @@ fn expect_in_time(fine: bool, expected: impl Into<String>, found: impl Into<Stri
 }
 
 fn boot(robot: &mut Robot) -> Outcome {
-    let ready = robot.guest.line_with(0, "Started fathom.service", BOOT)?;
-    let ready_s = robot.guest.lines.get(ready).map_or(0.0, |line| line.at_s);
-    let booted = robot.guest.line_with(0, "Starting fathom.service", SOON)?;
-    let booted_s = robot.guest.lines.get(booted).map_or(0.0, |line| line.at_s);
+    let active = "until systemctl --quiet is-active fathom; do sleep 5; done; systemctl show --value \
+                  --property InactiveExitTimestampMonotonic --property ActiveEnterTimestampMonotonic fathom";
+    let times = robot.guest.sh(active, BOOT)?;
+    let mut seconds = times.split_whitespace().filter_map(|us| us.parse::<f64>().ok()).map(|us| us / 1e6);
+    let (Some(booted_s), Some(ready_s)) = (seconds.next(), seconds.next()) else {
+        return Err(Failure::Other { expected: "the unit's times".to_owned(), found: times });
+    };
     let restarts = robot.guest.sh("systemctl show --value --property NRestarts fathom", SOON)?;
     expect_in_time(restarts.trim() == "0", "ready at the first try", format!("{} restarts", restarts.trim()))?;
     Ok(format!("{booted_s:.0} s to the service, READY {:.0} s later", ready_s - booted_s))
@@ -139,7 +142,7 @@ fn camera_gone(robot: &mut Robot) -> Outcome {
     let from = robot.guest.now()?;
     let gone_s = robot.guest.clock_s()?;
     robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind", SOON)?;
-    let hold = robot.guest.line_with(from, "event=ImagesStale", SOON)?;
+    let hold = robot.guest.event(from, "mode", &[("event", "ImagesStale")], SOON)?;
     let hold_s = robot.guest.lines.get(hold).map_or(0.0, |line| line.at_s) - gone_s;
     expect_in_time(hold_s <= bound_s, format!("hold within {bound_s:.1} s"), format!("{hold_s:.1} s"))?;
     // The steps planned before are still executed, but no more.
@@ -152,7 +155,7 @@ fn camera_back(robot: &mut Robot) -> Outcome {
     let from = robot.guest.now()?;
     let back_s = robot.guest.clock_s()?;
     robot.guest.sh("echo vivid.0 >/sys/bus/platform/drivers/vivid/bind", SOON)?;
-    let active = robot.guest.line_with(from, "to=active event=ImagesFresh", SOON)?;
+    let active = robot.guest.event(from, "mode", &[("to", "active"), ("event", "ImagesFresh")], SOON)?;
     let active_s = robot.guest.lines.get(active).map_or(0.0, |line| line.at_s) - back_s;
     expect_in_time(active_s <= RETURN_S, format!("active within {RETURN_S} s"), format!("{active_s:.2} s"))?;
     robot.chunks(1, SOON)?;
@@ -166,7 +169,7 @@ fn line_gone(robot: &mut Robot) -> Outcome {
     robot.cable.plug(false);
     robot.guest.plug_serial(false)?;
     let rest = robot.rest_after(mark)?;
-    robot.guest.line_with(from, "event=LinkLost", SOON)?;
+    robot.guest.event(from, "mode", &[("event", "LinkLost")], SOON)?;
     robot.still()?;
     Ok(rest)
 }
@@ -193,10 +196,10 @@ fn hung(robot: &mut Robot) -> Outcome {
     let restarts = robot.restarts()?;
     robot.moving()?;
     let mark = robot.cable.now();
-    let from = robot.guest.now()?;
     robot.guest.sh("kill -STOP $(systemctl show --value -p MainPID fathom)", SOON)?;
     let rest = robot.rest_after(mark)?;
-    robot.guest.line_with(from, "Watchdog timeout", SOON * 2)?;
+    let ended = "until journalctl --quiet UNIT=fathom.service UNIT_RESULT=watchdog | grep -q .; do sleep 1; done";
+    robot.guest.sh(ended, SOON * 2)?;
     robot.started_again(restarts)?;
     robot.latched()?;
     Ok(rest)
@@ -353,7 +356,7 @@ impl Robot {
     fn latched(&mut self) -> Result<(), Failure> {
         let mark = self.cable.now();
         let from = self.guest.now()?;
-        self.guest.line_with(from, "--clear-fault clears", RESTART)?;
+        self.guest.event(from, "controller_latched", &[], RESTART)?;
         let way = self.cable.notes(|notes| way(notes.since(mark)));
         expect(way <= REST, "joints at rest until the fault is cleared", format!("a way of {way}"))
     }
@@ -375,7 +378,7 @@ impl Robot {
             if self.cable.now().accepted > mark.accepted {
                 return Ok((how, since.elapsed().as_secs_f64()));
             }
-            if how == "by itself" && self.guest.line_with(from, "--clear-fault clears", Duration::ZERO).is_ok() {
+            if how == "by itself" && self.guest.event(from, "controller_latched", &[], Duration::ZERO).is_ok() {
                 self.clear()?;
                 how = "after the latched fault was cleared";
             }

@@ -6,6 +6,7 @@ mod process;
 mod size;
 mod stages;
 mod test;
+mod validate;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,6 +40,12 @@ enum Task {
     },
     /// The boards' firmware, built already: check that it has no panic path and print its sizes.
     Firmware,
+    /// Run GPU tests and inferences under Khronos' validation layer, which `FATHOM_VALIDATION_LAYER` names.
+    Validate {
+        /// Instrument the shaders instead, and report a read or write past a binding.
+        #[arg(long)]
+        gpu_assisted: bool,
+    },
     /// Measure the stripped daemon, and compare with the recorded size.
     Size {
         /// Record the size instead.
@@ -109,6 +116,7 @@ fn main() -> ExitCode {
             Task::Test { quick, stages, .. } => test::run(quick, &stages),
             Task::Stage { name } => stages::run(&name).map(|()| ExitCode::SUCCESS),
             Task::Firmware => firmware::check().map(|()| ExitCode::SUCCESS),
+            Task::Validate { gpu_assisted } => validate::run(gpu_assisted).map(|()| ExitCode::SUCCESS),
             Task::Size { update } => size::run(update).map(|()| ExitCode::SUCCESS),
         }
     });

@@ -30,10 +30,15 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
 
 /// `cargo test --release --workspace` with these arguments; tests start on the Vulkan driver that the set-up found.
 pub(crate) fn cargo_test(arguments: &str) -> Result<Command, Error> {
+    cargo_test_on(driver_run(), arguments)
+}
+
+/// As [`cargo_test`]; tests start by `starter`.
+pub(crate) fn cargo_test_on(starter: Option<String>, arguments: &str) -> Result<Command, Error> {
     let mut cargo = Command::new("cargo");
-    if let Some(driver) = driver_run() {
+    if let Some(starter) = starter {
         let host = host()?;
-        cargo.arg("--config").arg(format!("target.{host}.runner=['{driver}']"));
+        cargo.arg("--config").arg(format!("target.{host}.runner=['{starter}']"));
     }
     cargo.arg("test");
     if in_ci() {
@@ -93,7 +98,8 @@ pub(crate) fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
-fn driver_run() -> Option<String> {
+/// The program that starts others on the Vulkan driver that the set-up found.
+pub(crate) fn driver_run() -> Option<String> {
     std::env::var("FATHOM_RUN").ok().filter(|run| !run.is_empty())
 }
 
@@ -119,4 +125,13 @@ fn started(command: &Command, source: std::io::Error) -> Error {
 fn name(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Builds a program of the workspace and gives its path.
+pub(crate) fn build(program: &str) -> Result<String, Error> {
+    let mut build = cargo("build");
+    build.args(["--release", "--workspace", "--bin", program]);
+    run(build)?;
+    let folder = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    Ok(format!("{folder}/release/{program}"))
 }

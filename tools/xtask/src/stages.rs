@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::process::{self, cargo, cargo_test, have, in_ci, on_driver, output, words};
+use crate::process::{self, build, cargo, cargo_test, have, in_ci, on_driver, output, words};
 use crate::{Error, size};
 
 type Outcome = Result<(), Error>;
@@ -178,15 +178,6 @@ fn scripts() -> Outcome {
     let mut check = words("shellcheck --external-sources --check-sourced --source-path .");
     check.args(scripts);
     process::run(check)
-}
-
-/// Builds a program of the workspace and gives its path.
-fn build(program: &str) -> Result<String, Error> {
-    let mut build = cargo("build");
-    build.args(["--release", "--workspace", "--bin", program]);
-    process::run(build)?;
-    let folder = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    Ok(format!("{folder}/release/{program}"))
 }
 
 fn scratch() -> Result<tempfile::TempDir, Error> {

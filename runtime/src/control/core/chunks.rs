@@ -51,7 +51,7 @@ impl Chunks {
         let newest = images.iter().map(|image| image.dequeued).max().unwrap_or(now.at);
         let oldest = images.iter().map(|image| image.taken).min().unwrap_or(now.at);
         // Without the controller's clock nobody knows which step the images show.
-        let start = now.controller(oldest).map(|taken| self.planner.start_at(taken.0));
+        let start = now.controller(oldest).map(|taken| self.planner.start_at(taken));
         self.void = false;
         self.shown.clear();
         self.shown.extend(images.iter().map(|image| image.taken));
@@ -75,8 +75,8 @@ impl Chunks {
     ) -> Option<Result<Arc<Planned>, Late>> {
         let void = std::mem::replace(&mut self.void, true);
         let start = inference.request.start.as_ref().filter(|_| !void)?;
-        let now_us = now.controller(now.at)?.0;
-        Some(self.planner.plan(start, &inference.output.actions, now_us, |positions| limits.clamp(positions)))
+        let time = now.controller(now.at)?;
+        Some(self.planner.plan(start, &inference.output.actions, time, |positions| limits.clamp(positions)))
     }
 
     /// Nothing that was planned before may follow from here on.
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!((request.number, request.seed), (n as u32 + 1, n as u64 + 40));
             assert_eq!((request.asked, request.due), (HostNs(1000 * MS), HostNs(due_ms * MS)), "{n}");
             let oldest_us = taken_ms.into_iter().min().unwrap() * 1000 + 500_000;
-            assert_eq!(request.start.map(|start| start.image_us), is_known.then_some(oldest_us), "{n}");
+            assert_eq!(request.start.map(|start| start.taken.0), is_known.then_some(oldest_us), "{n}");
         }
     }
 

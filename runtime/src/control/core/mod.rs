@@ -234,8 +234,7 @@ impl ControlCore {
         if self.mode == LoopMode::Ready {
             self.arm(now, out);
         }
-        let now_us = now.controller(now.at).map(|now| now.0);
-        match self.resend.step(now.at, now_us, self.chunks.planner.pending()) {
+        match self.resend.step(now.at, now.controller(now.at), self.chunks.planner.pending()) {
             ChunkStep::Wait => {}
             ChunkStep::Send(chunk) => out.send(Message::Chunk(chunk)),
             ChunkStep::Reported => self.accepted(now.at),

@@ -52,7 +52,7 @@ impl ControlCore {
         {
             self.counts.starved += u64::from(report.starved.wrapping_sub(before));
         }
-        self.chunks.planner.reported(made.0, report.mode == Mode::Active, report.progress);
+        self.chunks.planner.reported(made, report.mode == Mode::Active, report.progress);
         match report.mode {
             Mode::Faulted(Fault::HostSilent) if self.arming.was_given() => {
                 self.arming.clear_first(true);

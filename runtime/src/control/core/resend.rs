@@ -5,7 +5,7 @@ use std::sync::Arc;
 use firmware_bridge::message::{Ack, Mode};
 
 use crate::action::Planned;
-use crate::clock::{HostNs, NS_PER_S};
+use crate::clock::{ControllerUs, HostNs, NS_PER_S};
 use crate::events::{ChunkTimes, LoopMode};
 
 /// A chunk without an answer is sent again after this long, and after twice its time on the line. Of 6 steps of 6 joints one
@@ -106,8 +106,13 @@ impl Resend {
         self.chunk.as_ref().map(|on_way| on_way.last.after(CHUNK_RETRY_NS.max(2 * on_line_ns)))
     }
 
-    /// The next step for the chunk on its way at `now`, which is `now_us` by the controller's clock.
-    pub(super) fn step(&mut self, now: HostNs, now_us: Option<u64>, pending: Option<&Arc<Planned>>) -> ChunkStep {
+    /// The next step for the chunk on its way at `now`, which is `time` by the controller's clock.
+    pub(super) fn step(
+        &mut self,
+        now: HostNs,
+        time: Option<ControllerUs>,
+        pending: Option<&Arc<Planned>>,
+    ) -> ChunkStep {
         if self.due(pending).is_none_or(|due| now < due) {
             return ChunkStep::Wait;
         }
@@ -115,8 +120,8 @@ impl Resend {
         if pending.is_none_or(|pending| pending.id != on_way.chunk.id) {
             return ChunkStep::Reported;
         }
-        let over_us = on_way.chunk.start_us + u64::from(on_way.chunk.validity_us);
-        if now_us.is_some_and(|now_us| now_us >= over_us) {
+        let over = on_way.chunk.start.after(on_way.chunk.validity_us.into());
+        if time.is_some_and(|time| time >= over) {
             return ChunkStep::Over(on_way);
         }
         let chunk = Arc::clone(&on_way.chunk);
@@ -148,7 +153,13 @@ mod tests {
     /// A chunk of 6 steps of 6 joints that is followed for a second from 1 s on by the controller's clock.
     fn chunk() -> Arc<Planned> {
         let positions = vec![0.0; 36];
-        Arc::new(Planned { id: 5, start_us: 1_000_000, validity_us: 1_000_000, positions, ..Planned::default() })
+        Arc::new(Planned {
+            id: 5,
+            start: ControllerUs(1_000_000),
+            validity_us: 1_000_000,
+            positions,
+            ..Planned::default()
+        })
     }
 
     /// It was sent with the sequence 9.
@@ -185,7 +196,7 @@ mod tests {
             (late, Some(1_500_000), Some(other), reported),
             (late, Some(1_500_000), None, reported),
         ] {
-            let step = on_way(1_000_000, HostNs(0)).step(now, now_us, pending.as_ref());
+            let step = on_way(1_000_000, HostNs(0)).step(now, now_us.map(ControllerUs), pending.as_ref());
             assert!(is(&step), "{now:?} {now_us:?}: {step:?}");
         }
     }

@@ -1,7 +1,5 @@
 //! Whoever reads the program's log or output goes away, hangs, or was never there: the robot goes on, and the files that
-//! were asked for are written. `FATHOM_RUN`, where set, is the wrapper that gives the program its Vulkan driver.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+//! were asked for are written.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,22 +14,11 @@ use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tempfile::TempDir;
 
+use super::events::LogEvent;
+use super::support::{self, SCENE, SIMULATED, fathom, model, tests};
+
 /// What a program takes at most, on a computer that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-fn fathom(arguments: &[&str]) -> Command {
-    let program = env!("CARGO_BIN_EXE_fathom");
-    let mut command = match std::env::var("FATHOM_RUN") {
-        Ok(wrapper) if !wrapper.is_empty() => {
-            let mut command = Command::new(wrapper);
-            command.arg(program);
-            command
-        }
-        _ => Command::new(program),
-    };
-    command.args(arguments);
-    command
-}
 
 /// Waits for the end; a program that hangs fails the test.
 fn end(mut child: Child) -> ExitStatus {
@@ -48,35 +35,22 @@ fn end(mut child: Child) -> ExitStatus {
     }
 }
 
-fn tests(below: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(below).display().to_string()
-}
-
-/// A folder with the small random model and a `robot.toml`, made once.
+/// A folder with a `robot.toml`, made once.
 fn robot() -> &'static Path {
     static ROBOT: OnceLock<TempDir> = OnceLock::new();
-    let folder = ROBOT.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let model = folder.path().join("model");
-        assert!(fathom(&["init", "--output", model.to_str().unwrap()]).status().unwrap().success());
-        let scene = r#"{ kind = "scene", rate_hz = 10.0 }"#;
-        let text = format!(
-            "[model]\npath = \"model\"\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
-             max_image_skew_ms = 5000\naction_rate_hz = 4.0\n[chunks]\nvalidity_ms = 20000\n[link]\n\
-             device = \"simulated\"\n[[camera]]\nview = \"base\"\nsource = {scene}\n[[camera]]\nview = \"wrist\"\n\
-             source = {scene}\n"
-        );
-        std::fs::write(folder.path().join("robot.toml"), text).unwrap();
-        folder
-    });
-    folder.path()
+    ROBOT.get_or_init(|| support::robot([SCENE, SCENE], SIMULATED).0).path()
 }
 
 /// A run of some seconds that writes this file.
 fn run(json: &Path, seconds: &str, more: &[&str]) -> Command {
     let config = robot().join("robot.toml");
-    let mut command = fathom(&["run", "--software", "--seconds", seconds, "--config", config.to_str().unwrap()]);
-    command.arg("--json").arg(json).args(more);
+    let mut command = fathom();
+    command
+        .args(["run", "--software", "--seconds", seconds, "--config"])
+        .arg(config)
+        .arg("--json")
+        .arg(json)
+        .args(more);
     command
 }
 
@@ -122,15 +96,16 @@ fn cases() -> [(&'static str, [Make; 2]); 4] {
 
 /// Each subcommand, with a file that it has to write where it writes any.
 fn subcommands(folder: &Path, sim: &Path) -> Vec<(Vec<String>, Option<PathBuf>)> {
-    let model = robot().join("model");
-    let [model, observation] = [model.clone(), model.join("observation.safetensors")].map(|p| p.display().to_string());
+    let model = model();
+    let [model, observation] =
+        [model.to_owned(), model.join("observation.safetensors")].map(|p| p.display().to_string());
     let at = |name: &str| folder.join(name).display().to_string();
     let link = folder.join("link.toml");
     let text = std::fs::read_to_string(robot().join("robot.toml")).unwrap();
     std::fs::write(&link, text.replace("\"simulated\"", &format!("{:?}\njoints = [\"base\"]", sim))).unwrap();
     let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let depth_model = tests("golden/depth_anything_metric");
-    let photo = tests("shim/picture.jpg");
+    let depth_model = tests("golden/depth_anything_metric").display().to_string();
+    let photo = tests("shim/picture.jpg").display().to_string();
     vec![
         (lines("--version"), None),
         (lines("run --help"), None),
@@ -150,7 +125,7 @@ fn subcommands(folder: &Path, sim: &Path) -> Vec<(Vec<String>, Option<PathBuf>)>
         (
             lines(&format!(
                 "compose --pi0 {} --depth {depth_model} --output {}",
-                tests("golden/pi0_lerobot"),
+                tests("golden/pi0_lerobot").display(),
                 at("composed")
             )),
             None,
@@ -164,7 +139,7 @@ fn no_subcommand_needs_a_reader() {
     let usual = tempfile::tempdir().unwrap();
     let status = |arguments: &[String], [out, err]: [Stdio; 2]| {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        end(fathom(&arguments).stdout(out).stderr(err).spawn().unwrap()).code()
+        end(fathom().args(&arguments).stdout(out).stderr(err).spawn().unwrap()).code()
     };
     let expected: Vec<_> = subcommands(usual.path(), sim.path())
         .iter()
@@ -187,7 +162,8 @@ fn no_subcommand_needs_a_reader() {
 #[test]
 fn a_summary_that_cannot_be_printed_is_an_error() {
     let inspect = |out: Stdio| {
-        let mut child = fathom(&["inspect", &tests("golden/pi0_lerobot")]);
+        let mut child = fathom();
+        child.arg("inspect").arg(tests("golden/pi0_lerobot"));
         child.stdout(out).stderr(Stdio::piped()).output().unwrap()
     };
     assert!(inspect(gone()).status.success());
@@ -207,7 +183,7 @@ fn mistakes_have_their_exit_code_without_a_reader() {
             (vec!["warp"], 2),
         ] {
             let [out, err] = streams.map(|make| make());
-            let ended = end(fathom(&arguments).stdout(out).stderr(err).spawn().unwrap());
+            let ended = end(fathom().args(&arguments).stdout(out).stderr(err).spawn().unwrap());
             assert_eq!(ended.code(), Some(code), "{case}: {arguments:?}");
         }
     }
@@ -217,14 +193,15 @@ fn mistakes_have_their_exit_code_without_a_reader() {
 #[test]
 fn closed_streams_write_into_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let observation = robot().join("model/observation.safetensors");
+    let observation = model().join("observation.safetensors");
     let mut outputs = Vec::new();
     for closed in ["", "0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
         let output = folder.path().join(format!("{}.safetensors", outputs.len()));
-        let infer = fathom(&["infer", "--software", "--times", "--log", "debug", "--model"]);
+        let mut infer = fathom();
+        infer.args(["infer", "--software", "--times", "--log", "debug", "--model"]);
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec \"$@\" {closed}"), "sh"]).arg(infer.get_program()).args(infer.get_args());
-        command.arg(robot().join("model")).arg("--observation").arg(&observation).arg("--output").arg(&output);
+        command.arg(model()).arg("--observation").arg(&observation).arg("--output").arg(&output);
         assert!(end(command.spawn().unwrap()).success(), "{closed}");
         outputs.push(std::fs::read(&output).unwrap());
     }
@@ -235,14 +212,14 @@ fn closed_streams_write_into_no_file() {
 #[test]
 fn the_run_continues_when_the_reader_of_its_log_exits() {
     let json = robot().join("gone.json");
-    let mut child = run(&json, "6", &["--fault", "camera-unplug:wrist@1+1"])
+    let mut child = run(&json, "6", &["--log-format", "json", "--fault", "camera-unplug:wrist@1+1"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("to=active") {
+    while !LogEvent::of(&line).is_some_and(|event| event.is_change_to("active")) {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "it becomes active");
     }

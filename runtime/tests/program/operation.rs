@@ -1,11 +1,8 @@
 //! Running a robot by hand: arming, injected faults, recording and replay, as their user does it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
-
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -16,101 +13,102 @@ use firmware_bridge::sim::{Sim, SimConfig, SimJoint};
 use serialport::SerialPort;
 use tempfile::TempDir;
 
-fn fathom() -> Command {
-    let program = env!("CARGO_BIN_EXE_fathom");
-    match std::env::var("FATHOM_RUN") {
-        Ok(wrapper) if !wrapper.is_empty() => {
-            let mut command = Command::new(wrapper);
-            command.arg(program);
-            command
-        }
-        _ => Command::new(program),
-    }
-}
-
-/// A folder with the small random model and a `robot.toml`, made once.
-fn robot() -> &'static Path {
-    static ROBOT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, folder) = ROBOT.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let made = fathom().args(["init", "--output"]).arg(folder.path().join("model")).output().unwrap();
-        assert!(made.status.success());
-        let path = folder.path().to_owned();
-        (folder, path)
-    });
-    folder
-}
+use super::events::{LogEvent, assert_order};
+use super::support::{SCENE, SIMULATED, fathom, robot};
 
 /// A configuration with these lines in `[control]`.
-fn config(name: &str, control: &str) -> PathBuf {
-    let path = robot().join(name);
-    let scene = r#"{ kind = "scene", rate_hz = 10.0 }"#;
-    let text = format!(
-        "[model]\npath = \"model\"\nprompt = \"reach for the red block\"\n[control]\nmax_image_age_ms = 5000\n\
-         max_image_skew_ms = 5000\naction_rate_hz = 4.0\n{control}\n[chunks]\nvalidity_ms = 20000\n[link]\ndevice = \"simulated\"\n\
-         [[camera]]\nview = \"base\"\nsource = {scene}\n[[camera]]\nview = \"wrist\"\nsource = {scene}\n"
-    );
-    std::fs::write(&path, text).unwrap();
-    path
+fn config(control: &str) -> (TempDir, PathBuf) {
+    let (folder, path) = robot([SCENE, SCENE], SIMULATED);
+    replace(&path, "[control]", &format!("[control]\n{control}"));
+    (folder, path)
 }
 
-/// A run whose log is read while it goes.
+/// Replaces a part of a file's text.
+fn replace(path: &Path, old: &str, new: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(old), "no {old:?} in {text}");
+    std::fs::write(path, text.replace(old, new)).unwrap();
+}
+
+/// A run whose events are read while it goes.
 struct Run {
     child: Child,
-    lines: Receiver<String>,
-    said: Vec<String>,
+    arriving: Receiver<LogEvent>,
+    events: Vec<LogEvent>,
 }
 
 impl Run {
     fn start(config: &Path, more: &[&str]) -> Run {
         let mut command = fathom();
-        command.args(["run", "--software", "--config"]).arg(config).args(more).stderr(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = channel();
+        command.args(["run", "--log-format", "json", "--software", "--config"]).arg(config).args(more);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, arriving) = channel();
         let log = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Run { child, lines, said: Vec::new() }
+        std::thread::spawn(move || {
+            let events = log.lines().map_while(Result::ok).filter_map(|line| LogEvent::of(&line));
+            events.map(|event| sender.send(event)).find(Result::is_err)
+        });
+        Run { child, arriving, events: Vec::new() }
     }
 
-    /// Reads on until a line has `words`; that line.
-    fn until(&mut self, words: &str) -> String {
+    /// Reads on until an event is `wanted`; that event.
+    fn until(&mut self, name: &str, wanted: impl Fn(&LogEvent) -> bool) -> LogEvent {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no {words:?} in {:#?}", self.said));
-            self.said.push(line.clone());
-            if line.contains(words) {
-                return line;
+            let event = self.arriving.recv_timeout(left).unwrap_or_else(|_| panic!("no {name}: {:#?}", self.events));
+            self.events.push(event.clone());
+            if wanted(&event) {
+                return event;
             }
         }
+    }
+
+    fn until_change(&mut self, from: &str, to: &str) -> LogEvent {
+        self.until(to, |event| event.is_change(from, to))
+    }
+
+    /// Checks that the arm has not been armed in the events that have arrived since.
+    fn assert_not_armed(&self) {
+        assert!(!self.arriving.try_iter().any(|event| event.is_change_to("active")), "it armed by itself");
     }
 
     fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    fn end(mut self) -> (bool, String) {
+    /// The exit status, and all events.
+    fn end(mut self) -> (i32, Vec<LogEvent>) {
         let status = self.child.wait().unwrap();
-        self.said.extend(self.lines.iter());
-        (status.success(), self.said.join("\n"))
+        self.events.extend(self.arriving.iter());
+        (status.code().unwrap(), self.events)
     }
+}
+
+/// The last words of a run that does not begin.
+fn refused(config: &Path) -> String {
+    let (status, events) = Run::start(config, &[]).end();
+    let last = events.last().filter(|event| event.is("failed"));
+    assert_eq!(status, 1, "{events:#?}");
+    last.unwrap_or_else(|| panic!("no last words: {events:#?}")).field("message").to_owned()
 }
 
 /// Nothing moves before somebody asks for it, and it rests when somebody asks for that; then it can be armed again.
 #[test]
 fn arming_and_disarming_are_asked_for() {
-    let mut run = Run::start(&config("armed.toml", "arm_at_start = false"), &[]);
-    run.until("ready; SIGUSR1 arms");
+    let config = config("arm_at_start = false");
+    let mut run = Run::start(&config.1, &[]);
+    run.until("request to arm", |event| event.is("awaits_arming"));
     std::thread::sleep(Duration::from_millis(300));
-    assert!(run.lines.try_iter().all(|line| !line.contains("to=active")), "it armed by itself");
+    run.assert_not_armed();
     run.signal("-USR1");
-    run.until("from=ready to=active");
+    run.until_change("ready", "active");
     run.signal("-USR2");
-    run.until("from=active to=ready event=DisarmAsked");
+    assert_eq!(run.until_change("active", "ready").field("event"), "DisarmAsked");
     run.signal("-USR1");
-    run.until("from=ready to=active");
+    run.until_change("ready", "active");
     run.signal("-TERM");
-    assert!(run.end().0, "SIGTERM is no error");
+    assert_eq!(run.end().0, 0, "SIGTERM is no error");
 }
 
 /// All but arm and send: the model is asked, the controller gets nothing. However often the loop wakes for what arrives, it
@@ -118,9 +116,8 @@ fn arming_and_disarming_are_asked_for() {
 #[test]
 fn a_dry_run_infers_and_sends_nothing() {
     fathom_contention::timed!();
-    let path = config("dry.toml", "");
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("rate_hz = 10.0", "rate_hz = 2.0")).unwrap();
+    let (_folder, path) = config("");
+    replace(&path, "rate_hz = 10.0", "rate_hz = 2.0");
     let began = Instant::now();
     let run = Run::start(&path, &["--dry-run", "--seconds", "3"]);
     let output = run.child.wait_with_output().unwrap();
@@ -141,13 +138,19 @@ fn a_dry_run_infers_and_sends_nothing() {
 #[test]
 fn an_unplugged_line_is_opened_again() {
     fathom_contention::timed!();
-    let run = Run::start(&config("line.toml", ""), &["--seconds", "9", "--fault", "serial-unplug@1+2"]);
-    let (well, said) = run.end();
-    assert!(well, "{said}");
-    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
-    let (lost, again) = (at("from=active to=hold (line)"), at("from=hold (line) to=ready"));
-    let active = again + said[again..].find("from=ready to=active").expect("active again");
-    assert!(at("fault begins") < lost && lost < again && again < active, "{said}");
+    let (_folder, path) = config("");
+    let run = Run::start(&path, &["--seconds", "9", "--fault", "serial-unplug@1+2"]);
+    let (status, events) = run.end();
+    assert_eq!(status, 0, "{events:#?}");
+    assert_order(
+        &events,
+        &[
+            ("fault", &|event| event.is("injected")),
+            ("loss of the line", &|event| event.is_change("active", "hold (line)")),
+            ("new line", &|event| event.is_change("hold (line)", "ready")),
+            ("arming", &|event| event.is_change("ready", "active")),
+        ],
+    );
 }
 
 /// A line to `sim` on which each chunk's way from step to step is noted: the device's path, and the notes.
@@ -198,20 +201,20 @@ fn the_way_from_step_to_step_is_the_configurations() {
     let sim = Sim::start(SimConfig { deadman_us: 10_000_000, ..SimConfig::new(sim_joints) }).unwrap();
     let (device, notes) = tapped(&sim);
     let with = |interpolation: &str| {
-        let path = config("interpolation.toml", "");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let link = format!("{interpolation}\n[link]\ndevice = {device:?}\njoints = {joints:?}");
-        std::fs::write(&path, text.replace("[link]\ndevice = \"simulated\"", &link)).unwrap();
-        path
+        let (folder, path) = config("");
+        let link = format!("[link]\ndevice = {device:?}\njoints = {joints:?}");
+        replace(&path, SIMULATED, &link);
+        replace(&path, "[chunks]", &format!("[chunks]\n{interpolation}"));
+        (folder, path)
     };
     for (line, expected) in [("", Interpolation::Linear), ("interpolation = \"hermite\"", Interpolation::Hermite)] {
-        let (well, said) = Run::start(&with(line), &["--seconds", "1.5"]).end();
-        assert!(well, "{said}");
+        let (status, events) = Run::start(&with(line).1, &["--seconds", "1.5"]).end();
+        assert_eq!(status, 0, "{events:#?}");
         let sent: Vec<Interpolation> = notes.try_iter().collect();
         assert!(!sent.is_empty() && sent.iter().all(|way| *way == expected), "{line:?} gave {sent:?}");
     }
-    let (well, said) = Run::start(&with("interpolation = \"spline\""), &[]).end();
-    assert!(!well && said.contains("expected `linear` or `hermite`"), "{said}");
+    let said = refused(&with("interpolation = \"spline\"").1);
+    assert!(said.contains("expected `linear` or `hermite`"), "{said}");
 }
 
 /// A joint outside its limits is not moved: it is named, and armed once a person has moved it within them.
@@ -221,39 +224,42 @@ fn a_joint_outside_its_limits_is_named_and_armed_after_it_was_moved() {
     let mut sim_joints: Vec<SimJoint> = joints.iter().map(|name| SimJoint::revolute(name)).collect();
     sim_joints[2].initial = -2.75;
     let sim = Sim::start(SimConfig { deadman_us: 10_000_000, ..SimConfig::new(sim_joints) }).unwrap();
-    let path = config("outside.toml", "");
-    let text = std::fs::read_to_string(&path).unwrap();
+    let (_folder, path) = config("");
     let link = format!("[link]\ndevice = {:?}\ncontroller = \"simulated\"\njoints = {joints:?}", sim.path());
-    std::fs::write(&path, text.replace("[link]\ndevice = \"simulated\"", &link)).unwrap();
+    replace(&path, SIMULATED, &link);
     let mut run = Run::start(&path, &[]);
-    let line = run.until("not armed yet");
-    assert!(line.contains(&format!("{} at -2.750, limits -2.500 to 2.500", joints[2])), "{line}");
+    let why = run.until("reason", |event| event.is("not_armed"));
+    let outside = format!("{} at -2.750, limits -2.500 to 2.500", joints[2]);
+    assert!(why.field("detail").contains(&outside), "{why:?}");
     assert_eq!(sim.positions()[2], -2.75);
     sim.joints().place(&vec![0.0; joints.len()]);
-    run.until("to=active");
+    run.until_change("ready", "active");
     run.signal("-TERM");
-    let (well, said) = run.end();
-    assert!(well, "{said}");
+    assert_eq!(run.end().0, 0);
 
-    let other =
-        std::fs::read_to_string(&path).unwrap().replace("controller = \"simulated\"", "controller = \"left-arm\"");
-    std::fs::write(&path, other).unwrap();
-    let (well, said) = Run::start(&path, &[]).end();
-    assert!(!well && said.contains("is \"simulated\", the configuration expects \"left-arm\""), "{said}");
+    replace(&path, "controller = \"simulated\"", "controller = \"left-arm\"");
+    let said = refused(&path);
+    assert!(said.contains("is \"simulated\", the configuration expects \"left-arm\""), "{said}");
 }
 
 /// A fault that the controller latches is in the log, in the program's last words and in the recording, with the joint,
 /// the value and the chunk that was followed.
 #[test]
 fn a_joints_fault_is_reported_and_recorded_with_its_cause() {
-    let runs = robot().join("faulted");
+    let (folder, path) = config("");
+    let runs = folder.path().join("runs");
     let options = ["--fault", "stuck-reading=-2.4@1", "--record", runs.to_str().unwrap()];
-    let (well, said) = Run::start(&config("faulted.toml", ""), &options).end();
+    let (status, events) = Run::start(&path, &options).end();
+    assert_eq!(status, 3, "a person must clear it: {events:#?}");
     let cause = "ImplausibleReading: joint shoulder_pan: implausible reading -2.400 rad, expected ";
-    assert!(!well && said.contains(cause) && said.contains(" rad, while following chunk "), "{said}");
-    let told: Vec<&str> = said.lines().filter(|line| line.contains(cause)).collect();
-    assert!(told.iter().any(|line| line.contains("to=fault (controller)")), "{said}");
-    assert!(told.iter().any(|line| line.starts_with("error: the loop ended in fault (controller)")), "{said}");
+    let told = |text: &str| text.contains(cause) && text.contains(" rad, while following chunk ");
+    assert_order(
+        &events,
+        &[
+            ("change", &|event| event.is_change_to("fault (controller)") && told(event.field("detail"))),
+            ("last words", &|event| event.is("controller_latched") && told(event.field("message"))),
+        ],
+    );
     let mut recorded = Vec::new();
     for file in std::fs::read_dir(&runs).unwrap() {
         recorded.extend(std::fs::read(file.unwrap().path()).unwrap());
@@ -269,22 +275,23 @@ fn a_joints_fault_is_reported_and_recorded_with_its_cause() {
 #[test]
 fn without_rearm_a_lost_line_leaves_the_arm_disarmed() {
     let faults = ["--fault", "serial-unplug@1+1"];
-    let mut run = Run::start(&config("rearm.toml", "rearm = false"), &faults);
-    run.until("to=hold (line)");
-    run.until("from=hold (line) to=ready");
+    let (_folder, path) = config("rearm = false");
+    let mut run = Run::start(&path, &faults);
+    run.until_change("active", "hold (line)");
+    run.until_change("hold (line)", "ready");
     std::thread::sleep(Duration::from_millis(500));
-    assert!(run.lines.try_iter().all(|line| !line.contains("to=active")), "it armed by itself");
+    run.assert_not_armed();
     run.signal("-TERM");
-    let (well, said) = run.end();
-    assert!(well, "{said}");
+    assert_eq!(run.end().0, 0);
 }
 
 #[test]
 fn a_recorded_run_is_replayed_to_the_bit() {
     fathom_contention::timed!();
-    let runs = robot().join("runs");
+    let (folder, path) = config("");
+    let runs = folder.path().join("runs");
     let record = ["--seconds", "3", "--record", runs.to_str().unwrap()];
-    assert!(Run::start(&config("recorded.toml", ""), &record).end().0);
+    assert_eq!(Run::start(&path, &record).end().0, 0);
     let output = fathom().args(["replay", "--software"]).arg(&runs).output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{printed}");
@@ -296,7 +303,7 @@ fn a_recorded_run_is_replayed_to_the_bit() {
 #[test]
 fn a_fault_that_is_none_is_refused() {
     for (fault, problem) in [("camera-melt", "camera-stall"), ("disk-full", "a recording")] {
-        let config = config("refused.toml", "");
+        let (_folder, config) = config("");
         let mut command = fathom();
         let output = command.args(["run", "--software", "--fault", fault, "--config"]).arg(config).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

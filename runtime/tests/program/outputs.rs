@@ -1,16 +1,12 @@
-//! The files that `fathom` writes: their mode, what lies beside them, and places that are no files. `FATHOM_RUN`, where
-//! set, is the wrapper that gives the program its Vulkan driver.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+//! The files that `fathom` writes: their mode, what lies beside them, and places that are no files.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::thread;
 
-use tempfile::TempDir;
+use super::support::model;
 
 /// `fathom` with this mask of the modes of new files.
 fn fathom(mask: &str, arguments: &[&str]) -> Command {
@@ -19,19 +15,6 @@ fn fathom(mask: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("umask {mask}; exec {wrapper} \"$@\""), "sh", program]).args(arguments);
     command
-}
-
-/// The small random model, made once.
-fn model() -> &'static Path {
-    static MODEL: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, model) = MODEL.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let model = folder.path().join("model");
-        let made = fathom("022", &["init", "--output", model.to_str().unwrap()]).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        (folder, model)
-    });
-    model
 }
 
 /// Writes the actions of an inference to `output`.
