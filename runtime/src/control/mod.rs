@@ -10,6 +10,8 @@ mod robot;
 mod run;
 mod scene;
 mod signals;
+#[cfg(test)]
+mod simulation;
 mod sinks;
 
 pub use error::RunError;
