@@ -64,6 +64,31 @@ impl Renderer {
     /// # Errors
     /// [`SceneError::JointCount`], [`SceneError::JointPosition`], [`SceneError::Buffer`].
     pub fn render(&mut self, positions: &[f32], rgb: &mut [u8], depth: &mut [f32]) -> Result<(), SceneError> {
+        self.draw(positions, None, rgb, depth)
+    }
+
+    /// Draws the scene with the joints at `positions` (radians) and its objects at `objects`, in the order of the scene; an
+    /// object beyond the last stays where the seed has placed it. `rgb` and `depth` as in [`render`](Self::render).
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_with(
+        &mut self,
+        positions: &[f32],
+        objects: &[Pose],
+        rgb: &mut [u8],
+        depth: &mut [f32],
+    ) -> Result<(), SceneError> {
+        self.draw(positions, Some(objects), rgb, depth)
+    }
+
+    fn draw(
+        &mut self,
+        positions: &[f32],
+        objects: Option<&[Pose]>,
+        rgb: &mut [u8],
+        depth: &mut [f32],
+    ) -> Result<(), SceneError> {
         let (width, height) = (self.width, self.height);
         let count = pixels(width, height);
         for (what, expected, found) in [("pixels", count * 3, rgb.len()), ("depth", count, depth.len())] {
@@ -72,7 +97,7 @@ impl Renderer {
             }
         }
         let view = self.scene.view(self.camera, positions)?;
-        self.place(positions, &view)?;
+        self.place(positions, objects.unwrap_or_default(), &view)?;
         let tracer = Tracer::new(&self.scene, &self.drawn, &self.srgb, view.pose.position);
         let (rgb, _) = rgb.as_chunks_mut::<3>();
         let row_length = width.max(1) as usize;
@@ -102,7 +127,7 @@ impl Renderer {
     }
 
     /// Lays out all solids for this pose of the arm.
-    fn place(&mut self, positions: &[f32], view: &View) -> Result<(), SceneError> {
+    fn place(&mut self, positions: &[f32], objects: &[Pose], view: &View) -> Result<(), SceneError> {
         self.scene.link_poses(positions, &mut self.links)?;
         self.drawn.clear();
         let drawn = &mut self.drawn;
@@ -131,8 +156,12 @@ impl Renderer {
                 add(&part.shape, pose, Paint::Plain(linear(part.color)));
             }
         }
-        for object in self.scene.objects() {
-            add(&object.shape, object.pose, Paint::Plain(linear(object.color)));
+        for pedestal in self.scene.pedestals() {
+            add(&pedestal.shape, pedestal.pose, Paint::Plain(linear(pedestal.color)));
+        }
+        for (index, object) in self.scene.objects().iter().enumerate() {
+            let pose = objects.get(index).copied().unwrap_or(object.pose);
+            add(&object.shape, pose, Paint::Plain(linear(object.color)));
         }
         Ok(())
     }
