@@ -46,7 +46,7 @@ use fathom_models::processing::tokenizer::Tokenizer;
 
 use crate::camera::Image;
 use crate::clock::HostNs;
-use crate::engine::{EngineError, Inputs, Output, Session, Wanted, log_model};
+use crate::engine::{Choice, EngineError, Inputs, Output, Session, Wanted, log_model};
 use crate::gpu::{AdapterInfo, Gpu, GpuError, GpuOptions, GpuTimes};
 
 /// How a policy is opened.
@@ -385,6 +385,11 @@ impl Policy {
     /// The adapter that computes.
     pub fn adapter(&self) -> &AdapterInfo {
         self.session.gpu().info()
+    }
+
+    /// Its kernels and number formats.
+    pub fn choice(&self) -> Choice {
+        self.session.choice()
     }
 
     /// The model, with its configuration and statistics.

@@ -106,7 +106,11 @@ impl SimConfig {
         }
     }
 
-    fn controller(&self) -> Result<Config, SimError> {
+    /// The controller's own configuration.
+    ///
+    /// # Errors
+    /// [`SimError::Name`] or [`SimError::Joint`] for a joint that no controller takes.
+    pub fn controller(&self) -> Result<Config, SimError> {
         let mut joints = JointTable::new();
         joints.stop = self.stop;
         for joint in &self.joints {

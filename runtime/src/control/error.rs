@@ -52,6 +52,12 @@ pub enum RunError {
         /// Views in `robot.toml`.
         found: Vec<String>,
     },
+    /// A camera of an evaluation in simulated time is not the scene's.
+    #[error("camera of view {view}: an evaluation needs a camera of kind \"scene\"")]
+    NotSimulated {
+        /// The view.
+        view: String,
+    },
     /// The scene.
     #[error(transparent)]
     Scene(#[from] SceneError),

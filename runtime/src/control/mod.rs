@@ -2,6 +2,7 @@
 
 mod camera;
 mod core;
+mod episode;
 mod error;
 mod inference;
 mod inject;
@@ -10,10 +11,10 @@ mod robot;
 mod run;
 mod scene;
 mod signals;
-#[cfg(test)]
 mod simulation;
 mod sinks;
 
+pub use episode::{Conditions, DepthErrors, Episode, Simulator};
 pub use error::RunError;
 pub use robot::{Robot, RobotBuilder};
 pub use run::{Outcome, RunOptions};

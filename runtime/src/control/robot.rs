@@ -244,7 +244,10 @@ fn check_faults(config: &RobotConfig, simulated: bool, faults: &Faults) -> Resul
 }
 
 /// Reads the policy's files, and checks that each of its views has a camera, from the configuration or from `more`.
-fn read_policy<'a>(config: &'a RobotConfig, more: impl Iterator<Item = &'a String>) -> Result<PolicyFiles, RunError> {
+pub(super) fn read_policy<'a>(
+    config: &'a RobotConfig,
+    more: impl Iterator<Item = &'a String>,
+) -> Result<PolicyFiles, RunError> {
     let options = PolicyOptions {
         family: config.model.family,
         skip_views: config.model.skip_views.clone(),
@@ -342,7 +345,7 @@ fn gpu_options(config: &RobotConfig) -> GpuOptions {
 
 /// Opens the GPU and uploads the policy on a separate thread. A software driver computes on threads that inherit this
 /// thread's priority, so it uses only the time that the control loop leaves.
-fn open_policy(config: &RobotConfig, files: PolicyFiles) -> Result<Policy, RunError> {
+pub(super) fn open_policy(config: &RobotConfig, files: PolicyFiles) -> Result<Policy, RunError> {
     let software = config.gpu.software;
     let open = move || {
         if software && let Err(error) = rustix::process::nice(10) {
@@ -413,7 +416,7 @@ fn open_camera(
 }
 
 /// The simulated controller's configuration for the scene's arm.
-fn sim_config(scene: &Scene) -> SimConfig {
+pub(super) fn sim_config(scene: &Scene) -> SimConfig {
     let joints = scene.joints().iter().map(|j| SimJoint {
         name: j.name.clone(),
         unit: Unit::Radian,

@@ -109,21 +109,6 @@ impl Robot {
         shell.outcome(options, header)
     }
 
-    /// The planner for a controller with these joints.
-    fn planner(&self, joints: &JointTable) -> Planner {
-        let (chunks, control) = (&self.config.chunks, &self.config.control);
-        let horizon = self.policy.session.loaded().model.config.horizon;
-        Planner::new(Rules {
-            policy: chunks.policy,
-            joints: joints.len().into(),
-            horizon,
-            execution_horizon: chunks.execution_horizon.unwrap_or(horizon).min(horizon),
-            replan_steps: chunks.replan_steps.into(),
-            period_us: control.period_us(),
-            validity_us: chunks.validity_us(),
-        })
-    }
-
     /// Starts the recording, if one is configured; a full disk does not stop the robot.
     fn begin_recording(&self, joints: JointTable) -> Result<Option<Arc<RecordingWriter>>, RunError> {
         let Some(section) = &self.config.record else { return Ok(None) };
@@ -139,18 +124,38 @@ impl Robot {
     }
 }
 
+/// The planner for a controller with this number of joints, and a model with chunks of `horizon` steps.
+pub(super) fn planner(config: &RobotConfig, joints: usize, horizon: usize) -> Planner {
+    let RobotConfig { chunks, control, .. } = config;
+    Planner::new(Rules {
+        policy: chunks.policy,
+        joints,
+        horizon,
+        execution_horizon: chunks.execution_horizon.unwrap_or(horizon).min(horizon),
+        replan_steps: chunks.replan_steps.into(),
+        period_us: control.period_us(),
+        validity_us: chunks.validity_us(),
+    })
+}
+
+/// How the loop treats images of these views.
+pub(super) fn freshness(config: &RobotConfig, views: &[String]) -> Freshness {
+    Freshness {
+        views: views.to_vec(),
+        most_age_ns: config.control.max_image_age_ns(),
+        most_skew_ns: config.control.max_image_skew_ns(),
+    }
+}
+
 impl Shell {
     fn new(robot: Robot, options: &RunOptions, header: &Header) -> Result<Shell, RunError> {
         let joints = robot.link.controller().map(|hello| hello.joints).unwrap_or_default();
-        let planner = robot.planner(&joints);
+        let horizon = robot.policy.session.loaded().model.config.horizon;
+        let planner = planner(&robot.config, joints.len().into(), horizon);
         let recording = robot.begin_recording(joints)?;
         let Robot { config, cameras, views, link, connector, policy, faults, events, arm, sim } = robot;
         let control = &config.control;
-        let freshness = Freshness {
-            views: views.clone(),
-            most_age_ns: control.max_image_age_ns(),
-            most_skew_ns: control.max_image_skew_ns(),
-        };
+        let freshness = freshness(&config, &views);
         let settings = Settings {
             device: link.device().to_owned(),
             baud: config.link.baud,

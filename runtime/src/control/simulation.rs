@@ -2,7 +2,6 @@
 //! behind a line that takes its time. Cameras, model and the things that the joints move are [`Surroundings`].
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 
 use firmware_bridge::controller::{Config, Controller};
 use firmware_bridge::frame::{Counters, Frame, Header};
@@ -165,10 +164,11 @@ impl<S: Surroundings> Simulation<S> {
     }
 
     /// The line to the controller breaks.
+    #[cfg(test)]
     pub(super) fn unplug(&mut self) {
         self.broken.cable = true;
         self.line.to_host.clear();
-        self.give(Input::Link(LinkEvent::Lost { kind: ErrorKind::BrokenPipe }));
+        self.give(Input::Link(LinkEvent::Lost { kind: std::io::ErrorKind::BrokenPipe }));
     }
 
     /// Whether the line is lost and not open again yet.

@@ -141,7 +141,9 @@ impl Check<'_> {
         match (&entry.sector, entry.position) {
             (Some(sector), None) => self.sector(&format!("{key}.sector"), sector, table)?,
             (None, Some(_)) => {}
-            (Some(_), Some(place)) => return Err(self.wrong(&format!("{key}.position"), &place, "none beside `sector`")),
+            (Some(_), Some(place)) => {
+                return Err(self.wrong(&format!("{key}.position"), &place, "none beside `sector`"));
+            }
             (None, None) => return Err(self.wrong(&format!("{key}.position"), &"absent", "a place, or `sector`")),
         }
         for (end, factor) in entry.random_size.iter().flatten().enumerate() {

@@ -34,8 +34,10 @@ pub enum SceneError {
         expected: String,
     },
     /// The seed found no place for an object.
-    #[error("{file}: seed {seed}: no place for \"{object}\" in {layouts} layouts; expected room for every object, within reach \
-             of the arm where a task names it")]
+    #[error(
+        "{file}: seed {seed}: no place for \"{object}\" in {layouts} layouts; expected room for every object, within reach \
+             of the arm where a task names it"
+    )]
     Layout {
         /// The scene file.
         file: String,

@@ -256,9 +256,9 @@ fn displace(camera: &mut CameraSpec, entry: &CameraEntry, random: &mut Random) {
     }
     let axes = Rotation::IDENTITY;
     let turns = [(axes.x, turned.x), (axes.y, turned.y), (axes.z, turned.z)];
-    let rotation = turns.into_iter().fold(camera.pose.rotation, |rotation, (axis, angle)| {
-        rotation.after(Rotation::about(axis, angle))
-    });
+    let rotation = turns
+        .into_iter()
+        .fold(camera.pose.rotation, |rotation, (axis, angle)| rotation.after(Rotation::about(axis, angle)));
     camera.pose = Pose { rotation, position: camera.pose.position + moved };
 }
 

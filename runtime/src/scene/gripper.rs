@@ -122,9 +122,7 @@ impl Shape {
     pub(super) fn scaled(&self, factor: f32) -> Self {
         match *self {
             Shape::Box { size } => Shape::Box { size: size * factor },
-            Shape::Cylinder { radius, height } => {
-                Shape::Cylinder { radius: radius * factor, height: height * factor }
-            }
+            Shape::Cylinder { radius, height } => Shape::Cylinder { radius: radius * factor, height: height * factor },
             Shape::Sphere { radius } => Shape::Sphere { radius: radius * factor },
             Shape::Capsule { from, to, radius } => {
                 Shape::Capsule { from: from * factor, to: to * factor, radius: radius * factor }

@@ -70,7 +70,11 @@ impl Demonstrate {
         let start = Instant::now();
         let whole = RATE_HZ as u32;
         if !whole.is_multiple_of(self.rate) {
-            return Err(format!("--rate {}: expected 15, 5, 3 or 1 Hz, which divide the expert's {whole} Hz", self.rate).into());
+            return Err(format!(
+                "--rate {}: expected 15, 5, 3 or 1 Hz, which divide the expert's {whole} Hz",
+                self.rate
+            )
+            .into());
         }
         let cancel = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -81,9 +85,7 @@ impl Demonstrate {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or(cores).min(self.episodes);
         let bar = ProgressBar::new(self.episodes as u64);
-        bar.set_style(ProgressStyle::with_template(
-            "{bar:40} {pos} of {len} episodes, {msg}, {elapsed}, {eta} to go",
-        )?);
+        bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} episodes, {msg}, {elapsed}, {eta} to go")?);
         let unsuccessful = write_all(&plan, &mut writer, threads, &cancel, |writer| {
             bar.inc(1);
             bar.set_message(format!("{:.0} frames/s", writer.frames() as f64 / start.elapsed().as_secs_f64()));
@@ -284,10 +286,8 @@ impl Plan {
             actions.extend_from_slice(commanded);
             plans.extend(expert.plan(world, task, STEP_S, HORIZON)?.into_iter().flatten());
         }
-        let mut tracks: Vec<Track> = cameras
-            .into_iter()
-            .map(|camera| Track::Pictures { files: camera.files, counts: camera.counts })
-            .collect();
+        let mut tracks: Vec<Track> =
+            cameras.into_iter().map(|camera| Track::Pictures { files: camera.files, counts: camera.counts }).collect();
         tracks.push(Track::Pictures { files: depth_maps.0, counts: depth_maps.1 });
         tracks.extend([states, actions, plans, annotated].map(Track::Numbers));
         Ok(Episode { task: task.prompt.clone(), frames, tracks })

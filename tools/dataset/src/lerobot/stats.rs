@@ -84,9 +84,8 @@ fn quantile_of_counts(counts: &[u64], share: f64) -> f64 {
 pub fn of_numbers(values: &[f64], shape: &[usize]) -> Value {
     let columns: usize = shape.iter().product::<usize>().max(1);
     let rows = values.len() / columns;
-    let mut sorted: Vec<Vec<f64>> = (0..columns)
-        .map(|column| values.iter().skip(column).step_by(columns).copied().collect::<Vec<f64>>())
-        .collect();
+    let mut sorted: Vec<Vec<f64>> =
+        (0..columns).map(|column| values.iter().skip(column).step_by(columns).copied().collect::<Vec<f64>>()).collect();
     sorted.iter_mut().for_each(|column| column.sort_by(f64::total_cmp));
     let of = |each: &dyn Fn(&[f64]) -> f64| -> Value {
         let flat: Vec<f64> = sorted.iter().map(|column| each(column)).collect();

@@ -79,10 +79,7 @@ impl Table {
                 let path = parquet::schema::types::ColumnPath::new(vec![(*name).to_owned(), "bytes".to_owned()]);
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_statistics_enabled(
-                        path.clone(),
-                        parquet::file::properties::EnabledStatistics::None,
-                    )
+                    .set_column_statistics_enabled(path.clone(), parquet::file::properties::EnabledStatistics::None)
                     .set_column_compression(path, Compression::UNCOMPRESSED);
             }
         }
