@@ -57,6 +57,8 @@ def weights_of(path: Path) -> dict:
 def load_weights(model: DepthVla, path: Path) -> None:
     """Fills the model; a missing, additional or misshapen tensor is an error."""
     tensors, expected = weights_of(path), model.state_dict()
+    unused = f"joint_model.mixtures.vlm.layers.{model.config['layers'] - 1}."  # nothing reads the VLM's last queries and MLP
+    tensors = {n: t for n, t in tensors.items() if n in expected or not n.startswith(unused)}
     missing, additional = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or additional:
         raise DirectoryError(f"{path}: expected the tensors of its config.json, found {missing[:5]} missing and {additional[:5]} besides")

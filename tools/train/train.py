@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 # Before these are imported: threads that are started by libraries would not survive the fork of `Processes`.
@@ -161,6 +162,8 @@ class Processes:
     def __init__(self, count: int, output: Path):
         self.count, self.rank, self.children = count, 0, []
         self.folder = tempfile.mkdtemp(prefix=".processes-", dir=output) if count > 1 else None
+        # Only the allocator's thread of pyarrow is there yet, and the allocator is not used (see above).
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         for rank in range(1, count):
             pid = os.fork()
             if not pid:
