@@ -109,7 +109,7 @@ class Dataset:
                  tokenizer: Tokenizer | None = None, progress=lambda items, label: items,
                  processes=None):
         self.settings, self.config = settings, config
-        self.root = Path(settings["path"])
+        self.root, self._median = Path(settings["path"]), None
         self.size = config["vision"]["image_size"]
         self.depth_size = config["depth"]["encoder"]["image_size"] if config["depth"] else self.size
         self._read_features()
@@ -411,10 +411,12 @@ class Dataset:
         """The median depth in metres (M, s, s) of `count` frames: a pixel 20 mm nearer than it shows the arm or an object."""
         if not self.depth_features:
             return None
-        frames = self.train[np.linspace(0, len(self.train) - 1, min(count, len(self.train))).astype(int)]
-        depths = self._pictures(frames)[1].astype(np.float32) / 1000
-        depths[depths == 0] = self.settings["max_depth_m"]
-        return np.median(depths, axis=0)
+        if self._median is None:
+            frames = self.train[np.linspace(0, len(self.train) - 1, min(count, len(self.train))).astype(int)]
+            depths = self._pictures(frames)[1].astype(np.float32) / 1000
+            depths[depths == 0] = self.settings["max_depth_m"]
+            self._median = np.median(depths, axis=0)
+        return self._median
 
 
 def sampled(frames: np.ndarray, seed: int, stage: int, step: int, batch: int) -> np.ndarray:

@@ -6,6 +6,8 @@ a run that was stopped at any step continues from its checkpoint with the same r
 
 import argparse
 import contextlib
+import ctypes
+import fcntl
 import fnmatch
 import json
 import math
@@ -15,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -88,7 +91,7 @@ class Stage:
         chosen = {}
         for name, p in named.items():
             adapter = name.rsplit(".", 1)[-1] in ("lora_a", "lora_b")
-            base = any(f"{name.rsplit('.', 1)[0]}.lora_a" == n for n in named) and not adapter
+            base = f"{name.rsplit('.', 1)[0]}.lora_a" in named and not adapter
             trains = matches(name, stage["train"]) and not matches(name, stage["freeze"]) and not base
             p.requires_grad_(adapter or trains)
             if adapter or trains:
@@ -155,12 +158,27 @@ class Stage:
                 module.merge()
 
 
+class BusyError(Exception):
+    """A folder that another training writes to."""
+
+
 class Processes:
     """The processes of one training, which share the decoded frames and average their gradients (gloo). They are forked
     before anything starts a thread. The others end with the first: its end breaks the connection."""
 
     def __init__(self, count: int, output: Path):
         self.count, self.rank, self.children = count, 0, []
+        self.lock = open(output / ".lock", "w")  # noqa: SIM115 held to the end
+        for attempt in range(50):  # the processes of a killed training end within moments
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == 49:
+                    raise BusyError(f"{output}: expected no other training to write there, found one") from None
+                time.sleep(0.1)
+        for stale in output.glob(".processes-*"):
+            shutil.rmtree(stale)
         self.folder = tempfile.mkdtemp(prefix=".processes-", dir=output) if count > 1 else None
         # Only the allocator's thread of pyarrow is there yet, and the allocator is not used (see above).
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -168,6 +186,7 @@ class Processes:
             pid = os.fork()
             if not pid:
                 self.rank, self.children = rank, []
+                ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)
                 break
@@ -184,18 +203,24 @@ class Processes:
         if not self.rank:
             np.memmap(path, dtype, "w+", shape=shape)
         self.meet()
-        return np.memmap(path, dtype, "r" if self.rank else "r+", shape=shape)
+        mapped = np.memmap(path, dtype, "r" if self.rank else "r+", shape=shape)
+        self.meet()
+        if not self.rank:
+            os.unlink(path)  # its blocks are freed with the last process, however that ends
+        return mapped
 
     def meet(self) -> None:
         if self.count > 1:
             dist.barrier()
 
     def close(self, code: int) -> int:
-        """Ends the other processes."""
+        """Ends the other processes; 128 + a signal, and 0, they reach by themselves."""
         if self.count > 1:
             if self.rank:
                 os._exit(code)
             for pid in self.children:
+                if 0 < code < 128:
+                    os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             shutil.rmtree(self.folder, ignore_errors=True)
         return code
@@ -292,6 +317,10 @@ class Training:
             lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.done()]
             log.write_text("".join(f"{line}\n" for line in lines))
 
+    def _load(self) -> None:
+        self.model.load_state_dict(self.loaded["model"])
+        self.grounding.load_state_dict(self.loaded["grounding"])
+
     # Running
 
     def run(self) -> int:
@@ -305,15 +334,16 @@ class Training:
         self.model.to(self.device)
         self.grounding.to(self.device)
         while self.stage_at < len(s["stage"]):
+            between = self.loaded and not self.loaded["optimiser"]
+            if between:  # from the end of a stage: the next one begins from these weights
+                self._load()
             stage = Stage(s["stage"][self.stage_at], s["optimiser"], self.model, self.grounding)
-            if self.loaded:
-                self.model.load_state_dict(self.loaded["model"])
-                self.grounding.load_state_dict(self.loaded["grounding"])
-                if self.loaded["optimiser"]:
-                    stage.optimiser.load_state_dict(self.loaded["optimiser"])
-                    for name, value in stage.ema.items():
-                        value.copy_(self.loaded["ema"][name])
-                self.loaded = None
+            if self.loaded and not between:  # within a stage, which has made its adapters by now
+                self._load()
+                stage.optimiser.load_state_dict(self.loaded["optimiser"])
+                for name, value in stage.ema.items():
+                    value.copy_(self.loaded["ema"][name])
+            self.loaded = None
             if not self._run_stage(stage):
                 return 128 + self.stop
             self.validate(stage)
@@ -321,8 +351,6 @@ class Training:
             self.stage_at, self.step_at = self.stage_at + 1, 0
             self.export()
             self.checkpoint(None)
-        if self.loaded:
-            self.model.load_state_dict(self.loaded["model"])
         self.say(f"{self.output}/model: the trained model; {self.output}/curves.html: its curves")
         return 0
 
@@ -472,11 +500,24 @@ def main() -> int:
         processes = Processes(settings["processes"], arguments.output)
         training = Training(settings, arguments.output, arguments.quiet or processes.rank > 0, processes)
         training.resume()
-    except (configuration.SettingsError, DataError, export.DirectoryError, FileNotFoundError, ValueError) as error:
+    except (configuration.SettingsError, DataError, BusyError, export.DirectoryError, FileNotFoundError, ValueError) as error:
         if processes is None or not processes.rank:
             print(f"fathom-train: {error}", file=sys.stderr)
         return processes.close(1) if processes else 1
-    return processes.close(training.run())
+    except BaseException:
+        if processes:
+            processes.close(1)
+        raise
+    try:
+        code = training.run()
+    except SystemExit as exit_:  # a second signal
+        code = 1 if not isinstance(exit_.code, int) else exit_.code
+        for pid in processes.children:
+            os.kill(pid, signal.SIGKILL)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    return processes.close(code)
 
 
 if __name__ == "__main__":

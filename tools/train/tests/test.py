@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -295,7 +296,8 @@ class Run:
 
     def __init__(self, config: Path, run: Path, *arguments: str):
         self.errors = tempfile.TemporaryFile("w+")
-        self.pid, self.code = os.fork(), None
+        with warnings.catch_warnings(action="ignore"):  # PyTorch runs in one thread here
+            self.pid, self.code = os.fork(), None
         if not self.pid:
             os.dup2(self.errors.fileno(), 2)
             sys.argv = ["train.py", str(config), "--output", str(run), *arguments]
@@ -369,6 +371,7 @@ def repeat_and_resume(processes: int) -> None:
         config = configuration_file(folder, f"processes = {processes}")
         a, b = folder / "a", folder / "b"
         trained(config, a)
+        interrupted(config, b, 5, signal.SIGKILL)  # continues from the end of the first stage
         interrupted(config, b, 8, signal.SIGKILL)
         interrupted(config, b, 10, signal.SIGTERM)
         trained(config, b)
@@ -379,6 +382,8 @@ def repeat_and_resume(processes: int) -> None:
             assert same(weights(a), weights(folder / "c")), "two runs of one seed differ"
             other = Run(config, b, "--set", "seed=6")
             assert other.wait() == 1 and "seed = 5" in other.text(), other.text()
+        bad = Run(config, folder / "d", "--set", 'data.plan="action.no"')
+        assert bad.wait() == 1 and "action.no" in bad.text() and "Traceback" not in bad.text(), bad.text()
 
 
 def test_repeat_and_resume() -> None:
