@@ -12,6 +12,7 @@ mod link;
 mod picture;
 mod record;
 mod scene;
+mod simulator;
 mod telemetry;
 mod upright;
 
