@@ -180,6 +180,15 @@ pub const SCENE_SPEED_RAD_S: Bounds<f32> = Bounds::new(1e-3, 1000.0, "rad/s");
 pub const SCENE_VIEW_RAD: Bounds<f32> = Bounds::new(0.01, 3.1, "rad").note("below half a turn");
 /// Width and height of a camera of a scene.
 pub const SCENE_PIXELS: Bounds<u32> = Bounds::new(1, 4096, "pixels");
+/// Factor by which the seed scales an object of a scene.
+pub const SCENE_FACTOR: Bounds<f32> = Bounds::new(0.1, 10.0, "");
+/// Azimuth of a place on a scene's table.
+pub const SCENE_AZIMUTH_RAD: Bounds<f32> =
+    Bounds::new(-std::f32::consts::PI, std::f32::consts::PI, "rad").note("0 is straight ahead");
+/// Tolerance of the place of a scene's camera.
+pub const SCENE_TOLERANCE_MM: Bounds<f32> = Bounds::new(0.0, 10_000.0, "mm");
+/// Tolerance of the direction of a scene's camera.
+pub const SCENE_TOLERANCE_DEG: Bounds<f32> = Bounds::new(0.0, 180.0, "degrees");
 /// A component of a colour, or of the light.
 pub const SCENE_SHARE: Bounds<f32> = Bounds::new(0.0, 1.0, "");
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Scene;
 use super::error::SceneError;
+use super::math::Pose;
 use super::render::Renderer;
 use crate::camera::{Camera, CameraError, Image, PixelFormat, StampSource};
 use crate::clock::{Pace, monotonic_ns};
@@ -15,6 +16,14 @@ pub trait JointSource: Send + Sync {
     ///
     /// `into` holds the scene's initial positions; a joint that this does not write keeps its initial position.
     fn positions(&self, into: &mut [f32]);
+
+    /// Writes the positions of one moment as [`positions`](Self::positions) does, and the objects' poses at that moment.
+    ///
+    /// `objects` holds the poses of the scene's layout; an object that this does not write stays there.
+    fn snapshot(&self, into: &mut [f32], objects: &mut [Pose]) {
+        let _ = objects;
+        self.positions(into);
+    }
 }
 
 impl<F: Fn(&mut [f32]) + Send + Sync> JointSource for F {
@@ -46,6 +55,7 @@ pub struct SceneCamera {
     joints: Arc<dyn JointSource>,
     initial: Vec<f32>,
     positions: Vec<f32>,
+    objects: Vec<Pose>,
     depth: Vec<f32>,
     rate_hz: f32,
     pace: Pace,
@@ -65,6 +75,7 @@ impl SceneCamera {
         let index = scene.camera_index(camera)?;
         let name = format!("camera \"{camera}\" of scene \"{}\"", scene.name());
         let initial: Vec<f32> = scene.initial_positions().collect();
+        let objects = scene.objects().iter().map(|object| object.pose).collect();
         let renderer = Renderer::new(scene, index)?;
         let (width, height) = renderer.size();
         Ok(Self {
@@ -73,6 +84,7 @@ impl SceneCamera {
             joints,
             positions: initial.clone(),
             initial,
+            objects,
             depth: vec![f32::INFINITY; width as usize * height as usize],
             rate_hz,
             pace: Pace::new(rate_hz),
@@ -101,9 +113,9 @@ impl Camera for SceneCamera {
         into.reshape(PixelFormat::Rgb24, width, height);
         self.positions.copy_from_slice(&self.initial);
         into.stamp_ns = monotonic_ns();
-        self.joints.positions(&mut self.positions);
+        self.joints.snapshot(&mut self.positions, &mut self.objects);
         self.renderer
-            .render(&self.positions, &mut into.data, &mut self.depth)
+            .render_with(&self.positions, &self.objects, &mut into.data, &mut self.depth)
             .map_err(|source| CameraError::Source { device: self.name.clone(), source: source.into() })?;
         into.stamp = StampSource::Host;
         into.dequeued_ns = monotonic_ns();

@@ -4,9 +4,10 @@ use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use super::error::SceneError;
-use super::file::{CameraEntry, ObjectEntry};
+use super::file::{CameraEntry, GripperEntry, ObjectEntry, PedestalEntry, RandomLight, Sector, TaskEntry};
 use super::math::{Pose, Rotation, Vec3, vec3};
-use super::{CameraSpec, Joint, Light, Part, Shape, Table};
+use super::tasks::TaskKind;
+use super::{CameraSpec, Gripper, Joint, Light, Part, Shape, Table};
 use crate::bounds::{self, Bounds};
 
 /// A vector up to this length, in metres, has no direction.
@@ -137,16 +138,108 @@ impl Check<'_> {
     pub(super) fn object(&self, key: &str, entry: &ObjectEntry, table: &Table) -> Result<(), SceneError> {
         self.shape(&format!("{key}.shape"), &entry.shape)?;
         self.color(&format!("{key}.color"), entry.color)?;
-        for (axis, ((at, random), (center, size))) in
-            entry.position.iter().zip(entry.random).zip(table.center.iter().zip(table.size)).enumerate()
-        {
+        match (&entry.sector, entry.position) {
+            (Some(sector), None) => self.sector(&format!("{key}.sector"), sector, table)?,
+            (None, Some(_)) => {}
+            (Some(_), Some(place)) => {
+                return Err(self.wrong(&format!("{key}.position"), &place, "none beside `sector`"));
+            }
+            (None, None) => return Err(self.wrong(&format!("{key}.position"), &"absent", "a place, or `sector`")),
+        }
+        for (end, factor) in entry.random_size.iter().flatten().enumerate() {
+            self.within(&format!("{key}.random_size[{end}]"), &bounds::SCENE_FACTOR, *factor)?;
+        }
+        self.rising(&format!("{key}.random_size"), entry.random_size.unwrap_or([1.0; 2]))?;
+        self.within(&format!("{key}.random_color"), &bounds::SCENE_SHARE, entry.random_color)?;
+        if let Some(pedestal) = &entry.pedestal {
+            self.pedestal(&format!("{key}.pedestal"), pedestal)?;
+        }
+        for (axis, random) in entry.random.into_iter().enumerate() {
             self.within(&format!("{key}.random[{axis}]"), &bounds::SCENE_RANDOM_M, random)?;
+        }
+        for (axis, ((at, random), (center, size))) in
+            entry.position.iter().flatten().zip(entry.random).zip(table.center.iter().zip(table.size)).enumerate()
+        {
             let right = (at - center).abs() + random <= size / 2.0;
             let expected = "a place which, moved by `random`, is still on the table";
             self.that(right, &format!("{key}.position[{axis}]"), *at, expected)?;
         }
         self.within(&format!("{key}.yaw_rad"), &bounds::SCENE_ANGLE_RAD, entry.yaw_rad)?;
         self.within(&format!("{key}.random_yaw_rad"), &bounds::SCENE_TURN_RAD, entry.random_yaw_rad)
+    }
+
+    fn rising(&self, key: &str, ends: [f32; 2]) -> Result<(), SceneError> {
+        self.that(ends[0] <= ends[1], key, ends, "the least, then the greatest")
+    }
+
+    fn sector(&self, key: &str, sector: &Sector, table: &Table) -> Result<(), SceneError> {
+        for end in 0..2 {
+            let (radius, angle) = (sector.radius_m.get(end), sector.angle_rad.get(end));
+            self.within(&format!("{key}.radius_m[{end}]"), &bounds::SCENE_RANDOM_M, radius.copied().unwrap_or(0.0))?;
+            self.within(&format!("{key}.angle_rad[{end}]"), &bounds::SCENE_AZIMUTH_RAD, angle.copied().unwrap_or(0.0))?;
+        }
+        self.rising(&format!("{key}.radius_m"), sector.radius_m)?;
+        self.rising(&format!("{key}.angle_rad"), sector.angle_rad)?;
+        let far = sector.radius_m[1];
+        for (center, size) in table.center.iter().zip(table.size) {
+            // The ring's corners and the points where it crosses the axes are its outermost.
+            let [from, to] = sector.angle_rad;
+            let quarters = (-4..=4).map(|quarter| quarter as f32 * std::f32::consts::FRAC_PI_2);
+            let mut angles = quarters.filter(|angle| (from..=to).contains(angle)).chain([from, to]);
+            let axis_x = std::ptr::eq(center, &table.center[0]);
+            let along = |angle: f32| far * if axis_x { angle.cos() } else { angle.sin() };
+            let on_table = angles.all(|angle| (along(angle) - center).abs() <= size / 2.0);
+            self.that(on_table, &format!("{key}.radius_m"), sector.radius_m, "a ring sector on the table")?;
+        }
+        Ok(())
+    }
+
+    fn pedestal(&self, key: &str, pedestal: &PedestalEntry) -> Result<(), SceneError> {
+        self.within(&format!("{key}.probability"), &bounds::SCENE_SHARE, pedestal.probability)?;
+        for (end, height) in pedestal.height_m.into_iter().enumerate() {
+            self.within(&format!("{key}.height_m[{end}]"), &bounds::SCENE_RANDOM_M, height)?;
+        }
+        self.rising(&format!("{key}.height_m"), pedestal.height_m)?;
+        self.color(&format!("{key}.color"), pedestal.color)
+    }
+
+    pub(super) fn random_light(&self, range: &RandomLight) -> Result<(), SceneError> {
+        self.each("random_light.position", &bounds::SCENE_RANDOM_M, range.position)?;
+        self.within("random_light.ambient", &bounds::SCENE_SHARE, range.ambient)?;
+        self.within("random_light.sky_color", &bounds::SCENE_SHARE, range.sky_color)
+    }
+
+    pub(super) fn gripper(&self, entry: &GripperEntry, joint: usize, joints: &[Joint]) -> Result<Gripper, SceneError> {
+        let GripperEntry { fixed_face, moving_face, half_width, depth, open_rad, closed_rad, .. } = *entry;
+        let about_x = joints.get(joint).is_some_and(|joint| (joint.axis - vec3(1.0, 0.0, 0.0)).length() < 1e-5);
+        let expected = "a joint after the first that turns about its x axis";
+        self.that(about_x && joint > 0, "gripper.joint", &entry.joint, expected)?;
+        self.within("gripper.fixed_face", &bounds::SCENE_M, fixed_face)?;
+        self.within("gripper.moving_face", &bounds::SCENE_M, moving_face)?;
+        self.length("gripper.half_width", half_width)?;
+        for (end, z) in depth.into_iter().enumerate() {
+            self.within(&format!("gripper.depth[{end}]"), &bounds::SCENE_M, z)?;
+        }
+        self.rising("gripper.depth", depth)?;
+        let [low, high] = joints.get(joint).map_or([0.0; 2], |joint| joint.limits_rad);
+        for (key, angle) in [("gripper.open_rad", open_rad), ("gripper.closed_rad", closed_rad)] {
+            let expected = format!("a position within the joint's limits_rad, {low} to {high}");
+            self.that((low..=high).contains(&angle), key, angle, &expected)?;
+        }
+        self.that(open_rad < closed_rad, "gripper.open_rad", open_rad, "less than closed_rad")?;
+        Ok(Gripper { joint, fixed_face, moving_face, half_width, depth, open_rad, closed_rad })
+    }
+
+    pub(super) fn task(&self, key: &str, entry: &TaskEntry) -> Result<(), SceneError> {
+        let prompt = &entry.prompt;
+        let expected = "an instruction with {object} in it";
+        self.that(prompt.contains("{object}"), &format!("{key}.prompt"), prompt, expected)?;
+        self.that(!entry.objects.is_empty(), &format!("{key}.objects"), "empty", "at least one object")?;
+        let places = entry.kind == TaskKind::Place;
+        let expected = if places { "an instruction with {target} in it" } else { "an instruction without {target}" };
+        self.that(prompt.contains("{target}") == places, &format!("{key}.prompt"), prompt, expected)?;
+        let expected = if places { "at least one object to place it on" } else { "none; only `place` has targets" };
+        self.that(entry.targets.is_empty() != places, &format!("{key}.targets"), &entry.targets, expected)
     }
 
     pub(super) fn camera(
@@ -164,6 +257,8 @@ impl Check<'_> {
         for (side, pixels) in [("width", width), ("height", height)] {
             self.within(&format!("{key}.{side}"), &bounds::SCENE_PIXELS, pixels)?;
         }
+        self.within(&format!("{key}.random_position_mm"), &bounds::SCENE_TOLERANCE_MM, entry.random_position_mm)?;
+        self.within(&format!("{key}.random_turn_deg"), &bounds::SCENE_TOLERANCE_DEG, entry.random_turn_deg)?;
         let expected = "a point other than `position`, and not straight along `up` from it";
         let forward = Some(look_at - position).filter(|forward| forward.length() > SHORT);
         let rotation = forward

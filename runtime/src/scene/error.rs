@@ -33,6 +33,55 @@ pub enum SceneError {
         /// The valid values.
         expected: String,
     },
+    /// The seed found no place for an object.
+    #[error(
+        "{file}: seed {seed}: no place for \"{object}\" in {layouts} layouts; expected room for every object, within reach \
+             of the arm where a task names it"
+    )]
+    Layout {
+        /// The scene file.
+        file: String,
+        /// The seed.
+        seed: u64,
+        /// Name of the object.
+        object: String,
+        /// Layouts that were tried.
+        layouts: usize,
+    },
+    /// The prompt names no task of the scene.
+    #[error("the prompt \"{prompt}\" is none of the scene's tasks: {known}")]
+    Prompt {
+        /// The prompt.
+        prompt: String,
+        /// The prompts of the scene's tasks.
+        known: String,
+    },
+    /// The prompt fits several tasks.
+    #[error("the prompt \"{prompt}\" fits \"{one}\" as well as \"{other}\"")]
+    AmbiguousPrompt {
+        /// The prompt.
+        prompt: String,
+        /// A task's prompt.
+        one: String,
+        /// Another task's.
+        other: String,
+    },
+    /// A task names an object that the scene does not have.
+    #[error("the task names object {index} of a scene with {count} objects")]
+    NoObject {
+        /// Index that the task names.
+        index: usize,
+        /// Objects of the scene.
+        count: usize,
+    },
+    /// No expert knows the scene's arm.
+    #[error(
+        "scene \"{scene}\": no expert for its arm; expected a gripper, and joints in the order pan, lift, elbow, wrist and roll"
+    )]
+    NoExpert {
+        /// Name of the scene.
+        scene: String,
+    },
     /// There is no camera of this name.
     #[error("the scene has no camera \"{name}\"; its cameras are {known}")]
     Camera {

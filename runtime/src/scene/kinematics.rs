@@ -94,7 +94,7 @@ impl Scene {
     }
 
     /// Pose of the link behind joint `joint`, or of the world.
-    fn link_pose(&self, joint: Option<usize>, positions: &[f32]) -> Result<Pose, SceneError> {
+    pub(super) fn link_pose(&self, joint: Option<usize>, positions: &[f32]) -> Result<Pose, SceneError> {
         self.check_positions(positions)?;
         let links = joint.map_or(0, |joint| joint + 1);
         let chain = self.joints().iter().zip(positions).take(links);
@@ -104,7 +104,7 @@ impl Scene {
         }))
     }
 
-    fn check_positions(&self, positions: &[f32]) -> Result<(), SceneError> {
+    pub(super) fn check_positions(&self, positions: &[f32]) -> Result<(), SceneError> {
         let expected = self.joints().len();
         if positions.len() != expected {
             return Err(SceneError::JointCount { expected, found: positions.len() });

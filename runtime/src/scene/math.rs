@@ -160,6 +160,13 @@ impl Rotation {
         vec3(self.x.dot(v), self.y.dot(v), self.z.dot(v))
     }
 
+    /// The rotation that undoes this one.
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        let axes = Self::IDENTITY;
+        Self { x: self.unapply(axes.x), y: self.unapply(axes.y), z: self.unapply(axes.z) }
+    }
+
     /// First `inner`, then this rotation.
     #[must_use]
     pub fn after(self, inner: Self) -> Self {

@@ -7,13 +7,19 @@
 mod camera;
 mod check;
 mod error;
+mod expert;
 mod file;
+mod gripper;
 mod kinematics;
 mod layout;
+mod live;
 pub mod math;
+mod random;
 mod render;
 mod shapes;
+mod tasks;
 mod trace;
+mod world;
 
 use std::path::Path;
 
@@ -21,10 +27,16 @@ use serde::Deserialize;
 
 pub use camera::{FixedJoints, JointSource, SceneCamera};
 pub use error::SceneError;
+pub use expert::{Arm, Expert, Stance};
 use file::SceneFile;
+pub use gripper::Gripper;
 pub use kinematics::{Projection, View};
+pub use live::{LiveWorld, Stop};
 use math::{Pose, Vec3};
+pub use random::Random;
 pub use render::Renderer;
+pub use tasks::{LIFT_M, Progress, REACH_ABOVE_M, REACH_WITHIN_M, Task, TaskKind};
+pub use world::{Held, World};
 
 /// The scene file that is built in.
 const BUILT_IN: &str = include_str!("scene.toml");
@@ -151,6 +163,17 @@ pub struct Object {
     pub pose: Pose,
 }
 
+/// A solid under an object, on the table. Nothing moves it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pedestal {
+    /// The solid.
+    pub shape: Shape,
+    /// sRGB.
+    pub color: Vec3,
+    /// Where it lies in the world.
+    pub pose: Pose,
+}
+
 /// A camera in the scene file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CameraSpec {
@@ -177,7 +200,10 @@ pub struct Scene {
     base: Vec<Part>,
     joints: Vec<Joint>,
     tool: Tool,
+    gripper: Option<Gripper>,
     objects: Vec<Object>,
+    pedestals: Vec<Pedestal>,
+    tasks: Vec<Task>,
     cameras: Vec<CameraSpec>,
 }
 
@@ -247,7 +273,28 @@ impl Scene {
         self.tool
     }
 
-    /// The objects on the table.
+    /// The gripper, if the arm has one.
+    #[must_use]
+    pub fn gripper(&self) -> Option<&Gripper> {
+        self.gripper.as_ref()
+    }
+
+    /// What some of the objects stand on.
+    #[must_use]
+    pub fn pedestals(&self) -> &[Pedestal] {
+        &self.pedestals
+    }
+
+    /// The same scene with images of `side` × `side` pixels from every camera.
+    #[must_use]
+    pub fn with_image_side(mut self, side: u32) -> Self {
+        for camera in &mut self.cameras {
+            (camera.width, camera.height) = (side, side);
+        }
+        self
+    }
+
+    /// The objects on the table, where the seed has placed them.
     #[must_use]
     pub fn objects(&self) -> &[Object] {
         &self.objects

@@ -6,7 +6,7 @@ use super::error::SceneError;
 use super::kinematics::View;
 use super::math::{Pose, Rotation, Vec3, vec3};
 use super::shapes::Solid;
-use super::trace::{Drawn, Paint, Tracer, linear, srgb_table};
+use super::trace::{Balls, Drawn, Paint, Tracer, linear, srgb_table};
 use super::{Scene, Shape};
 
 /// Neighbouring pixels whose colours differ by more than this (sum over the three parts of 255
@@ -24,6 +24,9 @@ pub struct Renderer {
     height: u32,
     links: Vec<Pose>,
     drawn: Vec<Drawn>,
+    balls: Balls,
+    /// Solids that can appear in the row that is drawn.
+    row: Vec<usize>,
     /// Pixels to be drawn again, row-major.
     edges: Vec<bool>,
     srgb: Vec<u8>,
@@ -44,6 +47,8 @@ impl Renderer {
             height,
             links: Vec::new(),
             drawn: Vec::new(),
+            balls: Balls::default(),
+            row: Vec::new(),
             edges: vec![false; pixels(width, height)],
             srgb: srgb_table(),
         })
@@ -64,6 +69,31 @@ impl Renderer {
     /// # Errors
     /// [`SceneError::JointCount`], [`SceneError::JointPosition`], [`SceneError::Buffer`].
     pub fn render(&mut self, positions: &[f32], rgb: &mut [u8], depth: &mut [f32]) -> Result<(), SceneError> {
+        self.draw(positions, None, rgb, depth)
+    }
+
+    /// Draws the scene with the joints at `positions` (radians) and its objects at `objects`, in the order of the scene; an
+    /// object beyond the last stays where the seed has placed it. `rgb` and `depth` as in [`render`](Self::render).
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_with(
+        &mut self,
+        positions: &[f32],
+        objects: &[Pose],
+        rgb: &mut [u8],
+        depth: &mut [f32],
+    ) -> Result<(), SceneError> {
+        self.draw(positions, Some(objects), rgb, depth)
+    }
+
+    fn draw(
+        &mut self,
+        positions: &[f32],
+        objects: Option<&[Pose]>,
+        rgb: &mut [u8],
+        depth: &mut [f32],
+    ) -> Result<(), SceneError> {
         let (width, height) = (self.width, self.height);
         let count = pixels(width, height);
         for (what, expected, found) in [("pixels", count * 3, rgb.len()), ("depth", count, depth.len())] {
@@ -72,26 +102,30 @@ impl Renderer {
             }
         }
         let view = self.scene.view(self.camera, positions)?;
-        self.place(positions, &view)?;
-        let tracer = Tracer::new(&self.scene, &self.drawn, &self.srgb, view.pose.position);
+        self.place(positions, objects.unwrap_or_default(), &view)?;
+        self.balls.fill(&self.drawn);
+        let tracer = Tracer::new(&self.scene, &self.drawn, &self.balls, &self.srgb, view.pose.position);
+        let solids = &mut self.row;
         let (rgb, _) = rgb.as_chunks_mut::<3>();
         let row_length = width.max(1) as usize;
         let rows = rgb.chunks_mut(row_length).zip(depth.chunks_mut(row_length));
         for (y, (rgb, depth)) in (0..height).zip(rows) {
+            tracer.row(y, solids);
             for (x, (rgb, depth)) in (0..width).zip(rgb.iter_mut().zip(depth)) {
                 let direction = view.ray(x as f32 + 0.5, y as f32 + 0.5);
-                (*rgb, *depth) = tracer.trace(x, y, direction);
+                (*rgb, *depth) = tracer.trace(x, solids, direction);
             }
         }
         mark_edges(rgb, row_length, &mut self.edges);
         let rows = rgb.chunks_mut(row_length).zip(self.edges.chunks(row_length));
         for (y, (rgb, edges)) in (0..height).zip(rows) {
+            tracer.row(y, solids);
             for (x, (rgb, edge)) in (0..width).zip(rgb.iter_mut().zip(edges)) {
                 if *edge {
                     let mut sum = [2_u32; 3];
                     for (dx, dy) in SAMPLES {
                         let direction = view.ray(x as f32 + dx, y as f32 + dy);
-                        let (sample, _) = tracer.trace(x, y, direction);
+                        let (sample, _) = tracer.trace(x, solids, direction);
                         sum.iter_mut().zip(sample).for_each(|(sum, part)| *sum += u32::from(part));
                     }
                     *rgb = sum.map(|sum| u8::try_from(sum / 4).unwrap_or(u8::MAX));
@@ -102,7 +136,7 @@ impl Renderer {
     }
 
     /// Lays out all solids for this pose of the arm.
-    fn place(&mut self, positions: &[f32], view: &View) -> Result<(), SceneError> {
+    fn place(&mut self, positions: &[f32], objects: &[Pose], view: &View) -> Result<(), SceneError> {
         self.scene.link_poses(positions, &mut self.links)?;
         self.drawn.clear();
         let drawn = &mut self.drawn;
@@ -131,8 +165,12 @@ impl Renderer {
                 add(&part.shape, pose, Paint::Plain(linear(part.color)));
             }
         }
-        for object in self.scene.objects() {
-            add(&object.shape, object.pose, Paint::Plain(linear(object.color)));
+        for pedestal in self.scene.pedestals() {
+            add(&pedestal.shape, pedestal.pose, Paint::Plain(linear(pedestal.color)));
+        }
+        for (index, object) in self.scene.objects().iter().enumerate() {
+            let pose = objects.get(index).copied().unwrap_or(object.pose);
+            add(&object.shape, pose, Paint::Plain(linear(object.color)));
         }
         Ok(())
     }

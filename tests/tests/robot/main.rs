@@ -14,6 +14,7 @@ mod record;
 mod scene;
 mod telemetry;
 mod upright;
+mod world;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
