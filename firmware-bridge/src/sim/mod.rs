@@ -208,6 +208,11 @@ impl Joints {
         lock(&self.plant).joints.place(positions);
     }
 
+    /// Stops a joint at a position that it cannot exceed, as an object between the jaws does; `None` lets every joint go.
+    pub fn stop(&self, stop: Option<(usize, f32)>) {
+        lock(&self.plant).stop = stop;
+    }
+
     /// Every tick from now on, until the controller is unplugged; one subscriber at a time.
     pub fn ticks(&self) -> Receiver<Tick> {
         let (sender, ticks) = mpsc::channel();

@@ -18,11 +18,13 @@ pub(super) struct Plant {
     pub(super) defects: Defects,
     /// The reading of one joint's sensor, or of all, in the next tick.
     pub(super) misread: Option<(Option<usize>, f32)>,
+    /// A joint that something stops, and the position that it cannot exceed.
+    pub(super) stop: Option<(usize, f32)>,
 }
 
 impl Plant {
     pub(super) fn new(joints: SimulatedJoints) -> Self {
-        Self { joints, defects: Defects::default(), misread: None }
+        Self { joints, defects: Defects::default(), misread: None, stop: None }
     }
 
     pub(super) fn step(&mut self, dt_s: f32) {
@@ -33,6 +35,13 @@ impl Plant {
             let blocked: Vec<f32> =
                 after.map(|(joint, (after, before))| if self.defects.is_of(joint) { before } else { *after }).collect();
             self.joints.place(&blocked);
+        }
+        if let Some((joint, most)) = self.stop {
+            let mut stopped: Vec<f32> = self.joints.positions().into();
+            if let Some(position) = stopped.get_mut(joint) {
+                *position = position.min(most);
+            }
+            self.joints.place(&stopped);
         }
     }
 }

@@ -99,6 +99,13 @@ impl Run {
         if let Some((object, metres)) = outcome.target {
             outln!("the prompt names the {object}: the tool came within {:.0} mm of it", metres * 1e3);
         }
+        if let Some((task, progress)) = outcome.task {
+            let state = match progress.success {
+                true => "done".to_owned(),
+                false => format!("{:.0} mm from its end", progress.distance_m * 1e3),
+            };
+            outln!("the task \"{task}\" is {state}");
+        }
         if let Some(path) = outcome.picture {
             outln!("picture: {} (cameras with the arm's path, depth map, true depth)", path.display());
         }

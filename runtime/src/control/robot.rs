@@ -24,7 +24,7 @@ use crate::fault::{Faults, FaultyCamera, Kind};
 use crate::gpu::{GpuOptions, cache_folder};
 use crate::link::{Link, LinkError};
 use crate::policy::{Policy, PolicyFiles, PolicyOptions};
-use crate::scene::{Scene, SceneCamera};
+use crate::scene::{FixedJoints, JointSource, LiveWorld, Scene, SceneCamera, World};
 use crate::waker::Waker;
 
 /// Time limit of a camera's first image.
@@ -51,6 +51,8 @@ pub struct Robot {
     pub(super) events: Events,
     /// The scene and the joints of its arm, if the controller is simulated.
     pub(super) arm: Option<(Arc<Scene>, Joints)>,
+    /// The state of that scene.
+    pub(super) world: Option<LiveWorld>,
     /// Runs as long as the robot.
     pub(super) sim: Option<Sim>,
 }
@@ -186,12 +188,13 @@ impl RobotBuilder {
         check_fit(&config, &link, &files.loaded)?;
         let mut policy = open_policy(&config, files)?;
         let arm = sim.as_ref().map(|sim| (Arc::clone(&scene), sim.joints()));
+        let world = arm.as_ref().map(|(scene, joints)| live_world(scene, joints)).transpose()?;
         let views = policy.views().to_vec();
         let (mut threads, mut images) = (Vec::new(), Vec::new());
         for view in &views {
             let camera = match (cameras.remove(view), config.cameras.iter().find(|section| section.view == *view)) {
                 (Some(camera), _) => camera,
-                (None, Some(section)) => open_camera(section, &scene, arm.as_ref().map(|(_, joints)| joints))?,
+                (None, Some(section)) => open_camera(section, &scene, world.as_ref())?,
                 (None, None) => continue,
             };
             let (thread, spec) = start_camera(view, camera, &faults, &connector.waker, &events)?;
@@ -200,7 +203,7 @@ impl RobotBuilder {
         }
         policy.prepare(images)?;
         log_prepared(&policy.session);
-        Ok(Robot { config, cameras: threads, views, link, connector, policy, faults, events, arm, sim })
+        Ok(Robot { config, cameras: threads, views, link, connector, policy, faults, events, arm, world, sim })
     }
 }
 
@@ -395,7 +398,7 @@ fn start_camera(
 fn open_camera(
     section: &CameraSection,
     scene: &Arc<Scene>,
-    joints: Option<&Joints>,
+    world: Option<&LiveWorld>,
 ) -> Result<Box<dyn Camera>, RunError> {
     let failed = |error| RunError::Camera { view: section.view.clone(), source: Arc::new(error) };
     Ok(match &section.source {
@@ -404,28 +407,37 @@ fn open_camera(
         CameraSource::Folder(config) => Box::new(FolderCamera::open(config).map_err(failed)?),
         CameraSource::Scene(config) => {
             let name = config.camera.as_deref().unwrap_or(&section.view);
-            let joints = joints.cloned();
-            let source = move |into: &mut [f32]| {
-                if let Some(joints) = &joints {
-                    joints.read(into);
-                }
+            let source: Arc<dyn JointSource> = match world {
+                Some(world) => Arc::new(world.clone()),
+                None => Arc::new(FixedJoints::default()),
             };
-            Box::new(SceneCamera::new(Arc::clone(scene), name, Arc::new(source), config.rate_hz)?)
+            Box::new(SceneCamera::new(Arc::clone(scene), name, source, config.rate_hz)?)
         }
     })
 }
 
+/// The scene's world, moved by the simulated joints. An object between the jaws stops the jaw.
+fn live_world(scene: &Arc<Scene>, joints: &Joints) -> Result<LiveWorld, RunError> {
+    let (read, stopped) = (joints.clone(), joints.clone());
+    let jaw = scene.gripper().map(|gripper| gripper.joint);
+    let source = move |into: &mut [f32]| read.read(into);
+    let stop = move |angle: Option<f32>| stopped.stop(jaw.zip(angle));
+    LiveWorld::start(World::new(Arc::clone(scene)), Arc::new(source), Box::new(stop))
+        .map_err(|source| RunError::Sim(source.into()))
+}
+
 /// The simulated controller's configuration for the scene's arm.
 pub(super) fn sim_config(scene: &Scene) -> SimConfig {
-    let joints = scene.joints().iter().map(|j| SimJoint {
+    let jaw = scene.gripper().map(|gripper| gripper.joint);
+    let joints = scene.joints().iter().enumerate().map(|(index, j)| SimJoint {
         name: j.name.clone(),
         unit: Unit::Radian,
         min: j.limits_rad[0],
         max: j.limits_rad[1],
         velocity: j.velocity_limit_rad_s,
         acceleration: j.velocity_limit_rad_s * 8.0,
-        // Command and arm differ by lag × speed; this is well beyond it.
-        jump: 0.5,
+        // Command and arm differ by lag × speed; this is well beyond it. An object may stop the jaw at any angle.
+        jump: if jaw == Some(index) { 2.0 } else { 0.5 },
         initial: j.initial_rad,
     });
     SimConfig { deadman_us: SIM_DEADMAN.as_micros() as u32, ..SimConfig::new(joints.collect()) }

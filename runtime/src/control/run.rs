@@ -27,6 +27,7 @@ use crate::events::{ImageStamp, LoopMode};
 use crate::fault::FaultyLog;
 use crate::link::{ActionChunk, Link, LinkError, Start};
 use crate::record::{RecordingWriter, RunNote};
+use crate::scene::Progress;
 use crate::telemetry::{EventWriter, Header, Notify, RunInfo, StageTable};
 use crate::waker::Waker;
 
@@ -60,6 +61,8 @@ pub struct Outcome {
     pub first_action_ns: Option<u64>,
     /// The object of the scene that the prompt names, and the tool's smallest distance to it, in metres.
     pub target: Option<(String, f32)>,
+    /// The task of the scene that the prompt asks for, and how far the world is from its end.
+    pub task: Option<(String, Progress)>,
     /// Distance moved by the tool in the scene, in metres, from the measured joint positions.
     pub travelled: Option<f32>,
     /// The picture's file.
@@ -153,7 +156,7 @@ impl Shell {
         let horizon = robot.policy.session.loaded().model.config.horizon;
         let planner = planner(&robot.config, joints.len().into(), horizon);
         let recording = robot.begin_recording(joints)?;
-        let Robot { config, cameras, views, link, connector, policy, faults, events, arm, sim } = robot;
+        let Robot { config, cameras, views, link, connector, policy, faults, events, arm, world, sim } = robot;
         let control = &config.control;
         let freshness = freshness(&config, &views);
         let settings = Settings {
@@ -174,7 +177,7 @@ impl Shell {
             events,
             telemetry,
             recording,
-            scene: RunScene::new(arm, core.measured().to_vec()),
+            scene: RunScene::new(arm, world, core.measured().to_vec()),
             notify: Notify::new(),
             faults,
         };
@@ -345,6 +348,7 @@ impl Shell {
         let draw = |path| scene.picture(path, config, views, cameras);
         let picture = options.picture.as_deref().map(draw).transpose()?;
         let (target, travelled) = (scene.target(config.model.prompt.as_deref()), scene.travelled());
+        let task = scene.task(config.model.prompt.as_deref());
         match (core.mode, core.fault.clone()) {
             (mode @ LoopMode::Fault(_), detail) => Err(RunError::Fault { mode, detail }),
             // The run had a time limit that was too short for a single chunk.
@@ -359,6 +363,7 @@ impl Shell {
                 late,
                 starved,
                 first_action_ns,
+                task,
                 target,
                 travelled,
                 picture,

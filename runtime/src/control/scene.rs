@@ -12,13 +12,14 @@ use crate::clock::HostNs;
 use crate::config::{CameraSource, RobotConfig};
 use crate::events::{Inference, LoopEvent};
 use crate::picture::{self, Panel};
-use crate::scene::Scene;
 use crate::scene::math::Vec3;
+use crate::scene::{LiveWorld, Progress, Scene};
 
 /// The scene, if the arm is simulated, and the tool's path.
 #[derive(Debug)]
 pub(super) struct RunScene {
     scene: Option<Arc<Scene>>,
+    world: Option<LiveWorld>,
     path: Vec<Vec3>,
     /// Time of the path's last point.
     noted: Option<HostNs>,
@@ -35,9 +36,9 @@ const POINT_NS: u64 = 50_000_000;
 
 impl RunScene {
     /// The scene of an arm at the positions `measured`.
-    pub(super) fn new(scene: Option<(Arc<Scene>, Joints)>, measured: Vec<f32>) -> RunScene {
+    pub(super) fn new(scene: Option<(Arc<Scene>, Joints)>, world: Option<LiveWorld>, measured: Vec<f32>) -> RunScene {
         let scene = scene.map(|(scene, _)| scene);
-        RunScene { scene, path: Vec::new(), noted: None, measured, inference: None }
+        RunScene { scene, world, path: Vec::new(), noted: None, measured, inference: None }
     }
 
     pub(super) fn on(&mut self, event: &LoopEvent) {
@@ -73,9 +74,19 @@ impl RunScene {
         self.scene.is_some().then_some(way)
     }
 
+    /// The task that the prompt asks for, and how far the world is from its end.
+    pub(super) fn task(&self, prompt: Option<&str>) -> Option<(String, Progress)> {
+        let world = self.world.as_ref()?.now();
+        let task = self.scene.as_ref()?.task(prompt?).ok()?;
+        Some((task.prompt.clone(), world.progress(task).ok()?))
+    }
+
     /// The object that the prompt names, and the tool's smallest distance to it, in metres.
     pub(super) fn target(&self, prompt: Option<&str>) -> Option<(String, f32)> {
-        let object = self.scene.as_ref()?.find(prompt?)?;
+        let (scene, prompt) = (self.scene.as_ref()?, prompt?);
+        // Of a prompt with two objects, the one that its task moves.
+        let of_task = || scene.objects().get(scene.task(prompt).ok()?.object);
+        let object = scene.find(prompt).or_else(of_task)?;
         let nearest = self.path.iter().map(|p| (*p - object.pose.position).length()).reduce(f32::min)?;
         Some((object.name.clone(), nearest))
     }

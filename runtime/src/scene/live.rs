@@ -25,6 +25,7 @@ pub struct LiveWorld {
 
 struct Shared {
     world: Arc<Mutex<World>>,
+    joints: Arc<dyn JointSource>,
     ended: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -47,7 +48,7 @@ impl LiveWorld {
         let _ = world.place(&positions);
         let (world, ended) = (Arc::new(Mutex::new(world)), Arc::new(AtomicBool::new(false)));
         let thread = {
-            let (world, ended) = (Arc::clone(&world), Arc::clone(&ended));
+            let (world, ended, joints) = (Arc::clone(&world), Arc::clone(&ended), Arc::clone(&joints));
             thread::Builder::new().name("scene-world".to_owned()).spawn(move || {
                 while !ended.load(Ordering::Relaxed) {
                     joints.positions(&mut positions);
@@ -61,7 +62,7 @@ impl LiveWorld {
                 }
             })?
         };
-        Ok(Self { shared: Arc::new(Shared { world, ended, thread: Mutex::new(Some(thread)) }) })
+        Ok(Self { shared: Arc::new(Shared { world, joints, ended, thread: Mutex::new(Some(thread)) }) })
     }
 
     /// The world as it is now.
@@ -77,7 +78,13 @@ impl JointSource for LiveWorld {
     }
 
     fn snapshot(&self, into: &mut [f32], objects: &mut [Pose]) {
-        let world = lock(&self.shared.world);
+        let mut world = lock(&self.shared.world);
+        // The arm as it is at this instant, not as it was at the last reading.
+        self.shared.joints.positions(into);
+        if world.advance(into).is_err() {
+            // The camera names the position that is no number.
+            return;
+        }
         into.iter_mut().zip(world.joints()).for_each(|(to, from)| *to = *from);
         objects.iter_mut().zip(world.objects()).for_each(|(to, from)| *to = *from);
     }

@@ -6,7 +6,7 @@ use super::error::SceneError;
 use super::kinematics::View;
 use super::math::{Pose, Rotation, Vec3, vec3};
 use super::shapes::Solid;
-use super::trace::{Drawn, Paint, Tracer, linear, srgb_table};
+use super::trace::{Balls, Drawn, Paint, Tracer, linear, srgb_table};
 use super::{Scene, Shape};
 
 /// Neighbouring pixels whose colours differ by more than this (sum over the three parts of 255
@@ -24,6 +24,9 @@ pub struct Renderer {
     height: u32,
     links: Vec<Pose>,
     drawn: Vec<Drawn>,
+    balls: Balls,
+    /// Solids that can appear in the row that is drawn.
+    row: Vec<usize>,
     /// Pixels to be drawn again, row-major.
     edges: Vec<bool>,
     srgb: Vec<u8>,
@@ -44,6 +47,8 @@ impl Renderer {
             height,
             links: Vec::new(),
             drawn: Vec::new(),
+            balls: Balls::default(),
+            row: Vec::new(),
             edges: vec![false; pixels(width, height)],
             srgb: srgb_table(),
         })
@@ -98,25 +103,29 @@ impl Renderer {
         }
         let view = self.scene.view(self.camera, positions)?;
         self.place(positions, objects.unwrap_or_default(), &view)?;
-        let tracer = Tracer::new(&self.scene, &self.drawn, &self.srgb, view.pose.position);
+        self.balls.fill(&self.drawn);
+        let tracer = Tracer::new(&self.scene, &self.drawn, &self.balls, &self.srgb, view.pose.position);
+        let solids = &mut self.row;
         let (rgb, _) = rgb.as_chunks_mut::<3>();
         let row_length = width.max(1) as usize;
         let rows = rgb.chunks_mut(row_length).zip(depth.chunks_mut(row_length));
         for (y, (rgb, depth)) in (0..height).zip(rows) {
+            tracer.row(y, solids);
             for (x, (rgb, depth)) in (0..width).zip(rgb.iter_mut().zip(depth)) {
                 let direction = view.ray(x as f32 + 0.5, y as f32 + 0.5);
-                (*rgb, *depth) = tracer.trace(x, y, direction);
+                (*rgb, *depth) = tracer.trace(x, solids, direction);
             }
         }
         mark_edges(rgb, row_length, &mut self.edges);
         let rows = rgb.chunks_mut(row_length).zip(self.edges.chunks(row_length));
         for (y, (rgb, edges)) in (0..height).zip(rows) {
+            tracer.row(y, solids);
             for (x, (rgb, edge)) in (0..width).zip(rgb.iter_mut().zip(edges)) {
                 if *edge {
                     let mut sum = [2_u32; 3];
                     for (dx, dy) in SAMPLES {
                         let direction = view.ray(x as f32 + dx, y as f32 + dy);
-                        let (sample, _) = tracer.trace(x, y, direction);
+                        let (sample, _) = tracer.trace(x, solids, direction);
                         sum.iter_mut().zip(sample).for_each(|(sum, part)| *sum += u32::from(part));
                     }
                     *rgb = sum.map(|sum| u8::try_from(sum / 4).unwrap_or(u8::MAX));

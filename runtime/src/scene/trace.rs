@@ -35,9 +35,60 @@ pub(super) struct Drawn {
     pub(super) rows: [u32; 2],
 }
 
+/// Solids whose balls are compared with a ray at once.
+const LANES: usize = 8;
+
+/// Bounding balls of the solids, [`LANES`] together.
+#[derive(Debug, Default)]
+pub(super) struct Balls(Vec<BallGroup>);
+
+#[derive(Debug, Clone, Copy)]
+struct BallGroup {
+    x: [f32; LANES],
+    y: [f32; LANES],
+    z: [f32; LANES],
+    /// Squares of the radii; negative where there is no ball.
+    radius2: [f32; LANES],
+}
+
+impl Balls {
+    /// Takes the balls of these solids.
+    pub(super) fn fill(&mut self, drawn: &[Drawn]) {
+        self.0.clear();
+        for solids in drawn.chunks(LANES) {
+            let mut group = BallGroup { x: [0.0; LANES], y: [0.0; LANES], z: [0.0; LANES], radius2: [-1.0; LANES] };
+            let lanes = group.x.iter_mut().zip(&mut group.y).zip(&mut group.z).zip(&mut group.radius2);
+            for ((((x, y), z), radius2), Drawn { solid, .. }) in lanes.zip(solids) {
+                let center = solid.center();
+                (*x, *y, *z, *radius2) = (center.x, center.y, center.z, solid.bound * solid.bound);
+            }
+            self.0.push(group);
+        }
+    }
+}
+
+impl BallGroup {
+    /// Whether the ray from its origin onwards can touch each ball.
+    #[inline]
+    fn touched(&self, ray: &Ray, length2: f32) -> [bool; LANES] {
+        let (origin, direction) = (ray.origin, ray.direction);
+        let mut touched = [false; LANES];
+        let lanes = self.x.iter().zip(&self.y).zip(&self.z).zip(&self.radius2);
+        for (touched, (((x, y), z), radius2)) in touched.iter_mut().zip(lanes) {
+            let (x, y, z) = (x - origin.x, y - origin.y, z - origin.z);
+            let along = x * direction.x + y * direction.y + z * direction.z;
+            let away2 = x * x + y * y + z * z;
+            let near = away2 * length2 - along * along <= radius2 * length2;
+            *touched = near & ((along >= 0.0) | (away2 <= *radius2));
+        }
+        touched
+    }
+}
+
 /// Colours rays.
 pub(super) struct Tracer<'a> {
     drawn: &'a [Drawn],
+    balls: &'a Balls,
     srgb: &'a [u8],
     eye: Vec3,
     lamp: Vec3,
@@ -48,10 +99,11 @@ pub(super) struct Tracer<'a> {
 }
 
 impl<'a> Tracer<'a> {
-    pub(super) fn new(scene: &Scene, drawn: &'a [Drawn], srgb: &'a [u8], eye: Vec3) -> Self {
+    pub(super) fn new(scene: &Scene, drawn: &'a [Drawn], balls: &'a Balls, srgb: &'a [u8], eye: Vec3) -> Self {
         let (light, table) = (scene.light(), scene.table());
         Self {
             drawn,
+            balls,
             srgb,
             eye,
             lamp: light.position,
@@ -62,15 +114,21 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// Colour and depth of the first hit of the ray through the pixel `(x, y)`.
-    pub(super) fn trace(&self, x: u32, y: u32, direction: Vec3) -> ([u8; 3], f32) {
+    /// Writes the indices of the solids that can appear in row `y` of the image into `row`.
+    pub(super) fn row(&self, y: u32, row: &mut Vec<usize>) {
+        row.clear();
+        let appears = |(_, drawn): &(usize, &Drawn)| drawn.rows[0] <= y && y < drawn.rows[1];
+        row.extend(self.drawn.iter().enumerate().filter(appears).map(|(index, _)| index));
+    }
+
+    /// Colour and depth of the first hit of the ray through a pixel in column `x` of the row with the solids `row`.
+    pub(super) fn trace(&self, x: u32, row: &[usize], direction: Vec3) -> ([u8; 3], f32) {
         let ray = Ray { origin: self.eye, direction };
         let mut nearest = f32::INFINITY;
         let mut seen = None;
-        for drawn in self.drawn {
-            let within = |range: [u32; 2], at: u32| range[0] <= at && at < range[1];
-            if within(drawn.rows, y)
-                && within(drawn.columns, x)
+        for drawn in row.iter().filter_map(|index| self.drawn.get(*index)) {
+            if drawn.columns[0] <= x
+                && x < drawn.columns[1]
                 && let Some(hit) = drawn.solid.hit(&ray, 0.0, nearest)
             {
                 nearest = hit.t;
@@ -125,8 +183,19 @@ impl<'a> Tracer<'a> {
         let ray = Ray { origin: point, direction: self.lamp - point };
         // The table, which comes first, never shades a point above it from a lamp above it.
         let above = point.z > 0.0 && self.lamp.z > 0.0;
-        let mut between = self.drawn.iter().skip(usize::from(above));
-        between.any(|drawn| drawn.solid.hit(&ray, 0.0, 1.0).is_some())
+        let first = usize::from(above);
+        let length2 = ray.direction.dot(ray.direction);
+        for (group, drawn) in self.balls.0.iter().zip(self.drawn.chunks(LANES)).enumerate().map(|(i, both)| {
+            let skip = if i == 0 { first } else { 0 };
+            (both.0.touched(&ray, length2), both.1.iter().enumerate().skip(skip))
+        }) {
+            for (lane, drawn) in drawn {
+                if group.get(lane).copied().unwrap_or(true) && drawn.solid.hit(&ray, 0.0, 1.0).is_some() {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn byte(&self, light: f32) -> u8 {

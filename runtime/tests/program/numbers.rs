@@ -253,9 +253,28 @@ limits_rad = [-1.9, 1.9]
 initial_rad = 0.1
 velocity_limit_rad_s = 2.0
 shapes = [{ shape = { capsule = { from = [0.0, -0.1, 0.0], to = [0.1, 0.1, 0.0], radius = 0.03 } }, color = [0.1, 0.2, 0.3] }]
+[[joints]]
+name = "jaw"
+axis = [1.0, 0.0, 0.0]
+origin = [0.0, 0.03, 0.07]
+limits_rad = [-1.0, 1.0]
+initial_rad = 0.0
+velocity_limit_rad_s = 2.0
 [tool]
 joint = "turn"
 offset = [0.1, 0.0, 0.1]
+[gripper]
+joint = "jaw"
+fixed_face = -0.02
+moving_face = -0.005
+half_width = 0.015
+depth = [0.04, 0.08]
+open_rad = -0.2
+closed_rad = 0.5
+[random_light]
+position = [0.1, 0.1, 0.1]
+ambient = 0.05
+sky_color = 0.05
 [[objects]]
 name = "box"
 shape = { box = { size = [0.05, 0.06, 0.07] } }
@@ -264,6 +283,9 @@ position = [0.3, 0.1]
 yaw_rad = 0.3
 random = [0.01, 0.02]
 random_yaw_rad = 0.5
+random_size = [0.9, 1.1]
+random_color = 0.05
+pedestal = { probability = 0.5, height_m = [0.01, 0.1], color = [0.6, 0.5, 0.4] }
 [[objects]]
 name = "ball"
 shape = { sphere = { radius = 0.03 } }
@@ -275,12 +297,18 @@ position = [0.9, 0.1, 0.8]
 look_at = [0.2, 0.0, 0.1]
 up = [0.0, 0.1, 1.0]
 vertical_fov_rad = 0.8
+random_position_mm = 5.0
+random_turn_deg = 1.0
 width = 24
 height = 18
 "#;
 
 /// Numbers that have to fit another one, which may be the one that is named.
-const FITS: [(&str, &str); 8] = [
+const FITS: [(&str, &str); 12] = [
+    ("axis", "gripper.joint"),
+    ("limits_rad", "open_rad"),
+    ("limits_rad", "closed_rad"),
+    ("closed_rad", "open_rad"),
     ("center", "position"),
     ("size", "position"),
     ("random", "position"),

@@ -15,6 +15,7 @@ mod scene;
 mod simulator;
 mod telemetry;
 mod upright;
+mod world;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;

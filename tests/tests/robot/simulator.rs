@@ -1,5 +1,7 @@
 //! Episodes in simulated time, by the scene's expert: the whole loop without a GPU.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

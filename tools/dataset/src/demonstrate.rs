@@ -218,16 +218,11 @@ impl Plan {
         features.push(numbers("action.plan", vec![HORIZON, joints], &self.joints));
         features.push(numbers("annotation.pixel", vec![self.cameras.len(), 2, 2], &[]));
         let mut notes = Map::new();
-        notes.insert(
-            "fathom".to_owned(),
-            json!({
-                "program": concat!("fathom-dataset ", env!("CARGO_PKG_VERSION")),
-                "scene": self.file,
-                "seed": options.seed,
-                "views": self.cameras,
-                "plan_fps": RATE_HZ as u32,
-            }),
-        );
+        notes.insert("program".to_owned(), json!(concat!("fathom-dataset ", env!("CARGO_PKG_VERSION"))));
+        notes.insert("scene".to_owned(), json!(self.file));
+        notes.insert("seed".to_owned(), json!(options.seed));
+        notes.insert("views".to_owned(), json!(self.cameras));
+        notes.insert("plan_fps".to_owned(), json!(RATE_HZ as u32));
         Form { fps: options.rate, robot: "fathom_scene".to_owned(), features, notes }
     }
 

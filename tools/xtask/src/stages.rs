@@ -25,6 +25,7 @@ pub(crate) const STAGES: &[Stage] = &[
     stage("oracle", || oracle().and_then(|_| process::run(words("tests/oracle/check")))),
     stage("trained-encoder", trained_encoder),
     stage("gemma-vocabulary", gemma_vocabulary),
+    stage("lerobot", lerobot),
     stage("full-size", full_size),
     stage("validation", || process::run(words("tools/validate"))),
     stage("virtual-machine", || process::run(words("tools/vm --quick"))),
@@ -120,6 +121,22 @@ fn gemma_vocabulary() -> Outcome {
     let file = output(words("tests/oracle/gemma"))?;
     let mut tests = cargo_test("--test models tokenizer::prompts_give_gemmas_tokens")?;
     tests.env("FATHOM_GEMMA_TOKENIZER", file);
+    process::run(tests)
+}
+
+/// A data set of `fathom-dataset` in lerobot's own loader: its Python environment is made in CI, and used where it is.
+fn lerobot() -> Result<(), Error> {
+    const REQUIREMENTS: &str = "tools/dataset/tests/requirements.txt";
+    let sum = output(words(&format!("sha256sum {REQUIREMENTS}")))?;
+    let name = format!("fathom/lerobot-{}/.complete", sum.get(..12).unwrap_or_default());
+    let there = cache().is_some_and(|cache| cache.join(name).exists());
+    let make = format!("tools/lib/python lerobot {REQUIREMENTS} lerobot torch datasets");
+    if !in_ci() && !there {
+        return Err(Error::Skipped(format!("lerobot is not set up; {make} does it (5 GB)")));
+    }
+    let python = output(words(&make))?;
+    let mut tests = cargo_test("--package fathom-dataset --test program lerobots_own_loader")?;
+    tests.env("FATHOM_LEROBOT", python);
     process::run(tests)
 }
 

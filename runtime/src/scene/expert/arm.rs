@@ -62,7 +62,7 @@ impl Arm {
         let y = vec3(0.0, 1.0, 0.0);
         let chain = [(pan, Vec3::UP), (lift, y), (elbow, y), (wrist, y), (roll, Vec3::UP)];
         let right = chain.iter().all(|(joint, axis)| (joint.axis - *axis).length() < 1e-5 && along_z(joint.origin));
-        (right && tool.joint == SET - 1 && along_z(tool.offset)).then(|| Self {
+        (right && tool.joint == SET - 1 && along_z(tool.offset)).then_some(Self {
             shoulder: pan.origin.z + lift.origin.z,
             upper: elbow.origin.z,
             lower: wrist.origin.z,
@@ -101,7 +101,7 @@ impl Arm {
         let up = point.z - self.hand * cos - self.shoulder;
         let (upper, lower) = (self.upper, self.lower);
         let bend = (out * out + up * up - upper * upper - lower * lower) / (2.0 * upper * lower);
-        if !(bend.abs() <= STRAIGHT) {
+        if bend.is_nan() || bend.abs() > STRAIGHT {
             return None;
         }
         let elbow = bend.acos();

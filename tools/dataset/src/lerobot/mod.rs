@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
 use serde_json::{Map, Value, json};
-pub use stats::PictureCounts;
+pub(crate) use stats::PictureCounts;
 use table::{ColumnType, Table, Values};
 use thiserror::Error;
 
@@ -31,7 +31,7 @@ const OWN: [&str; 5] = ["timestamp", "frame_index", "episode_index", "index", "t
 
 /// A data set could not be written.
 #[derive(Debug, Error)]
-pub enum DatasetError {
+pub(crate) enum DatasetError {
     /// The directory is there already.
     #[error("{}: exists already; expected a directory that does not exist yet", .0.display())]
     Exists(PathBuf),
@@ -80,7 +80,7 @@ impl DatasetError {
 
 /// The type of a feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FeatureType {
+pub(crate) enum FeatureType {
     /// An RGB picture `(height, width, 3)`, PNG.
     Image {
         /// Rows.
@@ -106,16 +106,16 @@ pub enum FeatureType {
 
 /// A feature of every frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Feature {
+pub(crate) struct Feature {
     /// Its name, such as `observation.state`.
-    pub name: String,
+    pub(crate) name: String,
     /// Its type.
-    pub kind: FeatureType,
+    pub(crate) kind: FeatureType,
 }
 
 /// One feature's values in an episode, frame after frame.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Track {
+pub(crate) enum Track {
     /// Encoded pictures or depth maps, and the counts of their values.
     Pictures {
         /// The files' bytes, one a frame.
@@ -129,26 +129,26 @@ pub enum Track {
 
 /// An episode.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Episode {
+pub(crate) struct Episode {
     /// The instruction.
-    pub task: String,
+    pub(crate) task: String,
     /// Number of frames.
-    pub frames: usize,
+    pub(crate) frames: usize,
     /// One for each feature of the data set, in its order.
-    pub tracks: Vec<Track>,
+    pub(crate) tracks: Vec<Track>,
 }
 
 /// The shape of a data set.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Form {
+pub(crate) struct Form {
     /// Frames a second.
-    pub fps: u32,
+    pub(crate) fps: u32,
     /// The robot's name.
-    pub robot: String,
+    pub(crate) robot: String,
     /// The features.
-    pub features: Vec<Feature>,
-    /// Further keys of `info.json`.
-    pub notes: Map<String, Value>,
+    pub(crate) features: Vec<Feature>,
+    /// What `meta/fathom.json` says of the data set's origin; may be empty.
+    pub(crate) notes: Map<String, Value>,
 }
 
 /// What is counted of a feature.
@@ -157,8 +157,18 @@ enum Sum {
     Numbers(Vec<f64>),
 }
 
+/// An episode that has been written.
+struct Written {
+    task: String,
+    frames: usize,
+    /// Index of its first frame in the data set.
+    first: usize,
+    /// Number of its data file.
+    file: usize,
+}
+
 /// A data set under construction. It appears in its place only with [`Writer::finish`]; otherwise nothing of it is left.
-pub struct Writer {
+pub(crate) struct Writer {
     output: PathBuf,
     part: PartialDirectory,
     form: Form,
@@ -167,8 +177,7 @@ pub struct Writer {
     tasks: Vec<String>,
     sums: Vec<Sum>,
     own: BTreeMap<&'static str, Vec<f64>>,
-    /// Of each episode: task, frames, first frame, data file.
-    episodes: Vec<(String, usize, usize, usize)>,
+    episodes: Vec<Written>,
     frames: usize,
 }
 
@@ -177,7 +186,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`DatasetError::Exists`], [`DatasetError::Name`] and [`DatasetError::Io`].
-    pub fn create(output: &Path, form: Form) -> Result<Writer, DatasetError> {
+    pub(crate) fn create(output: &Path, form: Form) -> Result<Writer, DatasetError> {
         if fs::symlink_metadata(output).is_ok() {
             return Err(DatasetError::Exists(output.to_owned()));
         }
@@ -208,7 +217,7 @@ impl Writer {
 
     /// Frames so far.
     #[must_use]
-    pub fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         self.frames
     }
 
@@ -216,7 +225,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`DatasetError::Shape`] for other features than the data set's, [`DatasetError::Io`] and [`DatasetError::Parquet`].
-    pub fn append(&mut self, episode: Episode) -> Result<(), DatasetError> {
+    pub(crate) fn append(&mut self, episode: Episode) -> Result<(), DatasetError> {
         self.check(&episode)?;
         let (index, first, count) = (self.episodes.len(), self.frames, episode.frames);
         if count == 0 {
@@ -257,7 +266,7 @@ impl Writer {
         }
         let columns: Vec<&Values> = columns.iter().collect();
         self.data()?.append(&columns)?;
-        self.episodes.push((episode.task, count, first, self.file));
+        self.episodes.push(Written { task: episode.task, frames: count, first, file: self.file });
         self.frames += count;
         if self.data.as_ref().is_some_and(|data| data.bytes() >= FILE_BYTES) {
             self.end_file()?;
@@ -269,7 +278,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`DatasetError::Io`] and [`DatasetError::Parquet`].
-    pub fn finish(mut self) -> Result<(), DatasetError> {
+    pub(crate) fn finish(mut self) -> Result<(), DatasetError> {
         self.end_file()?;
         self.write_episodes()?;
         let tasks = Values::Texts(self.tasks.clone());
@@ -280,6 +289,9 @@ impl Writer {
         table.close()?;
         self.write_json("meta/info.json", &self.info())?;
         self.write_json("meta/stats.json", &self.stats())?;
+        if !self.form.notes.is_empty() {
+            self.write_json("meta/fathom.json", &Value::Object(self.form.notes.clone()))?;
+        }
         let Writer { output, part, .. } = self;
         if fs::symlink_metadata(&output).is_ok() {
             return Err(DatasetError::Exists(output));
@@ -344,7 +356,7 @@ impl Writer {
     }
 
     fn write_episodes(&self) -> Result<(), DatasetError> {
-        let each = |of: &dyn Fn(usize, &(String, usize, usize, usize)) -> usize| {
+        let each = |of: &dyn Fn(usize, &Written) -> usize| {
             Values::Ints(self.episodes.iter().enumerate().map(|(index, episode)| of(index, episode) as i64).collect())
         };
         let columns = [
@@ -352,13 +364,13 @@ impl Writer {
             (
                 "tasks",
                 ColumnType::TextList,
-                Values::Texts(self.episodes.iter().map(|(task, ..)| task.clone()).collect()),
+                Values::Texts(self.episodes.iter().map(|episode| episode.task.clone()).collect()),
             ),
-            ("length", ColumnType::Int, each(&|_, (_, frames, ..)| *frames)),
-            ("data/chunk_index", ColumnType::Int, each(&|_, (.., file)| file / FOLDER_FILES)),
-            ("data/file_index", ColumnType::Int, each(&|_, (.., file)| file % FOLDER_FILES)),
-            ("dataset_from_index", ColumnType::Int, each(&|_, (_, _, first, _)| *first)),
-            ("dataset_to_index", ColumnType::Int, each(&|_, (_, frames, first, _)| first + frames)),
+            ("length", ColumnType::Int, each(&|_, episode| episode.frames)),
+            ("data/chunk_index", ColumnType::Int, each(&|_, episode| episode.file / FOLDER_FILES)),
+            ("data/file_index", ColumnType::Int, each(&|_, episode| episode.file % FOLDER_FILES)),
+            ("dataset_from_index", ColumnType::Int, each(&|_, episode| episode.first)),
+            ("dataset_to_index", ColumnType::Int, each(&|_, episode| episode.first + episode.frames)),
             ("meta/episodes/chunk_index", ColumnType::Int, each(&|_, _| 0)),
             ("meta/episodes/file_index", ColumnType::Int, each(&|_, _| 0)),
         ];
@@ -393,7 +405,7 @@ impl Writer {
             let kind = if name == "timestamp" { "float32" } else { "int64" };
             features.insert(name.to_owned(), json!({"dtype": kind, "shape": [1], "names": null}));
         }
-        let mut info = json!({
+        json!({
             "codebase_version": "v3.0",
             "robot_type": self.form.robot,
             "total_episodes": self.episodes.len(),
@@ -407,11 +419,7 @@ impl Writer {
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": null,
             "features": features,
-        });
-        if let Some(info) = info.as_object_mut() {
-            info.extend(self.form.notes.clone());
-        }
-        info
+        })
     }
 
     fn stats(&self) -> Value {

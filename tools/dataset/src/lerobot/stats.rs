@@ -7,19 +7,19 @@ const QUANTILES: [(&str, f64); 5] = [("q01", 0.01), ("q10", 0.10), ("q50", 0.50)
 
 /// Counts of a picture's values, channel by channel. Exact: nothing is sampled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PictureCounts {
+pub(crate) struct PictureCounts {
     channels: Vec<Vec<u64>>,
 }
 
 impl PictureCounts {
     /// Counts of values below `levels` in `channels` channels.
     #[must_use]
-    pub fn new(channels: usize, levels: usize) -> Self {
+    pub(crate) fn new(channels: usize, levels: usize) -> Self {
         Self { channels: vec![vec![0; levels]; channels] }
     }
 
     /// Counts the values of a picture, its channels side by side.
-    pub fn add<T: Copy + Into<usize>>(&mut self, values: &[T]) {
+    pub(crate) fn add<T: Copy + Into<usize>>(&mut self, values: &[T]) {
         let channels = self.channels.len().max(1);
         for pixel in values.chunks(channels) {
             for (counts, value) in self.channels.iter_mut().zip(pixel) {
@@ -31,7 +31,7 @@ impl PictureCounts {
     }
 
     /// Adds the counts of other pictures.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (to, from) in self.channels.iter_mut().zip(&other.channels) {
             to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
         }
@@ -39,7 +39,7 @@ impl PictureCounts {
 
     /// The statistics, each `(channels, 1, 1)`, of values times `scale`; `frames` pictures were counted.
     #[must_use]
-    pub fn statistics(&self, scale: f64, frames: usize) -> Value {
+    pub(crate) fn statistics(&self, scale: f64, frames: usize) -> Value {
         let of = |each: &dyn Fn(&[u64]) -> f64| -> Value {
             self.channels.iter().map(|counts| json!([[each(counts) * scale]])).collect()
         };
@@ -81,7 +81,7 @@ fn quantile_of_counts(counts: &[u64], share: f64) -> f64 {
 
 /// The statistics of numbers, `(rows, columns)` in `values`, each of the shape `shape`.
 #[must_use]
-pub fn of_numbers(values: &[f64], shape: &[usize]) -> Value {
+pub(crate) fn of_numbers(values: &[f64], shape: &[usize]) -> Value {
     let columns: usize = shape.iter().product::<usize>().max(1);
     let rows = values.len() / columns;
     let mut sorted: Vec<Vec<f64>> =

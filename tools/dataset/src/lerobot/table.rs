@@ -16,7 +16,7 @@ use super::DatasetError;
 
 /// The type of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ColumnType {
+pub(crate) enum ColumnType {
     /// One 64-bit integer a row.
     Int,
     /// f32 numbers of a fixed shape a row: lists as deep as it has dimensions; one number if it has none.
@@ -31,7 +31,7 @@ pub enum ColumnType {
 
 /// Values of a column, all rows.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Values {
+pub(crate) enum Values {
     /// Of [`ColumnType::Int`].
     Ints(Vec<i64>),
     /// Of [`ColumnType::Floats`], row after row.
@@ -43,7 +43,7 @@ pub enum Values {
 }
 
 /// A table under construction, one row group for each call of [`Table::append`].
-pub struct Table {
+pub(crate) struct Table {
     path: PathBuf,
     columns: Vec<ColumnType>,
     writer: SerializedFileWriter<File>,
@@ -54,7 +54,7 @@ impl Table {
     ///
     /// # Errors
     /// [`DatasetError::Io`] and [`DatasetError::Parquet`].
-    pub fn create(
+    pub(crate) fn create(
         path: &Path,
         columns: &[(&str, ColumnType)],
         metadata: &[(&str, String)],
@@ -94,7 +94,7 @@ impl Table {
     ///
     /// # Errors
     /// [`DatasetError::Parquet`].
-    pub fn append(&mut self, values: &[&Values]) -> Result<(), DatasetError> {
+    pub(crate) fn append(&mut self, values: &[&Values]) -> Result<(), DatasetError> {
         let failed = DatasetError::parquet(&self.path);
         let mut append = || -> Result<(), ParquetError> {
             let mut group = self.writer.next_row_group()?;
@@ -108,7 +108,7 @@ impl Table {
 
     /// Bytes that were written.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.writer.bytes_written()
     }
 
@@ -116,7 +116,7 @@ impl Table {
     ///
     /// # Errors
     /// [`DatasetError::Parquet`].
-    pub fn close(self) -> Result<(), DatasetError> {
+    pub(crate) fn close(self) -> Result<(), DatasetError> {
         let path = self.path;
         self.writer.close().map(drop).map_err(DatasetError::parquet(&path))
     }
@@ -203,7 +203,7 @@ fn repetition(shape: &[usize], index: usize) -> i16 {
     let mut block = 1;
     for size in shape.iter().rev() {
         block *= size.max(&1);
-        if index % block != 0 {
+        if !index.is_multiple_of(block) {
             break;
         }
         level -= 1;
