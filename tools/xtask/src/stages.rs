@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::process::{self, build, cargo, cargo_test, have, in_ci, on_driver, output, words};
+use crate::process::{self, build, cargo, cargo_test, driver_run, have, in_ci, on_driver, output, words};
 use crate::{Error, size};
 
 type Outcome = Result<(), Error>;
@@ -26,6 +26,7 @@ pub(crate) const STAGES: &[Stage] = &[
     stage("trained-encoder", trained_encoder),
     stage("gemma-vocabulary", gemma_vocabulary),
     stage("lerobot", lerobot),
+    stage("training", training),
     stage("full-size", full_size),
     stage("validation", || process::run(words("tools/validate"))),
     stage("virtual-machine", || process::run(words("tools/vm --quick"))),
@@ -124,8 +125,8 @@ fn gemma_vocabulary() -> Outcome {
     process::run(tests)
 }
 
-/// A data set of `fathom-dataset` in lerobot's own loader: its Python environment is made in CI, and used where it is.
-fn lerobot() -> Result<(), Error> {
+/// lerobot's Python environment (5 GB), made in CI and used where it is; prints its interpreter.
+fn lerobot_python() -> Result<String, Error> {
     const REQUIREMENTS: &str = "tools/dataset/tests/requirements.txt";
     let sum = output(words(&format!("sha256sum {REQUIREMENTS}")))?;
     let name = format!("fathom/lerobot-{}/.complete", sum.get(..12).unwrap_or_default());
@@ -134,9 +135,24 @@ fn lerobot() -> Result<(), Error> {
     if !in_ci() && !there {
         return Err(Error::Skipped(format!("lerobot is not set up; {make} does it (5 GB)")));
     }
-    let python = output(words(&make))?;
-    let mut tests = cargo_test("--package fathom-dataset --test program lerobots_own_loader")?;
+    output(words(&make))
+}
+
+/// A data set of `fathom-dataset` in lerobot's own loader.
+fn lerobot() -> Outcome {
+    let python = lerobot_python()?;
+    let mut tests = cargo_test("--test program lerobots_own_loader")?;
     tests.env("FATHOM_LEROBOT", python);
+    process::run(tests)
+}
+
+/// The trainer, on a data set of lerobot's own writer; what it exports, in the runtime.
+fn training() -> Outcome {
+    lerobot_python()?;
+    let fathom = build("fathom")?;
+    let command = driver_run().map_or_else(|| fathom.clone(), |driver| format!("{driver} {fathom}"));
+    let mut tests = words("tools/train/tests/run");
+    tests.env("FATHOM", command);
     process::run(tests)
 }
 
