@@ -26,6 +26,9 @@ pub(crate) struct Run {
     /// Checkpoint family; overrides detection.
     #[arg(long)]
     family: Option<&'static Family>,
+    /// Task in plain language; overrides the configuration's prompt or tokens.
+    #[arg(long)]
+    prompt: Option<String>,
     /// End this many seconds after the arm may move. Default: run until a signal.
     #[arg(long, value_parser = within!(bounds::RUN_S))]
     seconds: Option<f64>,
@@ -68,6 +71,9 @@ impl Run {
             config.model.path = model;
         }
         config.model.family = self.family.or(config.model.family);
+        if let Some(prompt) = self.prompt {
+            (config.model.prompt, config.model.tokens) = (Some(prompt), None);
+        }
         config.gpu.software |= self.software;
         let wanted = self.precision.wanted(self.kernels);
         config.gpu.kernels = wanted.kernels.or(config.gpu.kernels);
