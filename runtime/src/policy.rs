@@ -46,8 +46,12 @@ use fathom_models::processing::tokenizer::Tokenizer;
 
 use crate::camera::Image;
 use crate::clock::HostNs;
-use crate::engine::{Choice, EngineError, Inputs, Output, Session, Wanted, log_model};
-use crate::gpu::{AdapterInfo, Gpu, GpuError, GpuOptions, GpuTimes};
+use crate::engine::{Choice, Inputs, Output, Session, Wanted, log_model};
+use crate::gpu::{AdapterInfo, Gpu, GpuOptions, GpuTimes};
+
+mod error;
+
+pub use error::PolicyError;
 
 /// How a policy is opened.
 #[derive(Clone, Debug, Default)]
@@ -64,46 +68,6 @@ pub struct PolicyOptions {
     pub depth_map: bool,
     /// Prepare for real-time chunking: [`Observation::guide`] then has an effect.
     pub guided: bool,
-}
-
-/// Why a policy does not open or infer.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// The checkpoint or the observation is wrong.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The GPU does not serve, or the inputs do not fit it.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The observation's images are of other views than the policy's.
-    #[error("the policy's views are {expected:?}; the observation has {found:?}")]
-    Views {
-        /// The policy's.
-        expected: Vec<String>,
-        /// The observation's.
-        found: Vec<String>,
-    },
-}
-
-impl From<GpuError> for PolicyError {
-    fn from(error: GpuError) -> PolicyError {
-        PolicyError::Engine(error.into())
-    }
-}
-
-impl PolicyError {
-    /// Whether the observation or the model is wrong, not the GPU.
-    pub fn is_of_input(&self) -> bool {
-        match self {
-            PolicyError::Model(_) | PolicyError::Views { .. } => true,
-            PolicyError::Engine(error) => matches!(error, EngineError::Model(_) | EngineError::Input { .. }),
-        }
-    }
-
-    /// Whether the GPU was lost, and opening it again may help.
-    pub fn is_gpu_lost(&self) -> bool {
-        matches!(self, PolicyError::Engine(EngineError::Gpu(GpuError::DeviceLost { .. } | GpuError::Timeout { .. })))
-    }
 }
 
 /// An observation to infer from. What is not given stays as it was: the task of the inference before, an empty state,

@@ -6,19 +6,14 @@ a run that was stopped at any step continues from its checkpoint with the same r
 
 import argparse
 import contextlib
-import ctypes
-import fcntl
 import fnmatch
 import json
 import math
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
-import warnings
 from pathlib import Path
 
 # Before these are imported: threads that are started by libraries would not survive the fork of `Processes`.
@@ -35,40 +30,12 @@ import settings as configuration
 from data import DataError, Dataset, sampled
 from losses import Grounding, jitter, losses, validate
 from model import DepthVla, Linear
+from processes import BusyError, Processes
+from progress import Progress, bar, clock
 from prompts import Tokenizer
 
 # Settings that may differ between a checkpoint and its continuation: none changes the weights.
 FREE = ("checkpoint_every", "log_every", "export")
-
-
-class Progress:
-    """One line on standard error: rewritten on a terminal, else printed every 30 s."""
-
-    def __init__(self, quiet: bool):
-        self.quiet, self.terminal, self.last = quiet, sys.stderr.isatty(), 0.0
-
-    def show(self, text: str, end: bool = False) -> None:
-        now = time.monotonic()
-        if self.quiet or (not end and now - self.last < (0.2 if self.terminal else 30)):
-            return
-        self.last = now
-        print(f"\r\x1b[K{text}" if self.terminal else text, file=sys.stderr, end="\n" if end or not self.terminal else "", flush=True)
-
-    def over(self, items, label: str):
-        total, begun = len(items), time.monotonic()
-        for i, item in enumerate(items):
-            yield item
-            left = (time.monotonic() - begun) / (i + 1) * (total - i - 1)
-            self.show(f"{label} {bar((i + 1) / total)} {i + 1}/{total}, {clock(left)} left", i + 1 == total)
-
-
-def bar(done: float, width: int = 24) -> str:
-    return "[" + "#" * int(done * width) + "-" * (width - int(done * width)) + "]"
-
-
-def clock(seconds: float) -> str:
-    s = int(seconds)
-    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
 
 
 def matches(name: str, patterns: list[str]) -> bool:
@@ -156,74 +123,6 @@ class Stage:
         for module in model.modules():
             if isinstance(module, Linear):
                 module.merge()
-
-
-class BusyError(Exception):
-    """A folder that another training writes to."""
-
-
-class Processes:
-    """The processes of one training, which share the decoded frames and average their gradients (gloo). They are forked
-    before anything starts a thread. The others end with the first: its end breaks the connection."""
-
-    def __init__(self, count: int, output: Path):
-        self.count, self.rank, self.children = count, 0, []
-        self.lock = open(output / ".lock", "w")  # noqa: SIM115 held to the end
-        for attempt in range(50):  # the processes of a killed training end within moments
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 49:
-                    raise BusyError(f"{output}: expected no other training to write there, found one") from None
-                time.sleep(0.1)
-        for stale in output.glob(".processes-*"):
-            shutil.rmtree(stale)
-        self.folder = tempfile.mkdtemp(prefix=".processes-", dir=output) if count > 1 else None
-        # Only the allocator's thread of pyarrow is there yet, and the allocator is not used (see above).
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        for rank in range(1, count):
-            pid = os.fork()
-            if not pid:
-                self.rank, self.children = rank, []
-                ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, signal.SIG_IGN)
-                break
-            self.children.append(pid)
-        if count > 1:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-            dist.init_process_group("gloo", init_method=f"file://{self.folder}/rendezvous", rank=self.rank, world_size=count)
-
-    def array(self, name: str, shape: tuple, dtype) -> np.ndarray:
-        """An array that the first process fills and all read after `meet`."""
-        if self.count == 1 or not math.prod(shape):
-            return np.empty(shape, dtype)
-        path = f"{self.folder}/{name}"
-        if not self.rank:
-            np.memmap(path, dtype, "w+", shape=shape)
-        self.meet()
-        mapped = np.memmap(path, dtype, "r" if self.rank else "r+", shape=shape)
-        self.meet()
-        if not self.rank:
-            os.unlink(path)  # its blocks are freed with the last process, however that ends
-        return mapped
-
-    def meet(self) -> None:
-        if self.count > 1:
-            dist.barrier()
-
-    def close(self, code: int) -> int:
-        """Ends the other processes; 128 + a signal, and 0, they reach by themselves."""
-        if self.count > 1:
-            if self.rank:
-                os._exit(code)
-            for pid in self.children:
-                if 0 < code < 128:
-                    os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            shutil.rmtree(self.folder, ignore_errors=True)
-        return code
 
 
 class Training:
