@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ class Processes:
             self.children.append(pid)
         if count > 1:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-            dist.init_process_group("gloo", init_method=f"file://{self.folder}/rendezvous", rank=self.rank, world_size=count)
+            place, patience = f"file://{self.folder}/rendezvous", timedelta(days=7)  # the computer may be suspended
+            dist.init_process_group("gloo", init_method=place, rank=self.rank, world_size=count, timeout=patience)
 
     def array(self, name: str, shape: tuple, dtype) -> np.ndarray:
         """An array that the first process fills and all read after `meet`."""
