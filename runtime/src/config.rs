@@ -251,6 +251,19 @@ pub enum CameraSource {
     Scene(SceneCameraConfig),
 }
 
+impl CameraSource {
+    /// The value of `kind` in `robot.toml`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "v4l")]
+            CameraSource::V4l(_) => "v4l",
+            CameraSource::Folder(_) => "folder",
+            CameraSource::Scene(_) => "scene",
+        }
+    }
+}
+
 /// A camera of the simulated scene.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -18,7 +18,7 @@ def refuse(key: str, expected: str, found) -> SettingsError:
     return SettingsError(f"{key}: expected {expected}, found {found!r}")
 
 
-# The demo's model: `config.json` of a Fathom directory. POLICY sizes with a depth branch of 128/256.
+# The demo's model: `config.json` of a Fathom directory. Depth branch: width 128, MLP 256.
 MODEL = {
     "views": ["base", "wrist"],
     "resize": "pillow_bilinear",

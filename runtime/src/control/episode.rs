@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fathom_models::checkpoint::random;
 use firmware_bridge::sim::SimConfig;
 
 use super::core::Settings;
@@ -16,7 +15,7 @@ use super::error::RunError;
 use super::robot::{open_policy, read_policy, sim_config};
 use super::run::{freshness, planner};
 use super::simulation::{Parts, Simulation, Surroundings};
-use crate::camera::{Image, PixelFormat};
+use crate::camera::Image;
 use crate::clock::{HostNs, NS_PER_S, duration_ns};
 use crate::config::{CameraSource, RobotConfig};
 use crate::events::{InferenceRequest, LoopMode};
@@ -29,8 +28,11 @@ const HOLD_NS: u64 = NS_PER_S;
 const LOOK_NS: u64 = 20_000_000;
 /// Of this many inferences, the depth map of one is compared.
 const DEPTH_EVERY: u32 = 5;
-/// A pixel whose point lies this far above the table is of the arm or of an object, in metres.
-const RAISED_M: f32 = 0.004;
+
+mod cameras;
+
+use cameras::Cameras;
+pub use cameras::DepthErrors;
 
 /// Conditions of an episode.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,34 +62,6 @@ impl Default for Conditions {
             depth: false,
             seed: 0,
         }
-    }
-}
-
-/// Errors of depth maps, summed up over pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct DepthErrors {
-    /// Pixels.
-    pub pixels: u64,
-    /// Sum of `|map − truth| / truth`.
-    pub relative: f64,
-    /// Pixels with `max(map / truth, truth / map) < 1.25`.
-    pub within_25_percent: u64,
-}
-
-impl DepthErrors {
-    /// Adds a pixel's depth and its truth, both in metres.
-    fn add(&mut self, found: f32, truth: f32) {
-        let ratio = (found / truth).max(truth / found);
-        self.pixels += 1;
-        self.relative += f64::from((found - truth).abs() / truth);
-        self.within_25_percent += u64::from(ratio < 1.25);
-    }
-
-    /// Adds other errors.
-    pub fn merge(&mut self, other: &DepthErrors) {
-        self.pixels += other.pixels;
-        self.relative += other.relative;
-        self.within_25_percent += other.within_25_percent;
     }
 }
 
@@ -150,6 +124,27 @@ impl Simulator {
     /// Lets the scene's expert act, in chunks of `horizon` steps. It needs neither checkpoint nor GPU, and shows what delay and the
     /// joining of chunks cost.
     ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use fathom::config::{CameraSection, CameraSource, RobotConfig, SceneCameraConfig};
+    /// use fathom::control::{Conditions, Simulator};
+    /// use fathom::scene::{Scene, World};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut config = RobotConfig::new("no-model");
+    /// config.model.prompt = Some("pick up the blue block".to_owned());
+    /// let source = CameraSource::Scene(SceneCameraConfig { camera: None, rate_hz: 10.0 });
+    /// config.cameras.push(CameraSection { view: "base".to_owned(), source });
+    /// let scene = Arc::new(Scene::built_in(7)?);
+    /// let task = scene.task("pick up the blue block")?;
+    /// let mut simulator = Simulator::expert(config, 16)?;
+    /// let episode = simulator.episode(World::new(Arc::clone(&scene)), task, &Conditions::default())?;
+    /// assert!(episode.success && episode.done_s.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RunError::NotSimulated`], and those of the configuration.
     pub fn expert(config: RobotConfig, horizon: usize) -> Result<Simulator, RunError> {
@@ -174,7 +169,7 @@ impl Simulator {
         for view in &views {
             let Some(section) = config.cameras.iter().find(|section| section.view == *view) else { continue };
             let CameraSource::Scene(camera) = &section.source else {
-                return Err(RunError::NotSimulated { view: view.clone() });
+                return Err(RunError::NotSimulated { view: view.clone(), found: section.source.kind() });
             };
             cameras.push(camera.camera.clone().unwrap_or_else(|| view.clone()));
             rate_hz = rate_hz.max(camera.rate_hz);
@@ -241,12 +236,15 @@ impl Simulator {
             period_s: self.config.control.period_us() as f32 * 1e-6,
             task,
             conditions,
-            renderers: renderers.collect::<Result<_, SceneError>>()?,
-            cameras,
+            cameras: Cameras {
+                renderers: renderers.collect::<Result<_, SceneError>>()?,
+                images: vec![Image::default(); cameras.len()],
+                depth: Vec::new(),
+                noise: conditions.image_noise,
+                seed: conditions.seed,
+                indices: cameras,
+            },
             losses: Random::stream(conditions.seed, 1),
-            noise: conditions.seed,
-            images: vec![Image::default(); self.cameras.len()],
-            depth: Vec::new(),
             began: None,
             done: None,
             looked: HostNs(0),
@@ -298,13 +296,8 @@ struct Trial<'a> {
     world: World,
     task: &'a Task,
     conditions: &'a Conditions,
-    cameras: Vec<usize>,
-    renderers: Vec<Renderer>,
+    cameras: Cameras,
     losses: Random,
-    /// Seed of the next image's noise.
-    noise: u64,
-    images: Vec<Image>,
-    depth: Vec<f32>,
     /// When the loop became active.
     began: Option<HostNs>,
     /// Since when the task is done.
@@ -338,6 +331,8 @@ impl Trial<'_> {
         last.clear();
         last.extend_from_slice(self.world.joints());
         match self.world.progress(self.task).and_then(|progress| Ok((progress, self.world.tool()?))) {
+            // An arm that has not been told anything yet has done nothing.
+            Ok(_) if self.began.is_none() => {}
             Ok((progress, tool)) => {
                 self.episode.path.push([tool.x, tool.y, tool.z]);
                 self.note(now, progress);
@@ -369,7 +364,7 @@ impl Trial<'_> {
         }
         let progress = self.world.progress(self.task)?;
         let episode = &mut self.episode;
-        episode.success = progress.success;
+        episode.success = progress.success && self.began.is_some();
         episode.done_s = episode.done_s.filter(|_| progress.success);
         episode.seconds = self.began.map_or(0.0, |began| now.since(began) as f64 * 1e-9);
         if self.task.kind == TaskKind::Reach {
@@ -380,73 +375,24 @@ impl Trial<'_> {
 
     /// The actions for a request.
     fn act(&mut self, request: &InferenceRequest, snapshots: &[Rc<World>]) -> Result<PolicyOutput, RunError> {
-        if let ActorNow::Expert(expert, horizon) = &self.actor {
-            // Of several images the first counts.
-            let world = snapshots.first().map_or(&self.world, |snapshot| snapshot);
-            let plan = expert.plan(world, self.task, self.period_s, *horizon)?;
-            let action_dim = plan.first().map_or(0, Vec::len);
-            return Ok(PolicyOutput { actions: plan.concat(), action_dim, ..PolicyOutput::default() });
-        }
-        self.draw(snapshots)?;
-        let ActorNow::Policy(policy) = &mut self.actor else { return Ok(PolicyOutput::default()) };
+        // Of several images the first counts.
+        let world = snapshots.first().map_or(&self.world, |snapshot| snapshot);
+        let policy = match &mut self.actor {
+            ActorNow::Policy(policy) => policy,
+            ActorNow::Expert(expert, horizon) => {
+                let plan = expert.plan(world, self.task, self.period_s, *horizon)?;
+                let action_dim = plan.first().map_or(0, Vec::len);
+                return Ok(PolicyOutput { actions: plan.concat(), action_dim, ..PolicyOutput::default() });
+            }
+        };
+        self.cameras.draw(snapshots)?;
         let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());
-        let observation = Observation::new(&self.task.prompt).ordered(&self.images).state(&request.state);
+        let observation = Observation::new(&self.task.prompt).ordered(&self.cameras.images).state(&request.state);
         let output = policy.infer(&observation.seed(request.seed).guide(guide))?;
         if self.conditions.depth && self.episode.inferences.is_multiple_of(DEPTH_EVERY) {
-            let first = snapshots.first().map(Rc::clone);
-            first.map(|snapshot| self.compare_depth(&output, &snapshot)).transpose()?;
+            self.cameras.compare_depth(&output, world, &mut self.episode.depth)?;
         }
         Ok(output)
-    }
-
-    /// Draws the images of a request.
-    fn draw(&mut self, snapshots: &[Rc<World>]) -> Result<(), SceneError> {
-        let views = self.renderers.iter_mut().zip(&mut self.images).zip(snapshots).enumerate();
-        for (index, ((renderer, image), snapshot)) in views {
-            let (width, height) = renderer.size();
-            image.reshape(PixelFormat::Rgb24, width, height);
-            let mut depth = vec![0.0; width as usize * height as usize];
-            renderer.render_with(snapshot.joints(), snapshot.objects(), &mut image.data, &mut depth)?;
-            if index == 0 {
-                self.depth = depth;
-            }
-            if self.conditions.image_noise > 0.0 {
-                self.noise = self.noise.wrapping_add(1);
-                let noise = random::normal(self.noise, image.data.len());
-                for (byte, noise) in image.data.iter_mut().zip(noise) {
-                    // Saturates.
-                    *byte = (f32::from(*byte) + noise * self.conditions.image_noise).round() as u8;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares the first view's depth map with the truth of its image.
-    fn compare_depth(&mut self, output: &PolicyOutput, snapshot: &World) -> Result<(), SceneError> {
-        let (Some(map), Some(renderer), Some(camera)) =
-            (output.depth.first(), self.renderers.first(), self.cameras.first())
-        else {
-            return Ok(());
-        };
-        let view = self.world.scene().view(*camera, snapshot.joints())?;
-        let (width, height) = renderer.size();
-        let [all, raised] = &mut self.episode.depth;
-        for (index, found) in map.values.iter().enumerate() {
-            // The pixel of the image under the middle of the map's.
-            let middle = |at: usize, size: u32| (at as f32 + 0.5) / map.side as f32 * size as f32;
-            let (x, y) = (middle(index % map.side, width), middle(index / map.side, height));
-            let truth = self.depth.get(y as usize * width as usize + x as usize).copied().unwrap_or(f32::INFINITY);
-            if !truth.is_finite() {
-                continue;
-            }
-            all.add(*found, truth);
-            let ray = view.ray(x.floor() + 0.5, y.floor() + 0.5);
-            if (view.pose.position + ray * truth).z > RAISED_M {
-                raised.add(*found, truth);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -53,10 +53,14 @@ pub enum RunError {
         found: Vec<String>,
     },
     /// A camera of an evaluation in simulated time is not the scene's.
-    #[error("camera of view {view}: an evaluation needs a camera of kind \"scene\"")]
+    #[error(
+        "camera of view {view}: an evaluation in simulated time expects a source of kind \"scene\", found {found:?}"
+    )]
     NotSimulated {
         /// The view.
         view: String,
+        /// The kind of its source.
+        found: &'static str,
     },
     /// The scene.
     #[error(transparent)]

@@ -22,6 +22,11 @@ impl LogEvent {
         self.0["target"] == kind
     }
 
+    /// Whether it has this field.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        !self.0["fields"][name].is_null()
+    }
+
     /// A field as text; empty if there is none.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.0["fields"][name].as_str().unwrap_or_default()

@@ -63,19 +63,21 @@ fn the_prompt_of_pi05_has_the_measured_state() {
     }
     let (_folder, config) = robot_with(pi05.path(), [SCENE, SCENE], SIMULATED);
     let mut command = fathom();
-    let output = run(command.args(["run", "--software", "--log", "debug", "--seconds", "8", "--config"]).arg(&config));
+    let output = run(command
+        .args(["run", "--log-format", "json", "--log", "debug", "--software", "--seconds", "8", "--config"])
+        .arg(&config));
     assert!(output.status.success(), "it failed");
-    let said = String::from_utf8(output.stderr).unwrap();
-    let states: Vec<&str> = said
-        .lines()
-        .filter_map(|l| l.split_once("Task: reach for the red block, State: ")?.1.split_once(';'))
+    let events = LogEvent::all(&output.stderr);
+    let prompts = events.iter().filter(|event| event.is("fathom::policy")).map(|event| event.field("text"));
+    let states: Vec<&str> = prompts
+        .filter_map(|text| text.split_once("Task: reach for the red block, State: ")?.1.split_once(';'))
         .map(|(state, _)| state)
         .collect();
     assert!(states.iter().all(|s| s.split(' ').count() == 6), "six joints: {states:?}");
     // The scene's arm starts where the statistics' mean is: in the middle of the 256 bins.
     let measured = states.iter().position(|s| *s == "128 128 128 128 128 128").expect("the measured pose");
     assert!(measured > 0 && states[0] != states[measured], "a guess comes first: {states:?}");
-    assert!(said.contains("prepared anew"), "the numbers have other lengths");
+    assert!(events.iter().any(|event| event.has("tokens")), "the numbers have other lengths: prepared anew");
 }
 
 #[test]

@@ -71,5 +71,5 @@ fn a_real_camera_is_refused() {
     let mut config = config();
     config.cameras[1].source = toml::from_str("kind = 'folder'\nfolder = 'photographs'\nrate_hz = 5.0").unwrap();
     let error = Simulator::expert(config, 16).unwrap_err();
-    assert!(matches!(&error, RunError::NotSimulated { view } if view == "wrist"), "{error}");
+    assert!(matches!(&error, RunError::NotSimulated { view, found: "folder" } if view == "wrist"), "{error}");
 }

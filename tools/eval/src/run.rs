@@ -190,7 +190,7 @@ impl Run {
         for kind in kinds {
             let mut done = 0;
             for number in 0..self.episodes {
-                let seed = self.seed + number as u64;
+                let seed = self.seed.saturating_add(number as u64);
                 let scene = Arc::new(scene(seed)?);
                 let tasks: Vec<&Task> = self.tasks(&scene, kind).collect();
                 let Some(task) = tasks.get(number % tasks.len().max(1)) else { continue };
