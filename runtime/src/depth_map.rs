@@ -7,7 +7,7 @@ use fathom_models::io::output_file::{self, OutputError, Step};
 use fathom_models::nets::depth_anything::DepthKind;
 use fathom_models::nets::vit;
 
-use crate::picture::viridis;
+use crate::picture::{depth_range, viridis};
 
 /// Depths, one per pixel.
 #[derive(Clone, Debug)]
@@ -77,10 +77,7 @@ impl DepthMap {
     /// # Errors
     /// [`OutputError`].
     pub fn write_colours(&self, path: &Path) -> Result<(), OutputError> {
-        let mut sorted = self.values.clone();
-        sorted.sort_by(f32::total_cmp);
-        let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0);
-        let (low, high) = (at(2), at(98));
+        let (low, high) = depth_range(&self.values);
         let bytes: Vec<u8> = self
             .values
             .iter()

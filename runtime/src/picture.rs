@@ -1,4 +1,5 @@
-//! Pictures of a run: camera images, depth maps in colours, and a path drawn over them, side by side in one PNG.
+//! Pictures of a run: camera images, depth maps in colours, and a path drawn over them, side by side in one PNG, still or
+//! animated.
 
 use std::path::Path;
 
@@ -8,14 +9,13 @@ use fathom_shaders::params::ImageUnpack;
 
 use crate::camera::Image;
 
-/// Side of a panel in the picture, in pixels.
-const PANEL: usize = 448;
 /// Between panels, in pixels.
 const GAP: usize = 8;
 
-/// A square of colours, `(PANEL, PANEL)` RGB.
+/// A square of colours, `(side, side)` RGB.
 #[derive(Debug)]
 pub struct Panel {
+    side: usize,
     pixels: Vec<[u8; 3]>,
     /// Panel pixels per source pixel, and where the source begins.
     scale: f32,
@@ -24,21 +24,21 @@ pub struct Panel {
 }
 
 impl Panel {
-    fn new(width: usize, height: usize, colour: impl Fn(usize, usize) -> [u8; 3]) -> Panel {
-        let scale = PANEL as f32 / width.max(height).max(1) as f32;
-        let left = (PANEL as f32 - width as f32 * scale) / 2.0;
-        let top = (PANEL as f32 - height as f32 * scale) / 2.0;
+    fn new(side: usize, width: usize, height: usize, colour: impl Fn(usize, usize) -> [u8; 3]) -> Panel {
+        let scale = side as f32 / width.max(height).max(1) as f32;
+        let left = (side as f32 - width as f32 * scale) / 2.0;
+        let top = (side as f32 - height as f32 * scale) / 2.0;
         let pixel = |i: usize| {
-            let x = ((i % PANEL) as f32 + 0.5 - left) / scale;
-            let y = ((i / PANEL) as f32 + 0.5 - top) / scale;
+            let x = ((i % side) as f32 + 0.5 - left) / scale;
+            let y = ((i / side) as f32 + 0.5 - top) / scale;
             let inside = (0.0..width as f32).contains(&x) && (0.0..height as f32).contains(&y);
             if inside { colour(x as usize, y as usize) } else { [24, 24, 28] }
         };
-        Panel { pixels: (0..PANEL * PANEL).map(pixel).collect(), scale, left, top }
+        Panel { side, pixels: (0..side * side).map(pixel).collect(), scale, left, top }
     }
 
-    /// A camera's image.
-    pub fn of_image(image: &Image) -> Panel {
+    /// A camera's image in a panel of `side` pixels.
+    pub fn of_image(side: usize, image: &Image) -> Panel {
         let (width, height) = (image.width as usize, image.height as usize);
         let mut bytes = vec![0_u32; image.data.len().div_ceil(4)];
         if let Some(to) = bytemuck::cast_slice_mut::<u32, u8>(&mut bytes).get_mut(..image.data.len()) {
@@ -49,19 +49,16 @@ impl Panel {
             let params = ImageUnpack { width: image.width, height: image.height, stride: image.stride };
             cpu::image_unpack(image.spec().layout, &params, &bytes, &mut pixels);
         }
-        Panel::new(width, height, |x, y| {
+        Panel::new(side, width, height, |x, y| {
             let [r, g, b, _] = pixels.get(y * width + x).copied().unwrap_or_default().to_le_bytes();
             [r, g, b]
         })
     }
 
-    /// A depth map `(height, width)`: near is yellow, far is blue, between the 2nd and 98th of its 100 parts.
-    pub fn of_depth(values: &[f32], width: usize, height: usize) -> Panel {
-        let mut sorted: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        sorted.sort_by(f32::total_cmp);
-        let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0);
-        let (near, far) = (at(2), at(98));
-        Panel::new(width, height, |x, y| {
+    /// A depth map `(height, width)` in a panel of `side` pixels: `range.0` and nearer is yellow, `range.1` and farther is blue.
+    pub fn of_depth(side: usize, values: &[f32], width: usize, height: usize, range: (f32, f32)) -> Panel {
+        let (near, far) = range;
+        Panel::new(side, width, height, |x, y| {
             let depth = values.get(y * width + x).copied().unwrap_or(far);
             viridis(1.0 - (depth - near) / (far - near).max(f32::MIN_POSITIVE))
         })
@@ -90,19 +87,28 @@ impl Panel {
     fn dot(&mut self, x: f32, y: f32, radius: f32, colour: [u8; 3]) {
         let range = |at: f32| {
             let first = (at - radius).floor().max(0.0) as usize;
-            first..((at + radius).ceil().max(0.0) as usize + 1).min(PANEL)
+            first..((at + radius).ceil().max(0.0) as usize + 1).min(self.side)
         };
         for row in range(y) {
             for column in range(x) {
                 let (dx, dy) = (column as f32 + 0.5 - x, row as f32 + 0.5 - y);
                 if dx * dx + dy * dy <= radius * radius
-                    && let Some(pixel) = self.pixels.get_mut(row * PANEL + column)
+                    && let Some(pixel) = self.pixels.get_mut(row * self.side + column)
                 {
                     *pixel = colour;
                 }
             }
         }
     }
+}
+
+/// The 2nd and the 98th of the 100 parts of the finite values: the range of depths that a picture shows.
+#[must_use]
+pub fn depth_range(values: &[f32]) -> (f32, f32) {
+    let mut sorted: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    sorted.sort_by(f32::total_cmp);
+    let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0);
+    (at(2), at(98))
 }
 
 /// matplotlib's viridis, 0 to 1, between eight of its colours.
@@ -128,22 +134,56 @@ pub(crate) fn viridis(share: f32) -> [u8; 3] {
 /// # Errors
 /// [`OutputError`].
 pub fn write(path: &Path, panels: &[Panel]) -> Result<(), OutputError> {
-    let width = panels.len().max(1) * (PANEL + GAP) - GAP;
-    let mut rows = Vec::with_capacity(width * PANEL * 3);
-    for row in 0..PANEL {
+    write_frames(path, &[side_by_side(panels)], None)
+}
+
+/// Writes an animated PNG that repeats for ever: each frame is panels side by side, of one number and size, shown for
+/// `frame_ms` milliseconds.
+///
+/// # Errors
+/// [`OutputError`], also for no frames.
+pub fn write_animation(path: &Path, frames: &[Vec<Panel>], frame_ms: u16) -> Result<(), OutputError> {
+    let frames: Vec<Frame> = frames.iter().map(|panels| side_by_side(panels)).collect();
+    write_frames(path, &frames, Some(frame_ms))
+}
+
+/// `(height, width)` RGB.
+struct Frame {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>,
+}
+
+fn side_by_side(panels: &[Panel]) -> Frame {
+    let height = panels.first().map_or(0, |panel| panel.side);
+    let width = panels.len().max(1) * (height + GAP) - GAP;
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for row in 0..height {
         for (i, panel) in panels.iter().enumerate() {
             if i > 0 {
-                rows.extend([255; GAP * 3]);
+                rgb.extend([255; GAP * 3]);
             }
-            rows.extend(panel.pixels.iter().skip(row * PANEL).take(PANEL).flatten());
+            rgb.extend(panel.pixels.iter().skip(row * height).take(height).flatten());
         }
     }
+    Frame { width, height, rgb }
+}
+
+fn write_frames(path: &Path, frames: &[Frame], frame_ms: Option<u16>) -> Result<(), OutputError> {
     let mut file = OutputFile::create(path)?;
     let mut encode = || {
-        let mut encoder = png::Encoder::new(&mut file, width as u32, PANEL as u32);
+        let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+        let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
         encoder.set_color(png::ColorType::Rgb);
+        encoder.set_compression(png::Compression::High);
+        if let Some(ms) = frame_ms {
+            encoder.set_animated(frames.len() as u32, 0)?;
+            encoder.set_frame_delay(ms, 1000)?;
+        }
         let mut writer = encoder.write_header()?;
-        writer.write_image_data(&rows)?;
+        for frame in frames {
+            writer.write_image_data(&frame.rgb)?;
+        }
         writer.finish()
     };
     encode().map_err(|error| file.failed(error.into()))?;

@@ -19,7 +19,8 @@ use crate::camera::Image;
 use crate::clock::{HostNs, NS_PER_S, duration_ns};
 use crate::config::{CameraSource, RobotConfig};
 use crate::events::{InferenceRequest, LoopMode};
-use crate::policy::{Observation, Policy, PolicyOutput};
+use crate::policy::{Observation, Policy, PolicyOutput, ViewDepth};
+use crate::scene::math::Pose;
 use crate::scene::{Expert, Progress, Random, Renderer, SceneError, Task, TaskKind, World};
 
 /// Time for which a task must stay done.
@@ -47,6 +48,8 @@ pub struct Conditions {
     pub lost_images: f32,
     /// Compares depth maps; the configuration must ask for them (`model.depth_map`).
     pub depth: bool,
+    /// Keeps a [`Moment`] at this interval.
+    pub moments: Option<Duration>,
     /// Seed of noise, of losses, and of the policy.
     pub seed: u64,
 }
@@ -60,9 +63,21 @@ impl Default for Conditions {
             image_noise: 0.0,
             lost_images: 0.0,
             depth: false,
+            moments: None,
             seed: 0,
         }
     }
+}
+
+/// The world at one moment of an episode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment {
+    /// The joints' positions in radians.
+    pub joints: Vec<f32>,
+    /// Of each object of the scene.
+    pub objects: Vec<Pose>,
+    /// The depth maps of the last inference, if the configuration asks for them.
+    pub depth: Arc<[ViewDepth]>,
 }
 
 /// The result of an episode.
@@ -76,6 +91,8 @@ pub struct Episode {
     pub ever: bool,
     /// What was missing at the end, in metres ([`Progress::distance_m`]).
     pub distance_m: f32,
+    /// Its direction and length at the end ([`Progress::offset`]), in metres.
+    pub offset: [f32; 3],
     /// The smallest distance.
     pub nearest_m: f32,
     /// Another object than the task's was held, or was the nearest to the tool at the end of a reach.
@@ -96,6 +113,8 @@ pub struct Episode {
     pub depth: [DepthErrors; 2],
     /// The tool's way, in metres.
     pub path: Vec<[f32; 3]>,
+    /// The world at equal intervals, if the conditions ask for it.
+    pub moments: Vec<Moment>,
 }
 
 /// Where actions come from.
@@ -245,6 +264,8 @@ impl Simulator {
                 indices: cameras,
             },
             losses: Random::stream(conditions.seed, 1),
+            depth: Arc::default(),
+            kept: None,
             began: None,
             done: None,
             looked: HostNs(0),
@@ -298,6 +319,10 @@ struct Trial<'a> {
     conditions: &'a Conditions,
     cameras: Cameras,
     losses: Random,
+    /// The depth maps of the last inference.
+    depth: Arc<[ViewDepth]>,
+    /// Time of the last moment that was kept.
+    kept: Option<HostNs>,
     /// When the loop became active.
     began: Option<HostNs>,
     /// Since when the task is done.
@@ -336,14 +361,29 @@ impl Trial<'_> {
             Ok((progress, tool)) => {
                 self.episode.path.push([tool.x, tool.y, tool.z]);
                 self.note(now, progress);
+                self.keep(now);
             }
             Err(error) => self.failure = Some(error.into()),
+        }
+    }
+
+    /// Keeps this moment if one is due.
+    fn keep(&mut self, now: HostNs) {
+        let Some(interval) = self.conditions.moments else { return };
+        if self.kept.is_none_or(|kept| now.since(kept) >= duration_ns(interval)) {
+            self.kept = Some(now);
+            self.episode.moments.push(Moment {
+                joints: self.world.joints().to_vec(),
+                objects: self.world.objects().to_vec(),
+                depth: Arc::clone(&self.depth),
+            });
         }
     }
 
     fn note(&mut self, now: HostNs, progress: Progress) {
         let episode = &mut self.episode;
         episode.distance_m = progress.distance_m;
+        episode.offset = [progress.offset.x, progress.offset.y, progress.offset.z];
         episode.nearest_m = episode.nearest_m.min(progress.distance_m);
         episode.below_table |= progress.below_table;
         episode.wrong_object |= progress.wrong_object;
@@ -389,6 +429,9 @@ impl Trial<'_> {
         let guide = request.start.as_ref().and_then(|start| start.guide.as_ref());
         let observation = Observation::new(&self.task.prompt).ordered(&self.cameras.images).state(&request.state);
         let output = policy.infer(&observation.seed(request.seed).guide(guide))?;
+        if self.conditions.moments.is_some() {
+            self.depth = output.depth.as_slice().into();
+        }
         if self.conditions.depth && self.episode.inferences.is_multiple_of(DEPTH_EVERY) {
             self.cameras.compare_depth(&output, world, &mut self.episode.depth)?;
         }

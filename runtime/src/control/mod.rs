@@ -14,7 +14,7 @@ mod signals;
 mod simulation;
 mod sinks;
 
-pub use episode::{Conditions, DepthErrors, Episode, Simulator};
+pub use episode::{Conditions, DepthErrors, Episode, Moment, Simulator};
 pub use error::RunError;
 pub use robot::{Robot, RobotBuilder};
 pub use run::{Outcome, RunOptions};

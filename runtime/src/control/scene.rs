@@ -29,6 +29,8 @@ pub(super) struct RunScene {
     inference: Option<Arc<Inference>>,
 }
 
+/// Side of a panel in the picture, in pixels.
+const PANEL: usize = 448;
 /// Points of the path that are kept; beyond that, every second point is dropped.
 const POINTS: usize = 20_000;
 /// Time between two points of the path.
@@ -103,7 +105,7 @@ impl RunScene {
         let mut image = Image::default();
         for (i, (view, camera)) in views.iter().zip(cameras).enumerate() {
             camera.newest(&mut image);
-            let mut panel = Panel::of_image(&image);
+            let mut panel = Panel::of_image(PANEL, &image);
             let section = config.cameras.iter().find(|c| c.view == *view);
             let drawn = section.is_some_and(|c| matches!(c.source, CameraSource::Scene(_)));
             let camera = self.scene.as_ref().filter(|_| drawn).and_then(|scene| {
@@ -118,14 +120,17 @@ impl RunScene {
             panels.push(panel);
         }
         let depth = self.inference.as_ref().map(|inference| inference.output.depth.as_slice()).unwrap_or_default();
-        for map in depth {
-            panels.push(Panel::of_depth(&map.values, map.side, map.side));
-        }
-        // A scene's camera also gives the true depth.
+        // A scene's camera also gives the true depth. The first view's map and the truth have one scale.
         let truth = cameras.first().map(CameraThread::depth).unwrap_or_default();
+        let mut known = (!truth.is_empty()).then(|| picture::depth_range(&truth));
+        for map in depth {
+            let range = known.take().unwrap_or_else(|| picture::depth_range(&map.values));
+            panels.push(Panel::of_depth(PANEL, &map.values, map.side, map.side, range));
+        }
         if !truth.is_empty() && !depth.is_empty() {
             let width = truth.len().isqrt();
-            panels.push(Panel::of_depth(&truth, width, truth.len() / width.max(1)));
+            let range = picture::depth_range(&truth);
+            panels.push(Panel::of_depth(PANEL, &truth, width, truth.len() / width.max(1), range));
         }
         picture::write(path, &panels)?;
         Ok(path.to_owned())

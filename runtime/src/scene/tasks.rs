@@ -64,6 +64,8 @@ pub struct Progress {
     /// What is missing, in metres: to a reach's goal; of a pick's lift, and to the object while it is not held; to where a
     /// placed object would rest.
     pub distance_m: f32,
+    /// From the tool to a reach's goal, from an object to where it would rest when placed; 0 for a pick. In metres.
+    pub offset: Vec3,
     /// Index of the object whose middle is nearest to the tool.
     pub nearest: Option<usize>,
     /// Index of the object in the gripper.
@@ -140,24 +142,25 @@ impl World {
         let place = |index: usize| self.objects().get(index).map(|pose| pose.position).ok_or_else(|| missing(index));
         let object = place(task.object)?;
         let held = self.held().filter(|held| held.object == task.object);
-        let (success, distance_m) = match task.kind {
+        let (success, distance_m, offset) = match task.kind {
             TaskKind::Reach => {
                 let top = self.top_of(task.object).ok_or_else(|| missing(task.object))?;
-                let distance = (top + Vec3::UP * REACH_ABOVE_M - tool).length();
-                (distance <= REACH_WITHIN_M, distance)
+                let offset = top + Vec3::UP * REACH_ABOVE_M - tool;
+                (offset.length() <= REACH_WITHIN_M, offset.length(), offset)
             }
             TaskKind::Pick => match held {
                 Some(held) => {
                     let lacks = (LIFT_M - (object.z - held.stood_z)).max(0.0);
-                    (lacks == 0.0, lacks)
+                    (lacks == 0.0, lacks, Vec3::default())
                 }
-                None => (false, LIFT_M + (object - tool).length()),
+                None => (false, LIFT_M + (object - tool).length(), Vec3::default()),
             },
             TaskKind::Place => {
                 let target = task.target.ok_or_else(|| missing(usize::MAX))?;
                 let top = self.top_of(target).ok_or_else(|| missing(target))?;
                 let lift = scene.objects().get(task.object).map_or(0.0, |object| object.shape.lift());
-                (self.rests_on(task.object, target), (object - Vec3::UP * lift - top).length())
+                let offset = top + Vec3::UP * lift - object;
+                (self.rests_on(task.object, target), offset.length(), offset)
             }
         };
         let distances = self.objects().iter().map(|pose| (pose.position - tool).length()).enumerate();
@@ -165,7 +168,7 @@ impl World {
         let holds = self.held().map(|held| held.object);
         let below_table = self.tip().unwrap_or(tool).z.min(tool.z) < 0.0;
         let wrong_object = holds.is_some_and(|holds| holds != task.object);
-        Ok(Progress { success, distance_m, nearest, held: holds, wrong_object, below_table })
+        Ok(Progress { success, distance_m, offset, nearest, held: holds, wrong_object, below_table })
     }
 
     /// The middle between the tips of the jaws, if the scene has a gripper.

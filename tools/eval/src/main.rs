@@ -9,11 +9,13 @@ use clap::{Parser, Subcommand};
 use fathom_models::errln;
 use fathom_models::io::console;
 
+mod animate;
 mod compare;
 mod page;
 mod result;
 mod run;
 mod statistics;
+mod workers;
 
 /// Measure how often a policy does its task, in simulated time, through the whole loop.
 #[derive(Parser)]
@@ -30,6 +32,7 @@ struct Arguments {
 enum Command {
     Run(Box<run::Run>),
     Compare(compare::Compare),
+    Animate(animate::Animate),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let done: Result<ExitCode, Box<dyn Error>> = match arguments.command {
         Command::Run(run) => run.run(),
         Command::Compare(compare) => compare.run(),
+        Command::Animate(animate) => animate.run(),
     };
     done.unwrap_or_else(|error| {
         errln!("error: {error}");

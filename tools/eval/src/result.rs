@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use fathom::control::{DepthErrors, Episode};
+use fathom::scene::TaskKind;
+use fathom::scene::math::{Vec3, vec3};
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::{quantile, wilson};
+use crate::workers::Job;
 
 /// Format of the JSON.
 pub(crate) const FORMAT: u32 = 1;
@@ -60,6 +63,10 @@ pub(crate) struct Trial {
     pub(crate) done_s: Option<f64>,
     /// What was missing at the end, in metres.
     pub(crate) distance_m: f32,
+    /// Of a reach's missing distance, the part along the first camera's ray to the goal, and the part across it, in metres: an error
+    /// of depth, and one of direction.
+    #[serde(default)]
+    pub(crate) ray_m: Option<[f32; 2]>,
     /// The least that was missing, in metres.
     pub(crate) nearest_m: f32,
     /// Another object was held, or nearest at the end of a reach.
@@ -99,11 +106,12 @@ impl Depth {
 }
 
 impl Trial {
-    pub(crate) fn of(kind: &str, prompt: &str, seed: u64, episode: &Episode) -> Trial {
+    pub(crate) fn of(job: &Job, episode: &Episode) -> Trial {
         Trial {
-            kind: kind.to_owned(),
-            prompt: prompt.to_owned(),
-            seed,
+            kind: job.kind.to_string(),
+            prompt: job.task.prompt.clone(),
+            seed: job.seed,
+            ray_m: along_and_across(job, episode),
             success: episode.success,
             ever: episode.ever,
             done_s: episode.done_s,
@@ -133,14 +141,32 @@ pub(crate) struct Row {
     pub(crate) done_s: Option<f64>,
     /// Median and 90th percentile of the missing distance at the end, in millimetres.
     pub(crate) distance_mm: [f64; 2],
+    /// Of reaches: the medians of what was missing along the first camera's ray, and across it, in millimetres.
+    pub(crate) ray_mm: Option<[f64; 2]>,
     /// Median of the greatest acceleration, in rad/s².
     pub(crate) acceleration: f64,
+}
+
+/// What is missing of a reach along the first camera's ray to the goal, and across it.
+fn along_and_across(job: &Job, episode: &Episode) -> Option<[f32; 2]> {
+    let [x, y, z] = *episode.path.last()?;
+    let (tool, offset) = (vec3(x, y, z), Vec3::from(episode.offset));
+    let positions: Vec<f32> = job.scene.initial_positions().collect();
+    let view = job.scene.view(0, &positions).ok().filter(|_| job.kind == TaskKind::Reach)?;
+    let ray = (tool + offset - view.pose.position).normalized();
+    let along = offset.dot(ray);
+    Some([along.abs(), (offset - ray * along).length()])
 }
 
 impl Row {
     fn of(name: &str, trials: &[&Trial]) -> Row {
         let count = |wanted: fn(&Trial) -> bool| trials.iter().filter(|trial| wanted(trial)).count();
         let successes = count(|trial| trial.success);
+        let ray = |part: usize| {
+            let parts = trials.iter().filter_map(|trial| Some(f64::from(*trial.ray_m?.get(part)?) * 1e3));
+            quantile(&mut parts.collect::<Vec<f64>>(), 0.5)
+        };
+        let (along, across) = (ray(0), ray(1));
         let mut done: Vec<f64> = trials.iter().filter_map(|trial| trial.done_s).collect();
         let mut distances: Vec<f64> = trials.iter().map(|trial| f64::from(trial.distance_m) * 1e3).collect();
         let mut accelerations: Vec<f64> = trials.iter().map(|trial| trial.peak_acceleration.into()).collect();
@@ -154,6 +180,7 @@ impl Row {
             faults: count(|trial| trial.fault.is_some()),
             done_s: quantile(&mut done, 0.5),
             distance_mm: [0.5, 0.9].map(|share| quantile(&mut distances, share).unwrap_or(f64::NAN)),
+            ray_mm: along.zip(across).map(|(along, across)| [along, across]),
             acceleration: quantile(&mut accelerations, 0.5).unwrap_or(f64::NAN),
         }
     }
@@ -219,15 +246,15 @@ impl Evaluation {
         for rows in self.rows() {
             let _ = writeln!(
                 out,
-                "\n{:40} {:>11} {:>8} {:>14} {:>6} {:>6} {:>8} {:>15} {:>8}",
-                "task", "success", "", "95 %", "wrong", "table", "median s", "missing mm", "rad/s²"
+                "\n{:40} {:>11} {:>8} {:>14} {:>6} {:>6} {:>8} {:>15} {:>15} {:>8}",
+                "task", "success", "", "95 %", "wrong", "table", "median s", "missing mm", "along + across", "rad/s²"
             );
             for row in rows {
                 let [low, high] = row.interval.map(|share| share * 100.0);
                 let [median, p90] = row.distance_mm;
                 let _ = writeln!(
                     out,
-                    "{:40} {:>5}/{:<5} {:>6.1} % [{:>4.1}, {:>5.1}] {:>6} {:>6} {:>8} {:>6.1} p90 {:>4.0} {:>8.0}{}",
+                    "{:40} {:>5}/{:<5} {:>6.1} % [{:>4.1}, {:>5.1}] {:>6} {:>6} {:>8} {:>6.1} p90 {:>4.0} {:>15} {:>8.0}{}",
                     row.name,
                     row.successes,
                     row.count,
@@ -239,6 +266,7 @@ impl Evaluation {
                     row.done_s.map_or("-".to_owned(), |s| format!("{s:.1}")),
                     median,
                     p90,
+                    row.ray_mm.map_or("-".to_owned(), |[along, across]| format!("{along:.1} + {across:.1}")),
                     row.acceleration,
                     if row.faults > 0 { format!("  {} ended in a fault", row.faults) } else { String::new() },
                 );

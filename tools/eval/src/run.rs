@@ -1,18 +1,19 @@
 use std::error::Error;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use fathom::action::ChunkPolicy;
 use fathom::bounds::{self, Bounds};
 use fathom::config::RobotConfig;
-use fathom::control::{Conditions, DepthErrors, Simulator};
+use fathom::control::{Conditions, DepthErrors};
 use fathom::engine::Kernels;
-use fathom::gpu::AdapterKind;
-use fathom::scene::{Expert, Random, Scene, Task, TaskKind, World};
+use fathom::scene::{Scene, SceneError, Task, TaskKind};
 use fathom::within;
 use fathom_models::io::output_file;
 use fathom_models::{errln, outln};
@@ -20,8 +21,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::page::page;
 use crate::result::{Depth, Evaluation, FORMAT, Trial};
+use crate::workers::{Failure, Job, Workers};
 
 const EPISODES: Bounds<usize> = Bounds::new(1, 1_000_000, "episodes");
+const THREADS: Bounds<usize> = Bounds::new(1, 1024, "threads");
 const SECONDS: Bounds<f64> = Bounds::new(1.0, 1000.0, "s");
 const DELAY: Bounds<u64> = Bounds::new(0, 60_000, "ms");
 const NOISE: Bounds<f32> = Bounds::new(0.0, 255.0, "of 255");
@@ -77,6 +80,10 @@ pub(crate) struct Run {
     /// Allow a software driver.
     #[arg(long)]
     software: bool,
+    /// Threads, each with a policy of its own. Default: one for each core where a software driver is allowed or the expert acts, else
+    /// 1. The result does not depend on it.
+    #[arg(long, value_parser = within!(THREADS))]
+    threads: Option<usize>,
     /// Kernel family; overrides the automatic choice.
     #[arg(long)]
     kernels: Option<Kernels>,
@@ -175,42 +182,41 @@ impl Run {
             episodes: Vec::new(),
             depth: Default::default(),
         };
-        let mut simulator = match self.expert {
-            true => Simulator::expert(config, EXPERT_HORIZON)?,
-            false => Simulator::open(config)?,
+        let conditions = Conditions {
+            limit: Duration::from_secs_f64(self.seconds),
+            inference: Duration::from_millis(self.inference_ms),
+            image_noise: self.image_noise,
+            lost_images: self.lost_images,
+            depth: self.depth,
+            moments: None,
+            seed: self.seed,
         };
-        if let Some(policy) = simulator.policy() {
-            let info = policy.adapter();
-            (result.adapter, result.software) = (info.to_string(), info.kind == AdapterKind::Software);
-            result.kernels = policy.choice().to_string();
-        }
-        let bar = ProgressBar::new((kinds.len() * self.episodes) as u64);
+        let workers = Workers {
+            config: &config,
+            expert: self.expert.then_some(EXPERT_HORIZON),
+            conditions: &conditions,
+            threads: self.threads.unwrap_or_else(|| match self.expert || config.gpu.software {
+                true => thread::available_parallelism().map_or(1, NonZero::get),
+                false => 1,
+            }),
+        };
+        let count = kinds.len() * self.episodes;
+        let bar = ProgressBar::new(count as u64);
         bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} episodes, {msg}, {elapsed}, {eta} to go")?);
+        let mut successes = 0;
+        let note = |trial: &Trial| {
+            successes += usize::from(trial.success);
+            bar.inc(1);
+            bar.set_message(format!("{successes} succeeded"));
+        };
+        let (adapter, done) = workers.run(count, |number| self.job(number, &kinds, scene), note)?;
+        if let Some((name, software, kernels)) = adapter {
+            (result.adapter, result.software, result.kernels) = (name, software, kernels);
+        }
         let mut depth = [DepthErrors::default(); 2];
-        for kind in kinds {
-            let mut done = 0;
-            for number in 0..self.episodes {
-                let seed = self.seed.saturating_add(number as u64);
-                let scene = Arc::new(scene(seed)?);
-                let tasks: Vec<&Task> = self.tasks(&scene, kind).collect();
-                let Some(task) = tasks.get(number % tasks.len().max(1)) else { continue };
-                let mut world = World::new(Arc::clone(&scene));
-                world.place(&Expert::new(Arc::clone(&scene))?.random_start(&mut Random::stream(seed, 0x5747)))?;
-                let conditions = Conditions {
-                    limit: Duration::from_secs_f64(self.seconds),
-                    inference: Duration::from_millis(self.inference_ms),
-                    image_noise: self.image_noise,
-                    lost_images: self.lost_images,
-                    depth: self.depth,
-                    seed,
-                };
-                let episode = simulator.episode(world, task, &conditions)?;
-                depth.iter_mut().zip(&episode.depth).for_each(|(sum, errors)| sum.merge(errors));
-                done += usize::from(episode.success);
-                bar.set_message(format!("{kind}: {done} of {} succeeded", number + 1));
-                bar.inc(1);
-                result.episodes.push(Trial::of(&kind.to_string(), &task.prompt, seed, &episode));
-            }
+        for (trial, errors) in done {
+            depth.iter_mut().zip(&errors).for_each(|(sum, errors)| sum.merge(errors));
+            result.episodes.push(trial);
         }
         bar.finish_and_clear();
         result.depth = [Depth::of(&depth[0]), Depth::of(&depth[1])];
@@ -222,6 +228,23 @@ impl Run {
         }
         outln!("{}", result.text().trim_end());
         Ok(if self.is_enough(&result) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// The episode of this number: `episodes` of the first kind, then of the next.
+    fn job(
+        &self,
+        number: usize,
+        kinds: &[TaskKind],
+        scene: impl Fn(u64) -> Result<Scene, SceneError>,
+    ) -> Result<Job, Failure> {
+        let missing = || Failure::Missing(number);
+        let (kind, turn) = (number / self.episodes, number % self.episodes);
+        let seed = self.seed.saturating_add(turn as u64);
+        let scene = Arc::new(scene(seed)?);
+        let kind = *kinds.get(kind).ok_or_else(missing)?;
+        let tasks: Vec<&Task> = self.tasks(&scene, kind).collect();
+        let task = (*tasks.get(turn % tasks.len().max(1)).ok_or_else(missing)?).clone();
+        Ok(Job { scene, task, kind, seed })
     }
 
     /// The tasks of a kind that were asked for.

@@ -36,6 +36,12 @@ fn a_result_is_written_shown_and_compared() {
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&well).unwrap()).unwrap();
     assert_eq!(json["episodes"].as_array().unwrap().len(), 60);
 
+    let (one, three) = (file("one.json"), file("three.json"));
+    for (threads, path) in [("1", &one), ("3", &three)] {
+        assert!(expert(&["--episodes", "5", "--threads", threads, "--json", path]).status.success());
+    }
+    assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&three).unwrap(), "threads change nothing");
+
     // An inference that takes longer than its chunk is valid does nothing.
     let output = expert(&["--episodes", "20", "--inference-ms", "5000", "--json", &slow, "--least", "reach=0.9"]);
     assert_eq!(output.status.code(), Some(1), "fewer than the least");
