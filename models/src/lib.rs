@@ -27,5 +27,5 @@ pub mod nets;
 pub mod processing;
 pub mod quantize;
 
-pub use error::{ConfigError, FileProblem, ModelError, ShardProblem, TensorProblem};
+pub use error::{ConfigError, FileProblem, ModelError, ShardProblem, TensorProblem, messages};
 pub use io::{Content, FileError, JsonError, NotSafetensors};

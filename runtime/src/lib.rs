@@ -22,6 +22,8 @@ pub mod config;
 #[cfg(feature = "robot")]
 pub mod control;
 pub mod depth_map;
+#[cfg(feature = "robot")]
+pub mod doctor;
 pub mod engine;
 #[cfg(feature = "robot")]
 pub mod events;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use fathom::control::RunError;
-use fathom_models::errln;
 use fathom_models::io::console;
+use fathom_models::{errln, messages};
 
 mod commands;
 
@@ -45,6 +45,7 @@ enum Command {
     Inspect(commands::inspect::Inspect),
     Compose(commands::compose::Compose),
     Depth(commands::depth::Depth),
+    Doctor(commands::doctor::Doctor),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Compose(compose) => compose.run(),
         Command::Depth(depth) => depth.run(),
+        Command::Doctor(doctor) => doctor.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,19 +84,4 @@ fn main() -> ExitCode {
             if latched { ExitCode::from(LATCHED) } else { ExitCode::FAILURE }
         }
     }
-}
-
-/// The error's message, then those of its causes whose text the one before does not already contain.
-fn messages(error: &dyn Error) -> Vec<String> {
-    let mut lines = vec![error.to_string()];
-    let (mut cause, mut said) = (error.source(), error.to_string());
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !said.contains(&text) {
-            lines.push(text.clone());
-        }
-        said = text;
-        cause = inner.source();
-    }
-    lines
 }

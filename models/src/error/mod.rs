@@ -1,5 +1,6 @@
 //! The crate's error. The problems that one room alone finds are in a file with its name.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use crate::io::output_file::OutputError;
@@ -148,4 +149,20 @@ pub struct ConfigError {
     pub expected: String,
     /// The value found.
     pub found: String,
+}
+
+/// The error's message, then those of its causes whose text the one before does not already contain.
+#[must_use]
+pub fn messages(error: &dyn Error) -> Vec<String> {
+    let mut lines = vec![error.to_string()];
+    let (mut cause, mut said) = (error.source(), error.to_string());
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !said.contains(&text) {
+            lines.push(text.clone());
+        }
+        said = text;
+        cause = inner.source();
+    }
+    lines
 }

@@ -3,6 +3,7 @@
 pub(crate) mod clear_fault;
 pub(crate) mod compose;
 pub(crate) mod depth;
+pub(crate) mod doctor;
 mod gpu;
 pub(crate) mod infer;
 pub(crate) mod init;

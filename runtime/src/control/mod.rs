@@ -17,4 +17,5 @@ mod sinks;
 pub use episode::{Conditions, DepthErrors, Episode, Moment, Simulator};
 pub use error::RunError;
 pub use robot::{Robot, RobotBuilder};
+pub(crate) use robot::{check_fit, connector, gpu_options, open_camera, open_policy, read_policy, sim_config};
 pub use run::{Outcome, RunOptions};

@@ -25,7 +25,7 @@ type Ends = (Box<dyn Read + Send>, Box<dyn Write + Send>);
 
 /// The source of the line's two ends.
 #[derive(Clone)]
-pub(super) enum Port {
+pub(crate) enum Port {
     /// A serial device.
     Serial {
         /// Bits per second.
@@ -59,7 +59,7 @@ impl fmt::Debug for Port {
 
 /// How the line is opened.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     pub(super) device: String,
     pub(super) port: Port,
     /// The controller's joints in its order.
@@ -76,7 +76,7 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Opens the line and checks the controller.
-    pub(super) fn open(&self) -> Result<Link, LinkError> {
+    pub(crate) fn open(&self) -> Result<Link, LinkError> {
         let mut link = match &self.port {
             Port::Serial { baud } => Link::open_with_faults(&self.device, *baud, &self.faults)?,
             Port::Own(open) => {

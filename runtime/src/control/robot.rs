@@ -247,7 +247,7 @@ fn check_faults(config: &RobotConfig, simulated: bool, faults: &Faults) -> Resul
 }
 
 /// Reads the policy's files, and checks that each of its views has a camera, from the configuration or from `more`.
-pub(super) fn read_policy<'a>(
+pub(crate) fn read_policy<'a>(
     config: &'a RobotConfig,
     more: impl Iterator<Item = &'a String>,
 ) -> Result<PolicyFiles, RunError> {
@@ -275,7 +275,7 @@ pub(super) fn read_policy<'a>(
 }
 
 /// The parts from which the line to the controller is opened.
-fn connector(
+pub(crate) fn connector(
     config: &RobotConfig,
     sim: Option<&Sim>,
     port: Option<(String, Port)>,
@@ -311,7 +311,7 @@ fn check_latched(link: &mut Link, clear_fault: bool) -> Result<(), RunError> {
 }
 
 /// Checks that model and controller match.
-fn check_fit<W>(config: &RobotConfig, link: &Link, loaded: &Loaded<W>) -> Result<(), RunError> {
+pub(crate) fn check_fit<W>(config: &RobotConfig, link: &Link, loaded: &Loaded<W>) -> Result<(), RunError> {
     let hello = link.controller();
     let joints = hello.map_or(0, |hello| usize::from(hello.joints.len()));
     let (depth, horizon) = (hello.map_or(0, |hello| hello.buffer_depth.into()), loaded.model.config.horizon);
@@ -335,7 +335,7 @@ fn check_fit<W>(config: &RobotConfig, link: &Link, loaded: &Loaded<W>) -> Result
     Ok(())
 }
 
-fn gpu_options(config: &RobotConfig) -> GpuOptions {
+pub(crate) fn gpu_options(config: &RobotConfig) -> GpuOptions {
     GpuOptions {
         adapter: config.gpu.adapter.clone(),
         allow_software: config.gpu.software,
@@ -348,7 +348,7 @@ fn gpu_options(config: &RobotConfig) -> GpuOptions {
 
 /// Opens the GPU and uploads the policy on a separate thread. A software driver computes on threads that inherit this
 /// thread's priority, so it uses only the time that the control loop leaves.
-pub(super) fn open_policy(config: &RobotConfig, files: PolicyFiles) -> Result<Policy, RunError> {
+pub(crate) fn open_policy(config: &RobotConfig, files: PolicyFiles) -> Result<Policy, RunError> {
     let software = config.gpu.software;
     let open = move || {
         if software && let Err(error) = rustix::process::nice(10) {
@@ -395,7 +395,7 @@ fn start_camera(
     Ok((thread, image.spec()))
 }
 
-fn open_camera(
+pub(crate) fn open_camera(
     section: &CameraSection,
     scene: &Arc<Scene>,
     world: Option<&LiveWorld>,
@@ -427,7 +427,7 @@ fn live_world(scene: &Arc<Scene>, joints: &Joints) -> Result<LiveWorld, RunError
 }
 
 /// The simulated controller's configuration for the scene's arm.
-pub(super) fn sim_config(scene: &Scene) -> SimConfig {
+pub(crate) fn sim_config(scene: &Scene) -> SimConfig {
     let jaw = scene.gripper().map(|gripper| gripper.joint);
     let joints = scene.joints().iter().enumerate().map(|(index, j)| SimJoint {
         name: j.name.clone(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod depth;
+mod doctor;
 mod events;
 mod inference;
 mod inspect;
