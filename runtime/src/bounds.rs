@@ -82,6 +82,8 @@ pub const TICK_RATE_HZ: Bounds<f64> = Bounds::new(20.0, 1000.0, "Hz").note("the 
 pub const IMAGE_AGE_MS: Bounds<u64> = Bounds::new(1, 600_000, "ms");
 /// `control.max_image_skew_ms`.
 pub const IMAGE_SKEW_MS: Bounds<u64> = Bounds::new(0, 600_000, "ms");
+/// `control.realtime_priority`: below the kernel's own threads, which have 50.
+pub const REALTIME_PRIORITY: Bounds<u32> = Bounds::new(0, 49, "").note("0: none");
 /// `chunks.validity_ms`.
 pub const VALIDITY_MS: Bounds<u64> = Bounds::new(1, 600_000, "ms");
 /// `chunks.replan_steps`.

@@ -115,6 +115,8 @@ pub struct ControlSection {
     pub rearm: bool,
     /// Do everything except arming and sending.
     pub dry_run: bool,
+    /// Real-time priority of the control thread, where the system allows it (`SCHED_FIFO`); 0: none.
+    pub realtime_priority: u32,
 }
 
 impl Default for ControlSection {
@@ -127,6 +129,7 @@ impl Default for ControlSection {
             arm_at_start: true,
             rearm: true,
             dry_run: false,
+            realtime_priority: 10,
         }
     }
 }

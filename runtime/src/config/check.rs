@@ -63,7 +63,8 @@ impl ControlSection {
         within("control.action_rate_hz", &bounds::ACTION_RATE_HZ, self.action_rate_hz)?;
         within("control.tick_rate_hz", &bounds::TICK_RATE_HZ, self.tick_rate_hz)?;
         within("control.max_image_age_ms", &bounds::IMAGE_AGE_MS, self.max_image_age_ms)?;
-        within("control.max_image_skew_ms", &bounds::IMAGE_SKEW_MS, self.max_image_skew_ms)
+        within("control.max_image_skew_ms", &bounds::IMAGE_SKEW_MS, self.max_image_skew_ms)?;
+        within("control.realtime_priority", &bounds::REALTIME_PRIORITY, self.realtime_priority)
     }
 
     /// Time between two steps of a chunk.

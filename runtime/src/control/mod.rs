@@ -6,6 +6,7 @@ mod episode;
 mod error;
 mod inference;
 mod inject;
+mod realtime;
 mod reconnect;
 mod robot;
 mod run;

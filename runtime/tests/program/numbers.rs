@@ -21,6 +21,7 @@ action_rate_hz = 15.0
 tick_rate_hz = 100.0
 max_image_age_ms = 500
 max_image_skew_ms = 300
+realtime_priority = 10
 [chunks]
 policy = { kind = "ensemble", decay = 0.01 }
 replan_steps = 2
