@@ -7,7 +7,7 @@ use fathom_models::io::output_file::{self, OutputError, Step};
 use fathom_models::nets::depth_anything::DepthKind;
 use fathom_models::nets::vit;
 
-use crate::picture::{depth_range, viridis};
+use crate::picture::{value_range, viridis};
 
 /// Depths, one per pixel.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl DepthMap {
     /// # Errors
     /// [`OutputError`].
     pub fn write_colours(&self, path: &Path) -> Result<(), OutputError> {
-        let (low, high) = depth_range(&self.values);
+        let (low, high) = value_range(&self.values);
         let bytes: Vec<u8> = self
             .values
             .iter()

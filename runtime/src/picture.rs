@@ -102,13 +102,24 @@ impl Panel {
     }
 }
 
-/// The 2nd and the 98th of the 100 parts of the finite values: the range of depths that a picture shows.
+/// The 2nd and the 98th percentile of the finite values.
+pub(crate) fn value_range(values: &[f32]) -> (f32, f32) {
+    let [low, _, high] = percentiles(values, [2, 50, 98]);
+    (low, high)
+}
+
+/// The range of depths in which a picture shows what is near: from the 2nd percentile to the 98th, or to twice the median if that
+/// is less.
 #[must_use]
 pub fn depth_range(values: &[f32]) -> (f32, f32) {
+    let [near, middle, far] = percentiles(values, [2, 50, 98]);
+    (near, far.min(2.0 * middle))
+}
+
+fn percentiles(values: &[f32], shares: [usize; 3]) -> [f32; 3] {
     let mut sorted: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
     sorted.sort_by(f32::total_cmp);
-    let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0);
-    (at(2), at(98))
+    shares.map(|share| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0.0))
 }
 
 /// matplotlib's viridis, 0 to 1, between eight of its colours.

@@ -48,6 +48,8 @@ pub struct Conditions {
     pub lost_images: f32,
     /// Compares depth maps; the configuration must ask for them (`model.depth_map`).
     pub depth: bool,
+    /// Only pixels whose true depth is at most this are compared, in metres: a model knows no depths beyond its training's.
+    pub depth_within_m: f32,
     /// Keeps a [`Moment`] at this interval.
     pub moments: Option<Duration>,
     /// Seed of noise, of losses, and of the policy.
@@ -63,6 +65,7 @@ impl Default for Conditions {
             image_noise: 0.0,
             lost_images: 0.0,
             depth: false,
+            depth_within_m: f32::INFINITY,
             moments: None,
             seed: 0,
         }
@@ -433,7 +436,8 @@ impl Trial<'_> {
             self.depth = output.depth.as_slice().into();
         }
         if self.conditions.depth && self.episode.inferences.is_multiple_of(DEPTH_EVERY) {
-            self.cameras.compare_depth(&output, world, &mut self.episode.depth)?;
+            let within_m = self.conditions.depth_within_m;
+            self.cameras.compare_depth(&output, world, within_m, &mut self.episode.depth)?;
         }
         Ok(output)
     }

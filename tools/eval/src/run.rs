@@ -24,6 +24,7 @@ use crate::result::{Depth, Evaluation, FORMAT, Trial};
 use crate::workers::{Failure, Job, Workers};
 
 const EPISODES: Bounds<usize> = Bounds::new(1, 1_000_000, "episodes");
+const DEPTH: Bounds<f32> = Bounds::new(0.01, 1000.0, "m");
 const THREADS: Bounds<usize> = Bounds::new(1, 1024, "threads");
 const SECONDS: Bounds<f64> = Bounds::new(1.0, 1000.0, "s");
 const DELAY: Bounds<u64> = Bounds::new(0, 60_000, "ms");
@@ -77,6 +78,9 @@ pub(crate) struct Run {
     /// Compare the depth maps with the scene's true depth.
     #[arg(long)]
     depth: bool,
+    /// Compare only pixels whose true depth is at most this, in metres: the demo's model knows no greater ones.
+    #[arg(long, default_value = "3", value_parser = within!(DEPTH))]
+    depth_within: f32,
     /// Allow a software driver.
     #[arg(long)]
     software: bool,
@@ -188,6 +192,7 @@ impl Run {
             image_noise: self.image_noise,
             lost_images: self.lost_images,
             depth: self.depth,
+            depth_within_m: self.depth_within,
             moments: None,
             seed: self.seed,
         };

@@ -77,11 +77,12 @@ impl Cameras {
         Ok(())
     }
 
-    /// Compares the first view's depth map with the truth of its image, which shows `world`.
+    /// Compares the first view's depth map with the truth of its image, which shows `world`, where that is at most `within_m` metres.
     pub(super) fn compare_depth(
         &self,
         output: &PolicyOutput,
         world: &World,
+        within_m: f32,
         errors: &mut [DepthErrors; 2],
     ) -> Result<(), SceneError> {
         let (Some(map), Some(renderer), Some(camera)) =
@@ -97,7 +98,7 @@ impl Cameras {
             let middle = |at: usize, size: u32| (at as f32 + 0.5) / map.side as f32 * size as f32;
             let (x, y) = (middle(index % map.side, width), middle(index / map.side, height));
             let truth = self.depth.get(y as usize * width as usize + x as usize).copied().unwrap_or(f32::INFINITY);
-            if !truth.is_finite() {
+            if !truth.is_finite() || truth > within_m {
                 continue;
             }
             all.add(*found, truth);
