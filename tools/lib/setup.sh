@@ -62,6 +62,7 @@ need_packages() {
       browser) miss chromium-headless-shell "Chromium (it looks at the latency tool's page)" ;;
       python-venv) miss python3-venv "Python 3 with venv (Perfetto's own schema reads the traces)" ;;
       systemd-analyze) miss systemd "$tool" ;;
+      osmesa) miss libosmesa6 "OSMesa (MuJoCo draws with it on the processor)" ;;
       strip) miss binutils "binutils (strip)" ;;
       *) miss "$tool" "$tool" ;;
     esac
@@ -72,6 +73,7 @@ need_packages() {
 have_tool() {
   case $1 in
     browser) browser >/dev/null ;;
+    osmesa) any_file '/usr/lib/*/libOSMesa.so*' '/usr/lib64/libOSMesa.so*' ;;
     python-venv) python3 -c 'import ensurepip' >/dev/null 2>&1 ;;
     *) have "$1" ;;
   esac
