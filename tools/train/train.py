@@ -353,7 +353,10 @@ class Training:
     def export(self) -> None:
         if self.rank:
             return
-        record = {"settings": self.settings, "steps": self.done(), "seconds": round(self.seconds, 1),
+        # Without this computer's folders.
+        data = {**self.settings["data"], "path": Path(self.settings["data"]["path"]).name}
+        files = {key: Path(self.settings[key]).name for key in ("init", "tokenizer")}
+        record = {"settings": {**self.settings, **files, "data": data}, "steps": self.done(), "seconds": round(self.seconds, 1),
                   "frames": len(self.data.train), "held_out": len(self.data.held_out), "tasks": self.data.tasks}
         log = [json.loads(line) for line in (self.output / "log.jsonl").read_text().splitlines()]
         if checked := [line for line in log if line["kind"] == "validation"]:

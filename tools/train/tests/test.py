@@ -363,12 +363,12 @@ def interrupted(config: Path, run: Path, step: int, number: int) -> None:
     assert code in (-number, 128 + number, 0), process.text()
 
 
-def repeat_and_resume(processes: int) -> None:
+def repeat_and_resume(processes: int, precision: str) -> None:
     """The same seed gives the same weights bit for bit, also when the run was killed (SIGKILL: it continues from its last
     checkpoint) and stopped (SIGTERM: at that step) in between."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = configuration_file(folder, f"processes = {processes}")
+        config = configuration_file(folder, f'processes = {processes}\nprecision = "{precision}"')
         a, b = folder / "a", folder / "b"
         trained(config, a)
         interrupted(config, b, 5, signal.SIGKILL)  # continues from the end of the first stage
@@ -387,11 +387,11 @@ def repeat_and_resume(processes: int) -> None:
 
 
 def test_repeat_and_resume() -> None:
-    repeat_and_resume(1)
+    repeat_and_resume(1, "f32")
 
 
 def test_repeat_and_resume_of_two_processes() -> None:
-    repeat_and_resume(2)
+    repeat_and_resume(2, "bf16")
 
 
 def test_frozen_parts_and_adapters() -> None:

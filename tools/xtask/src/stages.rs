@@ -27,6 +27,8 @@ pub(crate) const STAGES: &[Stage] = &[
     stage("gemma-vocabulary", gemma_vocabulary),
     stage("lerobot", lerobot),
     stage("training", training),
+    stage("demo-model", demo_model),
+    stage("openpi-client", || process::run(words("tools/serve/tests/run"))),
     stage("full-size", full_size),
     stage("validation", || process::run(words("tools/validate"))),
     stage("virtual-machine", || process::run(words("tools/vm --quick"))),
@@ -127,13 +129,17 @@ fn gemma_vocabulary() -> Outcome {
 
 /// lerobot's Python environment (5 GB), made in CI and used where it is; prints its interpreter.
 fn lerobot_python() -> Result<String, Error> {
-    const REQUIREMENTS: &str = "tools/dataset/tests/requirements.txt";
-    let sum = output(words(&format!("sha256sum {REQUIREMENTS}")))?;
-    let name = format!("fathom/lerobot-{}/.complete", sum.get(..12).unwrap_or_default());
-    let there = cache().is_some_and(|cache| cache.join(name).exists());
-    let make = format!("tools/lib/python lerobot {REQUIREMENTS} lerobot torch datasets");
+    python("lerobot", "tools/dataset/tests/requirements.txt", "lerobot torch datasets")
+}
+
+/// A Python environment of `tools/lib/python`: the path of its interpreter.
+fn python(name: &str, requirements: &str, modules: &str) -> Result<String, Error> {
+    let sum = output(words(&format!("sha256sum {requirements}")))?;
+    let complete = format!("fathom/{name}-{}/.complete", sum.get(..12).unwrap_or_default());
+    let there = cache().is_some_and(|cache| cache.join(complete).exists());
+    let make = format!("tools/lib/python {name} {requirements} {modules}");
     if !in_ci() && !there {
-        return Err(Error::Skipped(format!("lerobot is not set up; {make} does it (5 GB)")));
+        return Err(Error::Skipped(format!("{name} is not set up; {make} does it (5 GB)")));
     }
     output(words(&make))
 }
@@ -154,6 +160,21 @@ fn training() -> Outcome {
     let mut tests = words("tools/train/tests/run");
     tests.env("FATHOM", command);
     process::run(tests)
+}
+
+/// The committed policy: how often it does its tasks, and its actions and depth beside PyTorch's.
+fn demo_model() -> Outcome {
+    let eval = "tools/fathom-eval run --software --depth --config tools/demo.toml --episodes 12";
+    process::run(words(&format!("{eval} --least reach=0.9 --least pick=0.8 --least place=0.8")))?;
+    let python = python("train", "tools/train/requirements.txt", "torch pyarrow PIL safetensors")?;
+    let scratch = scratch()?;
+    let set = scratch.path().join("set");
+    let mut demonstrate = words("tools/fathom-dataset demonstrate --episodes 9 --rate 1 --seed 2 --output");
+    demonstrate.arg(&set);
+    process::run(demonstrate)?;
+    let mut check = words(&format!("{python} tools/train/check.py models/demo --count 9 --data"));
+    check.arg(&set);
+    process::run(check)
 }
 
 /// The steps of the full-size model, with the small one.
