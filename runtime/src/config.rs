@@ -115,7 +115,7 @@ pub struct ControlSection {
     pub rearm: bool,
     /// Do everything except arming and sending.
     pub dry_run: bool,
-    /// Real-time priority of the control thread, where the system allows it (`SCHED_FIFO`); 0: none.
+    /// Real-time priority of the control thread, where the system allows it (`SCHED_FIFO`), with the memory in use locked; 0: none.
     pub realtime_priority: u32,
 }
 
@@ -129,7 +129,7 @@ impl Default for ControlSection {
             arm_at_start: true,
             rearm: true,
             dry_run: false,
-            realtime_priority: 10,
+            realtime_priority: 0,
         }
     }
 }

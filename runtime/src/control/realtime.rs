@@ -19,6 +19,7 @@ impl RealTime {
         match claim(priority) {
             Ok(before) => {
                 tracing::info!(priority, "the control thread has real-time priority");
+                lock_memory();
                 RealTime { before: Some(before) }
             }
             Err(error) => {
@@ -67,7 +68,7 @@ fn set(policy: i32, parameters: &libc::sched_param) -> io::Result<()> {
 
 /// Keeps the memory that this process uses now from being paged out. Pages that it has not touched yet are not loaded for it: a mapped
 /// checkpoint stays on disk.
-pub(super) fn lock_memory() {
+fn lock_memory() {
     // SAFETY: no memory is read or written; pages that are resident stay so.
     match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) } {
         0 => tracing::debug!("memory is locked"),

@@ -14,7 +14,7 @@ use super::core::{
 };
 use super::error::RunError;
 use super::inference::InferenceThread;
-use super::realtime::{self, RealTime};
+use super::realtime::RealTime;
 use super::reconnect::{Connector, HELLO, Reconnecting};
 use super::robot::Robot;
 use super::scene::RunScene;
@@ -204,7 +204,6 @@ impl Shell {
         let period_ns = self.config.control.tick_ns();
         let mut due = self.started;
         let _priority = RealTime::claim(self.config.control.realtime_priority);
-        realtime::lock_memory();
         self.give(Input::Opened)?;
         while !self.core.is_finished() {
             self.give(Input::Tick { due })?;
