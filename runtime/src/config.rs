@@ -12,6 +12,7 @@ use crate::camera::FolderConfig;
 #[cfg(feature = "v4l")]
 use crate::camera::V4lConfig;
 use crate::engine::{Kernels, Wanted};
+use crate::scene::{Scene, SceneError};
 
 mod check;
 mod renamed;
@@ -229,6 +230,19 @@ pub struct SceneSection {
     pub file: Option<PathBuf>,
     /// Places the objects.
     pub seed: u64,
+}
+
+impl SceneSection {
+    /// The scene, as `seed` lays it out.
+    ///
+    /// # Errors
+    /// [`SceneError`].
+    pub fn load(&self, seed: u64) -> Result<Scene, SceneError> {
+        match &self.file {
+            Some(path) => Scene::load(path, seed),
+            None => Scene::built_in(seed),
+        }
+    }
 }
 
 /// One camera.

@@ -175,10 +175,9 @@ impl RobotBuilder {
         check_faults(&config, simulated, &faults)?;
         faults.emit_to(&events);
         let files = read_policy(&config, cameras.keys())?;
-        let scene = match (scene, &config.scene.file) {
-            (Some(scene), _) => scene,
-            (None, Some(path)) => Scene::load(path, config.scene.seed)?,
-            (None, None) => Scene::built_in(config.scene.seed)?,
+        let scene = match scene {
+            Some(scene) => scene,
+            None => config.scene.load(config.scene.seed)?,
         };
         let scene = Arc::new(scene);
         let sim = if simulated { Some(Sim::start(sim_config(&scene))?) } else { None };

@@ -27,6 +27,8 @@ use crate::scene::Scene;
 
 /// Time limit of a camera's image.
 const IMAGE: Duration = Duration::from_secs(5);
+/// Time for which a camera is watched after its first image.
+const WATCH: Duration = Duration::from_secs(3);
 /// Images of each camera, from which its rate is measured.
 const IMAGES: u32 = 10;
 /// A camera this much slower than configured is a warning.
@@ -132,11 +134,7 @@ impl Examination {
     }
 
     fn scene(&mut self) -> Option<Arc<Scene>> {
-        let scene = match &self.config.scene.file {
-            Some(path) => Scene::load(path, self.config.scene.seed),
-            None => Scene::built_in(self.config.scene.seed),
-        };
-        match scene {
+        match self.config.scene.load(self.config.scene.seed) {
             Ok(scene) => Some(Arc::new(scene)),
             Err(error) => {
                 self.findings.push(Finding::failure("scene", text(&error), None));
@@ -216,14 +214,14 @@ impl Examination {
                 Some("remove its cause, then run fathom clear-fault".to_owned()),
             ),
             Ok(None) => match loaded.map(|loaded| check_fit(&self.config, &link, loaded)) {
-                Some(Err(error)) => Finding::failure(part, format!("{line}\n{error}"), None),
+                Some(Err(error)) => Finding::failure(part, format!("{line}\n{}", text(&error)), None),
                 Some(Ok(())) | None => Finding::ok(part, line),
             },
         };
         self.findings.push(finding);
     }
 
-    /// Puts the model on the GPU and infers once from grey images.
+    /// Puts the model on the GPU and prepares it for the cameras' images.
     fn inference(&mut self, files: PolicyFiles, forms: Vec<(String, Option<ImageSpec>)>) {
         let views = files.loaded.model.config.views.clone();
         let form = |view: &String| forms.iter().find(|(name, _)| name == view).and_then(|(_, form)| *form);
@@ -324,7 +322,7 @@ fn adapter(system: &System, options: &GpuOptions, software: bool) -> Vec<Finding
     }
     match Choice::make(&mut gpu, &BTreeSet::from([WeightFormat::Bf16]), Wanted::default()) {
         Ok(choice) => vec![Finding::ok(part, format!("{line}\nkernels {choice}: self-test passed"))],
-        Err(error) => vec![Finding::failure(part, format!("{line}\n{error}"), None)],
+        Err(error) => vec![Finding::failure(part, format!("{line}\n{}", text(&error)), None)],
     }
 }
 
@@ -359,10 +357,11 @@ fn watch(mut camera: Box<dyn Camera>) -> Result<Watched, String> {
     let take =
         |camera: &mut Box<dyn Camera>, image: &mut Image| camera.capture(image, IMAGE).map_err(|error| text(&error));
     take(&mut camera, &mut image)?;
-    let first = Instant::now();
-    for _ in 1..IMAGES {
-        take(&mut camera, &mut image)?;
+    let (first, mut count) = (Instant::now(), 0);
+    // A folder may hold fewer pictures, and a slow source takes too long.
+    while count + 1 < IMAGES && first.elapsed() < WATCH && take(&mut camera, &mut image).is_ok() {
+        count += 1;
     }
-    let rate_hz = f64::from(IMAGES - 1) / first.elapsed().as_secs_f64().max(1e-6);
+    let rate_hz = f64::from(count) / first.elapsed().as_secs_f64().max(1e-6);
     Ok(Watched { description: camera.describe(), form: image.spec(), rate_hz })
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::support::{SCENE, SIMULATED, fail, fathom, robot, robot_with, run, succeed};
+use super::support::{SCENE, SIMULATED, fail, fathom, robot, robot_with, run, succeed, tests};
 
 fn doctor(config: &Path, more: &[&str]) -> Command {
     let mut command = fathom();
@@ -83,4 +83,16 @@ fn a_wrong_configuration_and_a_computer_alone() {
     let output = run(fathom().args(["doctor", "--log", "error"]));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.contains("computes on the processor"), output.status.code() == Some(1), "{text}");
+}
+
+#[test]
+fn a_folder_of_few_pictures_is_a_camera() {
+    let pictures = tempfile::tempdir().unwrap();
+    for name in ["a.png", "b.png"] {
+        std::fs::copy(tests("../tools/demo.png"), pictures.path().join(name)).unwrap();
+    }
+    let source = format!("{{ kind = \"folder\", folder = {:?}, rate_hz = 5.0 }}", pictures.path());
+    let (_folder, config) = robot([&source, SCENE], SIMULATED);
+    let found = findings(&mut doctor(&config, &[]));
+    assert_eq!(of(&found, "camera base")["level"], "ok", "{found:#?}");
 }

@@ -59,10 +59,7 @@ impl Animate {
         config.gpu.software |= self.software;
         config.model.depth_map = true;
         let seed = self.seed.unwrap_or(config.scene.seed);
-        let scene = Arc::new(match &config.scene.file {
-            Some(path) => Scene::load(path, seed)?,
-            None => Scene::built_in(seed)?,
-        });
+        let scene = Arc::new(config.scene.load(seed)?);
         let task = scene.task(config.model.prompt.as_deref().unwrap_or_default())?.clone();
         let moments = Some(Duration::from_millis(FRAME_MS.into()));
         let conditions = Conditions { moments, seed, ..Conditions::default() };

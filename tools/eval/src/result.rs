@@ -241,8 +241,12 @@ impl Evaluation {
     /// The tables as text.
     pub(crate) fn text(&self) -> String {
         let software = if self.software { ": a software driver" } else { "" };
-        let mut out =
-            format!("{} on {}{software}, {}\n{}\n", self.model, self.adapter, self.kernels, self.conditions());
+        // The expert needs no adapter.
+        let on = match self.adapter.is_empty() {
+            true => String::new(),
+            false => format!(" on {}{software}, {}", self.adapter, self.kernels),
+        };
+        let mut out = format!("{}{on}\n{}\n", self.model, self.conditions());
         for rows in self.rows() {
             let _ = writeln!(
                 out,

@@ -166,10 +166,8 @@ impl Run {
             config.chunks.policy = policy;
         }
         let file = config.scene.file.clone();
-        let scene = |seed: u64| match &file {
-            Some(path) => Scene::load(path, seed),
-            None => Scene::built_in(seed),
-        };
+        let section = config.scene.clone();
+        let scene = |seed: u64| section.load(seed);
         let kinds = self.kinds(&scene(self.seed)?)?;
         let mut result = Evaluation {
             format: FORMAT,

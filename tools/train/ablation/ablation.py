@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -75,8 +74,7 @@ class Ablation:
         """Runs a command; its output goes to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a") as file:
-            done = subprocess.run([str(c) for c in command], stdout=file, stderr=subprocess.STDOUT, check=False,
-                                  env={**os.environ, "FATHOM_YES": os.environ.get("FATHOM_YES", "")})
+            done = subprocess.run([str(c) for c in command], stdout=file, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(map(str, command))} ended with {done.returncode}; see {log}")
 
@@ -91,7 +89,7 @@ class Ablation:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "scene.toml").write_text(scene_text(scene))
         (folder / "robot.toml").write_text(robot_text(folder / "scene.toml"))
-        for name, episodes, seed in (("all", self.a.episodes_of_depth, 1), ("labelled", max(9, self.a.labelled // 9 + 100), 2)):
+        for name, episodes, seed in (("all", self.a.episodes_of_depth, 1), ("labelled", self.a.labelled // 4 + 20, 2)):
             if not (folder / name).exists():
                 self.run([TOOLS / "fathom-dataset", "demonstrate", "--scene", folder / "scene.toml", "--episodes", episodes,
                           "--rate", 5, "--seed", seed, "--output", folder / name], folder / f"{name}.log")
